@@ -1,0 +1,74 @@
+"""Passes that leave the network as they found it, and that draw the same random numbers twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _NormBase
+
+
+@contextmanager
+def untracked(module: nn.Module) -> Iterator[None]:
+    """Normalisation layers in training mode use batch statistics and update no buffer; costs no copy."""
+    layers = [
+        m for m in module.modules() if isinstance(m, _NormBase) and m.training and m.track_running_stats
+    ]
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True
+
+
+def pure_call(
+    module: nn.Module, weights: Mapping[str, Tensor], *inputs: Tensor
+) -> tuple[Tensor, ...] | Tensor:
+    """``module(*inputs)`` with some of its weights replaced and no buffer changed.
+
+    BatchNorm's and InstanceNorm's buffers are spared by not tracking; buffers of any other module are
+    replaced by copies for the call (such buffers are few and small: tables, masks, counters).
+    """
+    spared = {id(m) for m in module.modules() if isinstance(m, _NormBase)}
+    buffers = {
+        f"{prefix}.{name}" if prefix else name: buffer.clone()
+        for prefix, m in module.named_modules()
+        if id(m) not in spared
+        for name, buffer in m.named_buffers(recurse=False)
+    }
+    with untracked(module):
+        if not weights and not buffers:
+            result = module(*inputs)
+        else:
+            result = functional_call(module, {**buffers, **weights}, inputs)
+    return result  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class RandomState:
+    """The state of torch's random number generators before a pass, so that it can be drawn again."""
+
+    cpu: Tensor
+    cuda: Tensor | None
+    device: torch.device
+
+    @classmethod
+    def capture(cls, device: torch.device) -> RandomState:
+        cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return cls(torch.get_rng_state(), cuda, device)
+
+    @contextmanager
+    def replay(self) -> Iterator[None]:
+        """Within: the captured state. After: the state from before the replay."""
+        devices = [self.device] if self.cuda is not None else []
+        with torch.random.fork_rng(devices=devices):
+            torch.set_rng_state(self.cpu)
+            if self.cuda is not None:
+                torch.cuda.set_rng_state(self.cuda, self.device)
+            yield

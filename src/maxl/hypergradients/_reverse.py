@@ -1,0 +1,70 @@
+"""Reverse mode: differentiate through the lookahead's own gradient, as the paper does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from maxl.hypergradients._problem import Problem, Signals, leaves_of
+from maxl.lookahead import Lookahead
+
+
+def reverse(
+    problem: Problem, signals: Signals, lookahead: Lookahead, x: Tensor, y: Tensor
+) -> tuple[Tensor, Signals]:
+    """dL_pri(θ₁⁺)/dt through the graph of ∇_θ₁ L_in (paper, equation 4): the reference, slow and large.
+
+    Args:
+        problem: The two-level problem.
+        signals: The labels t, and the sample weights if the generator gives any.
+        lookahead: U, the optimizer's step.
+        x, y: The batch on which the outer loss is taken.
+
+    Returns:
+        The outer loss and its gradient for each signal.
+
+    Raises:
+        RuntimeError: if an operator of the network has no double backward.
+    """
+    leaves = tuple(s.detach().requires_grad_() for s in signals)
+    theta = leaves_of(problem.weights)
+    # Fused attention kernels have no double backward; the math kernel has.
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        inner = problem.training_loss(theta, leaves)
+        grads = torch.autograd.grad(inner, list(theta.values()), create_graph=True, allow_unused=True)
+        ahead = dict(zip(theta, lookahead.step(list(theta.values()), grads), strict=True))
+        outer = problem.outer_loss(ahead, x, y)
+        results = torch.autograd.grad(outer, leaves, allow_unused=True)
+    return outer.detach(), _zeros_for_none(leaves, results)
+
+
+def reverse_along(problem: Problem, signals: Signals, u: Sequence[Tensor | None]) -> Signals:
+    """−d/dt ⟨u, ∇_θ₁ L_in(θ₁, t)⟩ by a double backward, for an update that has been taken already.
+
+    Args:
+        problem: The two-level problem, at the weights from which the training step started.
+        signals: The labels t, and the sample weights if the generator gives any.
+        u: −(∂U/∂∇)ᵀ v for each weight, None where it is zero.
+    """
+    leaves = tuple(s.detach().requires_grad_() for s in signals)
+    theta = leaves_of(problem.weights)
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        inner = problem.training_loss(theta, leaves)
+        grads = torch.autograd.grad(inner, list(theta.values()), create_graph=True, allow_unused=True)
+        pairs = [
+            (g, -u_p)
+            for g, u_p in zip(grads, u, strict=True)
+            if g is not None and u_p is not None and g.requires_grad
+        ]
+        if not pairs:
+            return tuple(torch.zeros_like(s) for s in signals)
+        outputs, seeds = zip(*pairs, strict=True)
+        results = torch.autograd.grad(outputs, leaves, seeds, allow_unused=True)
+    return _zeros_for_none(leaves, results)
+
+
+def _zeros_for_none(leaves: Signals, results: Sequence[Tensor | None]) -> Signals:
+    return tuple(torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, results, strict=True))

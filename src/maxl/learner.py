@@ -1,0 +1,367 @@
+"""MAXL: the training step for θ₁ and the meta step for θ₂ (paper, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from maxl.hypergradients import (
+    METHODS,
+    Problem,
+    RandomState,
+    Signals,
+    label_gradient,
+    pull_back,
+    pure_call,
+    scale,
+)
+from maxl.hypergradients._api import (
+    Regulariser,
+    as_signals,
+    check_method,
+    missing_forward_formula,
+    regulariser_slope,
+    warn_fallback,
+)
+from maxl.label_cache import LabelCache
+from maxl.lookahead import Factor, Lookahead
+from maxl.losses import focal_loss
+from maxl.multitask import AuxiliaryLoss, MultiTaskLearner, PrimaryLoss, StepResult, step_result
+
+
+@dataclass
+class Update:
+    """A training step that was taken: what the meta step needs in order to differentiate through it.
+
+    Attributes:
+        problem: The batch, and the weights before the step.
+        factor: −∂U/∂∇ of the step.
+        signals: The labels with the generator's graph, or None to make them again when they are needed.
+        label_random: State of the random generators before the labels were made.
+    """
+
+    problem: Problem
+    factor: list[Factor]
+    signals: Signals | None
+    label_random: RandomState
+
+
+class MetaAuxiliaryLearner(MultiTaskLearner):
+    """Trains a multi-task network θ₁ and a label generator θ₂ together.
+
+    Args:
+        network: f, maps x to (primary, auxiliary) logits.
+        generator: g, maps (x, y) to soft labels (N, K), or to (labels, weights) with one factor a sample.
+            In training mode its BatchNorm uses batch statistics, so a label depends on its batch; put it
+            in eval mode for labels that depend on the sample alone.
+        optimizer: Holds θ₁.
+        meta_optimizer: Holds θ₂.
+        hypergradient: "forward" (exact, fast), "reverse" (exact, slow) or "finite-difference".
+        entropy_weight: λ, weight of the anti-collapse term.
+        lookahead: What the meta step differentiates through. "virtual", as in the paper: a further step
+            from the current θ₁ that is not taken. "update": the training step that was taken just before,
+            which saves computing another one; ``meta_step`` without one falls back to a virtual step.
+        lookahead_rule: "optimizer" to step as the optimizer does (SGD, Adam, AdamW with all options), "sgd"
+            for the paper's plain step with the optimizer's learning rates.
+        evaluate: Batch for the outer loss in ``step``: "same", or "next", which judges an update by the next
+            batch, whose primary gradient the next training step needs anyway. "next" needs "update".
+        meta_every: A meta step in every so-many-th call of ``step``.
+        cache_labels: Number of training samples whose last labels are kept, so that steps between meta
+            steps need no pass of the generator; then ``index`` is needed. The labels used there are as old
+            as the sample's last meta step and belong to its augmentation at that time. 0 keeps none.
+        regulariser: (labels, y) → scalar, replaces the negative entropy of the mean label.
+        primary_loss, auxiliary_loss, autocast, check_finite: As for ``MultiTaskLearner``.
+
+    Raises:
+        ValueError: if a choice is unknown or two of them do not go together.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        generator: nn.Module,
+        optimizer: Optimizer,
+        meta_optimizer: Optimizer,
+        *,
+        hypergradient: str = "forward",
+        entropy_weight: float = 0.2,
+        lookahead: Literal["virtual", "update"] = "virtual",
+        lookahead_rule: Literal["optimizer", "sgd"] = "optimizer",
+        evaluate: Literal["same", "next"] = "same",
+        meta_every: int = 1,
+        cache_labels: int = 0,
+        regulariser: Regulariser | None = None,
+        primary_loss: PrimaryLoss = focal_loss,
+        auxiliary_loss: AuxiliaryLoss = focal_loss,
+        autocast: torch.dtype | None = None,
+        check_finite: bool = True,
+    ) -> None:
+        super().__init__(
+            network,
+            optimizer,
+            primary_loss=primary_loss,
+            auxiliary_loss=auxiliary_loss,
+            autocast=autocast,
+            check_finite=check_finite,
+        )
+        _check_choice("lookahead", lookahead, ("virtual", "update"))
+        _check_choice("lookahead_rule", lookahead_rule, ("optimizer", "sgd"))
+        _check_choice("evaluate", evaluate, ("same", "next"))
+        if evaluate == "next" and lookahead != "update":
+            raise ValueError('evaluate="next" judges the update just taken; pass lookahead="update" with it')
+        if meta_every < 1:
+            raise ValueError(f"meta_every needs to be at least 1; got {meta_every}")
+        self.generator = generator
+        self.meta_optimizer = meta_optimizer
+        self.method = check_method(hypergradient)
+        self.entropy_weight = entropy_weight
+        self.regulariser = regulariser
+        self.lookahead = lookahead
+        self.lookahead_rule = lookahead_rule
+        self.evaluate = evaluate
+        self.meta_every = meta_every
+        self.cache_labels = cache_labels
+        self.cache = LabelCache(cache_labels) if cache_labels else None
+        self.update: Update | None = None
+        self._lookahead()  # fail now, not at the first meta step, if this optimizer cannot be followed
+
+    def train_step(self, x: Tensor, y: Tensor, index: Tensor | None = None) -> StepResult:
+        """θ₁ ← U(θ₁, ∇[L_pri(f(x), y) + L_aux(f(x), g(x, y))]), the labels held constant.
+
+        Args:
+            x: Inputs, as the networks take them.
+            y: Primary labels, int64 of shape (N,).
+            index: Positions of the samples in the training set, int64 of shape (N,); for ``cache_labels``.
+
+        Raises:
+            FloatingPointError: if the loss is not finite; the weights are then unchanged.
+        """
+        label_random = RandomState.capture(x.device)
+        signals = self._labels(x, y, index)
+        return self._train(x, y, signals, label_random if self.lookahead == "update" else None)
+
+    def meta_step(self, x: Tensor, y: Tensor) -> StepResult:
+        """θ₂ ← step on L_pri(f(x; θ₁⁺), y) + λH, where θ₁⁺ depends on θ₂ through the labels.
+
+        Changes θ₂ and its optimizer's state alone. With lookahead="update" and a training step just taken,
+        θ₁⁺ is the network as it stands and (x, y) any batch to judge it by, a held-out one for instance.
+
+        Args:
+            x: Inputs, as the networks take them.
+            y: Primary labels, int64 of shape (N,).
+
+        Raises:
+            FloatingPointError: if the outer loss is not finite; the weights are then unchanged.
+        """
+        if self.update is None:
+            return self._meta_virtual(x, y, self._labels_with_graph(x, y))
+        outer, v = self.update.problem.outer_gradient(self._weights(), x, y)
+        return self._meta_through(self.update, outer, v)
+
+    def step(self, x: Tensor, y: Tensor, index: Tensor | None = None) -> StepResult:
+        """A training step, and a meta step where one is due, sharing every pass that can be shared.
+
+        On the same batch it equals ``train_step`` followed by ``meta_step``; the labels are made once.
+        """
+        due = self.steps % self.meta_every == 0
+        if self.evaluate == "next":
+            return self._step_next(x, y, index, due)
+        if not due:
+            return self._train(x, y, self._labels(x, y, index), None)
+        label_random = RandomState.capture(x.device)
+        signals = self._labels_with_graph(x, y, track=True)
+        self._keep(index, signals)
+        constant = tuple(s.detach() for s in signals)
+        if self.lookahead == "virtual":
+            trained = self._train(x, y, constant, None)
+            meta = self._meta_virtual(x, y, signals)
+        else:
+            trained = self._train(x, y, constant, label_random, signals)
+            del signals  # the graph is the update's to free
+            meta = self.meta_step(x, y)
+        return _merge(trained, meta)
+
+    def _step_next(self, x: Tensor, y: Tensor, index: Tensor | None, due: bool) -> StepResult:
+        """Judges the last update by this batch, then trains on it; ∇L_pri is computed once for both."""
+        self.optimizer.zero_grad(set_to_none=True)
+        random = RandomState.capture(x.device)
+        with self._precision(x):
+            primary, auxiliary = self.network(x)
+        primary_loss = self.primary_loss(primary, y)
+        meta, v = None, None
+        if self.update is not None:
+            weights = list(self._weights().values())
+            v = torch.autograd.grad(primary_loss, weights, retain_graph=True, allow_unused=True)
+            meta = self._meta_through(self.update, primary_loss.detach(), v)
+        label_random = RandomState.capture(x.device)
+        if due:
+            signals = self._labels_with_graph(x, y, track=True)
+            self._keep(index, signals)
+        else:
+            signals = self._labels(x, y, index)
+        auxiliary_loss = self.auxiliary_loss(auxiliary, *(s.detach() for s in signals))
+        self._require_finite(primary_loss + auxiliary_loss, "training")
+        if v is None:
+            (primary_loss + auxiliary_loss).backward()  # type: ignore[no-untyped-call]
+        else:
+            auxiliary_loss.backward()  # type: ignore[no-untyped-call]
+            self._add_gradients(v)
+        if due:
+            self._record(x, y, random, label_random, signals)
+        self.optimizer.step()
+        self.steps += 1
+        trained = step_result(primary_loss, auxiliary_loss, primary, signals)
+        return trained if meta is None else _merge(trained, meta)
+
+    def _train(
+        self,
+        x: Tensor,
+        y: Tensor,
+        signals: Signals,
+        label_random: RandomState | None,
+        with_graph: Signals | None = None,
+    ) -> StepResult:
+        """The training step; ``label_random`` is given where a meta step will differentiate through it."""
+        random = RandomState.capture(x.device) if label_random is not None else None
+        result = self._backward(x, y, signals)
+        if random is not None and label_random is not None:
+            self._record(x, y, random, label_random, with_graph)
+        self.optimizer.step()
+        self.steps += 1
+        return result
+
+    def _meta_virtual(self, x: Tensor, y: Tensor, signals: Signals) -> StepResult:
+        """The paper's meta step: θ₁⁺ is a further step from the current θ₁."""
+        problem = self._problem(self._weights(), x, y, RandomState.capture(x.device))
+        try:
+            outer, gradients = label_gradient(self.method, problem, signals, self._lookahead(), x, y)
+        except NotImplementedError as error:
+            self._fall_back(error)
+            outer, gradients = label_gradient(self.method, problem, signals, self._lookahead(), x, y)
+        return self._update_generator(signals, gradients, outer, y)
+
+    def _meta_through(self, update: Update, outer: Tensor, v: Sequence[Tensor | None]) -> StepResult:
+        """The meta step through an update that was taken: θ₁⁺ is the network as it stands."""
+        self.update = None
+        self._require_finite(outer, "outer")
+        problem, u = update.problem, scale(v, update.factor)
+        signals = update.signals
+        if signals is None:
+            with update.label_random.replay():
+                signals = self._labels_with_graph(problem.x, problem.y)
+        try:
+            gradients = METHODS[self.method](problem, signals, u)
+        except NotImplementedError as error:
+            self._fall_back(error)
+            gradients = METHODS[self.method](problem, signals, u)
+        return self._update_generator(signals, gradients, outer, problem.y)
+
+    def _update_generator(self, signals: Signals, gradients: Signals, outer: Tensor, y: Tensor) -> StepResult:
+        """One backward through the generator with dL_pri(θ₁⁺)/dt + λ dH/dt, and a step of θ₂."""
+        self._require_finite(outer, "outer")
+        slope, term = regulariser_slope(signals[0], y, self.entropy_weight, self.regulariser)
+        seeds = (gradients[0] + slope, *gradients[1:])
+        theta = [p for p in self.generator.parameters() if p.requires_grad]
+        for p, g in zip(theta, pull_back(signals, seeds, theta), strict=True):
+            p.grad = g
+        self.meta_optimizer.step()
+        self.meta_optimizer.zero_grad(set_to_none=True)
+        return StepResult(
+            outer_loss=outer,
+            label_entropy_term=term,
+            hypergradient_norm=gradients[0].norm(),
+            regulariser_norm=slope.norm(),
+        )
+
+    def _labels(self, x: Tensor, y: Tensor, index: Tensor | None) -> Signals:
+        """g(x, y) without a graph, from the cache where it holds all of the batch."""
+        if self.cache is not None and (kept := self.cache.read(self._indexed(index))) is not None:
+            return kept
+        with torch.no_grad(), self._precision(x):
+            signals = as_signals(self.generator(x, y))
+        self._keep(index, signals)
+        return signals
+
+    def _labels_with_graph(self, x: Tensor, y: Tensor, *, track: bool = False) -> Signals:
+        """g(x, y) with its graph; ``track`` lets BatchNorm keep its running statistics, as in training."""
+        with torch.enable_grad(), self._precision(x):
+            return as_signals(self.generator(x, y) if track else pure_call(self.generator, {}, x, y))
+
+    def _keep(self, index: Tensor | None, signals: Signals) -> None:
+        if self.cache is not None:
+            self.cache.write(self._indexed(index), signals)
+
+    @staticmethod
+    def _indexed(index: Tensor | None) -> Tensor:
+        if index is None:
+            raise ValueError(
+                "cache_labels keeps a label for each sample: pass index=, the samples' positions"
+            )
+        return index
+
+    def _record(
+        self,
+        x: Tensor,
+        y: Tensor,
+        random: RandomState,
+        label_random: RandomState,
+        signals: Signals | None,
+    ) -> None:
+        """Keeps the weights and the optimizer's factor from before the update."""
+        weights = self._weights()
+        theta = list(weights.values())
+        factor = self._lookahead().factor(theta, [p.grad for p in theta])
+        before = {name: p.detach().clone() for name, p in weights.items()}
+        self.update = Update(self._problem(before, x, y, random), factor, signals, label_random)
+
+    def _problem(self, weights: dict[str, Tensor], x: Tensor, y: Tensor, random: RandomState) -> Problem:
+        return Problem(
+            network=self.network,
+            weights=weights,
+            x=x,
+            y=y,
+            primary_loss=self.primary_loss,
+            auxiliary_loss=self.auxiliary_loss,
+            random=random,
+            autocast=self.autocast,
+        )
+
+    def _lookahead(self) -> Lookahead:
+        theta = list(self._weights().values())
+        return Lookahead.of(self.optimizer, theta, plain=self.lookahead_rule == "sgd")
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+
+    def _add_gradients(self, v: Sequence[Tensor | None]) -> None:
+        for p, v_p in zip(self._weights().values(), v, strict=True):
+            if v_p is not None:
+                p.grad = v_p if p.grad is None else p.grad.add_(v_p)
+
+    def _fall_back(self, error: NotImplementedError) -> None:
+        """To reverse mode for good, with one warning, if an operator has no forward-mode formula."""
+        operator = missing_forward_formula(error)
+        if operator is None or self.method != "forward":
+            raise error
+        warn_fallback(operator)
+        self.method = "reverse"
+
+
+def _merge(trained: StepResult, meta: StepResult) -> StepResult:
+    return replace(
+        trained,
+        outer_loss=meta.outer_loss,
+        label_entropy_term=meta.label_entropy_term,
+        hypergradient_norm=meta.hypergradient_norm,
+        regulariser_norm=meta.regulariser_norm,
+    )
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} needs to be one of {', '.join(choices)}; got {value!r}")

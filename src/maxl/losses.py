@@ -1,0 +1,68 @@
+"""Losses of the two tasks and the anti-collapse term (paper, section 3.1 to 3.3).
+
+Shapes: N samples, K classes. All functions are stable for logits of any finite size: everything goes
+through ``log_softmax``, and no constant is added inside a logarithm.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def focal_loss(
+    logits: Tensor, targets: Tensor, gamma: float = 2.0, sample_weight: Tensor | None = None
+) -> Tensor:
+    """Focal loss −Σ_k t_k (1 − p_k)^γ log p_k, the mean over the batch.
+
+    Args:
+        logits: Unnormalised scores, shape (N, K).
+        targets: Class indices, int64 of shape (N,), or soft labels, float of shape (N, K).
+        gamma: Focusing exponent γ ≥ 0; 0 gives cross-entropy. The paper uses 2 for both tasks.
+        sample_weight: One factor per sample, shape (N,), multiplied before the mean over N.
+
+    Returns:
+        A scalar, at least 0 for targets in [0, 1].
+
+    Raises:
+        ValueError: if the shapes do not fit or γ is negative.
+    """
+    if gamma < 0:
+        raise ValueError(f"gamma needs to be at least 0; got {gamma}")
+    log_p = logits.log_softmax(-1)
+    if targets.dim() == logits.dim() - 1:
+        log_p = log_p.gather(-1, targets.unsqueeze(-1))
+        soft = None
+    elif targets.shape == logits.shape:
+        soft = targets
+    else:
+        raise ValueError(
+            "targets need shape (N,) for class indices or the shape of the logits for soft labels; "
+            f"got {tuple(targets.shape)} for logits of shape {tuple(logits.shape)}"
+        )
+    per_class = -log_p if gamma == 0 else -((-torch.expm1(log_p)).clamp_min(_tiny(log_p)) ** gamma) * log_p
+    per_sample = (per_class if soft is None else soft * per_class).sum(-1)
+    if sample_weight is not None:
+        per_sample = sample_weight * per_sample
+    return per_sample.mean()
+
+
+def negative_entropy(labels: Tensor) -> Tensor:
+    """H = Σ_k ȳ_k log ȳ_k of the batch's mean label ȳ; minimising it spreads the labels over all K classes.
+
+    The paper's anti-collapse term. It sees the mean alone: uniform labels and balanced one-hot labels
+    score the same.
+
+    Args:
+        labels: Soft labels, shape (N, K), rows summing to one.
+
+    Returns:
+        A scalar in [−log K, 0].
+    """
+    mean = labels.mean(0)
+    # clamp, not xlogy, whose gradient is infinite at a class that no sample of the batch may use
+    return (mean * mean.clamp_min(_tiny(mean)).log()).sum()
+
+
+def _tiny(like: Tensor) -> float:
+    return torch.finfo(like.dtype).tiny

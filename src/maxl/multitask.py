@@ -1,0 +1,138 @@
+"""The training step, and the learner for auxiliary labels that are given: none, random, k-means, human."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from maxl.hypergradients import Signals
+from maxl.losses import focal_loss
+
+PrimaryLoss = Callable[[Tensor, Tensor], Tensor]
+AuxiliaryLoss = Callable[..., Tensor]
+
+
+@dataclass
+class StepResult:
+    """What a step did; scalars are detached tensors, so that reading them is the caller's choice.
+
+    Attributes:
+        primary_loss: L_pri of the training batch before the update.
+        auxiliary_loss: L_aux of the training batch before the update; None without auxiliary labels.
+        primary_logits: Logits of the training batch before the update, shape (N, C).
+        labels: The auxiliary labels trained on, indices (N,) or soft (N, K); None without.
+        outer_loss: L_pri(θ₁⁺), where a meta step was taken.
+        label_entropy_term: H of the labels, where a meta step was taken.
+        hypergradient_norm: ‖dL_pri(θ₁⁺)/dt‖, where a meta step was taken.
+        regulariser_norm: ‖d(λH)/dt‖, where a meta step was taken.
+    """
+
+    primary_loss: Tensor | None = None
+    auxiliary_loss: Tensor | None = None
+    primary_logits: Tensor | None = None
+    labels: Tensor | None = None
+    outer_loss: Tensor | None = None
+    label_entropy_term: Tensor | None = None
+    hypergradient_norm: Tensor | None = None
+    regulariser_norm: Tensor | None = None
+
+    @property
+    def loss(self) -> Tensor:
+        """L_pri + L_aux of the training batch."""
+        if self.primary_loss is None:
+            raise ValueError("a meta step has no training loss; read outer_loss, or take a training step")
+        return self.primary_loss if self.auxiliary_loss is None else self.primary_loss + self.auxiliary_loss
+
+
+def step_result(
+    primary_loss: Tensor, auxiliary_loss: Tensor | None, primary: Tensor, signals: Signals
+) -> StepResult:
+    """The training part of a result, detached."""
+    return StepResult(
+        primary_loss=primary_loss.detach(),
+        auxiliary_loss=None if auxiliary_loss is None else auxiliary_loss.detach(),
+        primary_logits=primary.detach(),
+        labels=signals[0].detach() if signals else None,
+    )
+
+
+class MultiTaskLearner:
+    """Trains θ₁ on the primary task and, where labels are given, on the auxiliary task.
+
+    Args:
+        network: Maps x to (primary, auxiliary) logits.
+        optimizer: Holds the network's trainable weights.
+        primary_loss: (logits, y) → scalar; the paper's focal loss by default.
+        auxiliary_loss: (logits, labels) → scalar; likewise.
+        autocast: Lower precision for the passes (``torch.bfloat16``), or None.
+        check_finite: Raise before an update with a loss that is not finite. It reads the loss, which on a
+            GPU waits for it: switch it off there and check every so often.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Optimizer,
+        *,
+        primary_loss: PrimaryLoss = focal_loss,
+        auxiliary_loss: AuxiliaryLoss = focal_loss,
+        autocast: torch.dtype | None = None,
+        check_finite: bool = True,
+    ) -> None:
+        self.network = network
+        self.optimizer = optimizer
+        self.primary_loss = primary_loss
+        self.auxiliary_loss = auxiliary_loss
+        self.autocast = autocast
+        self.check_finite = check_finite
+        self.steps = 0
+
+    def train_step(self, x: Tensor, y: Tensor, labels: Tensor | None = None) -> StepResult:
+        """One update of θ₁ on L_pri(f(x), y) + L_aux(f(x), labels).
+
+        Args:
+            x: Inputs, as the network takes them.
+            y: Primary labels, int64 of shape (N,).
+            labels: Auxiliary labels, int64 of shape (N,) or soft of shape (N, K); None for single-task.
+
+        Raises:
+            FloatingPointError: if the loss is not finite; the weights are then unchanged.
+        """
+        return self._train_step(x, y, () if labels is None else (labels,))
+
+    def _train_step(self, x: Tensor, y: Tensor, signals: Signals) -> StepResult:
+        result = self._backward(x, y, signals)
+        self.optimizer.step()
+        self.steps += 1
+        return result
+
+    def _backward(self, x: Tensor, y: Tensor, signals: Signals) -> StepResult:
+        """Fills the gradients of θ₁."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._precision(x):
+            if signals:
+                primary, auxiliary = self.network(x)
+            else:  # single-task training does not pay for the other head
+                predict = getattr(self.network, "predict", None)
+                primary = predict(x) if predict is not None else self.network(x)[0]
+        primary_loss = self.primary_loss(primary, y)
+        auxiliary_loss = self.auxiliary_loss(auxiliary, *signals) if signals else None
+        loss = primary_loss if auxiliary_loss is None else primary_loss + auxiliary_loss
+        self._require_finite(loss, "training")
+        loss.backward()  # type: ignore[no-untyped-call]
+        return step_result(primary_loss, auxiliary_loss, primary, signals)
+
+    def _precision(self, x: Tensor) -> AbstractContextManager[object]:
+        return nullcontext() if self.autocast is None else torch.autocast(x.device.type, self.autocast)
+
+    def _require_finite(self, loss: Tensor, what: str) -> None:
+        if self.check_finite and not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"the {what} loss needs to be finite; got {loss.item()} at step {self.steps + 1}: "
+                "lower the learning rate, or look for NaN in the inputs"
+            )

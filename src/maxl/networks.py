@@ -1,0 +1,159 @@
+"""The multi-task network f (weights θ₁) and the label-generation network g (weights θ₂).
+
+Shapes: N samples, D trunk features, C primary classes, K auxiliary classes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from maxl.hierarchy import Hierarchy
+
+
+class Logits(NamedTuple):
+    """What the multi-task network returns."""
+
+    primary: Tensor  # (N, C)
+    auxiliary: Tensor  # (N, K)
+
+
+def head(feature_dim: int, outputs: int) -> nn.Sequential:
+    """The authors' head: Linear(D, D), ReLU, Linear(D, outputs)."""
+    return nn.Sequential(nn.Linear(feature_dim, feature_dim), nn.ReLU(), nn.Linear(feature_dim, outputs))
+
+
+def infer_feature_dim(trunk: nn.Module) -> int | None:
+    """D where the trunk states it: ``feature_dim``, timm's ``num_features``, or its last layer's width."""
+    for name in ("feature_dim", "num_features"):
+        value = getattr(trunk, name, None)
+        if isinstance(value, int):
+            return value
+    widths = [
+        getattr(module, name)
+        for module in trunk.modules()
+        for name in ("out_features", "out_channels")
+        if isinstance(getattr(module, name, None), int)
+    ]
+    return widths[-1] if isinstance(trunk, nn.Sequential) and widths else None
+
+
+def _feature_dim(trunk: nn.Module, given: int | None) -> int:
+    dim = given if given is not None else infer_feature_dim(trunk)
+    if dim is None:
+        raise ValueError(
+            f"the width of the trunk's features is needed to build a head; {type(trunk).__name__} does not "
+            "state it (attribute feature_dim): pass feature_dim= or heads of your own"
+        )
+    return dim
+
+
+class MultiTaskNetwork(nn.Module):
+    """One trunk, two heads (hard parameter sharing; paper, section 3.1).
+
+    Args:
+        trunk: Any module from inputs to features of shape (N, D).
+        hierarchy: ψ, which fixes C and K.
+        primary_head: Module from (N, D) to (N, C); the authors' two-layer head by default.
+        auxiliary_head: Module from (N, D) to (N, K); likewise.
+        feature_dim: D, where the trunk does not state it.
+
+    Raises:
+        ValueError: if a head has to be built and D is unknown.
+    """
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        hierarchy: Hierarchy,
+        *,
+        primary_head: nn.Module | None = None,
+        auxiliary_head: nn.Module | None = None,
+        feature_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        if primary_head is None or auxiliary_head is None:
+            feature_dim = _feature_dim(trunk, feature_dim)
+            primary_head = primary_head or head(feature_dim, hierarchy.num_primary)
+            auxiliary_head = auxiliary_head or head(feature_dim, hierarchy.num_auxiliary)
+        self.trunk = trunk
+        self.primary_head = primary_head
+        self.auxiliary_head = auxiliary_head
+        self.hierarchy = hierarchy
+
+    def forward(self, x: Tensor) -> Logits:
+        """Logits of both tasks, shapes (N, C) and (N, K)."""
+        features = self.trunk(x)
+        return Logits(self.primary_head(features), self.auxiliary_head(features))
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Primary logits alone, shape (N, C): inference costs what the single-task network costs."""
+        logits: Tensor = self.primary_head(self.trunk(x))
+        return logits
+
+
+def masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:
+    """Mask SoftMax (paper, section 3.2): a softmax over the allowed entries, exactly 0 elsewhere.
+
+    Args:
+        logits: Unnormalised scores, shape (N, K).
+        mask: Bool, shape (N, K), at least one True in each row.
+
+    Returns:
+        Probabilities of shape (N, K); rows sum to one over the allowed entries.
+    """
+    return logits.masked_fill(~mask, float("-inf")).softmax(-1)
+
+
+class LabelGenerator(nn.Module):
+    """Invents a soft auxiliary label for each sample: g(x, y, ψ; θ₂) (paper, section 3.2).
+
+    Args:
+        trunk: Any module from inputs to features of shape (N, D); its own weights, shared with nothing.
+        hierarchy: ψ.
+        head: Module from (N, D) to (N, K); the authors' two-layer head by default.
+        feature_dim: D, where the trunk does not state it.
+
+    Raises:
+        ValueError: if the head has to be built and D is unknown.
+    """
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        hierarchy: Hierarchy,
+        *,
+        head: nn.Module | None = None,
+        feature_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = head if head is not None else _build_head(trunk, hierarchy, feature_dim)
+        self.hierarchy = hierarchy
+        # A copy that moves with the module; rebuilt from the hierarchy, so not part of the state.
+        self.register_buffer("mask", hierarchy.mask, persistent=False)
+
+    mask: Tensor
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Soft labels.
+
+        Args:
+            x: Inputs, as the trunk takes them.
+            y: Primary labels, int64 of shape (N,) in [0, C); any targets of length N for a flat hierarchy.
+
+        Returns:
+            Labels of shape (N, K); each row is a distribution over the block of its primary class. They
+            are float32 at least, also under autocast: the double gradient needs their small differences.
+        """
+        logits = self.head(self.trunk(x))
+        if logits.dtype in (torch.float16, torch.bfloat16):
+            logits = logits.float()
+        rows = self.mask.expand(len(y), -1) if self.hierarchy.num_primary == 1 else self.mask[y]
+        return masked_softmax(logits, rows)
+
+
+def _build_head(trunk: nn.Module, hierarchy: Hierarchy, feature_dim: int | None) -> nn.Module:
+    return head(_feature_dim(trunk, feature_dim), hierarchy.num_auxiliary)
