@@ -1,0 +1,21 @@
+"""Data: a data set by name, decoded once into tensors, and batches made from them on the device.
+
+`load` gives a `DataSet` of `Split`s; `BatchStream` and `evaluation_batches` turn a split into `Batch`es.
+"""
+
+from maxl.data._load import load
+from maxl.data._open import NAMES
+from maxl.data._stream import Batch, BatchStream, augment_batch, evaluation_batches, normalise
+from maxl.data._types import DataSet, Split
+
+__all__ = [
+    "NAMES",
+    "Batch",
+    "BatchStream",
+    "DataSet",
+    "Split",
+    "augment_batch",
+    "evaluation_batches",
+    "load",
+    "normalise",
+]

@@ -1,0 +1,97 @@
+"""Decoding image files and bytes into one uint8 tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Pixels = npt.NDArray[np.uint8]
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
+)
+
+
+def decode(
+    items: Iterable[bytes | Path], count: int, name: Callable[[int], str], image_size: int | None
+) -> Tensor:
+    """Decode images into one tensor, written to as they come.
+
+    Grey images give one channel, any colour image among them gives all of them three.
+
+    Args:
+        items: Encoded images or the paths of image files, `count` of them.
+        name: Names the i-th image in messages.
+        image_size: Scale the shorter side to this many pixels and crop the centre square; None keeps the
+            size, which must then be the same for all.
+
+    Returns: uint8, shape (N, C, H, W).
+
+    Raises:
+        ValueError: if an image cannot be decoded, has more than 8 bits a channel, or differs in size.
+    """
+    images = np.zeros((0, 1, 1, 1), dtype=np.uint8)
+    for i, item in enumerate(items):
+        pixels = _decode_one(item, partial(name, i), image_size)
+        height, width, channels = pixels.shape
+        if i == 0:
+            images = np.empty((count, channels, height, width), dtype=np.uint8)
+        if images.shape[2:] != (height, width):
+            raise ValueError(
+                f"images must all have one size; {name(i)} is {height}x{width}, the first is "
+                f"{images.shape[2]}x{images.shape[3]}: pass image_size (--image-size) to scale them"
+            )
+        if channels > images.shape[1]:
+            images = np.repeat(images, channels, axis=1)
+        images[i] = pixels.transpose(2, 0, 1)  # one grey channel spreads over three
+    return torch.from_numpy(images)
+
+
+def resize(images: Tensor, image_size: int | None) -> Tensor:
+    """Scale decoded images to squares, as `decode` does for files.
+
+    Args:
+        images: uint8, shape (N, C, H, W).
+        image_size: Side of the square in pixels; None changes nothing.
+
+    Returns: uint8, shape (N, C, image_size, image_size).
+    """
+    if image_size is None or images.shape[2:] == (image_size, image_size):
+        return images
+    from torchvision.transforms.v2.functional import center_crop
+    from torchvision.transforms.v2.functional import resize as scale
+
+    # 4096 at a time: resizing computes in float32, four times the size of the pixels.
+    scaled = [
+        center_crop(scale(part, [image_size], antialias=True), [image_size]) for part in images.split(4096)
+    ]
+    return torch.cat(scaled)
+
+
+def to_channels(images: Tensor, channels: int) -> Tensor:
+    """Grey images (N, 1, H, W) repeated to `channels` channels; others as they are."""
+    return images if images.shape[1] == channels else images.repeat(1, channels, 1, 1)
+
+
+def _decode_one(item: bytes | Path, name: Callable[[], str], image_size: int | None) -> Pixels:
+    """One image as uint8, shape (H, W, C) with C 1 or 3."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(BytesIO(item) if isinstance(item, bytes) else item) as file:
+            mode = file.mode
+            image = file.convert("L" if mode in ("1", "L", "LA") else "RGB")
+    except (OSError, SyntaxError) as error:  # PIL raises both for broken files
+        raise ValueError(f"{name()} cannot be decoded as an image: {error}") from error
+    if mode[0] in "IF":  # 16 and 32 bits: converting would clip, not scale
+        raise ValueError(f"images must have 8 bits a channel; {name()} has mode {mode}: convert it")
+    if image_size is not None and image.size != (image_size, image_size):
+        image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image)
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels

@@ -1,0 +1,80 @@
+"""The seam between file formats and `load`: labels at once, samples only when their rows are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+IntArray: TypeAlias = npt.NDArray[np.int64]
+Raw: TypeAlias = Tensor | list[str]
+Transform: TypeAlias = Callable[[Raw], Tensor]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of labels in one part.
+
+    Attributes:
+        values: The labels as stored, shape (N,): integers or strings.
+        names: The class names that the integers index, or None where the values speak for themselves.
+    """
+
+    values: npt.NDArray[Any]
+    names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a source, its samples still undecoded.
+
+    Attributes:
+        columns: Every column that can serve as labels, by name.
+        read: Decodes the given rows: images uint8 (n, C, H, W), features (n, D), or a list of texts.
+    """
+
+    columns: dict[str, Column]
+    read: Callable[[IntArray], Raw]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())).values)
+
+    def rows(self, index: IntArray) -> Part:
+        """The part made of these rows only."""
+        columns = {name: Column(column.values[index], column.names) for name, column in self.columns.items()}
+        return Part(columns, lambda rows: self.read(index[rows]))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as it lies on disk or on the hub.
+
+    Attributes:
+        train: The training part; the whole where `test` is None, and `load` then cuts a test part.
+        test, validation: The published parts, where there are any.
+        primary, human: The columns used unless the caller names others; None where there is no default.
+        fit: For raw material that needs statistics (features, text): called with the training samples that
+            were kept, returns the transform for every part. None for images.
+        flip: As in `DataSet`.
+    """
+
+    train: Part
+    test: Part | None
+    validation: Part | None = None
+    primary: str | None = None
+    human: str | None = None
+    fit: Callable[[Raw], Transform] | None = None
+    flip: bool = True
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A suggestion to end an error message with, "" where nothing known is close to `word`."""
+    known = list(known)
+    by_lower = {name.lower(): name for name in known}
+    close = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
+    return f"; did you mean '{by_lower[close[0]]}'?" if close else ""

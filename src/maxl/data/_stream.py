@@ -1,0 +1,169 @@
+"""Batches straight from tensors: gathered, cropped, flipped and normalised on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from maxl.data._types import Split
+
+
+class Batch(NamedTuple):
+    """One batch.
+
+    Attributes:
+        x: Inputs, float32, normalised, shape (B, C, H, W) or (B, D).
+        primary: Primary labels, int64, shape (B,).
+        human: Human labels, int64, shape (B,), or None.
+        index: Positions of the samples in the split, int64, shape (B,).
+    """
+
+    x: Tensor
+    primary: Tensor
+    human: Tensor | None
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which no batch needs
+
+
+def normalise(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Bytes to normalised floats: (x / 255 - mean) / std by channel. Features pass through unchanged.
+
+    Args:
+        x: Images, uint8, shape (N, C, H, W), or features, float32.
+        mean, std: One value a channel, on the scale where white is 1.
+
+    Returns: float32, the shape of `x`.
+
+    Raises:
+        ValueError: if images come with a number of means that is not their number of channels.
+    """
+    if x.dtype != torch.uint8:
+        return x
+    if not len(mean) == len(std) == x.shape[1]:
+        raise ValueError(
+            f"mean and std need one value a channel; got {len(mean)} and {len(std)} for {x.shape[1]} channels"
+        )
+    shape = (-1, 1, 1)
+    scale = torch.tensor([1 / (255 * s) for s in std]).view(shape).to(x.device)
+    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)]).view(shape).to(x.device)
+    return x.float().mul_(scale).sub_(shift)
+
+
+def augment_batch(x: Tensor, dy: Tensor, dx: Tensor, flip: Tensor, pad: int) -> Tensor:
+    """Shift each image inside a black border and mirror some of them.
+
+    Equal to padding by `pad`, cropping back to the size at row `dy` and column `dx`, and flipping left to
+    right where `flip` is set, one gather for the whole batch.
+
+    Args:
+        x: Images of any dtype, shape (B, C, H, W).
+        dy, dx: Offsets of the crops, int64 in [0, 2 * pad], shape (B,); `pad` is the middle.
+        flip: Which images to mirror, bool, shape (B,).
+        pad: Width of the border in pixels.
+
+    Returns: the dtype, shape and device of `x`.
+    """
+    batch, channels, height, width = x.shape
+    rows = dy[:, None] + torch.arange(height, device=x.device)
+    columns = torch.arange(width, device=x.device)
+    columns = dx[:, None] + torch.where(flip[:, None], width - 1 - columns, columns)
+    pixels = (rows[:, :, None] * (width + 2 * pad) + columns[:, None, :]).view(batch, 1, -1)
+    padded = F.pad(x, (pad, pad, pad, pad)).flatten(2)
+    return padded.gather(2, pixels.expand(-1, channels, -1)).view_as(x)
+
+
+class BatchStream:
+    """Endless shuffled training batches, the same for the same seed and epoch wherever and whenever.
+
+    Order, crops and flips of an epoch are a pure function of (seed, epoch): a run resumed at any epoch sees
+    the batches it would have seen, and a GPU sees those of a CPU. Torch's global generator is not touched.
+
+    Args:
+        split: The samples; moved to `device` once, as bytes.
+        batch_size: Samples a batch.
+        mean, std: Normalisation, one value a channel; see `normalise`.
+        augment: Whether to crop at random (and flip).
+        seed: Selects order and augmentation.
+        device: Where batches are made; None leaves them where the split is.
+        drop_last: Leave out the last batch of an epoch where it is not full. A split smaller than one batch
+            is one batch as a whole.
+        pad: Border of the random crop in pixels.
+        flip: Whether augmentation mirrors half of the images; pass `DataSet.flip`.
+
+    Raises:
+        ValueError: if the split is empty, the batch size is not positive, or features are to be augmented.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        augment: bool,
+        seed: int,
+        device: torch.device | str | None = None,
+        drop_last: bool = True,
+        pad: int = 4,
+        flip: bool = True,
+    ) -> None:
+        if batch_size < 1 or len(split) == 0:
+            raise ValueError(
+                f"a stream needs samples and a batch size of 1 or more; got {len(split)}, {batch_size}"
+            )
+        if augment and split.x.ndim != 4:
+            raise ValueError(
+                f"only images (N, C, H, W) can be augmented; got features of shape {tuple(split.x.shape)}"
+            )
+        self.split = split if device is None else split.to(device)
+        self.batch_size = min(batch_size, len(split))
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.augment, self.flip, self.pad = augment, flip, pad
+        self.seed = seed
+        self.drop_last = drop_last
+
+    def __len__(self) -> int:
+        """The number of batches an epoch."""
+        full, rest = divmod(len(self.split), self.batch_size)
+        return full + (rest > 0 and not self.drop_last)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of one epoch, counted from 0; each sample at most once."""
+        size, device = len(self.split), self.split.x.device
+        generator = _generator(self.seed, epoch)
+        # Drawn on the CPU for all samples at once: the same numbers on every device, and one copy an epoch.
+        order = torch.randperm(size, generator=generator).to(device)
+        shifts = torch.randint(2 * self.pad + 1, (2, size), generator=generator).to(device)
+        flips = (torch.rand(size, generator=generator) < 0.5).to(device) & self.flip
+        for i in range(len(self)):
+            taken = slice(i * self.batch_size, (i + 1) * self.batch_size)
+            batch = self.split.select(order[taken])
+            x = batch.x
+            if self.augment:
+                x = augment_batch(x, shifts[0, taken], shifts[1, taken], flips[taken], self.pad)
+            yield Batch(normalise(x, self.mean, self.std), batch.primary, batch.human, order[taken])
+
+
+def evaluation_batches(
+    split: Split,
+    batch_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: torch.device | str | None = None,
+) -> Iterator[Batch]:
+    """Every sample once, in order and unaugmented; the last batch may be smaller."""
+    device = split.x.device if device is None else device
+    for index in torch.split(torch.arange(len(split), device=split.x.device), batch_size):
+        batch = split.select(index).to(device)
+        yield Batch(normalise(batch.x, mean, std), batch.primary, batch.human, index.to(device))
+
+
+def _generator(seed: int, epoch: int) -> torch.Generator:
+    # SeedSequence mixes the two, so that neighbouring seeds and epochs share nothing.
+    state = np.random.SeedSequence([seed, epoch]).generate_state(2)
+    return torch.Generator().manual_seed(int(state[0]) << 31 ^ int(state[1]))

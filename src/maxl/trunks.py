@@ -1,0 +1,182 @@
+"""Trunks by name: networks from an input to features, which both heads share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+# Widths of the convolutions between the five poolings; Simonyan and Zisserman 2015, table 1 (A, B, D, E).
+_VGG_BLOCKS: dict[str, tuple[tuple[int, ...], ...]] = {
+    "vgg11": ((64,), (128,), (256,) * 2, (512,) * 2, (512,) * 2),
+    "vgg13": ((64,) * 2, (128,) * 2, (256,) * 2, (512,) * 2, (512,) * 2),
+    "vgg16": ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3),
+    "vgg19": ((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4),
+}
+_VGG_MIN_SIDE = 32  # 2 ** 5: each of the five pools needs two pixels to halve
+
+NAMES = (*_VGG_BLOCKS, "convnet4", "mlp")
+
+
+class ConvTrunk(nn.Module):
+    """Blocks of 3x3 convolutions with batch norm and ReLU, each block ended by a 2x2 max pool.
+
+    Features are the average over what is left of the image: a single pixel for VGG at 32x32. A side of one
+    pixel cannot be halved, so from there on pools are left out, and small images such as 8x8 digits pass
+    through a network made for larger ones.
+
+    Args:
+        input_shape: (C, H, W) of the images.
+        blocks: The widths of the convolutions, block by block.
+
+    Attributes:
+        feature_dim: The width of the features, D.
+
+    Shape: (N, C, H, W) to (N, D).
+    """
+
+    def __init__(self, input_shape: Sequence[int], blocks: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        channels, height, width = input_shape
+        layers: list[nn.Module] = []
+        for block in blocks:
+            for out_channels in block:
+                # Batch norm subtracts the mean, so a bias of the convolution would do nothing.
+                layers += [
+                    nn.Conv2d(channels, out_channels, kernel_size=3, padding=1, bias=False),
+                    nn.BatchNorm2d(out_channels),
+                    nn.ReLU(inplace=True),
+                ]
+                channels = out_channels
+            if min(height, width) > 1:
+                layers.append(nn.MaxPool2d(2))
+                height, width = height // 2, width // 2
+        self.layers = nn.Sequential(*layers)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.feature_dim = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.pool(self.layers(x))
+        return features.flatten(1)
+
+
+class MLPTrunk(nn.Module):
+    """A perceptron on the flattened input, a ReLU after each layer.
+
+    Args:
+        input_shape: The shape of one sample, of any rank.
+        hidden: The widths of the layers.
+
+    Attributes:
+        feature_dim: The width of the features, D, that is of the last layer.
+
+    Shape: (N, *input_shape) to (N, D).
+    """
+
+    def __init__(self, input_shape: Sequence[int], hidden: Sequence[int] = (256, 256)) -> None:
+        super().__init__()
+        widths = (math.prod(input_shape), *hidden)
+        layers: list[nn.Module] = [nn.Flatten()]
+        for width_in, width_out in pairwise(widths):
+            layers += [nn.Linear(width_in, width_out), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers)
+        self.feature_dim = widths[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.layers(x)
+        return features
+
+
+class TimmTrunk(nn.Module):
+    """A model of timm without its classifier.
+
+    Args:
+        model: Made with `num_classes=0`.
+        input_shape: (C, H, W) of the images; one pass of zeros tells the width of the features, which timm's
+            own attribute does not for models with a hidden layer in the head.
+
+    Attributes:
+        feature_dim: The width of the features, D.
+
+    Shape: (N, C, H, W) to (N, D).
+
+    Raises:
+        ValueError: if the model cannot take such images.
+    """
+
+    def __init__(self, model: nn.Module, input_shape: Sequence[int]) -> None:
+        super().__init__()
+        self.model = model
+        model.eval()  # the pass of zeros leaves batch norm's statistics alone
+        try:
+            with torch.no_grad():
+                features: Tensor = model(torch.zeros(1, *input_shape))
+        except RuntimeError as error:
+            raise ValueError(
+                f"{type(model).__name__} cannot take images of shape {tuple(input_shape)}: {error}; "
+                "scale the images (--image-size) or choose another trunk"
+            ) from error
+        model.train()
+        self.feature_dim = features.shape[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.model(x)
+        return features
+
+
+def build(name: str, input_shape: Sequence[int], *, width: int = 64) -> nn.Module:
+    """A trunk by name, freshly initialised.
+
+    | name | network | features |
+    |---|---|---|
+    | vgg11, vgg13, vgg16, vgg19 | VGG with batch norm and no hidden classifier, for 32x32 images and larger | 512 |
+    | convnet4 | four blocks of one 3x3 convolution, for images of any size | `width` |
+    | mlp | two hidden layers, for features or flattened images | 256 |
+    | any model of timm | untrained, its classifier removed | its own |
+
+    Args:
+        name: See the table.
+        input_shape: Shape of one sample: (C, H, W), or (D,) for features.
+        width: Width of convnet4.
+
+    Returns: a module from (N, *input_shape) to (N, D), with the attribute `feature_dim` = D.
+
+    Raises:
+        ValueError: unknown name; features given to a network for images; images too small for it.
+    """
+    if name == "mlp":
+        return MLPTrunk(input_shape)
+    if len(input_shape) != 3:
+        raise ValueError(
+            f"'{name}' needs images of shape (C, H, W); got samples of shape {tuple(input_shape)}: use 'mlp'"
+        )
+    if name == "convnet4":
+        return ConvTrunk(input_shape, ((width,),) * 4)
+    if name in _VGG_BLOCKS:
+        if min(input_shape[1:]) < _VGG_MIN_SIDE:
+            raise ValueError(
+                f"'{name}' halves the image five times and needs {_VGG_MIN_SIDE} pixels a side; "
+                f"got {input_shape[1]}x{input_shape[2]}: use 'convnet4', or scale the images (--image-size)"
+            )
+        return ConvTrunk(input_shape, _VGG_BLOCKS[name])
+    return _build_timm(name, input_shape)
+
+
+def _build_timm(name: str, input_shape: Sequence[int]) -> nn.Module:
+    import timm
+
+    if not timm.is_model(name):
+        known = {known.lower(): known for known in (*NAMES, *timm.list_models())}
+        close = get_close_matches(name.lower(), known, n=1)
+        suggestion = f"; did you mean '{known[close[0]]}'?" if close else ""
+        raise ValueError(
+            f"unknown trunk '{name}'{suggestion}; known: {', '.join(NAMES)}, or any model of timm"
+        )
+    settings = {"pretrained": False, "num_classes": 0, "in_chans": input_shape[0]}
+    try:
+        model = timm.create_model(name, img_size=tuple(input_shape[1:]), **settings)
+    except TypeError as error:  # convolutional models have no such argument
+        if "img_size" not in str(error):
+            raise
+        model = timm.create_model(name, **settings)
+    return TimmTrunk(model, input_shape)
