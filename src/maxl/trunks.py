@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from difflib import get_close_matches
+from itertools import pairwise
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 # Widths of the convolutions between the five poolings; Simonyan and Zisserman 2015, table 1 (A, B, D, E).
@@ -129,7 +134,7 @@ def build(name: str, input_shape: Sequence[int], *, width: int = 64) -> nn.Modul
 
     | name | network | features |
     |---|---|---|
-    | vgg11, vgg13, vgg16, vgg19 | VGG with batch norm and no hidden classifier, for 32x32 images and larger | 512 |
+    | vgg11, vgg13, vgg16, vgg19 | VGG with batch norm, for images of 32x32 and more | 512 |
     | convnet4 | four blocks of one 3x3 convolution, for images of any size | `width` |
     | mlp | two hidden layers, for features or flattened images | 256 |
     | any model of timm | untrained, its classifier removed | its own |
@@ -172,7 +177,7 @@ def _build_timm(name: str, input_shape: Sequence[int]) -> nn.Module:
         raise ValueError(
             f"unknown trunk '{name}'{suggestion}; known: {', '.join(NAMES)}, or any model of timm"
         )
-    settings = {"pretrained": False, "num_classes": 0, "in_chans": input_shape[0]}
+    settings: dict[str, Any] = {"pretrained": False, "num_classes": 0, "in_chans": input_shape[0]}
     try:
         model = timm.create_model(name, img_size=tuple(input_shape[1:]), **settings)
     except TypeError as error:  # convolutional models have no such argument

@@ -68,10 +68,8 @@ def resize(images: Tensor, image_size: int | None) -> Tensor:
     from torchvision.transforms.v2.functional import resize as scale
 
     # 4096 at a time: resizing computes in float32, four times the size of the pixels.
-    scaled = [
-        center_crop(scale(part, [image_size], antialias=True), [image_size]) for part in images.split(4096)
-    ]
-    return torch.cat(scaled)
+    parts = (images[start : start + 4096] for start in range(0, len(images), 4096))
+    return torch.cat([center_crop(scale(part, [image_size], antialias=True), [image_size]) for part in parts])
 
 
 def to_channels(images: Tensor, channels: int) -> Tensor:
