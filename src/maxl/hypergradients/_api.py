@@ -48,8 +48,9 @@ def check_method(method: str) -> str:
 
 def missing_forward_formula(error: Exception) -> str | None:
     """The operator that has no forward-mode formula, if that is what the error says."""
-    found = re.search(r"forward AD with (\S+) that", str(error))
-    return found.group(1) if found else None
+    if found := re.search(r"forward AD with (\S+) that", str(error)):
+        return found.group(1)
+    return "a custom autograd.Function without jvp" if "implement the jvp function" in str(error) else None
 
 
 def warn_fallback(operator: str) -> None:

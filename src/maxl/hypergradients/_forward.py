@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -26,6 +28,7 @@ def forward(problem: Problem, signals: Signals, u: Sequence[Tensor | None]) -> S
     Raises:
         NotImplementedError: if an operator of the network has no forward-mode formula.
     """
+    _load_decompositions()
     # Fused attention kernels have no forward-mode formula; the math kernel has.
     with torch.no_grad(), problem.random.replay(), sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
         duals = {
@@ -36,6 +39,14 @@ def forward(problem: Problem, signals: Signals, u: Sequence[Tensor | None]) -> S
     if dz is None:  # the auxiliary head does not depend on any weight that moves
         return tuple(torch.zeros_like(s) for s in signals)
     return contract(problem, signals, z, dz)
+
+
+@cache
+def _load_decompositions() -> None:
+    """PyTorch loads these at the first dual number, with a warning about its own code."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.simplefilter("ignore", FutureWarning)
+        forward_ad.make_dual(torch.zeros(()), torch.zeros(()))  # type: ignore[no-untyped-call]
 
 
 def contract(problem: Problem, signals: Signals, z: Tensor, dz: Tensor) -> Signals:

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+import maxl
+
+
+def test_mask_numbers_the_blocks_in_order() -> None:
+    hierarchy = maxl.Hierarchy([2, 2, 1])
+    assert hierarchy.num_primary == 3
+    assert hierarchy.num_auxiliary == 5
+    assert hierarchy.mask.dtype == torch.bool
+    assert hierarchy.mask.int().tolist() == [[1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]]
+
+
+def test_uniform_and_flat() -> None:
+    assert maxl.Hierarchy.uniform(20, 5) == maxl.Hierarchy([5] * 20)
+    flat = maxl.Hierarchy.flat(4)
+    assert flat.mask.tolist() == [[True] * 4]
+    assert flat.rows(torch.tensor([0.3, -1.2])).all()
+
+
+def test_every_auxiliary_class_belongs_to_exactly_one_primary_class() -> None:
+    mask = maxl.Hierarchy([4, 1, 7]).mask
+    assert mask.sum(0).tolist() == [1] * 12
+    assert mask.sum(1).tolist() == [4, 1, 7]
+
+
+def test_from_labels_keeps_the_ids_of_scattered_blocks() -> None:
+    primary = torch.tensor([0, 1, 0, 1, 1])
+    auxiliary = torch.tensor([2, 0, 2, 3, 1])
+    hierarchy = maxl.Hierarchy.from_labels(primary, auxiliary)
+    assert hierarchy.psi == (1, 3)
+    assert hierarchy.mask.int().tolist() == [[0, 0, 1, 0], [1, 1, 0, 1]]
+    assert hierarchy.rows(primary).gather(1, auxiliary.unsqueeze(1)).all()
+    assert hierarchy.local(torch.tensor([0, 1, 2, 3])).tolist() == [0, 1, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("primary", "auxiliary", "message"),
+    [
+        ([0, 1], [0, 0], "auxiliary class 0 has several primary classes"),
+        ([0, 1], [0, 2], "auxiliary class 1 occurs in no sample"),
+        ([0, 2], [0, 1], "got 0 for primary class 1"),
+        ([0, -1], [0, 1], "got a negative one"),
+        ([0, 1, 1], [0, 1], "need the same shape"),
+    ],
+)
+def test_from_labels_refuses_what_is_no_hierarchy(
+    primary: list[int], auxiliary: list[int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        maxl.Hierarchy.from_labels(torch.tensor(primary), torch.tensor(auxiliary))
+
+
+@pytest.mark.parametrize(
+    ("psi", "message"),
+    [([], "empty"), ([2, 0], "got 0 for primary class 1"), ([1.5], "got 1.5"), ([True], "got True")],
+)
+def test_psi_needs_whole_numbers_of_at_least_one(psi: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        maxl.Hierarchy(psi)
