@@ -1,0 +1,213 @@
+"""What a finished run leaves behind to look at: test features, and the images each auxiliary class collects.
+
+The file is a compressed NumPy archive without pickled objects. G auxiliary classes with n images each:
+
+    features           float16 (M, D)           trunk features of test samples
+    feature_primary    (M,)                     their primary labels
+    primary_names      str (C,)
+    gallery_images     uint8 (G, n, H, W, C)    training images that score highest in each auxiliary class
+    gallery_scores     float32 (G, n)           the generator's probability of that class, highest first
+    gallery_auxiliary  int64 (G,)               the auxiliary classes shown
+    gallery_primary    int64 (G,)               the primary class that each belongs to
+
+G is 0 where there is no generator or the inputs are no images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from maxl.hierarchy import Hierarchy
+
+Prepare = Callable[[Tensor], Tensor]
+
+_BATCH = 256
+_THUMBNAIL = 64  # longest side in pixels: a gallery is looked at, not computed with
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The arrays of a snapshot file, as listed in the module's docstring."""
+
+    features: NDArray[Any]
+    feature_primary: NDArray[Any]
+    primary_names: NDArray[Any]
+    gallery_images: NDArray[Any]
+    gallery_scores: NDArray[Any]
+    gallery_auxiliary: NDArray[Any]
+    gallery_primary: NDArray[Any]
+
+
+def write_snapshot(
+    path: str | Path,
+    *,
+    network: nn.Module,
+    generator: nn.Module | None,
+    test_x: Tensor,
+    test_primary: Tensor,
+    train_x: Tensor,
+    train_primary: Tensor,
+    prepare: Prepare,
+    primary_names: Sequence[str],
+    max_features: int = 1500,
+    per_class: int = 8,
+    max_classes: int = 24,
+) -> None:
+    """Writes a snapshot; the networks' modes and buffers and torch's random state end as they were.
+
+    Args:
+        path: File to write; by custom ``snapshot.npz`` in the run's folder.
+        network: Has a ``trunk`` from inputs to features.
+        generator: Maps (inputs, primary labels) to soft labels (N, K) and has a ``hierarchy``; or None.
+        test_x, test_primary: Test samples as stored, uint8 (N, C, H, W) or float (N, D), and their labels.
+        train_x, train_primary: Training samples, likewise.
+        prepare: From stored samples to the network's inputs, without augmentation.
+        primary_names: Names of the primary classes.
+        max_features: Test samples to keep, spread evenly over the test set.
+        per_class: Images of each auxiliary class.
+        max_classes: Auxiliary classes to show; whole primary classes, spread evenly.
+
+    Raises:
+        ValueError: if there is no test sample.
+    """
+    if not len(test_x):
+        raise ValueError("a snapshot needs test samples; got none")
+    modules = [module for module in (network, generator) if module is not None]
+    with torch.no_grad(), _left_as_found(modules):
+        chosen = torch.linspace(0, len(test_x) - 1, min(max_features, len(test_x))).round().long()
+        chosen = chosen.to(test_x.device)
+        features = _features(network, test_x[chosen], prepare)
+        gallery = _empty_gallery()
+        if generator is not None and _are_images(train_x) and len(train_x):
+            gallery = _gallery(generator, train_x, train_primary, prepare, per_class, max_classes)
+    arrays: dict[str, Any] = {
+        "features": features.numpy(),
+        "feature_primary": test_primary[chosen.to(test_primary.device)].cpu().numpy(),
+        "primary_names": np.asarray(list(primary_names), dtype=np.str_),
+        **gallery,
+    }
+    with Path(path).open("wb") as file:  # an open file, because NumPy would add its own suffix to a path
+        np.savez_compressed(file, **arrays)
+
+
+def read_snapshot(path: str | Path) -> Snapshot:
+    """Reads a snapshot without executing code.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a snapshot.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return Snapshot(**{field.name: archive[field.name] for field in fields(Snapshot)})
+    except FileNotFoundError:
+        raise
+    except (KeyError, ValueError, OSError, EOFError, BadZipFile) as error:
+        raise ValueError(
+            f"{path} needs to be a snapshot as maxl writes it; reading it failed: {error}"
+        ) from None
+
+
+@contextmanager
+def _left_as_found(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Eval mode within; afterwards each module's own mode, all buffers and the random state from before."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
+    devices = {parameter.device for module in modules for parameter in module.parameters()}
+    with torch.random.fork_rng(devices=[device for device in devices if device.type == "cuda"]):
+        for module in modules:
+            module.eval()
+        try:
+            yield
+        finally:
+            for part, mode in modes:
+                part.training = mode
+            for buffer, before in buffers:
+                buffer.copy_(before)
+
+
+def _features(network: nn.Module, x: Tensor, prepare: Prepare) -> Tensor:
+    trunk = network.get_submodule("trunk")
+    limit = torch.finfo(torch.float16).max  # beyond it float16 would say infinity
+    parts = [
+        trunk(prepare(batch)).flatten(1).float().clamp(-limit, limit).half().cpu()
+        for batch in torch.split(x, _BATCH)
+    ]
+    return torch.cat(parts)
+
+
+def _gallery(
+    generator: nn.Module, x: Tensor, y: Tensor, prepare: Prepare, per_class: int, max_classes: int
+) -> dict[str, NDArray[Any]]:
+    hierarchy = generator.hierarchy
+    assert isinstance(hierarchy, Hierarchy)
+    shown = _shown_classes(hierarchy, max_classes)
+    scores, index = _highest(generator, x, y, prepare, shown, per_class)
+    images = _thumbnails(x[index.flatten().to(x.device)])
+    return {
+        "gallery_images": images.reshape(*index.shape, *images.shape[1:]),
+        "gallery_scores": scores.cpu().numpy(),
+        "gallery_auxiliary": shown.numpy(),
+        "gallery_primary": hierarchy.owner[shown].numpy(),
+    }
+
+
+def _highest(
+    generator: nn.Module, x: Tensor, y: Tensor, prepare: Prepare, shown: Tensor, per_class: int
+) -> tuple[Tensor, Tensor]:
+    """The highest scores of each class shown and the samples that have them, both (G, n)."""
+    best: tuple[Tensor, Tensor] | None = None
+    for start in range(0, len(x), _BATCH):
+        inputs = prepare(x[start : start + _BATCH])
+        labels = generator(inputs, y[start : start + _BATCH].to(inputs.device))
+        labels = labels[0] if isinstance(labels, tuple) else labels  # a generator may also give weights
+        scores = labels[:, shown.to(labels.device)].float().T
+        index = torch.arange(start, start + scores.shape[1], device=scores.device).expand_as(scores)
+        if best is not None:
+            scores, index = torch.cat([best[0], scores], 1), torch.cat([best[1], index], 1)
+        top = scores.topk(min(per_class, scores.shape[1]), dim=1)
+        best = top.values, index.gather(1, top.indices)
+    assert best is not None  # the caller has checked that there are samples
+    return best
+
+
+def _shown_classes(hierarchy: Hierarchy, max_classes: int) -> Tensor:
+    """Auxiliary classes of a few primary classes, whole blocks, so that a block's classes can be compared."""
+    largest = max(hierarchy.psi)
+    count = min(hierarchy.num_primary, max(1, max_classes // largest))
+    primary = torch.linspace(0, hierarchy.num_primary - 1, count).round().long()
+    blocks = [(hierarchy.owner == c).nonzero().flatten() for c in primary]
+    return torch.cat(blocks)[:max_classes]
+
+
+def _are_images(x: Tensor) -> bool:
+    return x.dtype == torch.uint8 and x.ndim == 4 and x.shape[1] in (1, 3)
+
+
+def _thumbnails(images: Tensor) -> NDArray[Any]:
+    """uint8 (N, C, H, W) to (N, h, w, C), no side longer than a thumbnail's."""
+    scale = _THUMBNAIL / max(images.shape[-2:])
+    if scale < 1:
+        size = [max(1, round(side * scale)) for side in images.shape[-2:]]
+        images = nn.functional.interpolate(images.float(), size, mode="area").round().to(torch.uint8)
+    array: NDArray[Any] = images.permute(0, 2, 3, 1).cpu().numpy()
+    return array
+
+
+def _empty_gallery() -> dict[str, NDArray[Any]]:
+    return {
+        "gallery_images": np.zeros((0, 0, 0, 0, 0), np.uint8),
+        "gallery_scores": np.zeros((0, 0), np.float32),
+        "gallery_auxiliary": np.zeros(0, np.int64),
+        "gallery_primary": np.zeros(0, np.int64),
+    }
