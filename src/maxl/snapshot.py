@@ -108,7 +108,7 @@ def read_snapshot(path: str | Path) -> Snapshot:
         ValueError: if it is not a snapshot.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return Snapshot(**{field.name: archive[field.name] for field in fields(Snapshot)})
     except FileNotFoundError:
         raise
