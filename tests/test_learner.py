@@ -167,7 +167,7 @@ def test_next_batch_evaluation_judges_the_last_update_by_the_next_batch(
     # θ₁ moves as by training steps with the labels of the moment
     reference.evaluate = "same"
     reference.train_step(*first)
-    reference.meta_step(*second)
+    reference.meta_step(*first, outer_batch=second)
     reference.train_step(*second)
     for p, q in zip(learner.network.parameters(), reference.network.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-7, atol=1e-9)

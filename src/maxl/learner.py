@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,17 @@ class Update:
     factor: list[Factor]
     signals: Signals | None
     label_random: RandomState
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and numbers alone; the labels' graph is left out, they can be made again."""
+        return {
+            "weights": dict(self.problem.weights),
+            "x": self.problem.x,
+            "y": self.problem.y,
+            "random": self.problem.random.state(),
+            "label_random": self.label_random.state(),
+            "factor": self.factor,
+        }
 
 
 class MetaAuxiliaryLearner(MultiTaskLearner):
@@ -145,31 +156,45 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         signals = self._labels(x, y, index)
         return self._train(x, y, signals, label_random if self.lookahead == "update" else None)
 
-    def meta_step(self, x: Tensor, y: Tensor) -> StepResult:
-        """θ₂ ← step on L_pri(f(x; θ₁⁺), y) + λH, where θ₁⁺ depends on θ₂ through the labels.
+    def meta_step(self, x: Tensor, y: Tensor, outer_batch: tuple[Tensor, Tensor] | None = None) -> StepResult:
+        """θ₂ ← step on L_pri(f(x; θ₁⁺), y) + λH, where θ₁⁺ depends on θ₂ through the labels of (x, y).
 
-        Changes θ₂ and its optimizer's state alone. With lookahead="update" and a training step just taken,
-        θ₁⁺ is the network as it stands and (x, y) any batch to judge it by, a held-out one for instance.
+        Changes θ₂ and its optimizer's state alone. With lookahead="update" and the very tensor ``x`` of the
+        training step just taken, θ₁⁺ is the network as it stands; otherwise a virtual step is taken.
 
         Args:
             x: Inputs, as the networks take them.
             y: Primary labels, int64 of shape (N,).
+            outer_batch: (x, y) on which θ₁⁺ is judged, a held-out batch for instance; (x, y) by default.
 
         Raises:
             FloatingPointError: if the outer loss is not finite; the weights are then unchanged.
         """
-        if self.update is None:
-            return self._meta_virtual(x, y, self._labels_with_graph(x, y))
-        outer, v = self.update.problem.outer_gradient(self._weights(), x, y)
+        outer_batch = outer_batch or (x, y)
+        if self.update is None or self.update.problem.x is not x:
+            return self._meta_virtual(x, y, self._labels_with_graph(x, y), outer_batch)
+        outer, v = self.update.problem.outer_gradient(self._weights(), *outer_batch)
         return self._meta_through(self.update, outer, v)
 
-    def step(self, x: Tensor, y: Tensor, index: Tensor | None = None) -> StepResult:
+    def step(
+        self,
+        x: Tensor,
+        y: Tensor,
+        index: Tensor | None = None,
+        outer_batch: tuple[Tensor, Tensor] | None = None,
+    ) -> StepResult:
         """A training step, and a meta step where one is due, sharing every pass that can be shared.
 
-        On the same batch it equals ``train_step`` followed by ``meta_step``; the labels are made once.
+        With evaluate="same" it equals ``train_step`` followed by ``meta_step``; the labels are made once.
+
+        Args:
+            x, y, index: As for ``train_step``.
+            outer_batch: As for ``meta_step``; goes with evaluate="same".
         """
         due = self.steps % self.meta_every == 0
         if self.evaluate == "next":
+            if outer_batch is not None:
+                raise ValueError('evaluate="next" takes the next batch as the outer batch; drop outer_batch=')
             return self._step_next(x, y, index, due)
         if not due:
             return self._train(x, y, self._labels(x, y, index), None)
@@ -179,12 +204,32 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         constant = tuple(s.detach() for s in signals)
         if self.lookahead == "virtual":
             trained = self._train(x, y, constant, None)
-            meta = self._meta_virtual(x, y, signals)
+            meta = self._meta_virtual(x, y, signals, outer_batch or (x, y))
         else:
             trained = self._train(x, y, constant, label_random, signals)
             del signals  # the graph is the update's to free
-            meta = self.meta_step(x, y)
+            meta = self.meta_step(x, y, outer_batch)
         return _merge(trained, meta)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the learner itself remembers, tensors and numbers alone; the networks and optimizers not."""
+        return {
+            "steps": self.steps,
+            "cache": None if self.cache is None else self.cache.state_dict(),
+            "update": None if self.update is None else self.update.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what ``state_dict`` gave, after the networks and optimizers have been restored."""
+        self.steps = state["steps"]
+        if self.cache is not None and state["cache"] is not None:
+            self.cache.load_state_dict(state["cache"])
+        self.update = None
+        if (saved := state["update"]) is not None:
+            random = RandomState.from_state(saved["random"])
+            problem = self._problem(saved["weights"], saved["x"], saved["y"], random)
+            label_random = RandomState.from_state(saved["label_random"])
+            self.update = Update(problem, saved["factor"], None, label_random)
 
     def _step_next(self, x: Tensor, y: Tensor, index: Tensor | None, due: bool) -> StepResult:
         """Judges the last update by this batch, then trains on it; ∇L_pri is computed once for both."""
@@ -235,14 +280,16 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         self.steps += 1
         return result
 
-    def _meta_virtual(self, x: Tensor, y: Tensor, signals: Signals) -> StepResult:
+    def _meta_virtual(
+        self, x: Tensor, y: Tensor, signals: Signals, outer_batch: tuple[Tensor, Tensor]
+    ) -> StepResult:
         """The paper's meta step: θ₁⁺ is a further step from the current θ₁."""
         problem = self._problem(self._weights(), x, y, RandomState.capture(x.device))
         try:
-            outer, gradients = label_gradient(self.method, problem, signals, self._lookahead(), x, y)
+            outer, gradients = label_gradient(self.method, problem, signals, self._lookahead(), *outer_batch)
         except NotImplementedError as error:
             self._fall_back(error)
-            outer, gradients = label_gradient(self.method, problem, signals, self._lookahead(), x, y)
+            outer, gradients = label_gradient(self.method, problem, signals, self._lookahead(), *outer_batch)
         return self._update_generator(signals, gradients, outer, y)
 
     def _meta_through(self, update: Update, outer: Tensor, v: Sequence[Tensor | None]) -> StepResult:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,15 @@ class RandomState:
     def capture(cls, device: torch.device) -> RandomState:
         cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
         return cls(torch.get_rng_state(), cuda, device)
+
+    def state(self) -> dict[str, Tensor | str | None]:
+        """For a checkpoint."""
+        return {"cpu": self.cpu, "cuda": self.cuda, "device": str(self.device)}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> RandomState:
+        """What ``state`` gave."""
+        return cls(state["cpu"], state["cuda"], torch.device(state["device"]))
 
     @contextmanager
     def replay(self) -> Iterator[None]:

@@ -1,0 +1,162 @@
+"""Where auxiliary labels come from when no generator learns them: the paper's baselines and two controls.
+
+| name | labels of a sample |
+|---|---|
+| random | one auxiliary class of its primary class, drawn once for the whole run |
+| kmeans | its cluster among its primary class's samples, in the latent space of an auto-encoder |
+| human | a finer human label |
+| uniform | spread evenly over its block: a second primary head in disguise, a control |
+
+The other control, a generator that is never trained, needs no code: take its labels without meta steps.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from maxl.hierarchy import Hierarchy
+
+
+def random_labels(primary: Tensor, hierarchy: Hierarchy, seed: int) -> Tensor:
+    """A fixed random auxiliary class within each sample's block.
+
+    Args:
+        primary: Primary labels, int64 of shape (N,).
+        hierarchy: ψ.
+        seed: Draws the labels; torch's global generator is not touched.
+
+    Returns:
+        Auxiliary labels, int64 of shape (N,) in [0, K).
+    """
+    rows = hierarchy.rows(primary.cpu()).float()
+    generator = torch.Generator().manual_seed(seed)
+    return torch.multinomial(rows, 1, generator=generator).squeeze(1).to(primary.device)
+
+
+def uniform_labels(primary: Tensor, hierarchy: Hierarchy) -> Tensor:
+    """Soft labels of shape (N, K), spread evenly over each sample's block."""
+    rows = hierarchy.rows(primary).float()
+    return rows / rows.sum(1, keepdim=True)
+
+
+def cluster_labels(latent: Tensor, primary: Tensor, hierarchy: Hierarchy, seed: int) -> Tensor:
+    """k-means with ψ[c] clusters within each primary class c.
+
+    Args:
+        latent: Points to cluster, shape (N, D).
+        primary: Primary labels, int64 of shape (N,).
+        hierarchy: ψ.
+        seed: Starts k-means.
+
+    Returns:
+        Auxiliary labels, int64 of shape (N,) in [0, K).
+
+    Raises:
+        ValueError: if a class has fewer samples than clusters.
+    """
+    from sklearn.cluster import KMeans
+
+    points, labels = latent.cpu().numpy(), primary.cpu()
+    result = torch.zeros(len(labels), dtype=torch.int64)
+    for c in range(hierarchy.num_primary):
+        members = (labels == c).nonzero().squeeze(1)
+        block = (hierarchy.owner == c).nonzero().squeeze(1)
+        if len(members) < len(block):
+            raise ValueError(
+                f"k-means needs at least as many samples as clusters in each class; got {len(members)} "
+                f"samples for {len(block)} clusters in class {c}: lower psi or use more data"
+            )
+        with warnings.catch_warnings():
+            # Identical points give fewer clusters than asked for, which is a valid labelling.
+            warnings.filterwarnings("ignore", message="Number of distinct clusters")
+            clusters = KMeans(len(block), n_init=4, random_state=seed).fit(points[members.numpy()])
+        result[members] = block[torch.as_tensor(clusters.labels_, dtype=torch.int64)]
+    return result.to(primary.device)
+
+
+class AutoEncoder(nn.Module):
+    """Convolutional for images (C, H, W), fully connected for features (D,).
+
+    Args:
+        input_shape: Shape of one input.
+        latent_dim: Size of the latent space.
+    """
+
+    def __init__(self, input_shape: tuple[int, ...], latent_dim: int = 64) -> None:
+        super().__init__()
+        self.encoder: nn.Sequential
+        self.decoder: nn.Sequential
+        if len(input_shape) == 3:
+            channels, height, width = input_shape
+            small = (math.ceil(math.ceil(height / 2) / 2), math.ceil(math.ceil(width / 2) / 2))
+            self.encoder = nn.Sequential(
+                nn.Conv2d(channels, 32, 3, stride=2, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(32, 64, 3, stride=2, padding=1),
+                nn.ReLU(),
+                nn.Flatten(),
+                nn.Linear(64 * small[0] * small[1], latent_dim),
+            )
+            self.decoder = nn.Sequential(
+                nn.Linear(latent_dim, 64 * small[0] * small[1]),
+                nn.ReLU(),
+                nn.Unflatten(1, (64, *small)),
+                nn.Upsample(scale_factor=2),
+                nn.Conv2d(64, 32, 3, padding=1),
+                nn.ReLU(),
+                nn.Upsample(size=(height, width)),
+                nn.Conv2d(32, channels, 3, padding=1),
+            )
+        else:
+            size = math.prod(input_shape)
+            self.encoder = nn.Sequential(
+                nn.Flatten(), nn.Linear(size, 256), nn.ReLU(), nn.Linear(256, latent_dim)
+            )
+            self.decoder = nn.Sequential(
+                nn.Linear(latent_dim, 256), nn.ReLU(), nn.Linear(256, size), nn.Unflatten(1, input_shape)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The reconstruction, of the input's shape."""
+        reconstruction: Tensor = self.decoder(self.encoder(x))
+        return reconstruction
+
+
+def auto_encode(
+    x: Tensor,
+    *,
+    epochs: int = 20,
+    latent_dim: int = 64,
+    batch_size: int = 100,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+) -> Tensor:
+    """Latent codes of an auto-encoder trained on the inputs themselves (the paper's k-means baseline).
+
+    Args:
+        x: Inputs as the networks take them, shape (N, ...), float.
+        epochs: Passes over the inputs; the mean squared error is minimised with Adam.
+        latent_dim: Size of the code.
+        batch_size: Inputs in a batch.
+        learning_rate: Adam's.
+        seed: Draws weights and order; torch's global generator is left as it was.
+
+    Returns:
+        Codes of shape (N, latent_dim).
+    """
+    with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        model = AutoEncoder(tuple(x.shape[1:]), latent_dim).to(x.device)
+        optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+        for _ in range(epochs):
+            for index in torch.randperm(len(x)).to(x.device).split(batch_size):
+                loss = nn.functional.mse_loss(model(x[index]), x[index])
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+    with torch.no_grad():
+        return torch.cat([model.encoder(part) for part in x.split(batch_size)])
