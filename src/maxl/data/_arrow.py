@@ -72,22 +72,21 @@ def table_source(
     if human is not None:
         check_column(labels, human, "human")
     columns, kind = _samples(train, {primary, human, *class_names})
+    free = [name for name in labels if name not in columns]
     for table in (test, validation):
-        missing = (
-            [] if table is None else [name for name in train.column_names if name not in table.column_names]
-        )
+        missing = set() if table is None else {*train.column_names} - {*table.column_names}
         if missing:
-            raise ValueError(f"every part needs the columns of the training part; one lacks '{missing[0]}'")
+            raise ValueError(f"every part needs the columns of the training part; one lacks '{min(missing)}'")
 
     def read(table: pa.Table, rows: IntArray) -> Raw:
         if kind == "image":
             return _read_images(table, columns[0], rows, base, image_size)
-        return (
-            _read_texts(table, columns[0], rows) if kind == "text" else _read_features(table, columns, rows)
-        )
+        if kind == "text":
+            return _read_texts(table, columns[0], rows)
+        return _read_features(table, columns, rows)
 
     def part(table: pa.Table) -> Part:
-        found = {name: Column(_to_numpy(table, name), class_names.get(name)) for name in labels}
+        found = {name: Column(_to_numpy(table, name), class_names.get(name)) for name in free}
         return Part(found, lambda rows: read(table, rows))
 
     return Source(

@@ -20,15 +20,21 @@ def image_folder(folder: Path, image_size: int | None) -> Source:
     """Images sorted into one subfolder a class, or two levels of subfolders: classes and finer classes.
 
     `folder` either has such subfolders itself, or has them below train/ and test/ (and validation/).
-    The columns of labels are "class" and, with two levels, "subclass".
+    Without test/ the validation part takes its place. The columns of labels are "class" and, with two levels,
+    "subclass".
 
     Raises:
+        FileNotFoundError: if there is a training part but no other.
         ValueError: if there are no images, or if some classes have finer classes and others have not.
     """
-    if not _is_split(folder):
-        return _sources([_find(folder)], image_size)
-    roots = [_subfolder(folder, names) for names in (_TRAIN, _TEST, _VALIDATION)]
-    return _sources([_find(root) for root in roots if root is not None], image_size)
+    train, test, validation = (_subfolder(folder, names) for names in (_TRAIN, _TEST, _VALIDATION))
+    if train is None or not any(child.is_dir() for child in train.iterdir()):  # "train" may be a class
+        return _source([_find(folder)], image_size)
+    if test is None:  # as usual for ImageNet, whose test labels are not public
+        test, validation = validation, None
+    if test is None:
+        raise FileNotFoundError(f"'{folder}' has '{train.name}/' but no 'test/' or 'validation/' beside it")
+    return _source([_find(root) for root in (train, test, validation) if root is not None], image_size)
 
 
 def cinic10(folder: Path, image_size: int | None) -> Source | None:
@@ -89,7 +95,7 @@ def _find(root: Path) -> tuple[list[Path], dict[str, list[str]]]:
     }
 
 
-def _sources(found: Sequence[tuple[list[Path], dict[str, list[str]]]], image_size: int | None) -> Source:
+def _source(found: Sequence[tuple[list[Path], dict[str, list[str]]]], image_size: int | None) -> Source:
     parts = [_part(files, columns, image_size) for files, columns in found]
     nested = all("subclass" in part.columns for part in parts)
     train, test, validation = [*parts, None, None][:3]

@@ -42,7 +42,10 @@ def encode(parts: Sequence[Part], name: str) -> tuple[list[IntArray], tuple[str,
     names = columns[0].names
     if names is not None:
         return [column.values.astype(np.int64) for column in columns], names
-    classes, codes = np.unique(np.concatenate([column.values for column in columns]), return_inverse=True)
+    values = np.concatenate([column.values for column in columns])
+    if values.dtype.kind == "f":  # whole numbers, as checked
+        values = values.astype(np.int64)
+    classes, codes = np.unique(values, return_inverse=True)
     boundaries = np.cumsum([len(column.values) for column in columns])[:-1]
     return [part.astype(np.int64) for part in np.split(codes, boundaries)], tuple(map(str, classes.tolist()))
 
@@ -55,6 +58,8 @@ def _check_values(name: str, column: Column) -> None:
     elif values.dtype.kind == "O":
         missing = np.fromiter((value is None for value in values), dtype=bool, count=len(values))
         _reject(name, values, missing, "is missing")
+    elif values.dtype.kind == "U":
+        _reject(name, values, values == "", "is empty")
     if values.dtype.kind in "if":
         _reject(name, values, values < 0, "is negative")
         if column.names is not None:

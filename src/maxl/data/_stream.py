@@ -41,16 +41,7 @@ def normalise(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     Raises:
         ValueError: if images come with a number of means that is not their number of channels.
     """
-    if x.dtype != torch.uint8:
-        return x
-    if not len(mean) == len(std) == x.shape[1]:
-        raise ValueError(
-            f"mean and std need one value a channel; got {len(mean)} and {len(std)} for {x.shape[1]} channels"
-        )
-    shape = (-1, 1, 1)
-    scale = torch.tensor([1 / (255 * s) for s in std]).view(shape).to(x.device)
-    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)]).view(shape).to(x.device)
-    return x.float().mul_(scale).sub_(shift)
+    return x if x.dtype != torch.uint8 else _scale(x, *_scale_and_shift(mean, std, x))
 
 
 def augment_batch(x: Tensor, dy: Tensor, dx: Tensor, flip: Tensor, pad: int) -> Tensor:
@@ -122,7 +113,8 @@ class BatchStream:
             )
         self.split = split if device is None else split.to(device)
         self.batch_size = min(batch_size, len(split))
-        self.mean, self.std = tuple(mean), tuple(std)
+        # On the device once, rather than copied there for every batch.
+        self._scaling = None if self.split.x.ndim == 2 else _scale_and_shift(mean, std, self.split.x)
         self.augment, self.flip, self.pad = augment, flip, pad
         self.seed = seed
         self.drop_last = drop_last
@@ -139,14 +131,15 @@ class BatchStream:
         # Drawn on the CPU for all samples at once: the same numbers on every device, and one copy an epoch.
         order = torch.randperm(size, generator=generator).to(device)
         shifts = torch.randint(2 * self.pad + 1, (2, size), generator=generator).to(device)
-        flips = (torch.rand(size, generator=generator) < 0.5).to(device) & self.flip
+        flips = (torch.rand(size, generator=generator, dtype=torch.float32) < 0.5).to(device) & self.flip
         for i in range(len(self)):
             taken = slice(i * self.batch_size, (i + 1) * self.batch_size)
             batch = self.split.select(order[taken])
             x = batch.x
             if self.augment:
                 x = augment_batch(x, shifts[0, taken], shifts[1, taken], flips[taken], self.pad)
-            yield Batch(normalise(x, self.mean, self.std), batch.primary, batch.human, order[taken])
+            x = x if self._scaling is None else _scale(x, *self._scaling)
+            yield Batch(x, batch.primary, batch.human, order[taken])
 
 
 def evaluation_batches(
@@ -161,6 +154,20 @@ def evaluation_batches(
     for index in torch.split(torch.arange(len(split), device=split.x.device), batch_size):
         batch = split.select(index).to(device)
         yield Batch(normalise(batch.x, mean, std), batch.primary, batch.human, index.to(device))
+
+
+def _scale_and_shift(mean: Sequence[float], std: Sequence[float], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Factor and offset of the normalisation of bytes, shape (C, 1, 1), where `x` (N, C, H, W) is."""
+    if not len(mean) == len(std) == x.shape[1]:
+        raise ValueError(
+            f"mean and std need one value a channel; got {len(mean)} and {len(std)} for {x.shape[1]} channels"
+        )
+    means, stds = torch.tensor([mean, std], dtype=torch.float32, device=x.device)[:, :, None, None]
+    return 1 / (255 * stds), means / stds
+
+
+def _scale(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    return x.float().mul_(scale).sub_(shift)
 
 
 def _generator(seed: int, epoch: int) -> torch.Generator:
