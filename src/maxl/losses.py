@@ -47,6 +47,17 @@ def focal_loss(
     return per_sample.mean()
 
 
+def weighted_focal_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Focal loss with one factor per sample: the auxiliary loss of weight-aware MAXL.
+
+    Args:
+        logits: Unnormalised scores, shape (N, K).
+        targets: Soft labels, shape (N, K), or class indices, shape (N,).
+        weights: Factors, shape (N,).
+    """
+    return focal_loss(logits, targets, sample_weight=weights)
+
+
 def negative_entropy(labels: Tensor) -> Tensor:
     """H = Σ_k ȳ_k log ȳ_k of the batch's mean label ȳ; minimising it spreads the labels over all K classes.
 

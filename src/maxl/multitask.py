@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -126,6 +127,14 @@ class MultiTaskLearner:
         self._require_finite(loss, "training")
         loss.backward()  # type: ignore[no-untyped-call]
         return step_result(primary_loss, auxiliary_loss, primary, signals)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the learner itself remembers; the network and the optimizer not."""
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what ``state_dict`` gave."""
+        self.steps = state["steps"]
 
     def _precision(self, x: Tensor) -> AbstractContextManager[object]:
         return nullcontext() if self.autocast is None else torch.autocast(x.device.type, self.autocast)

@@ -148,11 +148,44 @@ class LabelGenerator(nn.Module):
             Labels of shape (N, K); each row is a distribution over the block of its primary class. They
             are float32 at least, also under autocast: the double gradient needs their small differences.
         """
-        logits = self.head(self.trunk(x))
+        return self.labels(self.trunk(x), y)
+
+    def labels(self, features: Tensor, y: Tensor) -> Tensor:
+        """The labels that belong to trunk features of shape (N, D)."""
+        logits = self.head(features)
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
         rows = self.mask.expand(len(y), -1) if self.hierarchy.num_primary == 1 else self.mask[y]
         return masked_softmax(logits, rows)
+
+
+class WeightedLabelGenerator(LabelGenerator):
+    """A label generator with one more output: a weight in (0, 2) for each sample's auxiliary loss.
+
+    The weights are learned by the same double gradient as the labels (weight-aware MAXL, OpenReview
+    sRDCzh6gVw); they start near 1. Use an auxiliary loss that takes (logits, labels, weights), such as
+    ``weighted_focal_loss``.
+
+    Args:
+        As for ``LabelGenerator``; the weight's head is one linear layer, so D needs to be known.
+    """
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        hierarchy: Hierarchy,
+        *,
+        head: nn.Module | None = None,
+        feature_dim: int | None = None,
+    ) -> None:
+        super().__init__(trunk, hierarchy, head=head, feature_dim=feature_dim)
+        self.weight_head = nn.Linear(_feature_dim(trunk, feature_dim), 1)
+        nn.init.zeros_(self.weight_head.bias)
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Soft labels of shape (N, K) and weights of shape (N,)."""
+        features = self.trunk(x)
+        return self.labels(features, y), 2 * torch.sigmoid(self.weight_head(features)).squeeze(1)
 
 
 def _build_head(trunk: nn.Module, hierarchy: Hierarchy, feature_dim: int | None) -> nn.Module:

@@ -1,0 +1,243 @@
+"""Everything that defines a run, in one place: the command line, config.yaml and Python share it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+METHODS = ("single", "uniform", "frozen", "random", "kmeans", "human", "maxl", "weighted")
+
+
+def option(default: Any, help: str, *, group: str, choices: tuple[str, ...] | None = None) -> Any:
+    """A field with what a command line needs to know about it."""
+    metadata = {"help": help, "group": group, "choices": choices}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One training run. Each field is a flag of ``maxl train`` (--name) and a key of config.yaml.
+
+    Raises:
+        ValueError: if a value is outside its range or two choices do not go together.
+    """
+
+    data: str = option(
+        "digits", "name, folder of images, CSV or parquet file, or hf:owner/name", group="data"
+    )
+    data_dir: str | None = option(None, "folder with local copies of the data set's files", group="data")
+    primary: str | None = option(None, "column of the primary labels", group="data")
+    human: str | None = option(None, "column of finer human labels (for --method human)", group="data")
+    train_size: float | None = option(None, "training samples: a count, or a fraction below 1", group="data")
+    validation_size: float = option(
+        0.0, "part cut from training for choices: count or fraction", group="data"
+    )
+    image_size: int | None = option(None, "side in pixels to which images are resized", group="data")
+
+    method: str = option("maxl", "source of auxiliary labels", group="method", choices=METHODS)
+    psi: tuple[int, ...] = option(
+        (5,), "auxiliary classes per primary class: one number, or one each", group="method"
+    )
+    trunk: str = option("convnet4", "vgg16, convnet4, mlp, or any timm model", group="method")
+    generator_trunk: str | None = option(
+        None, "trunk of the label generator (default: as --trunk)", group="method"
+    )
+    gamma: float = option(2.0, "focal loss exponent of both tasks", group="method")
+    auxiliary_weight: float = option(1.0, "factor on the auxiliary loss", group="method")
+
+    epochs: int = option(200, "passes over the training set", group="training")
+    batch_size: int = option(100, "samples in a batch", group="training")
+    optimizer: str = option(
+        "sgd", "optimizer of the network", group="training", choices=("sgd", "adam", "adamw")
+    )
+    learning_rate: float = option(0.01, "its learning rate (and the lookahead's)", group="training")
+    momentum: float = option(0.0, "its momentum (sgd)", group="training")
+    weight_decay: float = option(0.0, "its weight decay", group="training")
+    decay: str = option(
+        "step",
+        "learning rates: halved at each quarter, cosine to 0, or constant",
+        group="training",
+        choices=("step", "cosine", "constant"),
+    )
+
+    entropy_weight: float = option(0.2, "weight of the anti-collapse term (lambda)", group="meta")
+    regulariser: str = option(
+        "entropy",
+        "of the labels: the paper's term, or per-class mutual information",
+        group="meta",
+        choices=("entropy", "information"),
+    )
+    meta_optimizer: str = option(
+        "sgd", "optimizer of the generator", group="meta", choices=("sgd", "adam", "adamw")
+    )
+    meta_learning_rate: float = option(1e-3, "its learning rate", group="meta")
+    meta_weight_decay: float = option(5e-4, "its weight decay", group="meta")
+    hypergradient: str = option(
+        "forward",
+        "how the double gradient is computed",
+        group="meta",
+        choices=("forward", "reverse", "finite-difference"),
+    )
+    schedule: str = option(
+        "iteration",
+        "meta step in each iteration, or whole epochs in turn as the authors do",
+        group="meta",
+        choices=("iteration", "epochs"),
+    )
+    lookahead: str = option(
+        "update",
+        "differentiate through the update just taken, or a virtual further one",
+        group="meta",
+        choices=("update", "virtual"),
+    )
+    lookahead_rule: str = option(
+        "optimizer",
+        "the lookahead steps as the optimizer does, or as plain sgd (the paper)",
+        group="meta",
+        choices=("optimizer", "sgd"),
+    )
+    evaluate: str = option(
+        "same", "batch on which the lookahead is judged", group="meta", choices=("same", "next", "held-out")
+    )
+    held_out: float = option(0.1, "part of the training set kept aside by --evaluate held-out", group="meta")
+    meta_every: int = option(1, "a meta step in every so-many-th iteration", group="meta")
+    cache_labels: bool = option(
+        False, "reuse labels between meta steps instead of making them anew", group="meta"
+    )
+    label_statistics: str = option(
+        "running",
+        "generator's BatchNorm: running statistics (a label depends on its sample alone) or batch",
+        group="meta",
+        choices=("running", "batch"),
+    )
+
+    seed: int = option(0, "weights, order, augmentation, subsets", group="machine")
+    device: str = option("auto", "cpu, cuda, cuda:1, mps, or auto", group="machine")
+    precision: str = option(
+        "float32", "of the passes; weights stay float32", group="machine", choices=("float32", "bf16")
+    )
+    tensorboard: bool = option(True, "also write TensorBoard logs", group="machine")
+    checkpoint_every: int = option(1, "epochs between checkpoints", group="machine")
+
+    def __post_init__(self) -> None:
+        for name, low in _AT_LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not value >= low:
+                raise ValueError(f"{flag(name)} needs to be at least {low}; got {value}")
+        for name in ("learning_rate", "meta_learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{flag(name)} needs to be above 0; got {getattr(self, name)}")
+        for f in dataclasses.fields(self):
+            if f.metadata["choices"] is not None:
+                check_choice(flag(f.name), getattr(self, f.name), f.metadata["choices"])
+        if not self.psi or any(k < 1 for k in self.psi):
+            raise ValueError(f"--psi needs whole numbers of at least 1; got {' '.join(map(str, self.psi))}")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"--held-out needs to be a fraction between 0 and 1; got {self.held_out}")
+        if self.evaluate == "next" and self.lookahead != "update":
+            raise ValueError("--evaluate next judges the update just taken: use it with --lookahead update")
+        if self.schedule == "epochs" and self.evaluate == "next":
+            raise ValueError(
+                "--schedule epochs has no next batch to train on: use --evaluate same or held-out"
+            )
+        if self.momentum and self.optimizer != "sgd":
+            raise ValueError(f"--momentum goes with --optimizer sgd; got {self.optimizer}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], source: str = "config") -> RunConfig:
+        """Checked construction from plain values; unknown keys are refused with the nearest name."""
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        for key in values:
+            if key not in fields:
+                raise ValueError(f"{source} has an unknown key {key!r}{nearest(key, fields)}")
+        cleaned = {key: _coerce(fields[key], value, source) for key, value in values.items()}
+        return cls(**cleaned)
+
+    @classmethod
+    def read(cls, path: Path) -> RunConfig:
+        """From a YAML file."""
+        if not path.is_file():
+            raise ValueError(f"--config needs a file; {path} does not exist")
+        try:
+            values = yaml.safe_load(path.read_text())
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"{path} needs to hold one 'name: value' a line; got {type(values).__name__}")
+        return cls.from_dict(values, str(path))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in config.yaml."""
+        values = dataclasses.asdict(self)
+        values["psi"] = list(self.psi)
+        return values
+
+    def write(self, path: Path) -> None:
+        """To a YAML file that ``read`` takes."""
+        path.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False))
+
+
+_AT_LEAST: dict[str, float] = {
+    **dict.fromkeys(("epochs", "batch_size", "meta_every", "checkpoint_every", "image_size"), 1),
+    **dict.fromkeys(("seed", "gamma", "momentum", "weight_decay", "meta_weight_decay"), 0),
+    **dict.fromkeys(("entropy_weight", "auxiliary_weight", "validation_size"), 0),
+}
+
+
+def flag(name: str) -> str:
+    """A field's flag."""
+    return "--" + name.replace("_", "-")
+
+
+def nearest(name: str, known: Any) -> str:
+    """' (did you mean …?)' where a known name is near, else the known names."""
+    names = [str(k) for k in known]
+    match = get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else f"; choose from {', '.join(names)}"
+
+
+def check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
+    """ValueError with the nearest choice, or all of them, unless ``value`` is among them."""
+    if value not in choices:
+        raise ValueError(
+            f"{what} needs to be one of {', '.join(choices)}; got {value!r}{_hint(value, choices)}"
+        )
+
+
+def _hint(value: str, choices: tuple[str, ...]) -> str:
+    match = get_close_matches(str(value), choices, n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def _coerce(f: dataclasses.Field[Any], value: Any, source: str) -> Any:
+    """A YAML value as the field's type; ValueError if it is of another kind."""
+    kind = str(f.type)
+    plain = not isinstance(value, bool)
+    if value is None and "None" in kind:
+        return None
+    if kind.startswith("tuple"):
+        items = value if isinstance(value, (list, tuple)) else [value]
+        if all(isinstance(i, int) and not isinstance(i, bool) for i in items):
+            return tuple(items)
+    elif kind.startswith("float") and plain and _is_number(value):  # YAML 1.1 reads 1e-3 as a string
+        return float(value)
+    elif kind.startswith("str") and plain and isinstance(value, (str, int)):
+        return str(value)
+    elif (kind.startswith("int") and plain and isinstance(value, int)) or (
+        kind.startswith("bool") and isinstance(value, bool)
+    ):
+        return value
+    raise ValueError(f"{source}: {f.name} needs a value of kind {kind}; got {value!r}")
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True

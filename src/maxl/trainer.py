@@ -1,0 +1,412 @@
+"""One run: a config in, a run folder out.
+
+fit → one epoch → one step (``MultiTaskLearner.train_step`` or ``MetaAuxiliaryLearner.step``)
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from maxl.config import RunConfig
+from maxl.data import Batch, BatchStream, DataSet, Split, evaluation_batches, load, normalise
+from maxl.data._select import balanced_order
+from maxl.evaluation import calibrate, evaluate, evaluating, gradient_cosine, label_statistics
+from maxl.hypergradients._api import as_signals
+from maxl.learner import MetaAuxiliaryLearner
+from maxl.multitask import StepResult
+from maxl.run_folder import RunFolder, versions
+from maxl.setup import Setup, build, resolve_device
+from maxl.snapshot import write_snapshot
+
+EVALUATION_BATCH = 500
+CALIBRATION_BATCHES = 10
+LABELS_LOOKED_AT = 2000  # training samples whose labels are described after each epoch
+META_PASS = 1 << 20  # epoch offset of the meta pass's own shuffling, when whole epochs alternate
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class Trainer:
+    """Trains one run and writes its folder.
+
+    Args:
+        config: The run.
+        folder: Where it is written; nothing is created before the data and networks have been built.
+        data: The data set, if it is loaded already.
+
+    Raises:
+        ValueError: if the config does not fit the data or this machine.
+    """
+
+    def __init__(self, config: RunConfig, folder: RunFolder, data: DataSet | None = None) -> None:
+        self.config = config
+        self.folder = folder
+        self.device = resolve_device(config.device)
+        data = load_data(config) if data is None else data
+        train = data.train
+        self.held_out: BatchStream | None = None
+        if config.evaluate == "held-out" and config.method in ("maxl", "weighted"):
+            train, held_out = split_off(train, config.held_out, config.seed)
+            self.held_out = self._stream(data, held_out, config.seed + 1)
+        self.data = DataSet(**{**vars(data), "train": train})
+        self.setup: Setup = build(config, self.data, self.device)
+        self.stream = self._stream(self.data, train, config.seed)
+        self.epoch = 0
+        self.train_seconds = 0.0
+
+    def _stream(self, data: DataSet, split: Split, seed: int) -> BatchStream:
+        return BatchStream(
+            split,
+            self.config.batch_size,
+            mean=data.mean,
+            std=data.std,
+            augment=data.augment,
+            flip=data.flip,
+            seed=seed,
+            device=self.device,
+        )
+
+    def fit(self, report: Report = lambda row: None) -> dict[str, Any]:
+        """Trains from where the run stands to its last epoch.
+
+        Args:
+            report: Called with each epoch's metrics.
+
+        Returns:
+            The summary, as written to summary.json.
+        """
+        if self.epoch == 0:
+            self.folder.create(self.config)
+            # Dropout and the like draw from torch's generator; the run owns it from here on.
+            torch.manual_seed(self.config.seed)
+            self._calibrate()
+        with tensorboard(self.folder.tensorboard if self.config.tensorboard else None) as log:
+            while self.epoch < self.config.epochs:
+                row = self._run_epoch()
+                self.folder.append_metrics(row)
+                log(row)
+                report(row)
+                if self.epoch % self.config.checkpoint_every == 0 or self.epoch == self.config.epochs:
+                    self.folder.save_checkpoint(self.state_dict())
+        return self._finish()
+
+    def _run_epoch(self) -> dict[str, Any]:
+        config, setup = self.config, self.setup
+        learner, meta = setup.learner, setup.learns
+        rate = setup.set_learning_rates(self.epoch)
+        setup.network.train()
+        if setup.generator is not None and config.label_statistics == "batch":
+            setup.generator.train()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        totals = _Totals()
+        outer = self._outer_batches()
+        for batch in self.stream.epoch(self.epoch):
+            if meta and config.schedule == "iteration":
+                assert isinstance(learner, MetaAuxiliaryLearner)
+                result = learner.step(batch.x, batch.primary, batch.index, next(outer))
+            else:
+                result = learner.train_step(batch.x, batch.primary, self._third(batch))
+            totals.add(result, batch.primary)
+        if meta and config.schedule == "epochs":
+            assert isinstance(learner, MetaAuxiliaryLearner)
+            for batch in self.stream.epoch(META_PASS + self.epoch):
+                totals.add(learner.meta_step(batch.x, batch.primary, next(outer)), None)
+        row = totals.means()  # waits for the device
+        seconds = time.perf_counter() - start
+        self.train_seconds += seconds
+        self.epoch += 1
+        self._calibrate()
+        return {"epoch": self.epoch, **row, **self._look(), "learning_rate": rate, "seconds": seconds}
+
+    def _third(self, batch: Batch) -> Tensor | None:
+        """What ``train_step`` takes beside x and y: fixed labels, or positions for a generator's cache."""
+        if self.setup.labels is not None:
+            return self.setup.labels[batch.index]
+        if self.setup.uniform is not None:
+            return self.setup.uniform[batch.primary]
+        return batch.index if self.setup.generator is not None else None
+
+    def _outer_batches(self) -> Iterator[tuple[Tensor, Tensor] | None]:
+        """Held-out batches in turn, passing over them as often as needed; None without."""
+        if self.held_out is None:
+            return itertools.repeat(None)
+        stream, passes = self.held_out, 1 + len(self.stream) // len(self.held_out)
+        first = self.epoch * passes
+        epochs = (stream.epoch(e) for e in range(first, first + passes))
+        return ((b.x, b.primary) for b in itertools.chain.from_iterable(epochs))
+
+    def _calibrate(self) -> None:
+        if self.setup.generator is not None and self.config.label_statistics == "running":
+            batches = itertools.islice(self.stream.epoch(META_PASS + self.epoch), CALIBRATION_BATCHES)
+            calibrate(self.setup.generator, ((b.x, b.primary) for b in batches))
+
+    def _look(self) -> dict[str, Any]:
+        """Metrics that need passes of their own."""
+        setup, data, config = self.setup, self.data, self.config
+        loss = setup.learner.primary_loss
+        row: dict[str, Any] = {}
+        for name, split in (("validation", data.validation), ("test", data.test)):
+            if split is not None:
+                batches = ((b.x, b.primary) for b in self._in_order(split))
+                row[f"{name}_loss"], row[f"{name}_accuracy"] = evaluate(setup.network, batches, loss)
+        if setup.generator is not None:
+            some = torch.arange(len(data.train))[:: max(1, len(data.train) // LABELS_LOOKED_AT)]
+            split = data.train.select(some.to(data.train.x.device))
+            with evaluating(setup.generator):
+                labels = torch.cat(
+                    [as_signals(setup.generator(b.x, b.primary))[0] for b in self._in_order(split)]
+                )
+            look = label_statistics(labels, split.primary, setup.hierarchy)
+            row |= {
+                "label_entropy": look.entropy,
+                "label_entropy_max": look.entropy_max,
+                "label_usage": look.usage,
+                "label_information": look.information,
+                "label_entropy_per_class": look.entropy_per_class,
+                "label_usage_per_class": look.usage_per_class,
+            }
+            row["label_verdict"] = look.verdict()
+        if config.method != "single":
+            batch = next(self.stream.epoch(0))
+            third = self._third(batch)
+            if setup.generator is not None:
+                with torch.no_grad():
+                    signals = as_signals(setup.generator(batch.x, batch.primary))
+            else:
+                assert third is not None
+                signals = (third,)
+            row["gradient_cosine"], row["gradient_cosine_layers"] = gradient_cosine(
+                setup.network,
+                setup.network.trunk,
+                batch.x,
+                batch.primary,
+                signals,
+                loss,
+                setup.learner.auxiliary_loss,
+            )
+        return row
+
+    def _in_order(self, split: Split) -> Iterator[Batch]:
+        return evaluation_batches(split, EVALUATION_BATCH, self.data.mean, self.data.std, self.device)
+
+    def _finish(self) -> dict[str, Any]:
+        """Writes model, snapshot and, last of all, the summary."""
+        config, data, setup = self.config, self.data, self.setup
+        self.folder.save_model(
+            {
+                name: value
+                for name, value in setup.network.state_dict().items()
+                if not name.startswith("auxiliary_head.")
+            }
+        )
+        write_snapshot(
+            self.folder.snapshot,
+            network=setup.network,
+            generator=setup.generator,
+            test_x=data.test.x,
+            test_primary=data.test.primary,
+            train_x=data.train.x,
+            train_primary=data.train.primary,
+            prepare=lambda x: normalise(x.to(self.device), data.mean, data.std),
+            primary_names=data.primary_names,
+        )
+        last = self.folder.read_metrics()[-1]
+        steps = max(1, len(self.stream) * config.epochs)
+        summary = {
+            "method": config.method,
+            "seed": config.seed,
+            "data": config.data,
+            "primary": config.primary,
+            "train_size": len(data.train),
+            "psi": None if config.method == "single" else list(setup.hierarchy.psi),
+            "trunk": config.trunk,
+            "epochs": config.epochs,
+            "entropy_weight": config.entropy_weight,
+            "test_accuracy": last["test_accuracy"],
+            "test_loss": last["test_loss"],
+            "validation_accuracy": last.get("validation_accuracy"),
+            "train_accuracy": last["train_accuracy"],
+            "label_verdict": last.get("label_verdict"),
+            "seconds_per_step": self.train_seconds / steps,
+            "seconds_total": self.train_seconds,
+            "peak_memory_bytes": peak_memory(self.device),
+            "device": device_name(self.device),
+            "primary_names": list(data.primary_names),
+            "input_shape": list(data.input_shape),
+            "mean": list(data.mean),
+            "std": list(data.std),
+            "versions": versions(),
+        }
+        self.folder.write_summary(summary)
+        return summary
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the rest of the run depends on; tensors, numbers and strings alone."""
+        setup = self.setup
+        return {
+            "epoch": self.epoch,
+            "train_seconds": self.train_seconds,
+            "network": setup.network.state_dict(),
+            "generator": None if setup.generator is None else setup.generator.state_dict(),
+            "optimizers": [o.state_dict() for o in setup.optimizers],
+            "learner": setup.learner.state_dict(),
+            "random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what ``state_dict`` gave."""
+        setup = self.setup
+        self.epoch, self.train_seconds = state["epoch"], state["train_seconds"]
+        setup.network.load_state_dict(state["network"])
+        if setup.generator is not None:
+            setup.generator.load_state_dict(state["generator"])
+            setup.generator.eval()
+        for optimizer, saved in zip(setup.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        setup.learner.load_state_dict(state["learner"])
+        torch.set_rng_state(state["random"].cpu())
+        if state["cuda_random"] is not None:
+            torch.cuda.set_rng_state(state["cuda_random"].cpu(), self.device)
+
+
+def train(
+    config: RunConfig, out: Path, *, data: DataSet | None = None, report: Report = lambda row: None
+) -> dict[str, Any]:
+    """Trains a run into a new folder and returns its summary.
+
+    Raises:
+        ValueError: if the folder holds a run already, or the config does not fit the data or this machine.
+    """
+    folder = RunFolder(out)
+    folder.require_free()
+    return Trainer(config, folder, data).fit(report)
+
+
+def resume(path: Path, *, data: DataSet | None = None, report: Report = lambda row: None) -> dict[str, Any]:
+    """Continues an interrupted run to the end that it would have had without the interruption.
+
+    Raises:
+        ValueError: if the folder holds no run, or one that is finished.
+    """
+    folder = RunFolder(path)
+    if not folder.started:
+        raise ValueError(f"--resume needs the folder of a run; {path} holds none")
+    if folder.finished:
+        raise ValueError(f"--resume needs an unfinished run; {path} is finished: see {folder.summary}")
+    trainer = Trainer(RunConfig.read(folder.config), folder, data)
+    if folder.checkpoint.exists():
+        trainer.load_state_dict(folder.load_checkpoint(trainer.device))
+    folder.keep_metrics(trainer.epoch)  # what came after the last checkpoint will be written again
+    return trainer.fit(report)
+
+
+def load_data(config: RunConfig) -> DataSet:
+    """The data set that a config names."""
+    return load(
+        config.data,
+        data_dir=config.data_dir,
+        primary=config.primary,
+        human=config.human,
+        train_size=None if config.train_size is None else _size(config.train_size),
+        validation_size=_size(config.validation_size),
+        seed=config.seed,
+        image_size=config.image_size,
+    )
+
+
+def _size(value: float) -> int | float:
+    """A fraction below 1 stays one; anything else is a count."""
+    return value if 0 < value < 1 or value != int(value) else int(value)
+
+
+def split_off(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+    """The split without a balanced part, and that part."""
+    human = None if split.human is None else split.human.cpu().numpy()
+    order = torch.from_numpy(balanced_order(split.primary.cpu().numpy(), human, seed))
+    count = max(1, round(fraction * len(split)))
+    return split.select(order[count:].sort().values), split.select(order[:count].sort().values)
+
+
+class _Totals:
+    """Sums over an epoch, kept on the device so that no step waits for it."""
+
+    NAMES: ClassVar[dict[str, str]] = {
+        "train_primary_loss": "primary_loss",
+        "train_auxiliary_loss": "auxiliary_loss",
+        "outer_loss": "outer_loss",
+        "label_entropy_term": "label_entropy_term",
+        "hypergradient_norm": "hypergradient_norm",
+        "regulariser_norm": "regulariser_norm",
+    }
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, result: StepResult, y: Tensor | None) -> None:
+        for name, attribute in self.NAMES.items():
+            value = getattr(result, attribute)
+            if value is not None:
+                self._add(name, value, 1)
+        if y is not None and result.primary_logits is not None:
+            self._add("train_accuracy", (result.primary_logits.argmax(1) == y).sum(), len(y))
+
+    def _add(self, name: str, value: Tensor, count: int) -> None:
+        self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.counts[name] = self.counts.get(name, 0) + count
+
+    def means(self) -> dict[str, float | None]:
+        """Means over steps (batches are equally large), and the accuracy over samples."""
+        row: dict[str, float | None] = dict.fromkeys([*self.NAMES, "train_accuracy"])
+        row |= {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        losses = [row[name] for name in ("train_primary_loss", "train_auxiliary_loss")]
+        row["train_loss"] = sum(value for value in losses if value is not None)
+        return row
+
+
+@contextmanager
+def tensorboard(path: Path | None) -> Iterator[Report]:
+    """A function that logs an epoch's numbers to TensorBoard, or does nothing without a path."""
+    if path is None:
+        yield lambda row: None
+        return
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(path))
+
+    def log(row: dict[str, Any]) -> None:
+        for name, value in row.items():
+            if isinstance(value, float):
+                writer.add_scalar(name, value, row["epoch"])
+
+    try:
+        yield log
+    finally:
+        writer.close()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the allocator's peak on a GPU, the process's peak resident set elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the device's type."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
