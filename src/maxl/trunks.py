@@ -28,8 +28,8 @@ class ConvTrunk(nn.Module):
 
     Features are the average over what is left of the image: a single pixel for VGG at 32x32. A side of one
     pixel cannot be halved, so from there on pools are left out, and small images such as 8x8 digits pass
-    through a network made for larger ones. Weights start from PyTorch's defaults, with which VGG-16 trains: in a
-    short trial with the paper's SGD it learned faster than from Kaiming's initialisation by fan-out.
+    through a network made for larger ones. Weights start from PyTorch's defaults: in a short trial with the
+    paper's SGD, VGG-16 learned faster from these than from Kaiming's initialisation by fan-out.
 
     Args:
         input_shape: (C, H, W) of the images.
