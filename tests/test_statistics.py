@@ -150,8 +150,8 @@ def test_verdict_tells_level_from_too_few_seeds():
     assert level == "level with single: any difference is below 1 point (p = 0.40)"
     open_question = verdict(_difference(0.01, -0.021, 0.041), 0.4, "single")
     assert open_question == (
-        "no evidence of a difference from single (p = 0.40), and too few seeds to exclude a relevant one: "
-        "anything from −2.1 points to +4.1 points remains possible"
+        "no evidence of a difference from single (p = 0.40); too few seeds to exclude a relevant one: "
+        "−2.1 to +4.1 points remain possible"
     )
 
 

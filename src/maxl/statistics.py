@@ -165,8 +165,8 @@ def verdict(
         return f"{none}: all {difference.n} seeds agree on {_signed(difference.mean)}, but they are too few"
     if -relevant < difference.low and difference.high < relevant:
         return f"level with {reference}: any difference is below {_points(relevant)} ({p_text(p_adjusted)})"
-    possible = f"anything from {_signed(difference.low)} to {_signed(difference.high)} remains possible"
-    return f"{none}, and too few seeds to exclude a relevant one: {possible}"
+    low, high = _signed(difference.low, unit=""), _signed(difference.high)
+    return f"{none}; too few seeds to exclude a relevant one: {low} to {high} remain possible"
 
 
 def compare(results: pd.DataFrame, references: Sequence[str] = REFERENCES) -> pd.DataFrame:
@@ -288,5 +288,6 @@ def _points(share: float) -> str:
     return f"{points:g} point{'s' if points != 1 else ''}"
 
 
-def _signed(share: float) -> str:
-    return f"{100 * share:+.1f}".replace("-", "−") + " points"
+def _signed(share: float, unit: str = " points") -> str:
+    points = round(100 * share, 1)
+    return (f"{points:+.1f}".replace("-", "−") if points else "0.0") + unit

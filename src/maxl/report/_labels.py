@@ -1,0 +1,126 @@
+"""What became of the generated labels: entropy, use of the classes, and whether they collapsed."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from maxl.report._draw import add_band, heat_map_height, heat_maps
+from maxl.report._parts import Figure, Note, Part, Points
+from maxl.report._runs import Setting
+from maxl.report._series import curves, ends_table, nested_mean, thinned
+from maxl.report._style import Look
+
+
+def labels_over_epochs(setting: Setting, looks: Mapping[str, Look]) -> list[Part]:
+    """Verdicts, entropy against its maximum, and use, in all and by primary class."""
+    parts: list[Part] = []
+    if said := label_verdicts(setting):
+        parts.append(Points([f"{setting.name}: {sentence}" for sentence in said]))
+    for draw in (_entropy, _usage):
+        parts += draw(setting, looks)
+    for name, title, colours in (
+        ("label_usage_per_class", "Share of auxiliary classes in use, by primary class", "Cividis"),
+        ("label_entropy_per_class", "Label entropy by primary class (nats)", "Viridis"),
+    ):
+        parts += _by_class(setting, name, title, colours)
+    return parts or [
+        Note(f"{setting.name}: no label figures, because no run recorded label entropy or usage.")
+    ]
+
+
+def label_verdicts(setting: Setting) -> list[str]:
+    """What each method's runs say of their labels, with the number of runs that say it."""
+    sentences = []
+    for label, runs in setting.methods.items():
+        said = Counter(str(run.summary["label_verdict"]) for run in runs if run.summary.get("label_verdict"))
+        sentences += [f"{label}, {count} of {len(runs)} runs: {words}" for words, count in said.most_common()]
+    return sentences
+
+
+def _entropy(setting: Setting, looks: Mapping[str, Look]) -> list[Part]:
+    found = curves(setting, "label_entropy")
+    if not found:
+        return []
+    plot = go.Figure()
+    highest: list[float] = []
+    for label, curve in found.items():
+        add_band(plot, label, curve, looks[label], unit=" nats")
+        limits = [float(run.series("label_entropy_max").max()) for run in setting.methods[label]]
+        highest += [limit for limit in limits if not math.isnan(limit)]
+    words = ""
+    if highest:
+        limit = max(highest)
+        line = {"width": 1.5, "color": "#808080", "dash": "dash"}
+        plot.add_hline(y=limit, line=line, annotation_text="maximum: uniform labels")
+        shares = [f"{label} {curve['mean'].iloc[-1] / limit:.0%}" for label, curve in found.items() if limit]
+        words = f" Maximum {limit:.2f} nats; at the last epoch: {'; '.join(shares)} of it."
+    plot.update_xaxes(title="Epoch")
+    plot.update_yaxes(title="Entropy (nats)", rangemode="tozero")
+    return [
+        Figure(
+            title=f"Entropy of the labels: {setting.name}",
+            plot=plot,
+            description=f"Mean entropy of a sample's label: 0 is one-hot, the maximum is uniform.{words}",
+            table=thinned(found, 2, "nats"),
+            name=f"label entropy {setting.name}",
+        )
+    ]
+
+
+def _usage(setting: Setting, looks: Mapping[str, Look]) -> list[Part]:
+    found = curves(setting, "label_usage", 100)
+    if not found:
+        return []
+    plot = go.Figure()
+    for label, curve in found.items():
+        add_band(plot, label, curve, looks[label], unit=" %")
+    plot.update_xaxes(title="Epoch")
+    plot.update_yaxes(title="Classes in use (%)", range=[0, 104])
+    last = "; ".join(f"{label} {curve['mean'].iloc[-1]:.0f} %" for label, curve in found.items())
+    return [
+        Figure(
+            title=f"Auxiliary classes in use: {setting.name}",
+            plot=plot,
+            description=f"Share of the auxiliary classes that the labels use. At the last epoch: {last}.",
+            table=thinned(found, 0, "%"),
+            name=f"label usage {setting.name}",
+        )
+    ]
+
+
+def _by_class(setting: Setting, name: str, title: str, colours: str) -> list[Part]:
+    tables = {label: nested_mean(runs, name) for label, runs in setting.methods.items()}
+    tables = {label: _named(table, setting) for label, table in tables.items() if not table.empty}
+    if not tables:
+        return []
+    high = 1.0 if "usage" in name else None
+    plot = heat_maps(tables, colours=colours, low=0, high=high, title=title.split(",")[0])
+    lowest = {label: (table.iloc[:, -1].idxmin(), table.iloc[:, -1].min()) for label, table in tables.items()}
+    words = "; ".join(f"{label}: {who} with {value:.2f}" for label, (who, value) in lowest.items())
+    return [
+        Figure(
+            title=f"{title}: {setting.name}",
+            plot=plot,
+            description=f"One row a primary class, mean over seeds. Lowest at the last epoch: {words}.",
+            table=ends_table(tables, "Primary class"),
+            height=heat_map_height(len(tables), max(len(table) for table in tables.values())),
+        )
+    ]
+
+
+def _named(table: pd.DataFrame, setting: Setting) -> pd.DataFrame:
+    return table.rename(index=dict(enumerate(class_names(setting, len(table)))))
+
+
+def class_names(setting: Setting, count: int) -> list[str]:
+    """Names of the primary classes as a snapshot of the setting has them, else their numbers."""
+    for runs in setting.methods.values():
+        for run in runs:
+            if run.snapshot is not None and len(run.snapshot.primary_names) == count:
+                return [str(name) for name in run.snapshot.primary_names]
+    return [f"class {c}" for c in range(count)]

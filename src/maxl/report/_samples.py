@@ -1,0 +1,173 @@
+"""Looking at samples: t-SNE of the trunk's features, and the images that auxiliary classes collect."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from maxl.report._parts import Figure, Gallery, Note, Part, Picture
+from maxl.report._runs import Run, Setting, Study, base_method
+from maxl.report._style import CLASS_COLOURS, CLASS_SYMBOLS
+from maxl.snapshot import Snapshot
+
+_SEED = 0  # t-SNE is random; the same report shows the same picture
+_MOST_PANELS = 12  # a panel costs seconds
+_FEWEST_SAMPLES = 10
+
+
+def features(study: Study) -> list[Part]:
+    """One figure a setting: single-task, human and MAXL features side by side, lowest seed."""
+    parts: list[Part] = []
+    panels = 0
+    for setting in study.settings:
+        runs = [run for run in _shown(setting) if _usable(run.snapshot)]
+        if not runs:
+            parts.append(Note(f"{setting.name}: no t-SNE, because no run left a snapshot of its features."))
+        elif panels + len(runs) > _MOST_PANELS:
+            parts.append(
+                Note(f"{setting.name}: no t-SNE, to keep the report quick; report a run alone to see it.")
+            )
+        else:
+            panels += len(runs)
+            parts.append(_embedding(setting, runs))
+    return parts
+
+
+def _shown(setting: Setting) -> list[Run]:
+    """The run with the lowest seed of the methods worth a look; of all methods if there are none of these."""
+    telling = [label for label in setting.methods if base_method(label) in ("single", "human", "maxl")]
+    return [setting.methods[label][0] for label in (telling or list(setting.methods))[:4]]
+
+
+def _usable(snapshot: Snapshot | None) -> bool:
+    return (
+        snapshot is not None
+        and len(snapshot.features) >= _FEWEST_SAMPLES
+        and bool(np.isfinite(snapshot.features).all())
+    )
+
+
+def _embedding(setting: Setting, runs: Sequence[Run]) -> Figure:
+    titles = [f"{run.label}, seed {run.seed}" for run in runs]
+    plot = make_subplots(rows=len(runs), cols=1, subplot_titles=titles, vertical_spacing=0.12 / len(runs))
+    rows = []
+    for row, run in enumerate(runs, start=1):
+        snapshot = run.snapshot
+        assert snapshot is not None  # _usable
+        wide = snapshot.features.astype(np.float32)
+        rows.append({"Method": run.label, "Samples": len(wide), "Silhouette": _silhouette(wide, snapshot)})
+        flat = _tsne(wide)
+        for c in np.unique(snapshot.feature_primary):
+            mine = snapshot.feature_primary == c
+            points = go.Scatter(
+                x=flat[mine, 0].round(2).tolist(),
+                y=flat[mine, 1].round(2).tolist(),
+                mode="markers",
+                name=_class_name(snapshot, int(c)),
+                legendgroup=str(c),
+                showlegend=row == 1,
+                marker={
+                    "color": CLASS_COLOURS[int(c) % len(CLASS_COLOURS)],
+                    "symbol": CLASS_SYMBOLS[int(c) // len(CLASS_COLOURS) % len(CLASS_SYMBOLS)],
+                    "size": 5,
+                    "opacity": 0.75,
+                },
+                hovertemplate="%{fullData.name}<extra></extra>",
+            )
+            plot.add_trace(points, row=row, col=1)
+    plot.update_xaxes(showticklabels=False, zeroline=False)
+    plot.update_yaxes(showticklabels=False, zeroline=False)
+    plot.update_layout(legend={"y": -0.02, "itemsizing": "constant"})
+    scores = "; ".join(f"{row['Method']} {row['Silhouette']}" for row in rows)
+    classes = len({str(trace.name) for trace in plot.data})
+    return Figure(
+        title=f"t-SNE of test features: {setting.name}",
+        plot=plot,
+        description=(
+            "Features of the shared trunk for test samples, coloured by primary class; distances between "
+            "far clusters mean nothing. Silhouette of the primary classes in the full feature space, from "
+            f"−1 to 1, higher is better separated: {scores}. Choose a class in the legend to hide it."
+        ),
+        table=pd.DataFrame(rows),
+        height=len(runs) * 380 + 60 + 9 * classes,
+        name=f"features {setting.name}",
+    )
+
+
+def _tsne(wide: np.ndarray) -> np.ndarray:
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    components = min(50, *wide.shape)
+    compact = PCA(components, random_state=_SEED).fit_transform(wide)
+    perplexity = min(30.0, (len(wide) - 1) / 3)
+    flat: np.ndarray = TSNE(perplexity=perplexity, init="pca", random_state=_SEED).fit_transform(compact)
+    return flat
+
+
+def _silhouette(wide: np.ndarray, snapshot: Snapshot) -> str:
+    from sklearn.metrics import silhouette_score
+
+    classes = len(np.unique(snapshot.feature_primary))
+    if not 2 <= classes < len(wide):
+        return "–"
+    return f"{silhouette_score(wide, snapshot.feature_primary):.2f}"
+
+
+def _class_name(snapshot: Snapshot, c: int) -> str:
+    names = snapshot.primary_names
+    return str(names[c]) if c < len(names) else f"class {c}"
+
+
+def gallery(study: Study) -> list[Part]:
+    """For each setting the highest-scoring images of one run's auxiliary classes."""
+    parts: list[Part] = []
+    for setting in study.settings:
+        with_images = [
+            run
+            for runs in setting.methods.values()
+            for run in runs
+            if run.snapshot is not None and len(run.snapshot.gallery_auxiliary)
+        ]
+        if not with_images:
+            parts.append(
+                Note(f"{setting.name}: no gallery, because no run has a label generator and images.")
+            )
+            continue
+        run = next((run for run in with_images if run.method == "maxl"), with_images[0])
+        snapshot = run.snapshot
+        assert snapshot is not None  # with_images
+        note = "Labels differ from run to run; this is one of them. Probabilities fall from left to right."
+        title = f"Images of auxiliary classes: {setting.name}, {run.label}, seed {run.seed}"
+        parts.append(
+            Gallery(title, note, [_strip(snapshot, i) for i in range(len(snapshot.gallery_auxiliary))])
+        )
+    return parts
+
+
+def _strip(snapshot: Snapshot, i: int) -> Picture:
+    from PIL import Image
+
+    images = snapshot.gallery_images[i]
+    count, height, width, channels = images.shape
+    gap = max(1, width // 16)
+    strip = np.full((height, count * (width + gap) - gap, channels + 1), 0, np.uint8)  # see-through gaps
+    for k, image in enumerate(images):
+        left = k * (width + gap)
+        strip[:, left : left + width, :channels] = image
+        strip[:, left : left + width, channels] = 255
+    file = io.BytesIO()
+    Image.fromarray(strip, "LA" if channels == 1 else "RGBA").save(file, "PNG", optimize=True)
+    primary = _class_name(snapshot, int(snapshot.gallery_primary[i]))
+    scores = snapshot.gallery_scores[i]
+    name = f"auxiliary class {int(snapshot.gallery_auxiliary[i])}"
+    return Picture(
+        png=file.getvalue(),
+        alternative=f"{count} training images of {primary} that score highest in {name}",
+        caption=f"{primary}, {name}: probability {scores.max():.2f} to {scores.min():.2f}",
+    )
