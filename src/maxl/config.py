@@ -27,23 +27,17 @@ class RunConfig:
         ValueError: if a value is outside its range or two choices do not go together.
     """
 
-    data: str = option(
-        "digits", "name, folder of images, CSV or parquet file, or hf:owner/name", group="data"
-    )
-    data_dir: str | None = option(None, "folder with local copies of the data set's files", group="data")
+    data: str = option("digits", "name, folder, CSV, parquet, hf:owner/name", group="data")
+    data_dir: str | None = option(None, "local copies of the data set's files", group="data")
     primary: str | None = option(None, "column of the primary labels", group="data")
-    human: str | None = option(None, "column of finer human labels (for --method human)", group="data")
-    train_size: float | None = option(None, "training samples: a count, or a fraction below 1", group="data")
-    validation_size: float = option(
-        0.0, "part cut from training for choices: count or fraction", group="data"
-    )
+    human: str | None = option(None, "column of finer human labels", group="data")
+    train_size: float | None = option(None, "training samples, count or fraction", group="data")
+    validation_size: float = option(0.0, "cut from training, count or fraction", group="data")
     image_size: int | None = option(None, "side in pixels to which images are resized", group="data")
 
     method: str = option("maxl", "source of auxiliary labels", group="method", choices=METHODS)
-    psi: tuple[int, ...] = option(
-        (5,), "auxiliary classes per primary class: one number, or one each", group="method"
-    )
-    trunk: str = option("convnet4", "vgg16, convnet4, mlp, or any timm model", group="method")
+    psi: tuple[int, ...] = option((5,), "auxiliary classes per primary class", group="method")
+    trunk: str = option("convnet4", "vgg16, convnet4, mlp, or a timm model", group="method")
     generator_trunk: str | None = option(
         None, "trunk of the label generator (default: as --trunk)", group="method"
     )
@@ -55,7 +49,7 @@ class RunConfig:
     optimizer: str = option(
         "sgd", "optimizer of the network", group="training", choices=("sgd", "adam", "adamw")
     )
-    learning_rate: float = option(0.01, "its learning rate (and the lookahead's)", group="training")
+    learning_rate: float = option(0.01, "its learning rate", group="training")
     momentum: float = option(0.0, "its momentum (sgd)", group="training")
     weight_decay: float = option(0.0, "its weight decay", group="training")
     decay: str = option(
@@ -75,7 +69,7 @@ class RunConfig:
     meta_optimizer: str = option(
         "sgd", "optimizer of the generator", group="meta", choices=("sgd", "adam", "adamw")
     )
-    meta_learning_rate: float = option(1e-3, "its learning rate", group="meta")
+    meta_learning_rate: float = option(1e-3, "learning rate of the generator", group="meta")
     meta_weight_decay: float = option(5e-4, "its weight decay", group="meta")
     hypergradient: str = option(
         "forward",
@@ -116,8 +110,8 @@ class RunConfig:
         choices=("running", "batch"),
     )
 
-    seed: int = option(0, "weights, order, augmentation, subsets", group="machine")
-    device: str = option("auto", "cpu, cuda, cuda:1, mps, or auto", group="machine")
+    seed: int = option(0, "of weights, order, augmentation, subsets", group="machine")
+    device: str = option("auto", "cpu, cuda, mps or auto", group="machine")
     precision: str = option(
         "float32", "of the passes; weights stay float32", group="machine", choices=("float32", "bf16")
     )

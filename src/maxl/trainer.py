@@ -41,13 +41,17 @@ class Trainer:
         config: The run.
         folder: Where it is written; nothing is created before the data and networks have been built.
         data: The data set, if it is loaded already.
+        label: Name of the method in the summary, where a study has variants of one method.
 
     Raises:
         ValueError: if the config does not fit the data or this machine.
     """
 
-    def __init__(self, config: RunConfig, folder: RunFolder, data: DataSet | None = None) -> None:
+    def __init__(
+        self, config: RunConfig, folder: RunFolder, data: DataSet | None = None, label: str | None = None
+    ) -> None:
         self.config = config
+        self.label = label or config.method
         self.folder = folder
         self.device = resolve_device(config.device)
         data = load_data(config) if data is None else data
@@ -223,12 +227,13 @@ class Trainer:
         last = self.folder.read_metrics()[-1]
         steps = max(1, len(self.stream) * config.epochs)
         summary = {
-            "method": config.method,
+            "method": self.label,
             "seed": config.seed,
             "data": config.data,
             "primary": config.primary,
             "train_size": len(data.train),
-            "psi": None if config.method == "single" else list(setup.hierarchy.psi),
+            "psi": None if config.method in ("single", "human") else list(setup.hierarchy.psi),
+            "auxiliary_classes": 0 if config.method == "single" else setup.hierarchy.num_auxiliary,
             "trunk": config.trunk,
             "epochs": config.epochs,
             "entropy_weight": config.entropy_weight,
@@ -281,7 +286,12 @@ class Trainer:
 
 
 def train(
-    config: RunConfig, out: Path, *, data: DataSet | None = None, report: Report = lambda row: None
+    config: RunConfig,
+    out: Path,
+    *,
+    data: DataSet | None = None,
+    label: str | None = None,
+    report: Report = lambda row: None,
 ) -> dict[str, Any]:
     """Trains a run into a new folder and returns its summary.
 
@@ -290,10 +300,16 @@ def train(
     """
     folder = RunFolder(out)
     folder.require_free()
-    return Trainer(config, folder, data).fit(report)
+    return Trainer(config, folder, data, label).fit(report)
 
 
-def resume(path: Path, *, data: DataSet | None = None, report: Report = lambda row: None) -> dict[str, Any]:
+def resume(
+    path: Path,
+    *,
+    data: DataSet | None = None,
+    label: str | None = None,
+    report: Report = lambda row: None,
+) -> dict[str, Any]:
     """Continues an interrupted run to the end that it would have had without the interruption.
 
     Raises:
@@ -304,7 +320,7 @@ def resume(path: Path, *, data: DataSet | None = None, report: Report = lambda r
         raise ValueError(f"--resume needs the folder of a run; {path} holds none")
     if folder.finished:
         raise ValueError(f"--resume needs an unfinished run; {path} is finished: see {folder.summary}")
-    trainer = Trainer(RunConfig.read(folder.config), folder, data)
+    trainer = Trainer(RunConfig.read(folder.config), folder, data, label)
     if folder.checkpoint.exists():
         trainer.load_state_dict(folder.load_checkpoint(trainer.device))
     folder.keep_metrics(trainer.epoch)  # what came after the last checkpoint will be written again

@@ -1,0 +1,241 @@
+"""Methods × seeds × settings: every run once, resumable, in parallel, and the table that compares them."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+
+from maxl.config import METHODS, RunConfig, check_choice, nearest
+from maxl.data import DataSet
+from maxl.run_folder import RunFolder
+from maxl.setup import choose_hierarchy
+from maxl.statistics import compare
+from maxl.trainer import load_data, resume, train
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Fields that do not matter to some methods: a grid over them repeats no run of these methods.
+_LABEL_FIELDS = ("auxiliary_weight", "psi")
+_GENERATOR_FIELDS = ("generator_trunk", "label_statistics")
+_META_FIELDS = (
+    *("entropy_weight", "regulariser", "meta_optimizer", "meta_learning_rate", "meta_weight_decay"),
+    *("hypergradient", "schedule", "lookahead", "lookahead_rule", "evaluate", "held_out", "meta_every"),
+    "cache_labels",
+)
+# Fields that tell settings apart rather than variants of a method.
+_SETTING_FIELDS = ("data", "primary", "trunk", "train_size", "psi")
+
+Progress = Callable[[int, int, str], None]  # epochs done, epochs in all, what is running
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run of a study: where it lives below the study's folder, its config and its name in the table."""
+
+    path: Path
+    config: RunConfig
+    label: str
+
+
+class Study:
+    """A set of runs that differ in method, seed and the fields of a grid.
+
+    Every seed uses the same splits and the same initial weights of the parts that methods share, so
+    differences between methods are paired.
+
+    Args:
+        base: What all runs have in common; its method and seed are not used.
+        methods: Names of methods.
+        seeds: Seeds, one run of each method and setting for each.
+        grid: Further fields with the values they take, in all combinations.
+
+    Raises:
+        ValueError: if a method or field is unknown, or there is no seed.
+    """
+
+    def __init__(
+        self,
+        base: RunConfig,
+        methods: Sequence[str],
+        seeds: Sequence[int],
+        grid: Mapping[str, Sequence[Any]] | None = None,
+    ) -> None:
+        for method in methods:
+            check_choice("--methods", method, METHODS)
+        if not methods or not seeds:
+            raise ValueError("a study needs at least one of --methods and one of --seeds")
+        if negative := [s for s in seeds if s < 0]:
+            raise ValueError(f"--seeds needs numbers of at least 0; got {negative[0]}")
+        fields = {f.name for f in dataclasses.fields(RunConfig)}
+        for name in grid or {}:
+            if name not in fields - {"method", "seed"}:
+                raise ValueError(f"--grid has an unknown field {name!r}{nearest(name, sorted(fields))}")
+        self.base = base
+        self.methods = list(dict.fromkeys(methods))
+        self.seeds = list(dict.fromkeys(seeds))
+        self.grid = {name: list(values) for name, values in (grid or {}).items()}
+
+    def plan(self) -> list[PlannedRun]:
+        """All runs, seed after seed, so that an interrupted study has whole seeds to compare."""
+        runs: dict[Path, PlannedRun] = {}
+        combinations = list(itertools.product(*self.grid.values()))
+        for seed, values, method in itertools.product(self.seeds, combinations, self.methods):
+            varied = {
+                name: value
+                for name, value in zip(self.grid, values, strict=True)
+                if name not in _irrelevant(method)
+            }
+            config = RunConfig.from_dict(
+                {**self.base.to_dict(), **varied, "method": method, "seed": seed}, "--grid"
+            )
+            variant = [
+                f"{name}={_text(value)}" for name, value in varied.items() if name not in _SETTING_FIELDS
+            ]
+            setting = [f"{name}={_text(value)}" for name, value in varied.items()]
+            path = Path("runs", *setting, method, f"seed{seed}")
+            runs.setdefault(path, PlannedRun(path, config, " ".join([method, *variant])))
+        return list(runs.values())
+
+    def run(
+        self, out: Path, *, jobs: int | None = None, progress: Progress = lambda *_: None
+    ) -> pd.DataFrame:
+        """Trains what is not finished and writes results.csv, results.parquet and comparisons.csv.
+
+        Args:
+            out: The study's folder. Finished runs in it are kept, interrupted ones continued.
+            jobs: Runs at a time; by default up to four, one for each core.
+            progress: Called about twice a second.
+
+        Returns:
+            One row a run.
+
+        Raises:
+            ValueError: if the folder belongs to another study, or a run cannot be made.
+        """
+        planned = self.plan()
+        todo = [p for p in planned if not RunFolder(out / p.path).finished]
+        self._check(out, todo)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "study.yaml").write_text(yaml.safe_dump(self._identity(), sort_keys=False))
+        on_cpu = self.base.device == "cpu" or not torch.accelerator.is_available()
+        cores = os.cpu_count() or 1
+        jobs = max(1, min(jobs or (min(4, cores) if on_cpu else 1), len(todo) or 1))
+        total = sum(p.config.epochs for p in planned)
+        context = multiprocessing.get_context("spawn")  # fork and threads do not mix
+        with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+            waiting = {
+                pool.submit(_execute, p.config, out / p.path, p.label, max(1, cores // jobs)): p for p in todo
+            }
+            try:
+                while waiting:
+                    done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        del waiting[future]
+                        future.result()
+                    progress(
+                        _epochs_done(out, planned),
+                        total,
+                        f"{len(planned) - len(waiting)}/{len(planned)} runs",
+                    )
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in multiprocessing.active_children():
+                    process.terminate()
+                raise
+        return write_tables(out)
+
+    def _check(self, out: Path, todo: Sequence[PlannedRun]) -> None:
+        """What can be found out before anything is written."""
+        record = out / "study.yaml"
+        if record.exists():
+            known = yaml.safe_load(record.read_text())
+            differing = [k for k, v in self._identity().items() if k in known and known[k] != v]
+            if differing:
+                name = differing[0]
+                raise ValueError(
+                    f"--out needs a new folder or one of the same study; {out} was made with {name} "
+                    f"{known[name]!r}, not {self._identity()[name]!r}"
+                )
+        elif (RunFolder(out)).started or (out.exists() and not out.is_dir()):
+            raise ValueError(f"--out needs a folder for a study; {out} holds something else: choose another")
+        loaded: dict[tuple[Any, ...], DataSet] = {}
+        for p in todo:
+            key = tuple(
+                getattr(p.config, name) for name in ("data", "data_dir", "primary", "human", "train_size")
+            )
+            if key not in loaded:
+                loaded[key] = load_data(p.config)
+            choose_hierarchy(p.config, loaded[key])
+
+    def _identity(self) -> dict[str, Any]:
+        """The base config without what may differ between calls on one folder."""
+        left_out = {"method", "seed", "device", "tensorboard", *self.grid}
+        return {name: value for name, value in self.base.to_dict().items() if name not in left_out}
+
+
+def write_tables(out: Path) -> pd.DataFrame:
+    """From the finished runs below ``out``: results.csv and .parquet, a row a run, and comparisons.csv."""
+    import pandas as pd
+
+    rows = []
+    for path in sorted(out.rglob("summary.json")):
+        summary = RunFolder(path.parent).read_summary()
+        kept = {k: v for k, v in summary.items() if not isinstance(v, (list, dict))}
+        psi = summary["psi"]
+        uniform = psi is not None and len(set(psi)) == 1
+        kept["psi"] = None if psi is None else str(psi[0] if uniform else psi)
+        rows.append({**kept, "run": str(path.parent.relative_to(out))})
+    results = pd.DataFrame(rows)
+    for name, write in (("results.csv", results.to_csv), ("results.parquet", results.to_parquet)):
+        write(out / name, index=False)
+    compare(results).to_csv(out / "comparisons.csv", index=False)
+    return results
+
+
+def _execute(config: RunConfig, path: Path, label: str, threads: int) -> None:
+    """One run in a process of its own."""
+    torch.set_num_threads(threads)
+    if RunFolder(path).started:
+        resume(path, label=label)
+    else:
+        train(config, path, label=label)
+
+
+def _epochs_done(out: Path, planned: Sequence[PlannedRun]) -> int:
+    done = 0
+    for p in planned:
+        metrics = RunFolder(out / p.path).metrics
+        if metrics.exists():
+            with metrics.open("rb") as file:
+                done += sum(1 for _ in file)
+    return done
+
+
+def _irrelevant(method: str) -> tuple[str, ...]:
+    if method == "single":
+        return (*_LABEL_FIELDS, *_GENERATOR_FIELDS, *_META_FIELDS)
+    if method in ("maxl", "weighted"):
+        return ()
+    if method == "frozen":
+        return _META_FIELDS
+    return (
+        ("psi", *_GENERATOR_FIELDS, *_META_FIELDS)
+        if method == "human"
+        else (*_GENERATOR_FIELDS, *_META_FIELDS)
+    )
+
+
+def _text(value: Any) -> str:
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return "-".join(f"{i:g}" if isinstance(i, float) else str(i).replace("/", "_") for i in items)
