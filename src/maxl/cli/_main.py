@@ -52,7 +52,8 @@ def parser() -> Parser:
         "train",
         help="one run: a data set, a method, a seed",
         description="Trains one run and writes its folder: config, metrics, summary, checkpoint, model.",
-        epilog="(defaults in brackets)\nexample:\n  maxl train --data digits --method maxl --psi 5 --epochs 20 --out run",
+        epilog="(defaults in brackets)\nexample:\n"
+        "  maxl train --data digits --method maxl --psi 5 --epochs 20 --out run",
     )
     train.add_argument("--out", type=Path, default=Path("run"), help="folder to write (default: run)")
     train.add_argument("--config", type=Path, help="YAML file with settings; flags override it")
