@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from maxl.hypergradients._dual_kernels import DualKernels
 from maxl.hypergradients._problem import Problem, Signals
 
 
@@ -30,7 +31,13 @@ def forward(problem: Problem, signals: Signals, u: Sequence[Tensor | None]) -> S
     """
     _load_decompositions()
     # Fused attention kernels have no forward-mode formula; the math kernel has.
-    with torch.no_grad(), problem.random.replay(), sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
+    with (
+        torch.no_grad(),
+        problem.random.replay(),
+        sdpa_kernel(SDPBackend.MATH),
+        forward_ad.dual_level(),
+        DualKernels(),
+    ):
         duals = {
             name: p.detach() if u_p is None else forward_ad.make_dual(p.detach(), u_p)  # type: ignore[no-untyped-call]
             for (name, p), u_p in zip(problem.weights.items(), u, strict=True)

@@ -1,0 +1,93 @@
+"""Fused tangents for the two operators in which forward mode otherwise spends most of its time.
+
+PyTorch composes the tangent of BatchNorm from some twenty elementwise passes, and copies for an in-place
+ReLU. Both have a kernel that does the work in one pass: their own backward. Everything else is left to
+PyTorch's formulas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.overrides import TorchFunctionMode
+
+
+class DualKernels(TorchFunctionMode):
+    """Within: dual tensors pass through BatchNorm (on batch statistics) and ReLU by fused kernels.
+
+    To be used without grad mode; results equal those of PyTorch's formulas to rounding.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.batch_norm:
+            result = _batch_norm(*args, **kwargs)
+        elif func is F.relu:
+            result = _relu(*args, **kwargs)
+        else:
+            return func(*args, **kwargs)
+        return func(*args, **kwargs) if result is None else result
+
+
+def _batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor | None:
+    """The dual of y = γ x̂ + β on batch statistics; None where PyTorch's own formula has to serve.
+
+    The derivative of x̂ with respect to x is symmetric, so the tangent along ẋ is what BatchNorm's backward
+    kernel returns for the gradient ẋ: γ r (ẋ − mean ẋ − x̂ mean(x̂ ẋ)). To it come γ̇ x̂ + β̇.
+    """
+    x, dx = forward_ad.unpack_dual(input)  # type: ignore[no-untyped-call]
+    if not training or running_mean is not None or dx is None:
+        return None
+    (w, dw), (b, db) = _halves(weight), _halves(bias)
+    y, mean, rstd = torch.ops.aten.native_batch_norm(x, w, b, None, None, True, momentum, eps)
+    dy = torch.ops.aten.native_batch_norm_backward(
+        dx, x, w, None, None, mean, rstd, True, eps, [True, False, False]
+    )[0]
+    shape = [1, -1] + [1] * (x.dim() - 2)
+    if dw is not None:
+        slope = dw * rstd
+        dy.addcmul_(x, slope.to(x.dtype).view(shape))
+        db = -slope * mean if db is None else torch.addcmul(db, slope, mean, value=-1)
+    if db is not None:
+        dy.add_(db.to(dy.dtype).view(shape))
+    return forward_ad.make_dual(y, dy)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _relu(input: Tensor, inplace: bool = False) -> Tensor | None:
+    """The dual of max(x, 0): the tangent passes where the result is positive."""
+    x, dx = forward_ad.unpack_dual(input)  # type: ignore[no-untyped-call]
+    if dx is None:
+        return None
+    if inplace:  # both halves in place, as the caller may go on with its input
+        torch.relu_(x)
+        torch.ops.aten.threshold_backward.grad_input(dx, x, 0, grad_input=dx)
+        return input
+    y = torch.relu(x)
+    return forward_ad.make_dual(y, torch.ops.aten.threshold_backward(dx, y, 0))  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _halves(p: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    if p is None:
+        return None, None
+    primal, tangent = forward_ad.unpack_dual(p)  # type: ignore[no-untyped-call]
+    return primal, tangent
