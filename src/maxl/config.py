@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -119,6 +120,12 @@ class RunConfig:
     checkpoint_every: int = option(1, "epochs between checkpoints", group="machine")
 
     def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{flag(f.name)} needs to be a finite number; got {value}")
+        if self.seed >= _SEEDS:
+            raise ValueError(f"--seed needs to be below {_SEEDS}; got {self.seed}")
         for name, low in _AT_LEAST.items():
             value = getattr(self, name)
             if value is not None and not value >= low:
@@ -175,6 +182,8 @@ class RunConfig:
         """To a YAML file that ``read`` takes."""
         path.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False))
 
+
+_SEEDS = 2**32  # as many as NumPy and scikit-learn take
 
 _AT_LEAST: dict[str, float] = {
     **dict.fromkeys(("epochs", "batch_size", "meta_every", "checkpoint_every", "image_size"), 1),
