@@ -1,0 +1,424 @@
+"""What a step costs: seconds and memory of single-task, multi-task and MAXL steps, and of other libraries'.
+
+    uv run --group bench python benchmarks/step.py --network vgg16 --batch 100
+
+Before any time is taken, every exact contender's hypergradient is compared with the others in float64.
+Seconds are ratios to a single-task step of the same round, so that a busy machine does not favour anybody;
+the table gives their median over the rounds. Memory is the peak above the built networks, each contender in
+a process of its own, as a ratio to a multi-task step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from _peers import ENTROPY_WEIGHT, PEERS, Hypergradient, reason_missing
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import maxl
+from maxl.hypergradients import METHODS, Problem, RandomState
+from maxl.trunks import build
+
+SHAPES = {  # trunk, input shape, primary classes, psi
+    "vgg16": ("vgg16", (3, 32, 32), 20, 5),
+    "resnet50": ("resnet50", (3, 64, 64), 20, 5),
+    "vit": ("vit_tiny_patch16_224", (3, 64, 64), 20, 5),
+    "tiny": ("convnet4", (3, 8, 8), 4, 2),
+}
+RATE, META_RATE = 0.01, 1e-3
+BATCHES = 5  # so many different batches in turn
+EVERYDAY = {"lookahead": "update", "evaluate": "next", "meta_every": 5}
+BASELINE, MULTI = "single-task, by hand", "multi-task, by hand"
+
+
+@dataclass
+class Bench:
+    """Networks, optimizers and batches of one contender."""
+
+    network: nn.Module
+    generator: nn.Module
+    optimizer: torch.optim.Optimizer
+    meta_optimizer: torch.optim.Optimizer
+    batches: list[tuple[Tensor, Tensor, Tensor, Tensor]]  # x, y, auxiliary labels, index
+
+    @classmethod
+    def build(cls, name: str, batch: int, device: str, dtype: torch.dtype = torch.float32) -> Bench:
+        trunk, shape, classes, psi = SHAPES[name]
+        torch.manual_seed(0)
+        hierarchy = maxl.Hierarchy.uniform(classes, psi)
+        network = maxl.MultiTaskNetwork(build(trunk, shape), hierarchy).to(device, dtype)
+        generator = maxl.LabelGenerator(build(trunk, shape), hierarchy).to(device, dtype)
+        batches = []
+        for i in range(BATCHES):
+            y = torch.randint(classes, (batch,))
+            auxiliary = y * psi + torch.randint(psi, (batch,))
+            index = torch.arange(i * batch, (i + 1) * batch)
+            x = torch.randn(batch, *shape, dtype=dtype)
+            batches.append((x.to(device), y.to(device), auxiliary.to(device), index.to(device)))
+        return cls(
+            network,
+            generator,
+            torch.optim.SGD(network.parameters(), lr=RATE),
+            torch.optim.SGD(generator.parameters(), lr=META_RATE, weight_decay=5e-4),
+            batches,
+        )
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A way to take one iteration.
+
+    Attributes:
+        make: Builds the iteration, a function of a batch, on given networks.
+        cycle: Iterations after which it repeats itself.
+        floor: Forward passes that an iteration cannot do without if a backward is two and a forward-mode
+            tangent is two: see the table in README.md; None for ways that are not ours to bound.
+    """
+
+    make: Callable[[Bench], Callable[..., object]]
+    cycle: int = 1
+    floor: float | None = None
+
+
+def contenders() -> dict[str, Contender]:
+    """All of them by the name the table shows."""
+    preset = getattr(maxl, "PRESETS", {}).get("everyday", EVERYDAY)
+    every = preset.get("meta_every", 1)
+    ours = {
+        "maxl forward, same batch": Contender(_learner(lookahead="update"), floor=11),
+        "maxl forward, virtual step": Contender(_learner(), floor=14),
+        "maxl forward, next batch": Contender(_learner(lookahead="update", evaluate="next"), floor=10),
+        "maxl everyday preset": Contender(_learner(cached=True, **preset), every, 3 + 7 / every),
+        "maxl finite-difference": Contender(_learner("finite-difference", lookahead="update"), floor=11),
+        "maxl reverse, virtual step": Contender(_learner("reverse")),
+    }
+    return {
+        BASELINE: Contender(_single_by_hand, floor=3),
+        "single-task, MultiTaskLearner": Contender(_single, floor=3),
+        MULTI: Contender(_multi_by_hand, floor=3),
+        "multi-task, MultiTaskLearner": Contender(_multi, floor=3),
+        **ours,
+        **{name: Contender(_peer(function)) for name, function in PEERS.items()},
+    }
+
+
+def _single_by_hand(bench: Bench) -> Callable[..., object]:
+    def step(x: Tensor, y: Tensor, auxiliary: Tensor, index: Tensor) -> None:
+        bench.optimizer.zero_grad(set_to_none=True)
+        maxl.focal_loss(bench.network.predict(x), y).backward()
+        bench.optimizer.step()
+
+    return step
+
+
+def _multi_by_hand(bench: Bench) -> Callable[..., object]:
+    def step(x: Tensor, y: Tensor, auxiliary: Tensor, index: Tensor) -> None:
+        bench.optimizer.zero_grad(set_to_none=True)
+        logits = bench.network(x)
+        (maxl.focal_loss(logits[0], y) + maxl.focal_loss(logits[1], auxiliary)).backward()
+        bench.optimizer.step()
+
+    return step
+
+
+def _single(bench: Bench) -> Callable[..., object]:
+    learner = maxl.MultiTaskLearner(bench.network, bench.optimizer)
+    return lambda x, y, auxiliary, index: learner.train_step(x, y)
+
+
+def _multi(bench: Bench) -> Callable[..., object]:
+    learner = maxl.MultiTaskLearner(bench.network, bench.optimizer)
+    return lambda x, y, auxiliary, index: learner.train_step(x, y, auxiliary)
+
+
+def _learner(
+    method: str = "forward", *, cached: bool = False, **options: object
+) -> Callable[[Bench], Callable[..., object]]:
+    def make(bench: Bench) -> Callable[..., object]:
+        if cached:
+            options["cache_labels"] = sum(len(batch[0]) for batch in bench.batches)
+        learner = maxl.MetaAuxiliaryLearner(
+            bench.network,
+            bench.generator,
+            bench.optimizer,
+            bench.meta_optimizer,
+            hypergradient=method,
+            entropy_weight=ENTROPY_WEIGHT,
+            **options,
+        )
+        return lambda x, y, auxiliary, index: learner.step(x, y, index)
+
+    return make
+
+
+def _peer(hypergradient: Hypergradient) -> Callable[[Bench], Callable[..., object]]:
+    """The paper's iteration: a training step, then a meta step through a further, virtual one."""
+
+    def make(bench: Bench) -> Callable[..., object]:
+        def step(x: Tensor, y: Tensor, auxiliary: Tensor, index: Tensor) -> None:
+            with torch.no_grad():
+                labels = bench.generator(x, y)
+            bench.optimizer.zero_grad(set_to_none=True)
+            logits = bench.network(x)
+            (maxl.focal_loss(logits[0], y) + maxl.focal_loss(logits[1], labels)).backward()
+            bench.optimizer.step()
+            grads = hypergradient(bench.network, bench.generator, x, y, RATE)
+            for p, g in zip(bench.generator.parameters(), grads, strict=True):
+                p.grad = g
+            bench.meta_optimizer.step()
+
+        return step
+
+    return make
+
+
+def agreement(network: str, batch: int, device: str) -> dict[str, float]:
+    """Relative difference of every exact contender's hypergradient to reverse mode's, in float64.
+
+    Raises:
+        ArithmeticError: if one differs by more than 1e-6.
+    """
+    bench = Bench.build(network, min(batch, 8), device, torch.float64)
+    x, y, _, _ = bench.batches[0]
+
+    def ours(method: str) -> list[Tensor]:
+        options = {"learning_rate": RATE, "method": method, "entropy_weight": ENTROPY_WEIGHT}
+        return list(maxl.hypergradient(bench.network, bench.generator, x, y, **options))
+
+    expected = ours("reverse")
+    found = {"maxl forward": ours("forward")}
+    for name, peer in PEERS.items():
+        if reason_missing(name) is None:
+            found[name] = list(peer(bench.network, bench.generator, x, y, RATE))
+    scale = torch.stack([e.norm() for e in expected]).norm()
+    gaps = {
+        name: float(
+            torch.stack([(g - e).norm() for g, e in zip(grads, expected, strict=True)]).norm() / scale
+        )
+        for name, grads in found.items()
+    }
+    if max(gaps.values()) > 1e-6:
+        raise ArithmeticError(f"the hypergradients need to agree to 1e-6 in float64; got {gaps}")
+    return gaps
+
+
+def times(names: list[str], args: argparse.Namespace) -> dict[str, list[float]]:
+    """Seconds per iteration of each contender, one entry a round; all take turns in every round."""
+    runs: dict[str, Callable[[], None]] = {}
+    for name in names:
+        contender = contenders()[name]
+        bench = Bench.build(args.network, args.batch, args.device)
+        step, turns = contender.make(bench), itertools.cycle(bench.batches)
+
+        def run(step=step, turns=turns, cycle=contender.cycle) -> None:  # type: ignore[no-untyped-def]
+            for _ in range(cycle):
+                step(*next(turns))
+
+        runs[name] = run
+        run()  # one cycle to warm up and to fill caches
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(args.repeats):
+        for name, run in runs.items():
+            seconds[name].append(timed(run, args.device) / contenders()[name].cycle)
+    return seconds
+
+
+def timed(run: Callable[[], object], device: str) -> float:
+    """Seconds of one call, a GPU waited for."""
+    wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    wait()
+    start = time.perf_counter()
+    run()
+    wait()
+    return time.perf_counter() - start
+
+
+def memory(name: str, args: argparse.Namespace) -> int:
+    """Bytes at the peak of two cycles above those of the built networks, in this process."""
+    bench = Bench.build(args.network, args.batch, args.device)
+    step, turns = contenders()[name].make(bench), itertools.cycle(bench.batches)
+    before = _reset_peak(args.device)
+    for _ in range(2 * contenders()[name].cycle):
+        step(*next(turns))
+    if args.device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() - before
+    return _status("VmHWM") - before
+
+
+def _reset_peak(device: str) -> int:
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the peak resident set size
+    return _status("VmRSS")
+
+
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
+
+
+def memory_apart(name: str, args: argparse.Namespace) -> int | None:
+    """``memory`` in a fresh process; None where the system does not tell the peak."""
+    if not args.device.startswith("cuda") and not Path("/proc/self/clear_refs").exists():
+        return None
+    command = [sys.executable, __file__, "--network", args.network, "--batch", str(args.batch)]
+    command += ["--device", args.device, "--threads", str(args.threads), "--memory-of", name]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return int(done.stdout.split()[-1])
+
+
+def flops(name: str, args: argparse.Namespace) -> float:
+    """Floating-point operations of an iteration, in forward passes of the multi-task network."""
+    contender = contenders()[name]
+    bench = Bench.build(args.network, args.batch, args.device)
+    with torch.no_grad(), FlopCounterMode(display=False) as one:
+        bench.network(bench.batches[0][0])
+    step, turns = contender.make(bench), itertools.cycle(bench.batches)
+    for _ in range(contender.cycle):
+        step(*next(turns))
+    with FlopCounterMode(display=False) as count:
+        for _ in range(contender.cycle):
+            step(*next(turns))
+    return count.get_total_flops() / contender.cycle / one.get_total_flops()
+
+
+def passes(args: argparse.Namespace) -> dict[str, float]:
+    """Seconds of the single passes of which the steps are made: medians."""
+    bench = Bench.build(args.network, args.batch, args.device)
+    network, generator = bench.network, bench.generator
+    x, y, _, _ = bench.batches[0]
+    weights = dict(network.named_parameters())
+    signals = (generator(x, y),)
+    problem = Problem(
+        network=network,
+        weights=weights,
+        x=x,
+        y=y,
+        primary_loss=maxl.focal_loss,
+        auxiliary_loss=maxl.focal_loss,
+        random=RandomState.capture(x.device),
+    )
+    u = [torch.randn_like(p) for p in weights.values()]
+
+    def forward() -> None:
+        with torch.no_grad():
+            network(x)
+
+    def forward_and_backward() -> None:
+        problem.training_gradient(signals)
+
+    def generator_pass() -> None:
+        labels = generator(x, y)
+        torch.autograd.grad(labels, list(generator.parameters()), torch.ones_like(labels))
+
+    runs: dict[str, Callable[[], object]] = {
+        "forward pass, no graph": forward,
+        "forward and backward": forward_and_backward,
+        "generator, forward and backward": generator_pass,
+        **{f"along u, {name}": lambda m=method: m(problem, signals, u) for name, method in METHODS.items()},
+    }
+    return {
+        name: statistics.median([timed(run, args.device) for _ in range(args.repeats + 1)][1:])
+        for name, run in runs.items()
+    }
+
+
+def main() -> None:
+    args = parse()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.memory_of:
+        print(memory(args.memory_of, args))
+        return
+    place = torch.cuda.get_device_name() if args.device.startswith("cuda") else "CPU"
+    print(
+        f"{args.network}, batch {args.batch}, {place}, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}, median of {args.repeats} rounds"
+    )
+    for name, gap in agreement(args.network, args.batch, args.device).items():
+        print(f"hypergradient of {name:<28} differs from reverse mode by {gap:.1e} in float64")
+    for name, seconds in passes(args).items():
+        print(f"{name:<32} {seconds:.4f} s")
+    missing = {name: reason for name in contenders() if (reason := reason_missing(name))}
+    names = [name for name in contenders() if name not in missing]
+    if args.only:
+        names = [n for n in names if n in (BASELINE, MULTI) or any(part in n for part in args.only)]
+    rows = table(names, args)
+    print(render(rows))
+    for name, reason in missing.items():
+        print(f"{name}: skipped, {reason}")
+    if args.json:
+        Path(args.json).write_text(json.dumps(rows, indent=1))
+
+
+def table(names: list[str], args: argparse.Namespace) -> list[dict[str, float | str | None]]:
+    """One row a contender."""
+    seconds = times(names, args)
+    peaks = {name: None if args.no_memory else memory_apart(name, args) for name in names}
+    base = peaks[MULTI]
+    rows: list[dict[str, float | str | None]] = []
+    for name in names:
+        ratios = [a / b for a, b in zip(seconds[name], seconds[BASELINE], strict=True)]
+        peak = peaks[name]
+        rows.append(
+            {
+                "contender": name,
+                "seconds": statistics.median(seconds[name]),
+                "time_ratio": statistics.median(ratios),
+                "memory_mb": None if peak is None else peak / 2**20,
+                "memory_ratio": None if peak is None or not base else peak / base,
+                "forward_passes": flops(name, args),
+                "floor": contenders()[name].floor,
+            }
+        )
+    return rows
+
+
+def render(rows: list[dict[str, float | str | None]]) -> str:
+    """The table as Markdown."""
+    head = ("contender", "s/iteration", "x single-task", "peak MB", "x multi-task", "FLOPs / F", "floor / F")
+    forms = ("", ".4f", ".2f", ".0f", ".2f", ".1f", ".1f")
+    lines = [[*head]] + [
+        ["-" if v is None else format(v, form) for v, form in zip(row.values(), forms, strict=True)]
+        for row in rows
+    ]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    lines.insert(1, ["-" * w for w in widths])
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |"
+        for line in lines
+    )
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--network", choices=SHAPES, default="vgg16")
+    parser.add_argument("--batch", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=5, help="interleaved rounds")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=0, help="0: torch's own choice")
+    parser.add_argument("--only", nargs="*", help="contenders whose names contain one of these")
+    parser.add_argument("--no-memory", action="store_true", help="leave the fresh processes out")
+    parser.add_argument("--quick", action="store_true", help="a tiny network and two rounds")
+    parser.add_argument("--json", help="write the rows to this file too")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.quick:
+        args.network, args.batch, args.repeats, args.threads = "tiny", 8, 2, 1
+    return args
+
+
+if __name__ == "__main__":
+    main()
