@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.func import functional_call
 
 import maxl
 from _networks import PSI, batch, flatten, pair, relative_error, same, snapshot
-from maxl.hypergradients import METHODS, untracked
+from maxl.hypergradients import METHODS, Recording, untracked
+from maxl.hypergradients._dual_kernels import DualKernels
 
 RATE = 0.1
 
@@ -256,3 +259,61 @@ def test_vgg16_in_float32() -> None:
 def test_unknown_methods_are_refused() -> None:
     with pytest.raises(ValueError, match="forward, reverse, finite-difference; got 'magic'"):
         maxl.hypergradient(*pair(), *batch(), method="magic")
+
+
+class _Residual(nn.Module):
+    """A convolution whose output is changed in place: by ReLU, and by a sum."""
+
+    feature_dim = 6
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, padding=1)
+        self.second = nn.Conv2d(6, 6, 3, padding=1)
+        self.norm = nn.GroupNorm(2, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = nn.functional.relu(self.first(x), inplace=True)
+        b = self.second(a)
+        b += a
+        b.mul_(0.5)
+        return self.norm(b).amax((2, 3))
+
+
+@pytest.mark.usefixtures("float64")
+def test_outputs_changed_in_place_are_not_reused() -> None:
+    torch.manual_seed(0)
+    hierarchy = maxl.Hierarchy(PSI)
+    network = maxl.MultiTaskNetwork(_Residual(), hierarchy)
+    generator = maxl.LabelGenerator(_Residual(), hierarchy)
+    x, y = batch()
+    forward = flatten(maxl.hypergradient(network, generator, x, y, RATE))
+    reverse = flatten(maxl.hypergradient(network, generator, x, y, RATE, "reverse"))
+    assert relative_error(forward, reverse) < 1e-8
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Conv2d(3, 4, 3), nn.Linear(8, 4), nn.ConvTranspose2d(3, 4, 2, stride=2)]
+)
+@pytest.mark.parametrize("trained", ["both", "weight", "bias", "neither"])
+@pytest.mark.usefixtures("float64")
+def test_reused_products_have_the_tangent_of_torchs_own_formula(layer: nn.Module, trained: str) -> None:
+    layer = copy.deepcopy(layer).double()
+    network = nn.Sequential(layer, nn.BatchNorm2d(3 if isinstance(layer, nn.Linear) else 4), nn.ReLU())
+    x = torch.randn(5, 3, 8, 8)
+    kept = {n for n, _ in network.named_parameters() if trained == "both" or trained in n}
+    kept |= {"1.weight"}
+    tangents = {n: torch.randn_like(p) for n, p in network.named_parameters() if n in kept}
+    recording = Recording()
+    with torch.no_grad(), untracked(network), recording:
+        network(x)
+
+    def tangent(mode: AbstractContextManager[Any]) -> Tensor:
+        with torch.no_grad(), untracked(network), forward_ad.dual_level(), mode:
+            duals = {
+                n: forward_ad.make_dual(p.detach(), tangents[n]) if n in tangents else p.detach()
+                for n, p in network.named_parameters()
+            }
+            return forward_ad.unpack_dual(functional_call(network, duals, (x,))).tangent
+
+    torch.testing.assert_close(tangent(DualKernels(recording)), tangent(nullcontext()))

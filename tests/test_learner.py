@@ -185,7 +185,7 @@ def test_cached_labels_are_those_of_the_last_meta_step() -> None:
     x, y = batch(24)
     first, second = torch.arange(12), torch.arange(12, 24)
     learner.step(x[:12], y[:12], first)  # meta step: labels made and kept
-    kept = learner.cache.read(first)
+    kept = learner.labels.cache.read(first)
     assert kept is not None
     calls: list[int] = []
     handle = learner.generator.register_forward_hook(lambda *_: calls.append(1))
@@ -260,3 +260,44 @@ def test_bf16_autocast_stays_close_to_float32() -> None:
     assert b.hypergradient_norm is not None
     assert float(b.hypergradient_norm) == pytest.approx(float(a.hypergradient_norm), rel=0.2)
     assert all(p.dtype == torch.float32 for p in low.network.parameters())
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"lookahead": "update"}, {"lookahead": "update", "evaluate": "next"}]
+)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.usefixtures("float64")
+def test_favouring_memory_changes_no_result(method: str, options: dict[str, Any]) -> None:
+    quick, small = (make(0.3, hypergradient=method, favour=f, **options) for f in ("time", "memory"))
+    quick.generator.eval()
+    small.generator.eval()
+    for learner in (quick, small):
+        torch.manual_seed(3)
+        for seed in range(4):
+            learner.step(*batch(seed=seed))
+    for a, b in ((quick.network, small.network), (quick.generator, small.generator)):
+        for p, q in zip(a.state_dict().values(), b.state_dict().values(), strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-13)
+
+
+def test_a_saved_learner_continues_as_if_it_had_not_stopped() -> None:
+    options = {"lookahead": "update", "evaluate": "next", "meta_every": 2, "cache_labels": 24}
+    one, other = make(0.3, **options), make(0.3, **options)
+    index = torch.arange(12)
+    torch.manual_seed(3)
+    for seed in range(3):
+        one.step(*batch(seed=seed), index)
+    saved = [
+        copy.deepcopy(m.state_dict()) for m in (one.network, one.generator, one.optimizer, one.meta_optimizer)
+    ]
+    learner_state, random = copy.deepcopy(one.state_dict()), torch.get_rng_state()
+    one.step(*batch(seed=9), index)
+    for module, state_dict in zip(
+        (other.network, other.generator, other.optimizer, other.meta_optimizer), saved, strict=True
+    ):
+        module.load_state_dict(state_dict)
+    other.load_state_dict(learner_state)
+    torch.set_rng_state(random)
+    other.step(*batch(seed=9), index)
+    assert same(snapshot(one.network), snapshot(other.network))
+    assert same(snapshot(one.generator), snapshot(other.generator))

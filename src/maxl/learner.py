@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -14,52 +15,22 @@ from maxl.hypergradients import (
     METHODS,
     Problem,
     RandomState,
-    Signals,
-    label_gradient,
-    pull_back,
-    pure_call,
-    scale,
-)
-from maxl.hypergradients._api import (
+    Recording,
     Regulariser,
-    as_signals,
+    Signals,
     check_method,
+    label_gradient,
     missing_forward_formula,
+    pull_back,
     regulariser_slope,
+    scale,
     warn_fallback,
 )
-from maxl.label_cache import LabelCache
+from maxl.labels import LabelSource
 from maxl.lookahead import Factor, Lookahead
 from maxl.losses import focal_loss
 from maxl.multitask import AuxiliaryLoss, MultiTaskLearner, PrimaryLoss, StepResult, step_result
-
-
-@dataclass
-class Update:
-    """A training step that was taken: what the meta step needs in order to differentiate through it.
-
-    Attributes:
-        problem: The batch, and the weights before the step.
-        factor: −∂U/∂∇ of the step.
-        signals: The labels with the generator's graph, or None to make them again when they are needed.
-        label_random: State of the random generators before the labels were made.
-    """
-
-    problem: Problem
-    factor: list[Factor]
-    signals: Signals | None
-    label_random: RandomState
-
-    def state_dict(self) -> dict[str, Any]:
-        """Tensors and numbers alone; the labels' graph is left out, they can be made again."""
-        return {
-            "weights": dict(self.problem.weights),
-            "x": self.problem.x,
-            "y": self.problem.y,
-            "random": self.problem.random.state(),
-            "label_random": self.label_random.state(),
-            "factor": self.factor,
-        }
+from maxl.update import Update
 
 
 class MetaAuxiliaryLearner(MultiTaskLearner):
@@ -85,6 +56,8 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         cache_labels: Number of training samples whose last labels are kept, so that steps between meta
             steps need no pass of the generator; then ``index`` is needed. The labels used there are as old
             as the sample's last meta step and belong to its augmentation at that time. 0 keeps none.
+        favour: "time" keeps the generator's graph and the outputs of the network's layers from the training
+            pass for the meta step; "memory" makes them again. The results are the same.
         regulariser: (labels, y) → scalar, replaces the negative entropy of the mean label.
         primary_loss, auxiliary_loss, autocast, check_finite: As for ``MultiTaskLearner``.
 
@@ -106,6 +79,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         evaluate: Literal["same", "next"] = "same",
         meta_every: int = 1,
         cache_labels: int = 0,
+        favour: Literal["time", "memory"] = "time",
         regulariser: Regulariser | None = None,
         primary_loss: PrimaryLoss = focal_loss,
         auxiliary_loss: AuxiliaryLoss = focal_loss,
@@ -122,6 +96,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         )
         _check_choice("lookahead", lookahead, ("virtual", "update"))
         _check_choice("lookahead_rule", lookahead_rule, ("optimizer", "sgd"))
+        _check_choice("favour", favour, ("time", "memory"))
         _check_choice("evaluate", evaluate, ("same", "next"))
         if evaluate == "next" and lookahead != "update":
             raise ValueError('evaluate="next" judges the update just taken; pass lookahead="update" with it')
@@ -136,8 +111,8 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         self.lookahead_rule = lookahead_rule
         self.evaluate = evaluate
         self.meta_every = meta_every
-        self.cache_labels = cache_labels
-        self.cache = LabelCache(cache_labels) if cache_labels else None
+        self.favour = favour
+        self.labels = LabelSource(generator, cache_labels, autocast)
         self.update: Update | None = None
         self._lookahead()  # fail now, not at the first meta step, if this optimizer cannot be followed
 
@@ -153,7 +128,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             FloatingPointError: if the loss is not finite; the weights are then unchanged.
         """
         label_random = RandomState.capture(x.device)
-        signals = self._labels(x, y, index)
+        signals = self.labels.constant(x, y, index)
         return self._train(x, y, signals, label_random if self.lookahead == "update" else None)
 
     def meta_step(self, x: Tensor, y: Tensor, outer_batch: tuple[Tensor, Tensor] | None = None) -> StepResult:
@@ -172,9 +147,9 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         """
         outer_batch = outer_batch or (x, y)
         if self.update is None or self.update.problem.x is not x:
-            return self._meta_virtual(x, y, self._labels_with_graph(x, y), outer_batch)
+            return self._meta_virtual(x, y, self.labels.with_graph(x, y), outer_batch)
         outer, v = self.update.problem.outer_gradient(self._weights(), *outer_batch)
-        return self._meta_through(self.update, outer, v)
+        return self._meta_through(outer, scale(v, self.update.factor, in_place=True))
 
     def step(
         self,
@@ -197,59 +172,62 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
                 raise ValueError('evaluate="next" takes the next batch as the outer batch; drop outer_batch=')
             return self._step_next(x, y, index, due)
         if not due:
-            return self._train(x, y, self._labels(x, y, index), None)
+            return self._train(x, y, self.labels.constant(x, y, index), None)
         label_random = RandomState.capture(x.device)
-        signals = self._labels_with_graph(x, y, track=True)
-        self._keep(index, signals)
-        constant = tuple(s.detach() for s in signals)
+        remember = label_random if self.lookahead == "update" else None
+        if self.favour == "memory":
+            trained = self._train(x, y, self.labels.fresh(x, y, index), remember)
+            return _merge(trained, self.meta_step(x, y, outer_batch))
+        graph = self.labels.tracked_with_graph(x, y, index)
+        signals = tuple(s.detach() for s in graph)
         if self.lookahead == "virtual":
-            trained = self._train(x, y, constant, None)
-            meta = self._meta_virtual(x, y, signals, outer_batch or (x, y))
-        else:
-            trained = self._train(x, y, constant, label_random, signals)
-            del signals  # the graph is the update's to free
-            meta = self.meta_step(x, y, outer_batch)
-        return _merge(trained, meta)
+            trained = self._train(x, y, signals, None)
+            return _merge(trained, self._meta_virtual(x, y, graph, outer_batch or (x, y)))
+        trained = self._train(x, y, signals, remember, graph)
+        del graph  # it is the update's to free
+        return _merge(trained, self.meta_step(x, y, outer_batch))
 
     def state_dict(self) -> dict[str, Any]:
         """What the learner itself remembers, tensors and numbers alone; the networks and optimizers not."""
         return {
             "steps": self.steps,
-            "cache": None if self.cache is None else self.cache.state_dict(),
+            "cache": None if self.labels.cache is None else self.labels.cache.state_dict(),
             "update": None if self.update is None else self.update.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what ``state_dict`` gave, after the networks and optimizers have been restored."""
         self.steps = state["steps"]
-        if self.cache is not None and state["cache"] is not None:
-            self.cache.load_state_dict(state["cache"])
+        if self.labels.cache is not None and state["cache"] is not None:
+            self.labels.cache.load_state_dict(state["cache"])
         self.update = None
         if (saved := state["update"]) is not None:
             random = RandomState.from_state(saved["random"])
-            problem = self._problem(saved["weights"], saved["x"], saved["y"], random)
+            problem = self._problem(saved["weights"], saved["x"], saved["y"], random, None)
             label_random = RandomState.from_state(saved["label_random"])
-            self.update = Update(problem, saved["factor"], None, label_random)
+            self.update = Update(problem, saved["factor"], saved["signals"], None, label_random)
 
     def _step_next(self, x: Tensor, y: Tensor, index: Tensor | None, due: bool) -> StepResult:
         """Judges the last update by this batch, then trains on it; ∇L_pri is computed once for both."""
         self.optimizer.zero_grad(set_to_none=True)
         random = RandomState.capture(x.device)
-        with self._precision(x):
+        recording = self._recording() if due else None
+        with recording or nullcontext(), self._precision(x):
             primary, auxiliary = self.network(x)
         primary_loss = self.primary_loss(primary, y)
         meta, v = None, None
         if self.update is not None:
             weights = list(self._weights().values())
             v = torch.autograd.grad(primary_loss, weights, retain_graph=True, allow_unused=True)
-            meta = self._meta_through(self.update, primary_loss.detach(), v)
+            meta = self._meta_through(primary_loss.detach(), scale(v, self.update.factor))
         label_random = RandomState.capture(x.device)
-        if due:
-            signals = self._labels_with_graph(x, y, track=True)
-            self._keep(index, signals)
+        graph = None
+        if due and self.favour == "time":
+            graph = self.labels.tracked_with_graph(x, y, index)
+            signals = tuple(s.detach() for s in graph)
         else:
-            signals = self._labels(x, y, index)
-        auxiliary_loss = self.auxiliary_loss(auxiliary, *(s.detach() for s in signals))
+            signals = self.labels.fresh(x, y, index) if due else self.labels.constant(x, y, index)
+        auxiliary_loss = self.auxiliary_loss(auxiliary, *signals)
         self._require_finite(primary_loss + auxiliary_loss, "training")
         if v is None:
             (primary_loss + auxiliary_loss).backward()  # type: ignore[no-untyped-call]
@@ -257,7 +235,8 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             auxiliary_loss.backward()  # type: ignore[no-untyped-call]
             self._add_gradients(v)
         if due:
-            self._record(x, y, random, label_random, signals)
+            problem = self._problem(self._weights_before(), x, y, random, recording)
+            self.update = Update(problem, self._factor(), signals, graph, label_random)
         self.optimizer.step()
         self.steps += 1
         trained = step_result(primary_loss, auxiliary_loss, primary, signals)
@@ -269,13 +248,18 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         y: Tensor,
         signals: Signals,
         label_random: RandomState | None,
-        with_graph: Signals | None = None,
+        graph: Signals | None = None,
     ) -> StepResult:
-        """The training step; ``label_random`` is given where a meta step will differentiate through it."""
-        random = RandomState.capture(x.device) if label_random is not None else None
-        result = self._backward(x, y, signals)
-        if random is not None and label_random is not None:
-            self._record(x, y, random, label_random, with_graph)
+        """The training step; ``label_random`` is given where a meta step may differentiate through it."""
+        self.update = None
+        if label_random is None:
+            result = self._backward(x, y, signals)
+        else:
+            random, recording = RandomState.capture(x.device), self._recording()
+            with recording or nullcontext():
+                result = self._backward(x, y, signals)
+            problem = self._problem(self._weights_before(), x, y, random, recording)
+            self.update = Update(problem, self._factor(), signals, graph, label_random)
         self.optimizer.step()
         self.steps += 1
         return result
@@ -284,7 +268,8 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         self, x: Tensor, y: Tensor, signals: Signals, outer_batch: tuple[Tensor, Tensor]
     ) -> StepResult:
         """The paper's meta step: θ₁⁺ is a further step from the current θ₁."""
-        problem = self._problem(self._weights(), x, y, RandomState.capture(x.device))
+        random = RandomState.capture(x.device)
+        problem = self._problem(self._weights(), x, y, random, self._recording())
         try:
             outer, gradients = label_gradient(self.method, problem, signals, self._lookahead(), *outer_batch)
         except NotImplementedError as error:
@@ -292,21 +277,24 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             outer, gradients = label_gradient(self.method, problem, signals, self._lookahead(), *outer_batch)
         return self._update_generator(signals, gradients, outer, y)
 
-    def _meta_through(self, update: Update, outer: Tensor, v: Sequence[Tensor | None]) -> StepResult:
-        """The meta step through an update that was taken: θ₁⁺ is the network as it stands."""
-        self.update = None
+    def _meta_through(self, outer: Tensor, u: list[Tensor | None]) -> StepResult:
+        """The meta step through the update that was taken: θ₁⁺ is the network as it stands."""
+        update, self.update = self.update, None
+        assert update is not None
         self._require_finite(outer, "outer")
-        problem, u = update.problem, scale(v, update.factor)
-        signals = update.signals
-        if signals is None:
-            with update.label_random.replay():
-                signals = self._labels_with_graph(problem.x, problem.y)
+        problem, graph = update.problem, update.graph
         try:
-            gradients = METHODS[self.method](problem, signals, u)
+            gradients = METHODS[self.method](problem, update.signals, u)
         except NotImplementedError as error:
             self._fall_back(error)
-            gradients = METHODS[self.method](problem, signals, u)
-        return self._update_generator(signals, gradients, outer, problem.y)
+            gradients = METHODS[self.method](problem, update.signals, u)
+        x, y, label_random = problem.x, problem.y, update.label_random
+        u.clear()
+        del update, problem  # the old weights and layer outputs are not needed for the generator's backward
+        if graph is None:
+            with label_random.replay():
+                graph = self.labels.with_graph(x, y)
+        return self._update_generator(graph, gradients, outer, y)
 
     def _update_generator(self, signals: Signals, gradients: Signals, outer: Tensor, y: Tensor) -> StepResult:
         """One backward through the generator with dL_pri(θ₁⁺)/dt + λ dH/dt, and a step of θ₂."""
@@ -325,48 +313,14 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             regulariser_norm=slope.norm(),
         )
 
-    def _labels(self, x: Tensor, y: Tensor, index: Tensor | None) -> Signals:
-        """g(x, y) without a graph, from the cache where it holds all of the batch."""
-        if self.cache is not None and (kept := self.cache.read(self._indexed(index))) is not None:
-            return kept
-        with torch.no_grad(), self._precision(x):
-            signals = as_signals(self.generator(x, y))
-        self._keep(index, signals)
-        return signals
-
-    def _labels_with_graph(self, x: Tensor, y: Tensor, *, track: bool = False) -> Signals:
-        """g(x, y) with its graph; ``track`` lets BatchNorm keep its running statistics, as in training."""
-        with torch.enable_grad(), self._precision(x):
-            return as_signals(self.generator(x, y) if track else pure_call(self.generator, {}, x, y))
-
-    def _keep(self, index: Tensor | None, signals: Signals) -> None:
-        if self.cache is not None:
-            self.cache.write(self._indexed(index), signals)
-
-    @staticmethod
-    def _indexed(index: Tensor | None) -> Tensor:
-        if index is None:
-            raise ValueError(
-                "cache_labels keeps a label for each sample: pass index=, the samples' positions"
-            )
-        return index
-
-    def _record(
+    def _problem(
         self,
+        weights: dict[str, Tensor],
         x: Tensor,
         y: Tensor,
         random: RandomState,
-        label_random: RandomState,
-        signals: Signals | None,
-    ) -> None:
-        """Keeps the weights and the optimizer's factor from before the update."""
-        weights = self._weights()
-        theta = list(weights.values())
-        factor = self._lookahead().factor(theta, [p.grad for p in theta])
-        before = {name: p.detach().clone() for name, p in weights.items()}
-        self.update = Update(self._problem(before, x, y, random), factor, signals, label_random)
-
-    def _problem(self, weights: dict[str, Tensor], x: Tensor, y: Tensor, random: RandomState) -> Problem:
+        recording: Recording | None,
+    ) -> Problem:
         return Problem(
             network=self.network,
             weights=weights,
@@ -376,7 +330,19 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             auxiliary_loss=self.auxiliary_loss,
             random=random,
             autocast=self.autocast,
+            recording=recording,
         )
+
+    def _recording(self) -> Recording | None:
+        return Recording() if self.method == "forward" and self.favour == "time" else None
+
+    def _factor(self) -> list[Factor]:
+        """−∂U/∂∇ of the update that the gradients now in place will make."""
+        theta = list(self._weights().values())
+        return self._lookahead().factor(theta, [p.grad for p in theta])
+
+    def _weights_before(self) -> dict[str, Tensor]:
+        return {name: p.detach().clone() for name, p in self._weights().items()}
 
     def _lookahead(self) -> Lookahead:
         theta = list(self._weights().values())

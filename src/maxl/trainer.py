@@ -19,7 +19,7 @@ from maxl.config import RunConfig
 from maxl.data import Batch, BatchStream, DataSet, Split, evaluation_batches, load, normalise
 from maxl.data._select import balanced_order
 from maxl.evaluation import calibrate, evaluate, evaluating, gradient_cosine, label_statistics
-from maxl.hypergradients._api import as_signals
+from maxl.hypergradients import as_signals
 from maxl.learner import MetaAuxiliaryLearner
 from maxl.multitask import StepResult
 from maxl.run_folder import RunFolder, versions
@@ -129,7 +129,7 @@ class Trainer:
         seconds = time.perf_counter() - start
         self.train_seconds += seconds
         self.epoch += 1
-        self._calibrate()
+        self._close_epoch()
         return {"epoch": self.epoch, **row, **self._look(), "learning_rate": rate, "seconds": seconds}
 
     def _third(self, batch: Batch) -> Tensor | None:
@@ -148,6 +148,17 @@ class Trainer:
         first = self.epoch * passes
         epochs = (stream.epoch(e) for e in range(first, first + passes))
         return ((b.x, b.primary) for b in itertools.chain.from_iterable(epochs))
+
+    def _close_epoch(self) -> None:
+        """Recalibrates the generator, and lets go of the graph of labels that wait for the next meta step.
+
+        The graph belongs to statistics that no longer hold, and a checkpoint cannot keep it: the labels are
+        made again when they are needed, whether or not the run was interrupted here.
+        """
+        learner = self.setup.learner
+        if isinstance(learner, MetaAuxiliaryLearner) and learner.update is not None:
+            learner.update.signals = None
+        self._calibrate()
 
     def _calibrate(self) -> None:
         if self.setup.generator is not None and self.config.label_statistics == "running":
@@ -231,7 +242,8 @@ class Trainer:
             "seed": config.seed,
             "data": config.data,
             "primary": config.primary,
-            "train_size": len(data.train),
+            # Held-out samples are labels that were paid for: methods with and without them compare.
+            "train_size": len(data.train) + (0 if self.held_out is None else len(self.held_out.split)),
             "psi": None if config.method in ("single", "human") else list(setup.hierarchy.psi),
             "auxiliary_classes": 0 if config.method == "single" else setup.hierarchy.num_auxiliary,
             "trunk": config.trunk,

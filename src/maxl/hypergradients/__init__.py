@@ -4,7 +4,19 @@
 All share the direction u of ``Problem.direction`` and differ in how they differentiate along it.
 """
 
-from maxl.hypergradients._api import METHODS, hypergradient, label_gradient, pull_back
+from maxl.hypergradients._api import (
+    METHODS,
+    Regulariser,
+    as_signals,
+    check_method,
+    hypergradient,
+    label_gradient,
+    missing_forward_formula,
+    pull_back,
+    regulariser_slope,
+    warn_fallback,
+)
+from maxl.hypergradients._dual_kernels import Recording
 from maxl.hypergradients._finite_difference import finite_difference
 from maxl.hypergradients._forward import forward
 from maxl.hypergradients._problem import Problem, Signals, scale
@@ -15,15 +27,22 @@ __all__ = [
     "METHODS",
     "Problem",
     "RandomState",
+    "Recording",
+    "Regulariser",
     "Signals",
+    "as_signals",
+    "check_method",
     "finite_difference",
     "forward",
     "hypergradient",
     "label_gradient",
+    "missing_forward_formula",
     "pull_back",
     "pure_call",
+    "regulariser_slope",
     "reverse",
     "reverse_along",
     "scale",
     "untracked",
+    "warn_fallback",
 ]

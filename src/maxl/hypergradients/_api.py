@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from maxl.hypergradients._dual_kernels import Recording
 from maxl.hypergradients._finite_difference import finite_difference
 from maxl.hypergradients._forward import forward
 from maxl.hypergradients._problem import AuxiliaryLoss, PrimaryLoss, Problem, Signals
@@ -139,6 +140,7 @@ def hypergradient(
         primary_loss=primary_loss,
         auxiliary_loss=auxiliary_loss,
         random=random,
+        recording=Recording() if method == "forward" else None,
     )
     outer = outer_batch or (x, y)
     try:

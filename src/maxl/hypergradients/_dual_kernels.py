@@ -1,8 +1,9 @@
-"""Fused tangents for the two operators in which forward mode otherwise spends most of its time.
+"""What makes the forward-mode pass cheap: fused tangents, and outputs reused from the training pass.
 
 PyTorch composes the tangent of BatchNorm from some twenty elementwise passes, and copies for an in-place
-ReLU. Both have a kernel that does the work in one pass: their own backward. Everything else is left to
-PyTorch's formulas.
+ReLU. Both have a kernel that does the work in one pass: their own backward. Convolutions and linear layers
+give their outputs at θ₁ in the training pass already; reusing them leaves two of three products.
+Everything else is left to PyTorch's formulas.
 """
 
 from __future__ import annotations
@@ -16,12 +17,52 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
+# Bilinear in (input, weight), with an optional bias as third argument.
+_PRODUCTS = frozenset(
+    (F.linear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
+)
+
+
+class Recording(TorchFunctionMode):
+    """Within: the outputs of convolutions and linear layers are remembered, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._outputs: list[tuple[Tensor, int]] = []
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in _PRODUCTS:
+            self._outputs.append((result.detach(), result._version))
+        return result
+
+    def output(self, position: int) -> Tensor | None:
+        """The output of the product at this position; None if it has been changed in place since."""
+        if position >= len(self._outputs):
+            return None
+        output, version = self._outputs[position]
+        return output if output._version == version else None
+
 
 class DualKernels(TorchFunctionMode):
-    """Within: dual tensors pass through BatchNorm (on batch statistics) and ReLU by fused kernels.
+    """Within: dual tensors pass through products, BatchNorm on batch statistics, and ReLU by fused kernels.
 
     To be used without grad mode; results equal those of PyTorch's formulas to rounding.
+
+    Args:
+        recording: Of the same network on the same batch with the same weights, or None.
     """
+
+    def __init__(self, recording: Recording | None = None) -> None:
+        super().__init__()
+        self._recording = recording
+        self._products = 0
 
     def __torch_function__(
         self,
@@ -31,13 +72,44 @@ class DualKernels(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func is F.batch_norm:
+        result: Tensor | None = None
+        if func in _PRODUCTS:
+            known = None if self._recording is None else self._recording.output(self._products)
+            self._products += 1
+            if known is not None:
+                result = _product(known, func, *args, **kwargs)
+        elif func is F.batch_norm:
             result = _batch_norm(*args, **kwargs)
         elif func is F.relu:
             result = _relu(*args, **kwargs)
-        else:
-            return func(*args, **kwargs)
         return func(*args, **kwargs) if result is None else result
+
+
+def _product(
+    known: Tensor,
+    func: Callable[..., Tensor],
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *rest: Any,
+    **options: Any,
+) -> Tensor | None:
+    """The dual of a bilinear map B(x, w) + b whose value is known: tangent B(ẋ, w) + B(x, ẇ) + ḃ."""
+    (x, dx), (w, dw), (_, db) = _halves(input), _halves(weight), _halves(bias)
+    assert x is not None
+    if dw is None and db is not None:
+        return None  # a frozen weight under a trained bias; rare enough for PyTorch's own formula
+    parts = []
+    if dx is not None:
+        parts.append(func(dx, w, None, *rest, **options))
+    if dw is not None:
+        parts.append(func(x, dw, db, *rest, **options))
+    if not parts:
+        return known
+    tangent = parts[0] if len(parts) == 1 else parts[0].add_(parts[1])
+    if tangent.shape != known.shape or tangent.dtype != known.dtype:
+        return None
+    return forward_ad.make_dual(known, tangent)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _batch_norm(

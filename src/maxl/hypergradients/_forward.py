@@ -36,7 +36,7 @@ def forward(problem: Problem, signals: Signals, u: Sequence[Tensor | None]) -> S
         problem.random.replay(),
         sdpa_kernel(SDPBackend.MATH),
         forward_ad.dual_level(),
-        DualKernels(),
+        DualKernels(problem.recording),
     ):
         duals = {
             name: p.detach() if u_p is None else forward_ad.make_dual(p.detach(), u_p)  # type: ignore[no-untyped-call]

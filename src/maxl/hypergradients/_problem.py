@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from maxl.hypergradients._dual_kernels import Recording
 from maxl.hypergradients._purity import RandomState, pure_call
 from maxl.lookahead import Factor, Lookahead
 
@@ -35,6 +36,7 @@ class Problem:
         auxiliary_loss: (logits, *signals) → scalar, twice differentiable in the logits.
         random: State of the generators before the training pass, so that dropout masks agree.
         autocast: Lower precision for the passes of the network, or None.
+        recording: Outputs of layers in the training pass, for the forward method to reuse, or None.
     """
 
     network: nn.Module
@@ -45,6 +47,7 @@ class Problem:
     auxiliary_loss: AuxiliaryLoss
     random: RandomState
     autocast: torch.dtype | None = None
+    recording: Recording | None = None
 
     def precision(self) -> AbstractContextManager[object]:
         """The autocast region of a pass, or nothing."""
@@ -90,16 +93,24 @@ class Problem:
         """The outer loss at θ₁⁺ on (x, y), and u = −(∂U/∂∇)ᵀ v."""
         theta = list(self.weights.values())
         with torch.no_grad():
-            grads = self.training_gradient(signals)
+            with self.recording or nullcontext():
+                grads = self.training_gradient(signals)
             ahead = dict(zip(self.weights, lookahead.step(theta, grads), strict=True))
             factor = lookahead.factor(theta, grads)
         del grads
         loss, v = self.outer_gradient(ahead, x, y)
-        return loss, scale(v, factor)
+        return loss, scale(v, factor, in_place=True)
 
 
-def scale(v: Sequence[Tensor | None], factor: Sequence[Factor]) -> list[Tensor | None]:
-    """u = factor · v; None where either is: such a weight does not carry the labels' influence."""
+def scale(
+    v: Sequence[Tensor | None], factor: Sequence[Factor], *, in_place: bool = False
+) -> list[Tensor | None]:
+    """u = factor · v; None where either is: such a weight does not carry the labels' influence.
+
+    ``in_place`` overwrites v, which saves its size in memory.
+    """
+    if in_place:
+        return [None if v_p is None or f is None else v_p.mul_(f) for v_p, f in zip(v, factor, strict=True)]
     return [None if v_p is None or f is None else v_p * f for v_p, f in zip(v, factor, strict=True)]
 
 
