@@ -147,7 +147,7 @@ def test_verdict_follows_the_corrected_p_value():
 
 def test_verdict_tells_level_from_too_few_seeds():
     level = verdict(_difference(0.001, -0.004, 0.006), 0.4, "single")
-    assert level == "level with single: any difference is below 1 point (p = 0.40)"
+    assert level == "level with single: the 95 % interval stays within ±1 point (p = 0.40)"
     open_question = verdict(_difference(0.01, -0.021, 0.041), 0.4, "single")
     assert open_question == (
         "no evidence of a difference from single (p = 0.40); too few seeds to exclude a relevant one: "

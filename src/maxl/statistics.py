@@ -164,7 +164,8 @@ def verdict(
     if difference.low == difference.high:  # all seeds agree, but are too few
         return f"{none}: all {difference.n} seeds agree on {_signed(difference.mean)}, but they are too few"
     if -relevant < difference.low and difference.high < relevant:
-        return f"level with {reference}: any difference is below {_points(relevant)} ({p_text(p_adjusted)})"
+        within = f"the 95 % interval stays within ±{_points(relevant)}"
+        return f"level with {reference}: {within} ({p_text(p_adjusted)})"
     low, high = _signed(difference.low, unit=""), _signed(difference.high)
     return f"{none}; too few seeds to exclude a relevant one: {low} to {high} remain possible"
 

@@ -90,7 +90,8 @@ def cost(setting: Setting, looks: Mapping[str, Look]) -> list[Part]:
     if table.empty:
         return [Note(f"{setting.name}: no cost figure, because no run recorded seconds_per_step.")]
     known = [name for name in ("Milliseconds a step", "Peak memory (MiB)") if table[name].notna().any()]
-    plot = make_subplots(rows=len(known), cols=1, subplot_titles=known, vertical_spacing=0.28)
+    height = 110 + len(known) * (70 + 24 * len(table))
+    plot = make_subplots(rows=len(known), cols=1, subplot_titles=known, vertical_spacing=70 / height)
     for row, name in enumerate(known, start=1):
         bars = go.Bar(
             y=table["Method"].tolist(),
@@ -115,7 +116,7 @@ def cost(setting: Setting, looks: Mapping[str, Look]) -> list[Part]:
         title=f"Cost: {setting.name}",
         plot=plot,
         description=f"Median over seeds, on {where}.{words}{mixed}",
-        height=130 + len(known) * (60 + 28 * len(table)),
+        height=height,
         name=f"cost {setting.name}",
     )
     return [figure, Table(f"Cost of each method: {setting.name}", shown)]

@@ -8,7 +8,7 @@ from importlib import resources
 
 import pandas as pd
 
-from maxl.report._parts import Figure, Gallery, Note, Part, Picture, Points, Section, Table
+from maxl.report._parts import Figure, Gallery, Note, Part, Picture, Points, Row, Section, Table
 
 
 def document(title: str, sections: list[Section], scripts: list[str]) -> str:
@@ -83,6 +83,8 @@ class Body:
                 return table(part.frame, part.caption, part.group)
             case Gallery():
                 return _gallery(part)
+            case Row():
+                return f'<div class="side-by-side">{"".join(self._figure(one) for one in part.figures)}</div>'
             case Points():
                 title = f"<h3>{escape(part.title)}</h3>" if part.title else ""
                 return f"{title}<ul>{''.join(f'<li>{escape(item)}</li>' for item in part.items)}</ul>"
@@ -122,16 +124,19 @@ def table(frame: pd.DataFrame, caption: str, group: str | None = None) -> str:
             )
             rows.append(f'<tr class="group">{wide}</tr>')
         for values in block[columns].itertuples(index=False):
-            first, *rest = (escape(str(value)) for value in values)
-            rows.append(
-                f'<tr><th scope="row">{first}</th>{"".join(f"<td>{value}</td>" for value in rest)}</tr>'
-            )
+            first, *rest = (str(value) for value in values)
+            rows.append(f'<tr><th scope="row">{escape(first)}</th>{"".join(map(_cell, rest))}</tr>')
         bodies.append(f"<tbody>{''.join(rows)}</tbody>")
     label = escape(caption)
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table>'
-        f"<caption>{label}</caption><thead><tr>{head}</tr></thead>{''.join(bodies)}</table></div>"
+        f"<caption><span>{label}</span></caption><thead><tr>{head}</tr></thead>{''.join(bodies)}</table></div>"
     )
+
+
+def _cell(text: str) -> str:
+    start = '<td class="words">' if len(text) > 40 else "<td>"
+    return f"{start}{escape(text)}</td>"
 
 
 def _gallery(gallery: Gallery) -> str:

@@ -22,6 +22,7 @@ def write(study: Study, folder: Path, suffix: str) -> list[Path]:
         raise ValueError(f"images can be {', '.join(SUFFIXES)}; got {suffix!r}")
     try:
         import kaleido  # type: ignore[import-not-found,unused-ignore]
+        from kaleido.errors import ChromeNotFoundError  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
         raise ImportError(
             'images of the figures need kaleido: pip install "maxl-torch[images]" (the camera button of a '
@@ -40,7 +41,7 @@ def write(study: Study, folder: Path, suffix: str) -> list[Path]:
     ]
     try:
         kaleido.write_fig_from_object_sync(jobs)
-    except kaleido.ChromeNotFoundError as error:
+    except ChromeNotFoundError as error:
         raise RuntimeError(
             "images of the figures need Chrome or Chromium; none found: install it or run kaleido_get_chrome"
         ) from error

@@ -23,11 +23,8 @@ def labels_over_epochs(setting: Setting, looks: Mapping[str, Look]) -> list[Part
         parts.append(Points([f"{setting.name}: {sentence}" for sentence in said]))
     for draw in (_entropy, _usage):
         parts += draw(setting, looks)
-    for name, title, colours in (
-        ("label_usage_per_class", "Share of auxiliary classes in use, by primary class", "Cividis"),
-        ("label_entropy_per_class", "Label entropy by primary class (nats)", "Viridis"),
-    ):
-        parts += _by_class(setting, name, title, colours)
+    parts += _by_class(setting, "label_usage_per_class", "Auxiliary classes in use by primary class", "Share")
+    parts += _by_class(setting, "label_entropy_per_class", "Label entropy by primary class", "Nats")
     return parts or [
         Note(f"{setting.name}: no label figures, because no run recorded label entropy or usage.")
     ]
@@ -93,13 +90,13 @@ def _usage(setting: Setting, looks: Mapping[str, Look]) -> list[Part]:
     ]
 
 
-def _by_class(setting: Setting, name: str, title: str, colours: str) -> list[Part]:
+def _by_class(setting: Setting, name: str, title: str, unit: str) -> list[Part]:
     tables = {label: nested_mean(runs, name) for label, runs in setting.methods.items()}
     tables = {label: _named(table, setting) for label, table in tables.items() if not table.empty}
     if not tables:
         return []
-    high = 1.0 if "usage" in name else None
-    plot = heat_maps(tables, colours=colours, low=0, high=high, title=title.split(",")[0])
+    high = 1.0 if unit == "Share" else None
+    plot = heat_maps(tables, colours="Cividis", low=0, high=high, title=unit)
     lowest = {label: (table.iloc[:, -1].idxmin(), table.iloc[:, -1].min()) for label, table in tables.items()}
     words = "; ".join(f"{label}: {who} with {value:.2f}" for label, (who, value) in lowest.items())
     return [

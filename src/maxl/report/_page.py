@@ -62,7 +62,13 @@ def sections(study: Study) -> list[Section]:
             [part for setting in study.settings for part in labels_over_epochs(setting, look)],
         ),
         Section("Number of auxiliary classes", "", accuracy_by_psi(study, look)),
-        Section("Features", "", features(study)),
+        Section(
+            "Features",
+            "Features of the shared trunk, coloured by primary class. Distances between far clusters mean "
+            "nothing in t-SNE; the silhouette, from −1 to 1, says how well the classes are separated in the "
+            "full space. Choose a class in a legend to hide it.",
+            features(study),
+        ),
         Section("Gallery", "The training images that score highest in an auxiliary class.", gallery(study)),
         Section(
             "Cost",

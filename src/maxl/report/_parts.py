@@ -32,6 +32,13 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Row:
+    """Figures to compare, side by side where the page is wide enough."""
+
+    figures: list[Figure]
+
+
+@dataclass(frozen=True)
 class Table:
     """A table; rows that start a new value of ``group`` get a heading row of their own."""
 
@@ -73,7 +80,7 @@ class Points:
     title: str = ""
 
 
-Part = Figure | Table | Gallery | Note | Points
+Part = Figure | Row | Table | Gallery | Note | Points
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from maxl.report._parts import Figure, Gallery, Note, Part, Picture
+from maxl.report._parts import Figure, Gallery, Note, Part, Picture, Row
 from maxl.report._runs import Run, Setting, Study, base_method
 from maxl.report._style import CLASS_COLOURS, CLASS_SYMBOLS
 from maxl.snapshot import Snapshot
@@ -21,7 +18,7 @@ _FEWEST_SAMPLES = 10
 
 
 def features(study: Study) -> list[Part]:
-    """One figure a setting: single-task, human and MAXL features side by side, lowest seed."""
+    """For each setting the features of single-task, human and MAXL runs side by side, lowest seed."""
     parts: list[Part] = []
     panels = 0
     for setting in study.settings:
@@ -34,7 +31,7 @@ def features(study: Study) -> list[Part]:
             )
         else:
             panels += len(runs)
-            parts.append(_embedding(setting, runs))
+            parts.append(Row([_embedding(setting, run) for run in runs]))
     return parts
 
 
@@ -52,50 +49,41 @@ def _usable(snapshot: Snapshot | None) -> bool:
     )
 
 
-def _embedding(setting: Setting, runs: Sequence[Run]) -> Figure:
-    titles = [f"{run.label}, seed {run.seed}" for run in runs]
-    plot = make_subplots(rows=len(runs), cols=1, subplot_titles=titles, vertical_spacing=0.12 / len(runs))
-    rows = []
-    for row, run in enumerate(runs, start=1):
-        snapshot = run.snapshot
-        assert snapshot is not None  # _usable
-        wide = snapshot.features.astype(np.float32)
-        rows.append({"Method": run.label, "Samples": len(wide), "Silhouette": _silhouette(wide, snapshot)})
-        flat = _tsne(wide)
-        for c in np.unique(snapshot.feature_primary):
-            mine = snapshot.feature_primary == c
-            points = go.Scatter(
-                x=flat[mine, 0].round(2).tolist(),
-                y=flat[mine, 1].round(2).tolist(),
-                mode="markers",
-                name=_class_name(snapshot, int(c)),
-                legendgroup=str(c),
-                showlegend=row == 1,
-                marker={
-                    "color": CLASS_COLOURS[int(c) % len(CLASS_COLOURS)],
-                    "symbol": CLASS_SYMBOLS[int(c) // len(CLASS_COLOURS) % len(CLASS_SYMBOLS)],
-                    "size": 5,
-                    "opacity": 0.75,
-                },
-                hovertemplate="%{fullData.name}<extra></extra>",
-            )
-            plot.add_trace(points, row=row, col=1)
-    plot.update_xaxes(showticklabels=False, zeroline=False)
-    plot.update_yaxes(showticklabels=False, zeroline=False)
-    plot.update_layout(legend={"y": -0.02, "itemsizing": "constant"})
-    scores = "; ".join(f"{row['Method']} {row['Silhouette']}" for row in rows)
-    classes = len({str(trace.name) for trace in plot.data})
+def _embedding(setting: Setting, run: Run) -> Figure:
+    snapshot = run.snapshot
+    assert snapshot is not None  # _usable
+    wide = snapshot.features.astype(np.float32)
+    flat = _tsne(wide)
+    plot = go.Figure()
+    classes = np.unique(snapshot.feature_primary)
+    for c in classes:
+        mine = snapshot.feature_primary == c
+        look = {
+            "color": CLASS_COLOURS[int(c) % len(CLASS_COLOURS)],
+            "symbol": CLASS_SYMBOLS[int(c) // len(CLASS_COLOURS) % len(CLASS_SYMBOLS)],
+        }
+        points = go.Scatter(
+            x=flat[mine, 0].round(2).tolist(),
+            y=flat[mine, 1].round(2).tolist(),
+            mode="markers",
+            name=_class_name(snapshot, int(c)),
+            marker={**look, "size": 5, "opacity": 0.75},
+            hovertemplate="%{fullData.name}<extra></extra>",
+        )
+        plot.add_trace(points)
+    plain = {"showticklabels": False, "zeroline": False, "showgrid": False, "automargin": False}
+    plot.update_xaxes(**plain, constrain="domain")
+    plot.update_yaxes(**plain, scaleanchor="x")
+    plot.update_layout(margin={"l": 8, "r": 8}, legend={"itemsizing": "constant"})
     return Figure(
-        title=f"t-SNE of test features: {setting.name}",
+        title=f"t-SNE of test features: {setting.name}, {run.label}, seed {run.seed}",
         plot=plot,
         description=(
-            "Features of the shared trunk for test samples, coloured by primary class; distances between "
-            "far clusters mean nothing. Silhouette of the primary classes in the full feature space, from "
-            f"−1 to 1, higher is better separated: {scores}. Choose a class in the legend to hide it."
+            f"{len(wide)} test samples of {len(classes)} primary classes. "
+            f"Silhouette of the classes in the full feature space: {_silhouette(wide, snapshot)}."
         ),
-        table=pd.DataFrame(rows),
-        height=len(runs) * 380 + 60 + 9 * classes,
-        name=f"features {setting.name}",
+        height=380 + 8 * len(classes),
+        name=f"features {setting.name} {run.label}",
     )
 
 

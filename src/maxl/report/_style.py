@@ -88,7 +88,8 @@ def _template(ink: str, grid: str) -> dict[str, Any]:
             "xaxis": axis,
             "yaxis": axis,
             "margin": {"l": 56, "r": 12, "t": 28, "b": 44},
-            "legend": {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left"},
+            "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": grid, "activecolor": ink},
             "hoverlabel": {"font": {"family": "system-ui, sans-serif"}},
             "colorway": [colour for colour, _ in _METHODS.values()],
         }

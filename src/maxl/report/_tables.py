@@ -54,11 +54,11 @@ def _comparison(row: dict[str, Any]) -> dict[str, str]:
     return {
         "Compared with": str(row["reference"]),
         "Method": str(row["method"]),
+        "Verdict": str(row["verdict"]),
         "Difference": mean,
         "95 % interval": "–" if low == "–" else f"{low} to {high}",
         "p (Holm)": "–"
         if math.isnan(row["p_holm"])
         else p_text(row["p_holm"]).removeprefix("p ").removeprefix("= "),
         "Won / lost / tied": f"{row['wins']} / {row['losses']} / {row['ties']}",
-        "Verdict": str(row["verdict"]),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import plotly.graph_objects as go
 
 from maxl.report._draw import add_band, heat_map_height, heat_maps
@@ -63,7 +64,8 @@ def _cosine_by_layer(setting: Setting) -> list[Part]:
     if not tables:
         return []
     rows = max(table.shape[0] for table in tables.values())
-    plot = heat_maps(tables, colours="RdBu", low=-1, high=1, title="Cosine")
+    bound = max(0.1, *(float(np.nanmax(table.abs().to_numpy(float))) for table in tables.values()))
+    plot = heat_maps(tables, colours="RdBu", low=-bound, high=bound, title="Cosine")
     lowest = {label: table.mean(axis=1).idxmin() for label, table in tables.items()}
     words = "; ".join(f"{label}: layer {layer}" for label, layer in lowest.items())
     return [

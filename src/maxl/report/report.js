@@ -1,7 +1,9 @@
 // Draws each figure when it comes near the viewport (a study may hold a hundred), in the page's colours.
 (() => {
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const config = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d"] };
+  // Buttons by name: Plotly's own choice includes one that sends the chart to a server.
+  const buttons = [["toImage", "zoom2d", "pan2d", "resetScale2d"]];
+  const config = { displaylogo: false, responsive: true, modeBarButtons: buttons };
   const figures = [...document.querySelectorAll("[data-figure]")];
   const drawn = new Set();
 
