@@ -157,7 +157,7 @@ class Trainer:
         """
         learner = self.setup.learner
         if isinstance(learner, MetaAuxiliaryLearner) and learner.update is not None:
-            learner.update.signals = None
+            learner.update.graph = None
         self._calibrate()
 
     def _calibrate(self) -> None:
