@@ -70,10 +70,11 @@ class RunFolder:
             file.write(json.dumps(_plain(row)) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All lines so far."""
+        """All lines so far; one that an interruption cut off in the middle does not count."""
         if not self.metrics.exists():
             return []
-        return [json.loads(line) for line in self.metrics.read_text().splitlines() if line]
+        lines = self.metrics.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def keep_metrics(self, epochs: int) -> None:
         """Drops lines after ``epochs``: what was written after the last checkpoint will be written again."""

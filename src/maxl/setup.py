@@ -113,6 +113,19 @@ def choose_hierarchy(config: RunConfig, data: DataSet) -> Hierarchy:
     return Hierarchy(psi)
 
 
+def check(config: RunConfig, data: DataSet) -> None:
+    """What can be refused before anything is trained or written: device, ψ and trunks.
+
+    Raises:
+        ValueError: if the config does not fit the data or this machine.
+    """
+    resolve_device(config.device)
+    choose_hierarchy(config, data)
+    with torch.random.fork_rng(devices=[]):
+        for name in {config.trunk, config.generator_trunk or config.trunk}:
+            trunks.build(name, data.input_shape)
+
+
 def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
     """Everything of a run that trains, on its device.
 
@@ -160,6 +173,8 @@ def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
             config.meta_optimizer, generator, config.meta_learning_rate, config.meta_weight_decay
         )
         optimizers.append(meta_optimizer)
+        # No step differentiates through an update where none follows it at once: keep no copy of it.
+        follows = config.method != "frozen" and config.schedule == "iteration"
         learner = MetaAuxiliaryLearner(
             network,
             generator,
@@ -167,9 +182,9 @@ def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
             meta_optimizer,
             hypergradient=config.hypergradient,
             entropy_weight=config.entropy_weight,
-            lookahead=config.lookahead,  # type: ignore[arg-type]
+            lookahead=config.lookahead if follows else "virtual",  # type: ignore[arg-type]
             lookahead_rule=config.lookahead_rule,  # type: ignore[arg-type]
-            evaluate="next" if config.evaluate == "next" else "same",
+            evaluate="next" if config.evaluate == "next" and follows else "same",
             meta_every=config.meta_every,
             cache_labels=len(data.train) if config.cache_labels else 0,
             regulariser=Information(hierarchy, config.entropy_weight)
