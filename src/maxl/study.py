@@ -18,13 +18,14 @@ import yaml
 from maxl.config import METHODS, RunConfig, check_choice, nearest
 from maxl.data import DataSet
 from maxl.run_folder import RunFolder
-from maxl.setup import choose_hierarchy
+from maxl.setup import check
 from maxl.statistics import compare
 from maxl.trainer import load_data, resume, train
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_DATA_FIELDS = ("data", "data_dir", "primary", "human", "train_size", "validation_size", "image_size")
 # Fields that do not matter to some methods: a grid over them repeats no run of these methods.
 _LABEL_FIELDS = ("auxiliary_weight", "psi")
 _GENERATOR_FIELDS = ("generator_trunk", "label_statistics")
@@ -127,7 +128,8 @@ class Study:
         todo = [p for p in planned if not RunFolder(out / p.path).finished]
         self._check(out, todo)
         out.mkdir(parents=True, exist_ok=True)
-        (out / "study.yaml").write_text(yaml.safe_dump(self._identity(), sort_keys=False))
+        known = _read_record(out) | self._identity()  # a value once fixed stays so under another grid
+        (out / "study.yaml").write_text(yaml.safe_dump(known, sort_keys=False))
         on_cpu = self.base.device == "cpu" or not torch.accelerator.is_available()
         cores = os.cpu_count() or 1
         jobs = max(1, min(jobs or (min(4, cores) if on_cpu else 1), len(todo) or 1))
@@ -157,9 +159,7 @@ class Study:
 
     def _check(self, out: Path, todo: Sequence[PlannedRun]) -> None:
         """What can be found out before anything is written."""
-        record = out / "study.yaml"
-        if record.exists():
-            known = yaml.safe_load(record.read_text())
+        if known := _read_record(out):
             differing = [k for k, v in self._identity().items() if k in known and known[k] != v]
             if differing:
                 name = differing[0]
@@ -170,13 +170,15 @@ class Study:
         elif (RunFolder(out)).started or (out.exists() and not out.is_dir()):
             raise ValueError(f"--out needs a folder for a study; {out} holds something else: choose another")
         loaded: dict[tuple[Any, ...], DataSet] = {}
+        checked = set()
         for p in todo:
-            key = tuple(
-                getattr(p.config, name) for name in ("data", "data_dir", "primary", "human", "train_size")
-            )
+            key = tuple(getattr(p.config, name) for name in _DATA_FIELDS)
             if key not in loaded:
                 loaded[key] = load_data(p.config)
-            choose_hierarchy(p.config, loaded[key])
+            rest = (key, p.config.method == "human", p.config.psi, p.config.trunk, p.config.generator_trunk)
+            if rest not in checked:
+                check(p.config, loaded[key])
+                checked.add(rest)
 
     def _identity(self) -> dict[str, Any]:
         """The base config without what may differ between calls on one folder."""
@@ -201,6 +203,12 @@ def write_tables(out: Path) -> pd.DataFrame:
         write(out / name, index=False)
     compare(results).to_csv(out / "comparisons.csv", index=False)
     return results
+
+
+def _read_record(out: Path) -> dict[str, Any]:
+    """What runs below ``out`` have in common, as far as a study there has said; else nothing."""
+    record = out / "study.yaml"
+    return yaml.safe_load(record.read_text()) or {} if record.exists() else {}
 
 
 def _execute(config: RunConfig, path: Path, label: str, threads: int) -> None:
