@@ -43,13 +43,22 @@ def progress_bar(what: str, total: int, done: int = 0) -> Iterator[Any]:
         console=Console(stderr=True),
         transient=False,
     )
-    with bar:
-        task = bar.add_task(what, total=total, completed=done, note="")
+    task = bar.add_task(what, total=total, completed=done, note="")
 
-        def advance(completed: int, note: str = "") -> None:
-            bar.update(task, completed=completed, note=note)
+    def advance(completed: int, note: str = "") -> None:
+        bar.update(task, completed=completed, note=note)
 
+    bar.start()
+    try:
         yield advance
+    except Exception:  # the error is to be the one line on stderr: the bar goes, and its last newline too
+        bar.live.transient = True
+        bar.live.stop()
+        raise
+    except BaseException:
+        bar.stop()
+        raise
+    bar.stop()
 
 
 def run_table(summary: dict[str, Any]) -> Table:
