@@ -1,0 +1,314 @@
+"""How exact the hypergradient is on network families of timm and on a transformer encoder: docs/families.md.
+
+    uv run --group bench python benchmarks/families.py --out docs/families.md
+
+Every family is a small member, randomly initialised, as both networks. The yardstick is float64: reverse
+mode where it has all the formulas, forward mode where it has not, and that reference is itself compared with
+central differences of the loss after a real step. What an error may be is measured too: ``rounding`` is how
+far the float64 hypergradient moves when the weights move so little that the outputs change as they do
+between float32 and float64. A family whose error is no larger than a few times that is as exact as float32
+allows, whatever the method.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import maxl
+from maxl.check import HypergradientReport, check_hypergradient
+
+GOAL = 1e-5
+
+# Family: (a small member, pixels a side, options of timm.create_model). Small inputs and few blocks keep the
+# sweep within minutes; the operators are the family's own.
+FAMILIES: dict[str, tuple[str, int, dict[str, object]]] = {
+    "beit": ("beit_base_patch16_224", 32, {"img_size": 32, "embed_dim": 96, "depth": 2, "num_heads": 3}),
+    "cait": ("cait_xxs24_224", 32, {"img_size": 32, "embed_dim": 96, "depth": 2, "num_heads": 4}),
+    "coatnet": ("coatnet_nano_rw_224", 64, {"img_size": 64}),
+    "convnext": ("convnext_atto", 32, {}),
+    "convnextv2": ("convnextv2_atto", 32, {}),
+    "crossvit": ("crossvit_tiny_240", 240, {}),
+    "cspnet": ("cspresnet50", 32, {}),
+    "davit": ("davit_tiny", 32, {"depths": (1, 1, 1, 1), "embed_dims": (24, 48, 96, 192)}),
+    "deit": ("deit_tiny_patch16_224", 32, {"img_size": 32, "depth": 2}),
+    "deit3": ("deit3_small_patch16_224", 32, {"img_size": 32, "depth": 2, "embed_dim": 96, "num_heads": 3}),
+    "densenet": ("densenet121", 32, {"block_config": (2, 2, 2, 2)}),
+    "dpn": ("dpn48b", 32, {}),
+    "edgenext": ("edgenext_xx_small", 64, {}),
+    "efficientformer": ("efficientformer_l1", 224, {}),
+    "efficientnet": ("efficientnet_b0", 32, {}),
+    "efficientnetv2": ("efficientnetv2_rw_t", 32, {}),
+    "eva": ("eva02_tiny_patch14_224", 28, {"img_size": 28, "depth": 2}),
+    "fastvit": ("fastvit_t8", 64, {}),
+    "focalnet": ("focalnet_tiny_srf", 32, {}),
+    "gcvit": ("gcvit_xxtiny", 224, {}),
+    "ghostnet": ("ghostnet_050", 32, {}),
+    "gmlp": ("gmlp_ti16_224", 32, {"img_size": 32}),
+    "hardcorenas": ("hardcorenas_a", 32, {}),
+    "hrnet": ("hrnet_w18_small", 32, {}),
+    "inception": ("inception_v3", 96, {}),
+    "inception_next": ("inception_next_atto", 32, {}),
+    "levit": ("levit_128s", 224, {}),
+    "maxvit": ("maxvit_rmlp_pico_rw_256", 64, {"img_size": 64}),
+    "mixer": ("mixer_s32_224", 64, {"img_size": 64}),
+    "mobilenetv2": ("mobilenetv2_050", 32, {}),
+    "mobilenetv3": ("mobilenetv3_small_050", 32, {}),
+    "mobilenetv4": ("mobilenetv4_conv_small", 32, {}),
+    "mobileone": ("mobileone_s0", 32, {}),
+    "mobilevit": ("mobilevit_xxs", 64, {}),
+    "mobilevitv2": ("mobilevitv2_050", 64, {}),
+    "nfnet": ("eca_nfnet_l0", 32, {}),
+    "nf_resnet": ("nf_resnet26", 32, {}),
+    "poolformer": ("poolformer_s12", 32, {}),
+    "pvt_v2": ("pvt_v2_b0", 32, {}),
+    "regnet": ("regnetx_002", 32, {}),
+    "regnety": ("regnety_002", 32, {}),
+    "repvgg": ("repvgg_a0", 32, {}),
+    "res2net": ("res2net50_26w_4s", 32, {"layers": (1, 1, 1, 1)}),
+    "resmlp": ("resmlp_12_224", 32, {"img_size": 32}),
+    "resnest": ("resnest14d", 32, {}),
+    "resnet": ("resnet18", 32, {}),
+    "resnext": ("resnext50_32x4d", 32, {"layers": (1, 1, 1, 1)}),
+    "rexnet": ("rexnet_100", 32, {}),
+    "senet": ("seresnet18", 32, {}),
+    "sknet": ("skresnet18", 32, {}),
+    "swin": ("swin_tiny_patch4_window7_224", 56, {"img_size": 56, "depths": (1, 1, 1, 1), "embed_dim": 24}),
+    "swinv2": ("swinv2_tiny_window8_256", 64, {"img_size": 64, "depths": (1, 1, 1, 1), "embed_dim": 24}),
+    "tresnet": ("tresnet_m", 64, {}),
+    "twins": ("twins_pcpvt_small", 32, {"img_size": 32, "depths": (1, 1, 1, 1)}),
+    "vgg": ("vgg11_bn", 32, {"mlp_ratio": 0.05}),
+    "vit": ("vit_tiny_patch16_224", 32, {"img_size": 32, "depth": 2}),
+    "volo": ("volo_d1_224", 64, {"img_size": 64}),
+    "wide_resnet": ("wide_resnet50_2", 32, {"layers": (1, 1, 1, 1)}),
+    "xception": ("legacy_xception", 64, {}),
+    "xcit": ("xcit_nano_12_p16_224", 32, {"img_size": 32, "depth": 2}),
+}
+QUICK = ("convnext", "deit", "mixer", "mobilenetv3", "regnet", "resnet")
+
+
+PAGE = """# The hypergradient on network families
+
+Made by `{command}`:
+torch {torch}, timm {timm}, transformers {transformers}, {machine} CPU, batch of 4, random weights.
+
+{whole} of {families} families are exact by forward mode in both modes: relative error at most {goal:.0e},
+or no larger than rounding makes any method's (within 3 times).
+
+- **forward**, **reverse**: relative error of the hypergradient in float32, ‖h − h*‖ / ‖h*‖ over all of the
+  generator's weights; h* is by the method under **reference** in float64.
+- **rounding**: how far h* itself moves, in float64, when the weights move so little that the outputs change
+  as much as between float32 and float64. Deep networks with ReLU or max pooling are not smooth: a few units
+  on the other side of a kink change the gradient by a finite amount, the plain training gradient included.
+  There this column, not {goal:.0e}, is the yardstick.
+- **differences**: h* against central differences of the primary loss after a real optimizer step, along a
+  random direction of the generator's weights.
+- **train** has dropout and stochastic depth of 0.1 and batch statistics; **eval** has none of them.
+
+| family | member | mode | forward | reverse | rounding | differences | reference | verdict |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+{lines}
+"""
+
+
+class Trunk(nn.Module):
+    """A family's member that states its width."""
+
+    def __init__(self, model: nn.Module, feature_dim: int) -> None:
+        super().__init__()
+        self.model = model
+        self.feature_dim = feature_dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.model(x)
+        return features
+
+
+class TextTrunk(nn.Module):
+    """A BERT-like encoder of ``transformers`` from a configuration, the mean of its last states."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from transformers import BertConfig, BertModel
+
+        self.feature_dim = 32
+        self.model = BertModel(
+            BertConfig(
+                hidden_size=self.feature_dim,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                intermediate_size=64,
+                vocab_size=100,
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        states: Tensor = self.model(x).last_hidden_state.mean(1)
+        return states
+
+
+@dataclass(frozen=True)
+class Row:
+    """One family in one mode; ``report`` is None where it could not be built, and ``failure`` says why."""
+
+    family: str
+    member: str
+    mode: str
+    report: HypergradientReport | None = None
+    failure: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """In words, what the figures say."""
+        if self.report is None:
+            return self.failure
+        forward = next(row for row in self.report.rows if row.method == "forward")
+        if not forward.works:
+            return forward.note
+        error, rounding = forward.relative_error, self.report.sensitivity
+        if error is None:
+            return "; ".join(self.report.notes)
+        if error <= GOAL:
+            return "exact"
+        return (
+            "as float32 allows" if rounding is not None and error <= 3 * rounding else "worse than rounding"
+        )
+
+
+def trunk(family: str, random_depth: bool) -> Callable[[], nn.Module]:
+    """Builds a member of the family, with dropout and stochastic depth at 0.1 if asked for."""
+    import timm
+
+    name, size, options = FAMILIES[family]
+
+    def build() -> nn.Module:
+        extras = ({"drop_rate": 0.1, "drop_path_rate": 0.1}, {"drop_rate": 0.1}, {})
+        for extra in extras if random_depth else ({},):
+            try:
+                model = timm.create_model(name, num_classes=0, **options, **extra)
+                break
+            except TypeError as error:  # this family knows no stochastic depth, or no dropout
+                refused = error
+        else:
+            raise refused
+        with torch.no_grad():
+            dim = model.eval()(torch.zeros(1, 3, size, size)).shape[-1]
+        return Trunk(model, dim)
+
+    return build
+
+
+def measure(family: str, training: bool, batch: int = 4) -> Row:
+    """One family, in evaluation mode, or in training mode with dropout and stochastic depth."""
+    mode = "train" if training else "eval"
+    member = "BertModel" if family == "bert" else FAMILIES[family][0]
+    torch.manual_seed(0)
+    try:
+        build = TextTrunk if family == "bert" else trunk(family, random_depth=training)
+        hierarchy = maxl.Hierarchy.uniform(3, 2)
+        network = maxl.MultiTaskNetwork(build(), hierarchy).train(training)
+        generator = maxl.LabelGenerator(build(), hierarchy).train(training)
+    except (ImportError, RuntimeError, TypeError, ValueError) as error:
+        return Row(family, member, mode, failure=f"not built: {str(error).splitlines()[0]}")
+    y = torch.randint(0, 3, (batch,))
+    if family == "bert":
+        x = torch.randint(0, 100, (batch, 12))
+    else:
+        size = FAMILIES[family][1]
+        x = torch.randn(batch, 3, size, size)
+    report = check_hypergradient(network, generator, x, y, repeats=1)
+    return Row(family, member, mode, report)
+
+
+def sweep(families: list[str], show: Callable[[Row], None]) -> list[Row]:
+    """All families in both modes."""
+    rows = []
+    for family in families:
+        for training in (False, True):
+            rows.append(measure(family, training))
+            show(rows[-1])
+    return rows
+
+
+def line(row: Row) -> str:
+    """A line of the table."""
+    if row.report is None:
+        return f"| {row.family} | {row.member} | {row.mode} | - | - | - | - | - | {row.verdict} |"
+    errors = {r.method: r for r in row.report.rows}
+    figures = [
+        errors["forward"].relative_error,
+        errors["reverse"].relative_error,
+        row.report.sensitivity,
+        row.report.central_difference_error,
+    ]
+    cells = ["-" if f is None else f"{f:.0e}" for f in figures]
+    if not errors["reverse"].works:
+        cells[1] = errors["reverse"].note
+    reference = (row.report.reference or "-").split()[0]
+    return f"| {row.family} | {row.member} | {row.mode} | {' | '.join(cells)} | {reference} | {row.verdict} |"
+
+
+def document(rows: list[Row], command: str) -> str:
+    """The page docs/families.md."""
+    good = [r for r in rows if r.verdict in ("exact", "as float32 allows")]
+    names = {r.family for r in rows}
+    whole = [n for n in names if all(r in good for r in rows if r.family == n)]
+    return PAGE.format(
+        command=command,
+        torch=torch.__version__,
+        timm=_version("timm"),
+        transformers=_version("transformers"),
+        machine=platform.machine(),
+        whole=len(whole),
+        families=len(names),
+        goal=GOAL,
+        lines="\n".join(map(line, rows)),
+    )
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="timm")
+        yield
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("families", nargs="*", help="some of them; all by default")
+    parser.add_argument("--quick", action="store_true", help=f"only {', '.join(QUICK)}")
+    parser.add_argument("--out", help="write the page here")
+    args = parser.parse_args()
+    families = args.families or (list(QUICK) if args.quick else [*FAMILIES, "bert"])
+    with _quiet():
+        rows = sweep(families, lambda row: print(line(row), flush=True))
+    command = " ".join(["uv run --group bench python benchmarks/families.py", *args.families])
+    if args.out:
+        Path(args.out).write_text(document(rows, f"{command} --out {args.out}"))
+    worse = [r for r in rows if r.report is not None and r.verdict == "worse than rounding"]
+    if worse:
+        names = ", ".join(f"{r.family} ({r.mode})" for r in worse)
+        raise SystemExit(
+            f"forward mode needs to be exact or as exact as float32 allows; it is not on {names}"
+        )
+
+
+if __name__ == "__main__":
+    main()
