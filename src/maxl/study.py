@@ -175,7 +175,7 @@ class Study:
             key = tuple(getattr(p.config, name) for name in _DATA_FIELDS)
             if key not in loaded:
                 loaded[key] = load_data(p.config)
-            rest = (key, p.config.method == "human", p.config.psi, p.config.trunk, p.config.generator_trunk)
+            rest = (key, p.config.method, p.config.psi, p.config.trunk, p.config.generator_trunk)
             if rest not in checked:
                 check(p.config, loaded[key])
                 checked.add(rest)
@@ -199,6 +199,13 @@ def write_tables(out: Path) -> pd.DataFrame:
         kept["psi"] = None if psi is None else str(psi[0] if uniform else psi)
         rows.append({**kept, "run": str(path.parent.relative_to(out))})
     results = pd.DataFrame(rows)
+    order = results["method"].map(lambda m: METHODS.index(str(m).split()[0]))
+    results = results.iloc[
+        order.to_frame("order")
+        .assign(seed=results["seed"])
+        .sort_values(["order", "seed"], kind="stable")
+        .index
+    ]
     for name, write in (("results.csv", results.to_csv), ("results.parquet", results.to_parquet)):
         write(out / name, index=False)
     compare(results).to_csv(out / "comparisons.csv", index=False)

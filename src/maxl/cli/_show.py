@@ -88,8 +88,8 @@ def run_table(summary: dict[str, Any]) -> Table:
 
 def study_tables(results: pd.DataFrame) -> Iterator[Table]:
     """For each setting: mean ± 95 % interval of every method, and what the paired comparison says."""
-    comparisons = compare(results)
     for setting, runs in settings(results):
+        comparisons = compare(runs)
         title = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in setting.items() if v is not None)
         table = Table(title=title, title_justify="left")
         table.add_column("method")
@@ -102,9 +102,6 @@ def study_tables(results: pd.DataFrame) -> Iterator[Table]:
             interval = mean_interval(group["test_accuracy"])
             spread = (interval.high - interval.low) / 2
             row = comparisons[(comparisons["method"] == method) & (comparisons["reference"] == "single")]
-            for name, value in setting.items():
-                if value is not None:
-                    row = row[row[name].map(lambda cell, value=value: cell == value)]
             versus, p = "", ""
             if len(row):
                 first = row.iloc[0]
