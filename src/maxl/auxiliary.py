@@ -153,10 +153,10 @@ def auto_encode(
         model = AutoEncoder(tuple(x.shape[1:]), latent_dim).to(x.device)
         optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
         for _ in range(epochs):
-            for index in torch.randperm(len(x)).to(x.device).split(batch_size):
+            for index in torch.split(torch.randperm(len(x)).to(x.device), batch_size):
                 loss = nn.functional.mse_loss(model(x[index]), x[index])
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
     with torch.no_grad():
-        return torch.cat([model.encoder(part) for part in x.split(batch_size)])
+        return torch.cat([model.encoder(part) for part in torch.split(x, batch_size)])

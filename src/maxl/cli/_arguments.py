@@ -14,7 +14,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
-from maxl.config import RunConfig, flag, nearest
+from maxl.config import RunConfig, check_choice, flag, nearest
+from maxl.presets import PRESETS
 
 _TITLES = {
     "data": "data",
@@ -84,7 +85,9 @@ class _HelpAll(argparse.Action):
 
 def add_help_all(parser: argparse.ArgumentParser) -> None:
     """--help-all, for commands with many flags."""
-    parser.add_argument("--help-all", action=_HelpAll, nargs=0, help="list every flag")
+    parser.add_argument(
+        "--help-all", action=_HelpAll, nargs=0, default=argparse.SUPPRESS, help="list every flag"
+    )
 
 
 def add_config_flags(parser: argparse.ArgumentParser, *, leave_out: Sequence[str] = ()) -> None:
@@ -115,9 +118,17 @@ def add_config_flags(parser: argparse.ArgumentParser, *, leave_out: Sequence[str
             action.help = argparse.SUPPRESS
 
 
+def add_preset_flag(parser: argparse.ArgumentParser) -> None:
+    """--preset, which sets several flags of the label generator."""
+    parser.add_argument("--preset", metavar="NAME", help="sharing of passes: " + ", ".join(PRESETS))
+
+
 def read_config(namespace: argparse.Namespace, defaults: dict[str, Any] | None = None) -> RunConfig:
-    """Defaults, then the YAML file of --config, then the flags."""
+    """Defaults, then --preset, then the YAML file of --config, then the flags."""
     values: dict[str, Any] = dict(defaults or {})
+    if (preset := getattr(namespace, "preset", None)) is not None:
+        check_choice("--preset", preset, tuple(PRESETS))
+        values |= PRESETS[preset] | {"cache_labels": preset == "everyday"}
     if (path := getattr(namespace, "config", None)) is not None:
         values |= RunConfig.read(Path(path)).to_dict()
     names = {f.name for f in dataclasses.fields(RunConfig)}

@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from maxl.cli._arguments import Parser, add_config_flags, add_help_all, parse_grid, read_config
+from maxl.cli._arguments import (
+    Parser,
+    add_config_flags,
+    add_help_all,
+    add_preset_flag,
+    parse_grid,
+    read_config,
+)
 
 # What the demo trains: few labels, a small network, so that it takes a minute or two on two cores.
 DEMO: dict[str, Any] = {
@@ -58,6 +65,7 @@ def parser() -> Parser:
     train.add_argument("--out", type=Path, default=Path("run"), help="folder to write (default: run)")
     train.add_argument("--config", type=Path, help="YAML file with settings; flags override it")
     train.add_argument("--resume", type=Path, metavar="RUN", help="continue an interrupted run")
+    add_preset_flag(train)
     add_help_all(train)
     add_config_flags(train)
     train.set_defaults(run=_train)
@@ -83,6 +91,7 @@ def parser() -> Parser:
         "--jobs", type=int, metavar="N", help="runs at a time (default: one a core, at most 4)"
     )
     compare.add_argument("--config", type=Path, help="YAML file with settings; flags override it")
+    add_preset_flag(compare)
     add_help_all(compare)
     add_config_flags(compare, leave_out=("method", "seed"))
     compare.set_defaults(run=_compare)
@@ -121,8 +130,8 @@ def _train(namespace: argparse.Namespace) -> None:
 
     if namespace.resume is not None:
         folder = RunFolder(namespace.resume)
-        given = set(vars(namespace)) - {"command", "run", "out", "config", "resume"}
-        if given or namespace.config is not None:
+        given = set(vars(namespace)) - {"command", "run", "out", "config", "resume", "preset"}
+        if given or namespace.config is not None or namespace.preset is not None:
             raise ValueError("--resume takes a run's settings from its folder; leave out the other flags")
         from maxl.config import RunConfig
 
