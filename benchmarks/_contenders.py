@@ -1,0 +1,166 @@
+"""The ways to take one training iteration that the benchmarks compare, on networks built alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from _peers import ENTROPY_WEIGHT, PEERS, Hypergradient
+from torch import Tensor, nn
+
+import maxl
+from maxl.trunks import build
+
+SHAPES = {  # trunk, input shape, primary classes, psi
+    **{name: (name, (3, 32, 32), 20, 5) for name in ("vgg16", "vgg11", "vgg13", "vgg19")},
+    "resnet50": ("resnet50", (3, 64, 64), 20, 5),
+    "vit": ("vit_tiny_patch16_224", (3, 64, 64), 20, 5),
+    "tiny": ("convnet4", (3, 8, 8), 4, 2),
+}
+RATE, META_RATE = 0.01, 1e-3
+BATCHES = 5  # so many different batches in turn
+EVERYDAY = {"lookahead": "update", "evaluate": "next", "meta_every": 5}
+BASELINE, MULTI = "single-task, by hand", "multi-task, by hand"
+
+
+@dataclass
+class Bench:
+    """Networks, optimizers and batches of one contender."""
+
+    network: nn.Module
+    generator: nn.Module
+    optimizer: torch.optim.Optimizer
+    meta_optimizer: torch.optim.Optimizer
+    batches: list[tuple[Tensor, Tensor, Tensor, Tensor]]  # x, y, auxiliary labels, index
+
+    @classmethod
+    def build(cls, name: str, batch: int, device: str, dtype: torch.dtype = torch.float32) -> Bench:
+        trunk, shape, classes, psi = SHAPES[name]
+        torch.manual_seed(0)
+        hierarchy = maxl.Hierarchy.uniform(classes, psi)
+        network = maxl.MultiTaskNetwork(build(trunk, shape), hierarchy).to(device, dtype)
+        generator = maxl.LabelGenerator(build(trunk, shape), hierarchy).to(device, dtype)
+        batches = []
+        for i in range(BATCHES):
+            y = torch.randint(classes, (batch,))
+            auxiliary = y * psi + torch.randint(psi, (batch,))
+            index = torch.arange(i * batch, (i + 1) * batch)
+            x = torch.randn(batch, *shape, dtype=dtype)
+            batches.append((x.to(device), y.to(device), auxiliary.to(device), index.to(device)))
+        return cls(
+            network,
+            generator,
+            torch.optim.SGD(network.parameters(), lr=RATE),
+            torch.optim.SGD(generator.parameters(), lr=META_RATE, weight_decay=5e-4),
+            batches,
+        )
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A way to take one iteration.
+
+    Attributes:
+        make: Builds the iteration, a function of a batch, on given networks.
+        cycle: Iterations after which it repeats itself.
+        floor: Forward passes that an iteration cannot do without if a backward is two and a forward-mode
+            tangent is two: see the table in README.md; None for ways that are not ours to bound.
+    """
+
+    make: Callable[[Bench], Callable[..., object]]
+    cycle: int = 1
+    floor: float | None = None
+
+
+def contenders() -> dict[str, Contender]:
+    """All of them by the name the table shows."""
+    preset = getattr(maxl, "PRESETS", {}).get("everyday", EVERYDAY)
+    every = preset.get("meta_every", 1)
+    ours = {
+        "maxl forward, same batch": Contender(learner(lookahead="update"), floor=11),
+        "maxl forward, virtual step": Contender(learner(), floor=14),
+        "maxl forward, next batch": Contender(learner(lookahead="update", evaluate="next"), floor=10),
+        "maxl everyday preset": Contender(learner(cached=True, **preset), every, 3 + 7 / every),
+        "maxl finite-difference": Contender(learner("finite-difference", lookahead="update"), floor=11),
+        "maxl reverse, virtual step": Contender(learner("reverse")),
+    }
+    return {
+        BASELINE: Contender(_single_by_hand, floor=3),
+        "single-task, MultiTaskLearner": Contender(_single, floor=3),
+        MULTI: Contender(_multi_by_hand, floor=3),
+        "multi-task, MultiTaskLearner": Contender(_multi, floor=3),
+        **ours,
+        **{name: Contender(_peer(function)) for name, function in PEERS.items()},
+    }
+
+
+def _single_by_hand(bench: Bench) -> Callable[..., object]:
+    def step(x: Tensor, y: Tensor, auxiliary: Tensor, index: Tensor) -> None:
+        bench.optimizer.zero_grad(set_to_none=True)
+        maxl.focal_loss(bench.network.predict(x), y).backward()
+        bench.optimizer.step()
+
+    return step
+
+
+def _multi_by_hand(bench: Bench) -> Callable[..., object]:
+    def step(x: Tensor, y: Tensor, auxiliary: Tensor, index: Tensor) -> None:
+        bench.optimizer.zero_grad(set_to_none=True)
+        logits = bench.network(x)
+        (maxl.focal_loss(logits[0], y) + maxl.focal_loss(logits[1], auxiliary)).backward()
+        bench.optimizer.step()
+
+    return step
+
+
+def _single(bench: Bench) -> Callable[..., object]:
+    built = maxl.MultiTaskLearner(bench.network, bench.optimizer)
+    return lambda x, y, auxiliary, index: built.train_step(x, y)
+
+
+def _multi(bench: Bench) -> Callable[..., object]:
+    built = maxl.MultiTaskLearner(bench.network, bench.optimizer)
+    return lambda x, y, auxiliary, index: built.train_step(x, y, auxiliary)
+
+
+def learner(
+    method: str = "forward", *, cached: bool = False, **options: object
+) -> Callable[[Bench], Callable[..., object]]:
+    """MAXL by this package; ``cached`` keeps a label for each sample of the batches."""
+
+    def make(bench: Bench) -> Callable[..., object]:
+        built = maxl.MetaAuxiliaryLearner(
+            bench.network,
+            bench.generator,
+            bench.optimizer,
+            bench.meta_optimizer,
+            hypergradient=method,
+            entropy_weight=ENTROPY_WEIGHT,
+            cache_labels=sum(len(batch[0]) for batch in bench.batches) if cached else 0,
+            **options,
+        )
+        return lambda x, y, auxiliary, index: built.step(x, y, index)
+
+    return make
+
+
+def _peer(hypergradient: Hypergradient) -> Callable[[Bench], Callable[..., object]]:
+    """The paper's iteration: a training step, then a meta step through a further, virtual one."""
+
+    def make(bench: Bench) -> Callable[..., object]:
+        def step(x: Tensor, y: Tensor, auxiliary: Tensor, index: Tensor) -> None:
+            with torch.no_grad():
+                labels = bench.generator(x, y)
+            bench.optimizer.zero_grad(set_to_none=True)
+            logits = bench.network(x)
+            (maxl.focal_loss(logits[0], y) + maxl.focal_loss(logits[1], labels)).backward()
+            bench.optimizer.step()
+            grads = hypergradient(bench.network, bench.generator, x, y, RATE)
+            for p, g in zip(bench.generator.parameters(), grads, strict=True):
+                p.grad = g
+            bench.meta_optimizer.step()
+
+        return step
+
+    return make

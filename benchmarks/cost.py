@@ -1,0 +1,128 @@
+"""How the cost of MAXL steps grows with the batch, the depth and the meta steps left out.
+
+    uv run --group bench python benchmarks/cost.py --out cost.png
+
+Each figure is the time of an iteration over that of a single-task step of the same network and batch in the
+same round. A table always, and a figure where matplotlib is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import itertools
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from _contenders import BASELINE, Bench, contenders, learner
+from step import timed
+
+FOLLOWED = (
+    "multi-task, by hand",
+    "maxl forward, same batch",
+    "maxl forward, next batch",
+    "maxl reverse, virtual step",
+)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The cost of one way against one quantity."""
+
+    quantity: str
+    contender: str
+    values: list[int]
+    ratios: list[float]
+
+
+def ratio(
+    make: Callable[[Bench], Callable[..., object]],
+    network: str,
+    batch: int,
+    cycle: int,
+    args: argparse.Namespace,
+) -> float:
+    """Median over the rounds of the seconds per iteration over those of a single-task step."""
+    runs = []
+    for maker, length in ((contenders()[BASELINE].make, 1), (make, cycle)):
+        bench = Bench.build(network, batch, args.device)
+        step, turns = maker(bench), itertools.cycle(bench.batches)
+        runs.append((lambda step=step, turns=turns, n=length: [step(*next(turns)) for _ in range(n)], length))
+    found = []
+    for _ in range(args.repeats + 1):
+        single, other = (timed(run, args.device) / length for run, length in runs)
+        found.append(other / single)
+    return statistics.median(found[1:])
+
+
+def curves(args: argparse.Namespace) -> list[Curve]:
+    """Against the batch size, the depth of a VGG, and k, a meta step in every k-th iteration."""
+    network = args.networks[0]
+    found = []
+    for name in FOLLOWED:
+        make = contenders()[name].make
+        by_batch = [ratio(make, network, batch, 1, args) for batch in args.batches]
+        found.append(Curve("batch size", name, args.batches, by_batch))
+        depths = [int("".join(c for c in n if c.isdigit()) or 0) for n in args.networks]
+        by_depth = [ratio(make, n, args.batches[-1], 1, args) for n in args.networks]
+        found.append(Curve("depth", name, depths, by_depth))
+    for evaluate in ("same", "next"):
+        by_k = []
+        for k in args.every:
+            make = learner(cached=True, lookahead="update", evaluate=evaluate, meta_every=k)
+            by_k.append(ratio(make, network, args.batches[-1], k, args))
+        found.append(Curve("meta_every", f"maxl forward, {evaluate} batch, cached labels", args.every, by_k))
+    return found
+
+
+def render(found: Sequence[Curve]) -> str:
+    """One Markdown table for each quantity."""
+    blocks = []
+    for quantity in dict.fromkeys(curve.quantity for curve in found):
+        lines = [c for c in found if c.quantity == quantity]
+        head = [quantity, *map(str, lines[0].values)]
+        rows = [head, ["---"] * len(head)]
+        rows += [[c.contender, *(f"{r:.2f}" for r in c.ratios)] for c in lines]
+        blocks.append("\n".join("| " + " | ".join(row) + " |" for row in rows))
+    return "\n\n".join(blocks)
+
+
+def plot(found: Sequence[Curve], path: str) -> None:
+    """One panel for each quantity."""
+    from matplotlib.figure import Figure
+
+    quantities = list(dict.fromkeys(curve.quantity for curve in found))
+    figure = Figure(figsize=(5 * len(quantities), 4), layout="constrained")
+    for axis, quantity in zip(figure.subplots(1, len(quantities), squeeze=False)[0], quantities, strict=True):
+        for curve in (c for c in found if c.quantity == quantity):
+            axis.plot(curve.values, curve.ratios, marker="o", label=curve.contender)
+        axis.set(xlabel=quantity, ylabel="time of a single-task step", ylim=(0, None))
+        axis.legend(fontsize="small")
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--networks", nargs="+", default=["vgg16", "vgg11", "vgg13", "vgg19"])
+    parser.add_argument("--batches", nargs="+", type=int, default=[8, 16, 32, 64])
+    parser.add_argument("--every", nargs="+", type=int, default=[1, 2, 5, 10])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", help="a PNG, or any file that matplotlib writes")
+    parser.add_argument("--quick", action="store_true", help="a tiny network, two sizes, one round")
+    args = parser.parse_args()
+    if args.quick:
+        args.networks, args.batches, args.every, args.repeats = ["tiny"], [4, 8], [1, 2], 1
+        torch.set_num_threads(1)
+    found = curves(args)
+    print(render(found))
+    if args.out and importlib.util.find_spec("matplotlib") is None:
+        print(f"{args.out}: not drawn, matplotlib is missing; it is in the dependency group 'bench'")
+    elif args.out:
+        plot(found, args.out)
+
+
+if __name__ == "__main__":
+    main()
