@@ -54,16 +54,17 @@ class Parser(argparse.ArgumentParser):
         """Parses; an unknown flag is refused with the nearest known one."""
         namespace, unknown = self.parse_known_args(arguments)
         if unknown:
-            known = [option for parser in self._all() for option in parser._option_string_actions]
+            known = list(self._command(namespace.command)._option_string_actions)
             name = unknown[0].split("=")[0]
             match = get_close_matches(name, known, n=1, cutoff=0.6)
             hint = f"; did you mean {match[0]}?" if match else "; see --help"
             self.error(f"unknown argument {name}{hint}")
         return namespace
 
-    def _all(self) -> list[argparse.ArgumentParser]:
-        subparsers = [a for a in self._actions if isinstance(a, argparse._SubParsersAction)]
-        return [self, *(p for action in subparsers for p in action.choices.values())]
+    def _command(self, name: str) -> argparse.ArgumentParser:
+        subparsers = next(a for a in self._actions if isinstance(a, argparse._SubParsersAction))
+        command: argparse.ArgumentParser = subparsers.choices[name]
+        return command
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
