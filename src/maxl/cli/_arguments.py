@@ -146,7 +146,10 @@ def parse_grid(items: Sequence[str]) -> dict[str, list[Any]]:
         name, equals, values = item.partition("=")
         if not equals or not values:
             raise ValueError(f"--grid needs NAME=VALUE,VALUE items; got {item!r}")
-        grid[name.replace("-", "_")] = [yaml.safe_load(v) for v in values.split(",")]
+        try:
+            grid[name.replace("-", "_")] = [yaml.safe_load(v) for v in values.split(",")]
+        except yaml.YAMLError as error:
+            raise ValueError(f"--grid needs plain values between commas; got {item!r}") from error
     return grid
 
 
