@@ -66,7 +66,7 @@ def test_every_method_trains_and_writes_the_whole_folder(method: str, tmp_path: 
     assert summary["peak_memory_bytes"] > 2**20
     assert summary["versions"]["torch"] == torch.__version__
     assert summary["train_size"] == 100
-    assert summary["auxiliary_classes"] == {"single": 0, "human": 20}.get(method, 30)
+    assert summary["auxiliary_classes"] == {"single": 0, "prototypical": 20, "human": 20}.get(method, 30)
 
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]

@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-METHODS = ("single", "uniform", "frozen", "random", "kmeans", "human", "maxl", "weighted")
+METHODS = ("single", "uniform", "frozen", "random", "kmeans", "prototypical", "human", "maxl", "weighted")
+HUMAN_METHODS = ("prototypical", "human")  # their auxiliary classes are the human ones, so they use no ψ
 
 
 def option(default: Any, help: str, *, group: str, choices: tuple[str, ...] | None = None) -> Any:

@@ -13,13 +13,14 @@ from torch.optim import Optimizer
 
 from maxl import trunks
 from maxl.auxiliary import auto_encode, cluster_labels, random_labels
-from maxl.config import RunConfig
+from maxl.config import HUMAN_METHODS, RunConfig
 from maxl.data import DataSet, evaluation_batches
 from maxl.hierarchy import Hierarchy
 from maxl.learner import MetaAuxiliaryLearner
 from maxl.losses import focal_loss
 from maxl.multitask import MultiTaskLearner
 from maxl.networks import LabelGenerator, MultiTaskNetwork, WeightedLabelGenerator, head, infer_feature_dim
+from maxl.prototypes import prototypical_labels
 from maxl.regularisers import label_information
 
 
@@ -93,9 +94,9 @@ def choose_hierarchy(config: RunConfig, data: DataSet) -> Hierarchy:
     classes = data.num_primary
     if config.method == "single":
         return Hierarchy.uniform(classes, 1)
-    if config.method == "human":
+    if config.method in HUMAN_METHODS:
         if data.train.human is None or data.human_names is None:
-            raise ValueError("--method human needs a column of finer labels: name it with --human")
+            raise ValueError(f"--method {config.method} needs a column of finer labels: name it with --human")
         owner = torch.zeros(len(data.human_names), dtype=torch.int64)
         known = torch.zeros(len(data.human_names), dtype=torch.bool)
         for part in (data.train, data.test):
@@ -103,7 +104,7 @@ def choose_hierarchy(config: RunConfig, data: DataSet) -> Hierarchy:
                 owner[part.human], known[part.human] = part.primary, True
         if not known.all():
             missing = data.human_names[int((~known).nonzero()[0])]
-            raise ValueError(f"--method human needs a sample of every class; {missing!r} has none")
+            raise ValueError(f"--method {config.method} needs a sample of every class; {missing!r} has none")
         return Hierarchy.from_labels(owner, torch.arange(len(owner)))
     psi = config.psi * classes if len(config.psi) == 1 else config.psi
     if len(psi) != classes:
@@ -277,7 +278,14 @@ def _fixed_labels(
     if config.method == "human":
         assert data.train.human is not None  # choose_hierarchy has asked for them
         return data.train.human.to(device)
+    if config.method not in ("kmeans", "prototypical"):
+        return None
+    x = torch.cat([b.x for b in evaluation_batches(data.train, 500, data.mean, data.std, device)])
     if config.method == "kmeans":
-        x = torch.cat([b.x for b in evaluation_batches(data.train, 500, data.mean, data.std, device)])
         return cluster_labels(auto_encode(x, seed=config.seed), primary, hierarchy, config.seed).to(device)
-    return None
+    assert data.train.human is not None  # as above
+    with seeded(config.seed, 4):
+        embedding = trunks.build(config.trunk, data.input_shape).to(device)
+    return prototypical_labels(
+        x, primary.to(device), data.train.human.to(device), hierarchy, embedding, seed=config.seed
+    )

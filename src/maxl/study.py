@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 
-from maxl.config import METHODS, RunConfig, check_choice, nearest
+from maxl.config import HUMAN_METHODS, METHODS, RunConfig, check_choice, nearest
 from maxl.data import DataSet
 from maxl.run_folder import RunFolder
 from maxl.setup import check
@@ -246,7 +246,7 @@ def _irrelevant(method: str) -> tuple[str, ...]:
         return _META_FIELDS
     return (
         ("psi", *_GENERATOR_FIELDS, *_META_FIELDS)
-        if method == "human"
+        if method in HUMAN_METHODS
         else (*_GENERATOR_FIELDS, *_META_FIELDS)
     )
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from maxl.config import RunConfig
+from maxl.config import HUMAN_METHODS, RunConfig
 from maxl.data import Batch, BatchStream, DataSet, Split, evaluation_batches, load, normalise
 from maxl.data._select import balanced_order
 from maxl.evaluation import calibrate, evaluate, evaluating, gradient_cosine, label_statistics
@@ -244,7 +244,7 @@ class Trainer:
             "primary": config.primary,
             # Held-out samples are labels that were paid for: methods with and without them compare.
             "train_size": len(data.train) + (0 if self.held_out is None else len(self.held_out.split)),
-            "psi": None if config.method in ("single", "human") else list(setup.hierarchy.psi),
+            "psi": None if config.method in ("single", *HUMAN_METHODS) else list(setup.hierarchy.psi),
             "auxiliary_classes": 0 if config.method == "single" else setup.hierarchy.num_auxiliary,
             "trunk": config.trunk,
             "epochs": config.epochs,
