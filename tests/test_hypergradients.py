@@ -56,7 +56,7 @@ def test_every_method_agrees_with_central_differences(method: str, other_batch: 
             values.append(lookahead_loss(network, moved, x, y, outer))
         numeric = float((values[0] - values[1]) / 2e-6)
         exact = float(sum((g * d).sum() for g, d in zip(grads, direction, strict=True)))
-        tolerance = 1e-5 if method != "finite-difference" else 5e-2
+        tolerance = 1e-5 if method != "finite-difference" else 1e-4
         assert exact == pytest.approx(numeric, rel=tolerance, abs=1e-9)
 
 
@@ -118,7 +118,7 @@ def test_dropout_draws_the_same_mask_in_the_passes_that_must_agree() -> None:
         torch.manual_seed(5)
         grads.append(flatten(maxl.hypergradient(network, generator, x, y, RATE, method)))
     assert relative_error(grads[0], grads[1]) < 1e-8
-    assert relative_error(grads[2], grads[1]) < 1e-1
+    assert relative_error(grads[2], grads[1]) < 1e-4
 
 
 @pytest.mark.usefixtures("float64")

@@ -1,4 +1,4 @@
-"""``maxl``: demo, train, compare and report."""
+"""``maxl``: demo, train, compare, check and report."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from maxl.cli._arguments import (
     parse_grid,
     read_config,
 )
+from maxl.cli._predict import add_commands
 
 # What the demo trains: few labels, a small network, so that it takes a minute or two on two cores.
 DEMO: dict[str, Any] = {
@@ -96,6 +97,28 @@ def parser() -> Parser:
     add_config_flags(compare, leave_out=("method", "seed"))
     compare.set_defaults(run=_compare)
 
+    check = commands.add_parser(
+        "check",
+        help="how exact and how costly each hypergradient method is on a trunk",
+        description="Compares forward, reverse and finite-difference hypergradients on a trunk with each other\n"
+        "and with central differences, times them, and says which to use and what stands in the way.",
+        epilog="example:\n  maxl check --trunk resnet18 --shape 3 32 32 --classes 10 --psi 5",
+    )
+    check.add_argument(
+        "--trunk", default="convnet4", metavar="NAME", help="trunk of both networks (convnet4)"
+    )
+    check.add_argument(
+        "--shape", type=int, nargs="+", default=[3, 32, 32], metavar="N", help="of an input (3 32 32)"
+    )
+    check.add_argument("--classes", type=int, default=10, metavar="N", help="primary classes (10)")
+    check.add_argument(
+        "--psi", type=int, nargs="+", default=[5], metavar="N", help="auxiliary classes each (5)"
+    )
+    check.add_argument("--batch-size", type=int, default=16, metavar="N", help="samples in the batch (16)")
+    check.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, mps or auto (auto)")
+    check.add_argument("--seed", type=int, default=0, metavar="N", help="of weights and inputs (0)")
+    check.set_defaults(run=_check)
+
     report = commands.add_parser(
         "report",
         help="one self-contained HTML page from a study or a run",
@@ -105,6 +128,7 @@ def parser() -> Parser:
     report.add_argument("folder", type=Path, help="folder of a study or a run")
     report.add_argument("--out", type=Path, help="file to write (default: FOLDER/report.html)")
     report.set_defaults(run=_report)
+    add_commands(commands)
     return top
 
 
@@ -192,6 +216,23 @@ def _run_study(study: Any, out: Path, jobs: int | None) -> None:
         show.print(f"- {line}")
     show.print(f"Runs, results.csv and comparisons.csv: {out}")
     show.print(f"Report: {write_report(out)}")
+
+
+def _check(namespace: argparse.Namespace) -> None:
+    from maxl.check import run_check
+    from maxl.setup import resolve_device
+
+    print(
+        run_check(
+            namespace.trunk,
+            tuple(namespace.shape),
+            namespace.classes,
+            namespace.psi[0] if len(namespace.psi) == 1 else namespace.psi,
+            namespace.batch_size,
+            device=str(resolve_device(namespace.device)),
+            seed=namespace.seed,
+        )
+    )
 
 
 def _report(namespace: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ def finite_difference(problem: Problem, signals: Signals, u: Sequence[Tensor | N
         signals: The labels t, and the sample weights if the generator gives any.
         u: −(∂U/∂∇)ᵀ v for each weight, None where it is zero.
     """
-    step = step_size(list(problem.weights.values()), u)
+    step = step_size(list(problem.weights.values()), u, problem.autocast)
     if step == 0.0:  # u is zero: so is the derivative along it
         return tuple(torch.zeros_like(s) for s in signals)
     ends: list[Signals] = []
@@ -38,11 +38,20 @@ def finite_difference(problem: Problem, signals: Signals, u: Sequence[Tensor | N
     return tuple(-(plus - minus) / (2 * step) for plus, minus in zip(*ends, strict=True))
 
 
-def step_size(weights: Sequence[Tensor], u: Sequence[Tensor | None]) -> float:
+def step_size(
+    weights: Sequence[Tensor], u: Sequence[Tensor | None], precision: torch.dtype | None = None
+) -> float:
     """ε such that εu is a fixed small part of the moving weights' norm; 0 if u is zero.
 
-    Central differences have error O(ε²) from curvature and O(δ/ε) from rounding at precision δ, balanced
-    at a relative step of δ^(1/3).
+    Kinks (ReLU, max pooling) leave central differences an error of O(ε), rounding at precision δ one of
+    O(δ/ε): the balance lies at a relative step near √δ. Deep networks amplify the step some tens of times,
+    hence √δ / 30, which was within a factor of ten of the best step on an MLP, a ConvNet, VGG-16, a ResNet
+    and a ViT, with errors of 0.2 to 5 % in float32.
+
+    Args:
+        weights: θ₁.
+        u: The direction, None where it is zero.
+        precision: Of the passes, where it is lower than that of the weights.
     """
     moving = [(p, u_p) for p, u_p in zip(weights, u, strict=True) if u_p is not None]
     if not moving:
@@ -51,5 +60,5 @@ def step_size(weights: Sequence[Tensor], u: Sequence[Tensor | None]) -> float:
     weight_norm, u_norm = norms.norm(dim=0).tolist()
     if u_norm == 0.0:
         return 0.0
-    precision = torch.finfo(moving[0][0].dtype).eps
-    return float(precision ** (1 / 3) * max(weight_norm, 1e-3) / u_norm)
+    relative = torch.finfo(precision or moving[0][0].dtype).eps ** 0.5 / 30
+    return float(relative * max(weight_norm, 1e-3) / u_norm)

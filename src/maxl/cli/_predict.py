@@ -1,0 +1,70 @@
+"""``maxl predict`` and ``maxl export``."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add_commands(commands: Any) -> None:
+    """Adds both commands to the subparsers of ``maxl``."""
+    predict = commands.add_parser(
+        "predict",
+        help="the class of each image of a folder, as CSV",
+        description="Classifies images with the model of a finished run: file, class, probability.",
+        epilog="example:\n  maxl predict run images/ --out predictions.csv",
+    )
+    predict.add_argument("folder", type=Path, metavar="RUN", help="folder of a run on images")
+    predict.add_argument("images", type=Path, metavar="IMAGES", help="folder of images, or one image")
+    predict.add_argument("--out", type=Path, metavar="FILE", help="CSV file (default: standard output)")
+    predict.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, mps or auto (auto)")
+    predict.set_defaults(run=_predict)
+
+    export = commands.add_parser(
+        "export",
+        help="the model of a run as safetensors, torch-export or ONNX",
+        description="Writes trunk and primary head of a finished run for use elsewhere, and beside them a JSON\n"
+        "file with the names of the classes and the inputs' shape and normalisation.",
+        epilog="example:\n  maxl export run --format torch-export --out model.pt2",
+    )
+    export.add_argument("folder", type=Path, metavar="RUN", help="folder of a run")
+    export.add_argument(
+        "--format",
+        default="safetensors",
+        metavar="NAME",
+        help="safetensors, torch-export or onnx (safetensors)",
+    )
+    export.add_argument(
+        "--out", type=Path, metavar="FILE", help="file to write (default: model with the format's suffix)"
+    )
+    export.set_defaults(run=_export)
+
+
+def _predict(namespace: argparse.Namespace) -> None:
+    from maxl.inference import predict
+    from maxl.run_folder import write_at_once
+
+    predictions = predict(namespace.folder, namespace.images, device=namespace.device)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("file", "class", "probability"))
+    writer.writerows((p.file, p.name, f"{p.probability:.6f}") for p in predictions)
+    if namespace.out is None:
+        sys.stdout.write(text.getvalue())
+    else:
+        namespace.out.parent.mkdir(parents=True, exist_ok=True)
+        write_at_once(namespace.out, text.getvalue().encode())
+
+
+def _export(namespace: argparse.Namespace) -> None:
+    from maxl.config import check_choice
+    from maxl.inference import FORMATS, export
+
+    check_choice("--format", namespace.format, tuple(FORMATS))
+    out = namespace.out or Path("model" + FORMATS[namespace.format])
+    sidecar = export(namespace.folder, namespace.format, out)
+    print(f"{out}\n{sidecar}")
