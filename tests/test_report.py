@@ -11,10 +11,12 @@ import re
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from _report_helpers import PRIMARY_NAMES, write_run, write_study
 from maxl.report import write_images, write_markdown, write_report
+from maxl.report._draw import heat_maps
 from maxl.report._final import accuracy_by_psi
 from maxl.report._page import page, sections
 from maxl.report._parts import Figure, Gallery, Note, Row, Table
@@ -83,7 +85,7 @@ def test_summary_says_what_was_found(study):
     said = found(study.settings[0])
     assert said[0].startswith("Highest mean test accuracy: maxl with 84.")
     assert any(sentence.startswith("maxl: better than single by ") for sentence in said)
-    assert "Labels of maxl, 3 of 3 runs: labels are in use and informative." in said
+    assert "Labels of maxl, all runs: labels are in use and informative." in said
     told = compared(study)
     assert told[0] == "9 runs of 3 methods (single, frozen, maxl), seeds 0, 1, 2."
     assert told[2] == "Left out, because they did not finish: unfinished/run."
@@ -110,6 +112,30 @@ def test_one_seed_makes_no_claim(tmp_path):
     said = " ".join(found(study.settings[0]))
     assert "maxl: one seed: no statement possible." in said
     assert "better" not in said
+
+
+def test_label_verdicts_are_counted_without_their_figures(tmp_path):
+    for seed, verdict in enumerate(
+        ("collapsed (3 of 9 classes)", "collapsed (2 of 9 classes)", "informative")
+    ):
+        write_run(tmp_path / f"run{seed}", seed=seed, label_verdict=verdict, bare=True)
+    said = found(load_study(tmp_path).settings[0])
+    assert said[-2:] == [
+        "Labels of maxl, 2 of 3 runs: collapsed.",
+        "Labels of maxl, 1 of 3 runs: informative.",
+    ]
+
+
+def test_intervals_of_shares_end_at_their_bounds(tmp_path):
+    for seed, accuracy in enumerate((0.9, 0.99)):  # two seeds: the interval reaches far beyond 100 %
+        write_run(tmp_path / f"run{seed}", seed=seed, final=accuracy, test_accuracy=accuracy)
+    study = load_study(tmp_path)
+    assert found(study.settings[0])[0] == "maxl: test accuracy 94.5 % (37.3 to 100.0)."
+    for title in ("Learning curves", "Generated labels"):
+        figure = _figures(next(section.parts for section in sections(study) if section.title == title))[0]
+        drawn = np.concatenate([trace.y for trace in figure.plot.data])
+        assert drawn.min() >= 0
+        assert drawn.max() <= 100
 
 
 def test_results_table_has_the_numbers_of_the_statistics(study, parts):
@@ -174,6 +200,36 @@ def test_label_figures_name_the_primary_classes(parts):
         assert figure.table["Primary class"].tolist() == list(PRIMARY_NAMES)
 
 
+def test_features_are_embedded_once_a_run(tmp_path):
+    study = load_study(write_study(tmp_path, methods=("single", "maxl"), seeds=(0,), psis=(2, 3), epochs=2))
+    first, second = next(section.parts for section in sections(study) if section.title == "Features")
+    assert first.figures[0] is second.figures[0]  # single-task, which both ψ share
+    assert first.figures[1] is not second.figures[1]
+    assert first.figures[0].title == "t-SNE of test features: digits, single, seed 0"
+    assert first.figures[1].title == "t-SNE of test features: digits, maxl, ψ = 2, seed 0"
+    shown = {trace.name: len(trace.x) for trace in first.figures[0].plot.data}
+    assert shown == dict.fromkeys(PRIMARY_NAMES, 15)
+
+
+@pytest.mark.parametrize("value", [np.nan, 1.0])
+def test_features_that_cannot_be_embedded_are_left_out(tmp_path, value):
+    folder = write_run(tmp_path / "run")
+    with np.load(folder / "snapshot.npz") as archive:
+        arrays = dict(archive)
+    np.savez(folder / "snapshot.npz", **{**arrays, "features": np.full((60, 8), value, np.float16)})
+    (note,) = next(section.parts for section in sections(load_study(folder)) if section.title == "Features")
+    assert isinstance(note, Note)
+
+
+def test_long_names_are_short_in_a_heat_map_and_whole_in_its_table():
+    name = "large man-made outdoor things"
+    table = pd.DataFrame([[0.1, 0.2], [0.3, 0.4]], index=[name, name[:20]], columns=[1, 2])
+    plot = heat_maps({"maxl": table}, colours="Cividis", low=0, high=1, title="Share")
+    assert plot.layout.yaxis.ticktext == ("large man-made ou…", "large man-made ou…")
+    assert plot.data[0].y[0] == name
+    assert len(plot.data[0].z) == 2  # equal short names stay two rows
+
+
 def test_gallery_holds_the_snapshots_images(study, parts):
     from PIL import Image
 
@@ -201,7 +257,7 @@ def test_what_runs_did_not_record_is_left_out_with_a_reason(tmp_path):
         ("Gradient cosine", "no run recorded it"),
         ("Generated labels", "no run recorded label entropy"),
         ("Number of auxiliary classes", "a single number"),
-        ("Features", "no run left a snapshot"),
+        ("Features", "no run left a snapshot with features"),
         ("Gallery", "no run has a label generator and images"),
         ("Cost", "no run recorded seconds_per_step"),
     ):

@@ -12,6 +12,10 @@ from plotly.subplots import make_subplots
 
 from maxl.report._style import Look
 
+_DIGITS = 4  # of what is drawn: beyond sight, and half the page's data
+_NAME = 18  # characters of a row's name
+_GAP = 40  # CSS pixels between two maps
+
 
 def add_band(
     plot: go.Figure, label: str, curve: pd.DataFrame, look: Look, *, unit: str = "", **place: Any
@@ -21,7 +25,7 @@ def add_band(
     if len(known):
         outline = go.Scatter(
             x=[*known.index, *known.index[::-1]],
-            y=[*known["high"], *known["low"][::-1]],
+            y=[*known["high"].round(_DIGITS), *known["low"].round(_DIGITS)[::-1]],
             fill="toself",
             fillcolor=look.band(),
             line={"width": 0},
@@ -33,7 +37,7 @@ def add_band(
     width = 3 if label.startswith("maxl") else 2
     line = go.Scatter(
         x=curve.index.tolist(),
-        y=curve["mean"].tolist(),
+        y=curve["mean"].round(_DIGITS).tolist(),
         name=label,
         mode="lines+markers" if len(curve) == 1 else "lines",
         line={"color": look.colour, "dash": look.dash, "width": width},
@@ -53,26 +57,38 @@ def heat_maps(
         rows=len(tables),
         cols=1,
         subplot_titles=list(tables),
-        vertical_spacing=0.2 / len(tables),
+        vertical_spacing=_GAP / heat_map_height(tables),
         shared_xaxes=True,
     )
     for row, table in enumerate(tables.values(), start=1):
+        names = [str(name) for name in table.index]
         heat = go.Heatmap(
-            z=table.to_numpy(float),
+            z=table.round(_DIGITS).to_numpy(float),
             x=table.columns.tolist(),
-            y=[str(name) for name in table.index],
+            y=names,
             coloraxis="coloraxis",
             hovertemplate=f"%{{y}}, epoch %{{x}}: %{{z:.2f}}<extra>{title}</extra>",
         )
         plot.add_trace(heat, row=row, col=1)
-    plot.update_yaxes(autorange="reversed", type="category")
+        # Short names: long ones would leave a phone no room for the map.
+        short = [name if len(name) <= _NAME else f"{name[: _NAME - 1]}…" for name in names]
+        ticks = {"type": "category", "tickvals": names, "ticktext": short}
+        plot.update_yaxes(**ticks, autorange="reversed", showgrid=False, row=row, col=1)
     plot.update_xaxes(title="Epoch", row=len(tables), col=1)
-    bar = {"title": title, "orientation": "h", "y": 1, "yanchor": "bottom", "thickness": 10, "ypad": 28}
+    bar = {
+        "title": title,
+        "orientation": "h",
+        "y": 1,
+        "yanchor": "bottom",
+        "thickness": 10,
+        "ypad": 28,
+        "nticks": 4,
+    }
     plot.update_layout(coloraxis={"colorscale": colours, "cmin": low, "cmax": high, "colorbar": bar})
     plot.update_layout(margin={"t": 96})
     return plot
 
 
-def heat_map_height(maps: int, rows: int) -> int:
-    """Room for every row's name."""
-    return min(1600, 150 + maps * (60 + 16 * max(rows, 4)))
+def heat_map_height(tables: Mapping[str, pd.DataFrame]) -> int:
+    """Room for every row's name, in CSS pixels."""
+    return 150 + sum(_GAP + 17 * max(len(table), 3) for table in tables.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -17,8 +18,11 @@ _COST_DIGITS = {"Milliseconds a step": 1, "Peak memory (MiB)": 0, "× single, ti
 
 
 def accuracy_interval(runs: Sequence[Run]) -> Interval:
-    """Final test accuracy in percent."""
-    return mean_interval([100 * float(run.summary["test_accuracy"]) for run in runs])
+    """Final test accuracy in percent; the interval ends at 0 and 100."""
+    interval = mean_interval([100 * float(run.summary["test_accuracy"]) for run in runs])
+    if interval.n == 1:
+        return interval
+    return replace(interval, low=max(0.0, interval.low), high=min(100.0, interval.high))
 
 
 def interval_text(interval: Interval, digits: int = 1, unit: str = "") -> str:
@@ -72,11 +76,12 @@ def _by_psi(settings: list[Setting], looks: Mapping[str, Look]) -> Figure:
 
 
 def _with_errors(label: str, intervals: Mapping[int, Interval], look: Look) -> go.Scatter:
-    halves = [None if i.n == 1 else i.high - i.mean for i in intervals.values()]
+    above = [None if i.n == 1 else i.high - i.mean for i in intervals.values()]
+    below = [None if i.n == 1 else i.mean - i.low for i in intervals.values()]
     return go.Scatter(
         x=list(intervals),
         y=[interval.mean for interval in intervals.values()],
-        error_y={"type": "data", "array": halves, "thickness": 1.2, "width": 4},
+        error_y={"array": above, "arrayminus": below, "symmetric": False, "thickness": 1.2},
         name=label,
         mode="lines+markers",
         line={"color": look.colour, "dash": look.dash},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 
@@ -34,13 +35,20 @@ def label_verdicts(setting: Setting) -> list[str]:
     """What each method's runs say of their labels, with the number of runs that say it."""
     sentences = []
     for label, runs in setting.methods.items():
-        said = Counter(str(run.summary["label_verdict"]) for run in runs if run.summary.get("label_verdict"))
-        sentences += [f"{label}, {count} of {len(runs)} runs: {words}" for words, count in said.most_common()]
+        verdicts = [str(run.summary["label_verdict"]) for run in runs if run.summary.get("label_verdict")]
+        said = Counter(re.sub(r" \([^()]*\)$", "", words) for words in verdicts)  # the run's own figures
+        sentences += [f"{label}, {_share(count, len(runs))}: {words}" for words, count in said.most_common()]
     return sentences
 
 
+def _share(count: int, runs: int) -> str:
+    if count == runs:
+        return "all runs" if runs > 1 else "its one run"
+    return f"{count} of {runs} runs"
+
+
 def _entropy(setting: Setting, looks: Mapping[str, Look]) -> list[Part]:
-    found = curves(setting, "label_entropy")
+    found = curves(setting, "label_entropy", bounds=(0, math.inf))
     if not found:
         return []
     plot = go.Figure()
@@ -70,7 +78,7 @@ def _entropy(setting: Setting, looks: Mapping[str, Look]) -> list[Part]:
 
 
 def _usage(setting: Setting, looks: Mapping[str, Look]) -> list[Part]:
-    found = curves(setting, "label_usage", 100)
+    found = curves(setting, "label_usage", 100, (0, 100))
     if not found:
         return []
     plot = go.Figure()
@@ -98,14 +106,14 @@ def _by_class(setting: Setting, name: str, title: str, unit: str) -> list[Part]:
     high = 1.0 if unit == "Share" else None
     plot = heat_maps(tables, colours="Cividis", low=0, high=high, title=unit)
     lowest = {label: (table.iloc[:, -1].idxmin(), table.iloc[:, -1].min()) for label, table in tables.items()}
-    words = "; ".join(f"{label}: {who} with {value:.2f}" for label, (who, value) in lowest.items())
+    words = "; ".join(f"{label}: “{who}” with {value:.2f}" for label, (who, value) in lowest.items())
     return [
         Figure(
             title=f"{title}: {setting.name}",
             plot=plot,
             description=f"One row a primary class, mean over seeds. Lowest at the last epoch: {words}.",
             table=ends_table(tables, "Primary class"),
-            height=heat_map_height(len(tables), max(len(table) for table in tables.values())),
+            height=heat_map_height(tables),
         )
     ]
 
@@ -115,9 +123,12 @@ def _named(table: pd.DataFrame, setting: Setting) -> pd.DataFrame:
 
 
 def class_names(setting: Setting, count: int) -> list[str]:
-    """Names of the primary classes as a snapshot of the setting has them, else their numbers."""
+    """Names of the primary classes as a run of the setting has them, else their numbers."""
     for runs in setting.methods.values():
         for run in runs:
-            if run.snapshot is not None and len(run.snapshot.primary_names) == count:
-                return [str(name) for name in run.snapshot.primary_names]
+            names = run.summary.get("primary_names")
+            if names is None and run.snapshot is not None:
+                names = run.snapshot.primary_names
+            if names is not None and len(names) == count:
+                return [str(name) for name in names]
     return [f"class {c}" for c in range(count)]

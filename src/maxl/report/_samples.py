@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
 
 from maxl.report._parts import Figure, Gallery, Note, Part, Picture, Row
-from maxl.report._runs import Run, Setting, Study, base_method
+from maxl.report._runs import Run, Setting, Study, base_method, psi_text
 from maxl.report._style import CLASS_COLOURS, CLASS_SYMBOLS
 from maxl.snapshot import Snapshot
+from maxl.statistics import parse_psi
 
 _SEED = 0  # t-SNE is random; the same report shows the same picture
 _MOST_PANELS = 12  # a panel costs seconds
 _FEWEST_SAMPLES = 10
+_MOST_SAMPLES = 1000  # a panel; t-SNE's time grows faster than their number
 
 
 def features(study: Study) -> list[Part]:
     """For each setting the features of single-task, human and MAXL runs side by side, lowest seed."""
     parts: list[Part] = []
-    panels = 0
+    drawn: dict[Path, Figure] = {}  # a single-task run serves every ψ, but is embedded once
     for setting in study.settings:
         runs = [run for run in _shown(setting) if _usable(run.snapshot)]
+        new = [run for run in runs if run.folder not in drawn]
         if not runs:
-            parts.append(Note(f"{setting.name}: no t-SNE, because no run left a snapshot of its features."))
-        elif panels + len(runs) > _MOST_PANELS:
-            parts.append(
-                Note(f"{setting.name}: no t-SNE, to keep the report quick; report a run alone to see it.")
-            )
+            reason = "no t-SNE, because no run left a snapshot with features of several classes"
+            parts.append(Note(f"{setting.name}: {reason}."))
+        elif len(drawn) + len(new) > _MOST_PANELS:
+            reason = "no t-SNE, to keep the report quick; report its runs alone to see it"
+            parts.append(Note(f"{setting.name}: {reason}."))
         else:
-            panels += len(runs)
-            parts.append(Row([_embedding(setting, run) for run in runs]))
+            drawn |= {run.folder: _embedding(run) for run in new}
+            parts.append(Row([drawn[run.folder] for run in runs]))
     return parts
 
 
@@ -42,22 +46,29 @@ def _shown(setting: Setting) -> list[Run]:
 
 
 def _usable(snapshot: Snapshot | None) -> bool:
-    return (
-        snapshot is not None
-        and len(snapshot.features) >= _FEWEST_SAMPLES
-        and bool(np.isfinite(snapshot.features).all())
-    )
+    """Whether there is something to embed: classes, and features that are finite and differ."""
+    if (
+        snapshot is None
+        or len(snapshot.features) < _FEWEST_SAMPLES
+        or snapshot.feature_primary.dtype.kind != "i"
+    ):
+        return False
+    wide = snapshot.features.astype(np.float32)
+    return bool(np.isfinite(wide).all() and wide.std() > 0) and len(np.unique(snapshot.feature_primary)) > 1
 
 
-def _embedding(setting: Setting, run: Run) -> Figure:
+def _embedding(run: Run) -> Figure:
     snapshot = run.snapshot
     assert snapshot is not None  # _usable
-    wide = snapshot.features.astype(np.float32)
+    chosen = np.linspace(0, len(snapshot.features) - 1, min(_MOST_SAMPLES, len(snapshot.features))).astype(
+        int
+    )
+    wide, primary = snapshot.features[chosen].astype(np.float32), snapshot.feature_primary[chosen]
     flat = _tsne(wide)
     plot = go.Figure()
-    classes = np.unique(snapshot.feature_primary)
+    classes = np.unique(primary)
     for c in classes:
-        mine = snapshot.feature_primary == c
+        mine = primary == c
         look = {
             "color": CLASS_COLOURS[int(c) % len(CLASS_COLOURS)],
             "symbol": CLASS_SYMBOLS[int(c) // len(CLASS_COLOURS) % len(CLASS_SYMBOLS)],
@@ -74,16 +85,18 @@ def _embedding(setting: Setting, run: Run) -> Figure:
     plain = {"showticklabels": False, "zeroline": False, "showgrid": False, "automargin": False}
     plot.update_xaxes(**plain, constrain="domain")
     plot.update_yaxes(**plain, scaleanchor="x")
-    plot.update_layout(margin={"l": 8, "r": 8}, legend={"itemsizing": "constant"})
+    plot.update_layout(margin={"l": 8, "r": 8}, legend={"itemsizing": "constant", "maxheight": 1.0})
+    psi = parse_psi(run.summary.get("psi"))
+    name = f"{run.summary['data']}, {run.label}" + ("" if psi is None else f", {psi_text(psi)}")
     return Figure(
-        title=f"t-SNE of test features: {setting.name}, {run.label}, seed {run.seed}",
+        title=f"t-SNE of test features: {name}, seed {run.seed}",
         plot=plot,
         description=(
             f"{len(wide)} test samples of {len(classes)} primary classes. "
-            f"Silhouette of the classes in the full feature space: {_silhouette(wide, snapshot)}."
+            f"Silhouette of the classes in the full feature space: {_silhouette(wide, primary)}."
         ),
-        height=380 + 8 * len(classes),
-        name=f"features {setting.name} {run.label}",
+        height=360 + 20 * len(classes),
+        name=f"features {name}",
     )
 
 
@@ -98,13 +111,12 @@ def _tsne(wide: np.ndarray) -> np.ndarray:
     return flat
 
 
-def _silhouette(wide: np.ndarray, snapshot: Snapshot) -> str:
+def _silhouette(wide: np.ndarray, primary: np.ndarray) -> str:
     from sklearn.metrics import silhouette_score
 
-    classes = len(np.unique(snapshot.feature_primary))
-    if not 2 <= classes < len(wide):
+    if not 2 <= len(np.unique(primary)) < len(wide):
         return "–"
-    return f"{silhouette_score(wide, snapshot.feature_primary):.2f}"
+    return f"{silhouette_score(wide, primary):.2f}"
 
 
 def _class_name(snapshot: Snapshot, c: int) -> str:

@@ -16,9 +16,13 @@ _TABLE_EPOCHS = 11
 _ENDS = (("first epoch", 0), ("last epoch", -1))
 
 
-def curves(setting: Setting, name: str, scale: float = 1) -> dict[str, pd.DataFrame]:
-    """The curve of each method that has the metric."""
+def curves(
+    setting: Setting, name: str, scale: float = 1, bounds: tuple[float, float] = (-math.inf, math.inf)
+) -> dict[str, pd.DataFrame]:
+    """The curve of each method that has the metric; bands end at the metric's own bounds."""
     found = {label: curve(runs, name, scale) for label, runs in setting.methods.items()}
+    for table in found.values():
+        table[["low", "high"]] = table[["low", "high"]].clip(*bounds)
     return {label: table for label, table in found.items() if not table.empty}
 
 

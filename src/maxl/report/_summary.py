@@ -57,7 +57,8 @@ def found(setting: Setting) -> list[str]:
         subjects = [label for label in setting.methods if label != "single"]
         table = table[table["reference"] == "single"]
     for label in subjects:
-        said += [f"{label}: {words}." for words in table.loc[table["method"] == label, "verdict"]]
+        verdicts = dict.fromkeys(table.loc[table["method"] == label, "verdict"])  # "one seed" said once
+        said += [f"{label}: {words}." for words in verdicts]
     said += [caution for label in subjects if (caution := _attribution(label, table)) is not None]
     return [*said, *(f"Labels of {sentence.rstrip('.')}." for sentence in label_verdicts(setting))]
 

@@ -7,19 +7,18 @@ from typing import Any
 
 import pandas as pd
 
-from maxl.report._final import accuracy_interval
 from maxl.report._parts import Table
 from maxl.report._runs import Setting
-from maxl.statistics import p_text
+from maxl.statistics import mean_interval, p_text
 
 
 def accuracy_table(setting: Setting) -> Table:
     """Final test accuracy of each method."""
     rows = []
     for label, runs in setting.methods.items():
-        interval = accuracy_interval(runs)
-        half = "–" if interval.n == 1 else f"± {interval.high - interval.mean:.2f}"
         accuracies = [100 * float(run.summary["test_accuracy"]) for run in runs]
+        interval = mean_interval(accuracies)
+        half = "–" if interval.n == 1 else f"± {interval.high - interval.mean:.2f}"
         rows.append(
             {
                 "Method": label,

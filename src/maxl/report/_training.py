@@ -16,9 +16,9 @@ from maxl.report._style import Look
 
 def accuracy_over_epochs(setting: Setting, looks: Mapping[str, Look]) -> Part:
     """Test accuracy by epoch, or validation accuracy where the test set was kept for the end."""
-    word, found = "Test", curves(setting, "test_accuracy", 100)
+    word, found = "Test", curves(setting, "test_accuracy", 100, (0, 100))
     if not found:
-        word, found = "Validation", curves(setting, "validation_accuracy", 100)
+        word, found = "Validation", curves(setting, "validation_accuracy", 100, (0, 100))
     if not found:
         return Note(f"{setting.name}: no accuracy over epochs, because no run measured it before the end.")
     plot = go.Figure()
@@ -38,7 +38,7 @@ def accuracy_over_epochs(setting: Setting, looks: Mapping[str, Look]) -> Part:
 
 def cosine_over_epochs(setting: Setting, looks: Mapping[str, Look]) -> list[Part]:
     """The cosine over the whole trunk, and layer by layer where it was measured."""
-    found = curves(setting, "gradient_cosine")
+    found = curves(setting, "gradient_cosine", bounds=(-1, 1))
     if not found:
         return [Note(f"{setting.name}: no gradient cosine, because no run recorded it.")]
     plot = go.Figure()
@@ -63,8 +63,7 @@ def _cosine_by_layer(setting: Setting) -> list[Part]:
     tables = {label: table for label, table in tables.items() if not table.empty}
     if not tables:
         return []
-    rows = max(table.shape[0] for table in tables.values())
-    bound = max(0.1, *(float(np.nanmax(table.abs().to_numpy(float))) for table in tables.values()))
+    bound = min(1.0, max(0.1, *(float(np.nanmax(table.abs().to_numpy(float))) for table in tables.values())))
     plot = heat_maps(tables, colours="RdBu", low=-bound, high=bound, title="Cosine")
     lowest = {label: table.mean(axis=1).idxmin() for label, table in tables.items()}
     words = "; ".join(f"{label}: layer {layer}" for label, layer in lowest.items())
@@ -74,6 +73,6 @@ def _cosine_by_layer(setting: Setting) -> list[Part]:
             plot=plot,
             description=f"One row a layer, the first on top, mean over seeds. Lowest on average: {words}.",
             table=ends_table(tables, "Layer"),
-            height=heat_map_height(len(tables), rows),
+            height=heat_map_height(tables),
         )
     ]
