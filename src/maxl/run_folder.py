@@ -79,11 +79,11 @@ class RunFolder:
     def keep_metrics(self, epochs: int) -> None:
         """Drops lines after ``epochs``: what was written after the last checkpoint will be written again."""
         rows = [row for row in self.read_metrics() if row["epoch"] <= epochs]
-        _replace(self.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        write_at_once(self.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """The result, at once or not at all."""
-        _replace(self.summary, (json.dumps(_plain(summary), indent=2) + "\n").encode())
+        write_at_once(self.summary, (json.dumps(_plain(summary), indent=2) + "\n").encode())
 
     def read_summary(self) -> dict[str, Any]:
         """The result."""
@@ -110,7 +110,7 @@ class RunFolder:
         """What inference needs and no more."""
         from safetensors.torch import save
 
-        _replace(self.model, save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}))
+        write_at_once(self.model, save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}))
 
 
 def versions() -> dict[str, str]:
@@ -125,7 +125,8 @@ def versions() -> dict[str, str]:
     }
 
 
-def _replace(path: Path, content: bytes) -> None:
+def write_at_once(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(content)
     os.replace(partial, path)
