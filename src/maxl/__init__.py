@@ -1,5 +1,6 @@
 """maxl: learn auxiliary labels that make a model generalise better (meta auxiliary learning)."""
 
+from maxl.accumulation import AccumulatingLearner
 from maxl.check import HypergradientReport, check_hypergradient
 from maxl.hierarchy import Hierarchy
 from maxl.hypergradients import hypergradient
@@ -14,6 +15,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "PRESETS",
+    "AccumulatingLearner",
     "Hierarchy",
     "HypergradientReport",
     "LabelGenerator",

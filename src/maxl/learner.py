@@ -252,6 +252,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
     ) -> StepResult:
         """The training step; ``label_random`` is given where a meta step may differentiate through it."""
         self.update = None
+        self.optimizer.zero_grad(set_to_none=True)
         if label_random is None:
             result = self._backward(x, y, signals)
         else:
@@ -283,11 +284,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         assert update is not None
         self._require_finite(outer, "outer")
         problem, graph = update.problem, update.graph
-        try:
-            gradients = METHODS[self.method](problem, update.signals, u)
-        except NotImplementedError as error:
-            self._fall_back(error)
-            gradients = METHODS[self.method](problem, update.signals, u)
+        gradients = self._along(problem, update.signals, u)
         x, y, label_random = problem.x, problem.y, update.label_random
         u.clear()
         del update, problem  # the old weights and layer outputs are not needed for the generator's backward
@@ -295,6 +292,14 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             with label_random.replay():
                 graph = self.labels.with_graph(x, y)
         return self._update_generator(graph, gradients, outer, y)
+
+    def _along(self, problem: Problem, signals: Signals, u: list[Tensor | None]) -> Signals:
+        """dL_pri(θ₁⁺)/dt by the chosen method, or by reverse mode where that cannot be."""
+        try:
+            return METHODS[self.method](problem, signals, u)
+        except NotImplementedError as error:
+            self._fall_back(error)
+            return METHODS[self.method](problem, signals, u)
 
     def _update_generator(self, signals: Signals, gradients: Signals, outer: Tensor, y: Tensor) -> StepResult:
         """One backward through the generator with dL_pri(θ₁⁺)/dt + λ dH/dt, and a step of θ₂."""

@@ -107,14 +107,14 @@ class MultiTaskLearner:
         return self._train_step(x, y, () if labels is None else (labels,))
 
     def _train_step(self, x: Tensor, y: Tensor, signals: Signals) -> StepResult:
+        self.optimizer.zero_grad(set_to_none=True)
         result = self._backward(x, y, signals)
         self.optimizer.step()
         self.steps += 1
         return result
 
-    def _backward(self, x: Tensor, y: Tensor, signals: Signals) -> StepResult:
-        """Fills the gradients of θ₁."""
-        self.optimizer.zero_grad(set_to_none=True)
+    def _backward(self, x: Tensor, y: Tensor, signals: Signals, share: float = 1.0) -> StepResult:
+        """Adds to the gradients of θ₁; ``share`` is the samples' share of the whole batch."""
         with self._precision(x):
             if signals:
                 primary, auxiliary = self.network(x)
@@ -125,7 +125,7 @@ class MultiTaskLearner:
         auxiliary_loss = self.auxiliary_loss(auxiliary, *signals) if signals else None
         loss = primary_loss if auxiliary_loss is None else primary_loss + auxiliary_loss
         self._require_finite(loss, "training")
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss if share == 1.0 else share * loss).backward()  # type: ignore[no-untyped-call]
         return step_result(primary_loss, auxiliary_loss, primary, signals)
 
     def state_dict(self) -> dict[str, Any]:

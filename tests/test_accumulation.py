@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import maxl
+from _networks import PSI, batch
+from maxl.hypergradients import METHODS
+
+
+def trunk() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.GroupNorm(2, 8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 16),
+    )
+
+
+def networks() -> tuple[maxl.MultiTaskNetwork, maxl.LabelGenerator]:
+    torch.manual_seed(0)
+    hierarchy = maxl.Hierarchy(PSI)
+    return maxl.MultiTaskNetwork(trunk(), hierarchy), maxl.LabelGenerator(trunk(), hierarchy)
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    # Adam's first steps stretch the direction far along weights with tiny gradients: too far for differences
+    [*((m, torch.optim.SGD) for m in METHODS), ("forward", torch.optim.Adam), ("reverse", torch.optim.Adam)],
+)
+@pytest.mark.parametrize("options", [{}, {"meta_every": 2, "cache_labels": 12}])
+@pytest.mark.usefixtures("float64")
+def test_parts_give_the_step_of_the_whole_batch(method: str, kind: Any, options: dict[str, Any]) -> None:
+    learners = []
+    for extra in ({"microbatch": 5}, {}):
+        network, generator = networks()
+        build = maxl.AccumulatingLearner if extra else maxl.MetaAuxiliaryLearner
+        learners.append(
+            build(
+                network,
+                generator,
+                kind(network.parameters(), lr=0.05),
+                torch.optim.SGD(generator.parameters(), lr=0.5),
+                hypergradient=method,
+                **({} if extra else maxl.PRESETS["exact"]),
+                **extra,
+                **options,
+            )
+        )
+    index = torch.arange(12)
+    held_out = batch(7, seed=99)
+    for seed in range(3):
+        results = [learner.step(*batch(12, seed=seed), index, held_out) for learner in learners]
+        for name in (
+            "loss",
+            "outer_loss",
+            "label_entropy_term",
+            "hypergradient_norm",
+            "regulariser_norm",
+            "labels",
+        ):
+            a, b = (getattr(r, name) for r in results)
+            assert (a is None) == (b is None)
+            if a is not None:
+                torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-10)
+    tolerance = (
+        {"rtol": 1e-5, "atol": 1e-7} if method == "finite-difference" else {"rtol": 1e-8, "atol": 1e-10}
+    )
+    for name in ("network", "generator"):
+        pairs = zip(*(getattr(learner, name).parameters() for learner in learners), strict=True)
+        for p, q in pairs:
+            torch.testing.assert_close(p, q, **tolerance)
+
+
+def test_no_pass_sees_more_than_a_part() -> None:
+    network, generator = networks()
+    sizes: list[int] = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        sizes.append(len(inputs[0]))
+
+    network.register_forward_pre_hook(note)
+    generator.register_forward_pre_hook(note)
+    learner = maxl.AccumulatingLearner(
+        network,
+        generator,
+        torch.optim.SGD(network.parameters(), lr=0.05),
+        torch.optim.SGD(generator.parameters(), lr=0.5),
+        microbatch=4,
+    )
+    before = copy.deepcopy(generator.state_dict())
+    learner.step(*batch(10))
+    assert set(sizes) == {4, 2}
+    assert any(not torch.equal(before[k], v) for k, v in generator.state_dict().items())
+    with pytest.raises(ValueError, match="microbatch needs to be at least 1"):
+        maxl.AccumulatingLearner(network, generator, learner.optimizer, learner.meta_optimizer, microbatch=0)
