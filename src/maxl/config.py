@@ -118,6 +118,7 @@ class RunConfig:
         "float32", "of the passes; weights stay float32", group="machine", choices=("float32", "bf16")
     )
     tensorboard: bool = option(True, "also write TensorBoard logs", group="machine")
+    look_every: int = option(1, "epochs between looks at test set, labels and cosine", group="machine")
     checkpoint_every: int = option(1, "epochs between checkpoints", group="machine")
 
     def __post_init__(self) -> None:
@@ -187,7 +188,9 @@ class RunConfig:
 _SEEDS = 2**32  # as many as NumPy and scikit-learn take
 
 _AT_LEAST: dict[str, float] = {
-    **dict.fromkeys(("epochs", "batch_size", "meta_every", "checkpoint_every", "image_size"), 1),
+    **dict.fromkeys(
+        ("epochs", "batch_size", "meta_every", "look_every", "checkpoint_every", "image_size"), 1
+    ),
     **dict.fromkeys(("seed", "gamma", "momentum", "weight_decay", "meta_weight_decay"), 0),
     **dict.fromkeys(("entropy_weight", "auxiliary_weight", "validation_size"), 0),
 }

@@ -37,6 +37,9 @@ _META_FIELDS = (
 # Fields that tell settings apart rather than variants of a method.
 _SETTING_FIELDS = ("data", "primary", "trunk", "train_size", "psi")
 
+# Fields that may differ between the machines that share a study.
+_MACHINE_FIELDS = frozenset(("data_dir", "device", "tensorboard", "checkpoint_every", "look_every"))
+
 Progress = Callable[[int, int, str], None]  # epochs done, epochs in all, what is running
 
 
@@ -100,10 +103,10 @@ class Study:
             config = RunConfig.from_dict(
                 {**self.base.to_dict(), **varied, "method": method, "seed": seed}, "--grid"
             )
-            variant = [
-                f"{name}={_text(value)}" for name, value in varied.items() if name not in _SETTING_FIELDS
-            ]
-            setting = [f"{name}={_text(value)}" for name, value in varied.items()]
+            # What equals the base keeps the name that it has without a grid, and so is the same run.
+            changed = {n: v for n, v in varied.items() if getattr(config, n) != getattr(self.base, n)}
+            variant = [f"{n}={_text(v)}" for n, v in changed.items() if n not in _SETTING_FIELDS]
+            setting = [f"{n}={_text(v)}" for n, v in changed.items()]
             path = Path("runs", *setting, method, f"seed{seed}")
             runs.setdefault(path, PlannedRun(path, config, " ".join([method, *variant])))
         return list(runs.values())
@@ -126,7 +129,7 @@ class Study:
         """
         planned = self.plan()
         todo = [p for p in planned if not RunFolder(out / p.path).finished]
-        self._check(out, todo)
+        self._check(out, planned, todo)
         out.mkdir(parents=True, exist_ok=True)
         known = _read_record(out) | self._identity()  # a value once fixed stays so under another grid
         (out / "study.yaml").write_text(yaml.safe_dump(known, sort_keys=False))
@@ -157,7 +160,7 @@ class Study:
                 raise
         return write_tables(out)
 
-    def _check(self, out: Path, todo: Sequence[PlannedRun]) -> None:
+    def _check(self, out: Path, planned: Sequence[PlannedRun], todo: Sequence[PlannedRun]) -> None:
         """What can be found out before anything is written."""
         if known := _read_record(out):
             differing = [k for k, v in self._identity().items() if k in known and known[k] != v]
@@ -169,6 +172,14 @@ class Study:
                 )
         elif (RunFolder(out)).started or (out.exists() and not out.is_dir()):
             raise ValueError(f"--out needs a folder for a study; {out} holds something else: choose another")
+        for p in planned:
+            if (file := RunFolder(out / p.path).config).exists():
+                other = {n for n, v in RunConfig.read(file).to_dict().items() if p.config.to_dict()[n] != v}
+                if other := other - _MACHINE_FIELDS:
+                    raise ValueError(
+                        f"--out needs a new folder or one of the same study; {out / p.path} differs in "
+                        f"{', '.join(sorted(other))}"
+                    )
         loaded: dict[tuple[Any, ...], DataSet] = {}
         checked = set()
         for p in todo:
@@ -182,7 +193,7 @@ class Study:
 
     def _identity(self) -> dict[str, Any]:
         """The base config without what may differ between calls on one folder."""
-        left_out = {"method", "seed", "device", "tensorboard", *self.grid}
+        left_out = {"method", "seed", *_MACHINE_FIELDS, *self.grid}
         return {name: value for name, value in self.base.to_dict().items() if name not in left_out}
 
 
@@ -221,10 +232,13 @@ def _read_record(out: Path) -> dict[str, Any]:
 def _execute(config: RunConfig, path: Path, label: str, threads: int) -> None:
     """One run in a process of its own."""
     torch.set_num_threads(threads)
-    if RunFolder(path).started:
-        resume(path, label=label)
-    else:
-        train(config, path, label=label)
+    try:
+        if RunFolder(path).started:
+            resume(path, label=label)
+        else:
+            train(config, path, label=label)
+    except (ValueError, OSError, FloatingPointError) as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _epochs_done(out: Path, planned: Sequence[PlannedRun]) -> int:

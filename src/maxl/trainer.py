@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from maxl.data._select import balanced_order
 from maxl.evaluation import calibrate, evaluate, evaluating, gradient_cosine, label_statistics
 from maxl.hypergradients import as_signals
 from maxl.learner import MetaAuxiliaryLearner
-from maxl.multitask import StepResult
+from maxl.monitoring import Report, Totals, device_name, peak_memory, tensorboard
 from maxl.run_folder import RunFolder, versions
 from maxl.setup import Setup, build, resolve_device
 from maxl.snapshot import write_snapshot
@@ -30,8 +29,6 @@ EVALUATION_BATCH = 500
 CALIBRATION_BATCHES = 10
 LABELS_LOOKED_AT = 2000  # training samples whose labels are described after each epoch
 META_PASS = 1 << 20  # epoch offset of the meta pass's own shuffling, when whole epochs alternate
-
-Report = Callable[[dict[str, Any]], None]
 
 
 class Trainer:
@@ -112,7 +109,7 @@ class Trainer:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         start = time.perf_counter()
-        totals = _Totals()
+        totals = Totals()
         outer = self._outer_batches()
         for batch in self.stream.epoch(self.epoch):
             if meta and config.schedule == "iteration":
@@ -125,12 +122,14 @@ class Trainer:
             assert isinstance(learner, MetaAuxiliaryLearner)
             for batch in self.stream.epoch(META_PASS + self.epoch):
                 totals.add(learner.meta_step(batch.x, batch.primary, next(outer)), None)
-        row = totals.means()  # waits for the device
+        row: dict[str, Any] = totals.means()  # waits for the device
         seconds = time.perf_counter() - start
         self.train_seconds += seconds
         self.epoch += 1
         self._close_epoch()
-        return {"epoch": self.epoch, **row, **self._look(), "learning_rate": rate, "seconds": seconds}
+        if self.epoch % config.look_every == 0 or self.epoch == config.epochs:
+            row |= self._look()
+        return {"epoch": self.epoch, **row, "learning_rate": rate, "seconds": seconds}
 
     def _third(self, batch: Batch) -> Tensor | None:
         """What ``train_step`` takes beside x and y: fixed labels, or positions for a generator's cache."""
@@ -272,6 +271,7 @@ class Trainer:
         setup = self.setup
         return {
             "epoch": self.epoch,
+            "label": self.label,
             "train_seconds": self.train_seconds,
             "network": setup.network.state_dict(),
             "generator": None if setup.generator is None else setup.generator.state_dict(),
@@ -285,6 +285,7 @@ class Trainer:
         """Restores what ``state_dict`` gave."""
         setup = self.setup
         self.epoch, self.train_seconds = state["epoch"], state["train_seconds"]
+        self.label = state["label"]
         setup.network.load_state_dict(state["network"])
         if setup.generator is not None:
             setup.generator.load_state_dict(state["generator"])
@@ -364,77 +365,3 @@ def split_off(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     order = torch.from_numpy(balanced_order(split.primary.cpu().numpy(), human, seed))
     count = max(1, round(fraction * len(split)))
     return split.select(order[count:].sort().values), split.select(order[:count].sort().values)
-
-
-class _Totals:
-    """Sums over an epoch, kept on the device so that no step waits for it."""
-
-    NAMES: ClassVar[dict[str, str]] = {
-        "train_primary_loss": "primary_loss",
-        "train_auxiliary_loss": "auxiliary_loss",
-        "outer_loss": "outer_loss",
-        "label_entropy_term": "label_entropy_term",
-        "hypergradient_norm": "hypergradient_norm",
-        "regulariser_norm": "regulariser_norm",
-    }
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
-
-    def add(self, result: StepResult, y: Tensor | None) -> None:
-        for name, attribute in self.NAMES.items():
-            value = getattr(result, attribute)
-            if value is not None:
-                self._add(name, value, 1)
-        if y is not None and result.primary_logits is not None:
-            self._add("train_accuracy", (result.primary_logits.argmax(1) == y).sum(), len(y))
-
-    def _add(self, name: str, value: Tensor, count: int) -> None:
-        self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.counts[name] = self.counts.get(name, 0) + count
-
-    def means(self) -> dict[str, float | None]:
-        """Means over steps (batches are equally large), and the accuracy over samples."""
-        row: dict[str, float | None] = dict.fromkeys([*self.NAMES, "train_accuracy"])
-        row |= {name: float(total) / self.counts[name] for name, total in self.sums.items()}
-        losses = [row[name] for name in ("train_primary_loss", "train_auxiliary_loss")]
-        row["train_loss"] = sum(value for value in losses if value is not None)
-        return row
-
-
-@contextmanager
-def tensorboard(path: Path | None) -> Iterator[Report]:
-    """A function that logs an epoch's numbers to TensorBoard, or does nothing without a path."""
-    if path is None:
-        yield lambda row: None
-        return
-    from torch.utils.tensorboard import SummaryWriter
-
-    writer = SummaryWriter(str(path))
-
-    def log(row: dict[str, Any]) -> None:
-        for name, value in row.items():
-            if isinstance(value, float):
-                writer.add_scalar(name, value, row["epoch"])
-
-    try:
-        yield log
-    finally:
-        writer.close()
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: the allocator's peak on a GPU, the process's peak resident set elsewhere."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def device_name(device: torch.device) -> str:
-    """The GPU's name, or the device's type."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -168,7 +168,9 @@ def _train(namespace: argparse.Namespace) -> None:
     with progress_bar(config.method, config.epochs) as advance:
 
         def report(row: dict[str, Any]) -> None:
-            note = f"loss {row['train_loss']:.3f}  test {percent(row['test_accuracy'])}"
+            note = f"loss {row['train_loss']:.3f}"
+            if row.get("test_accuracy") is not None:
+                note += f"  test {percent(row['test_accuracy'])}"
             if row.get("label_entropy") is not None:
                 note += f"  label entropy {row['label_entropy']:.2f} of {row['label_entropy_max']:.2f}"
             advance(row["epoch"], note)

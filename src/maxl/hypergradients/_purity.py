@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @contextmanager
 def untracked(module: nn.Module) -> Iterator[None]:
-    """Normalisation layers in training mode use batch statistics and update no buffer; costs no copy."""
+    """BatchNorm in training mode uses batch statistics and updates no buffer; costs no copy."""
     layers = [
-        m for m in module.modules() if isinstance(m, _NormBase) and m.training and m.track_running_stats
+        m for m in module.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats
     ]
     for layer in layers:
         layer.track_running_stats = False
@@ -33,10 +33,10 @@ def pure_call(
 ) -> tuple[Tensor, ...] | Tensor:
     """``module(*inputs)`` with some of its weights replaced and no buffer changed.
 
-    BatchNorm's and InstanceNorm's buffers are spared by not tracking; buffers of any other module are
-    replaced by copies for the call (such buffers are few and small: tables, masks, counters).
+    BatchNorm's buffers are spared by not tracking; buffers of any other module are replaced by copies for the
+    call (they are few and small: tables, masks, counters; InstanceNorm updates its own even when told not to).
     """
-    spared = {id(m) for m in module.modules() if isinstance(m, _NormBase)}
+    spared = {id(m) for m in module.modules() if isinstance(m, _BatchNorm)}
     buffers = {
         f"{prefix}.{name}" if prefix else name: buffer.clone()
         for prefix, m in module.named_modules()
