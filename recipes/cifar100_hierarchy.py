@@ -17,7 +17,7 @@ expected, test accuracy         figure    source
 Where this departs from the paper: without --authors the meta step is taken in every iteration through the
 update just made (the authors alternate whole epochs and take a virtual step); BatchNorm's statistics are not
 moved by meta steps; uniform and frozen labels are controls of ours; how prototypes are made is partly our choice
-(maxl.prototypes). --fast shows that all of it works and no more: 1000 images, 5 epochs, a small network, Adam.
+(maxl.prototypes). --fast shows that all of it works and no more: 1000 images, 10 epochs, a small network, Adam.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ expected, test accuracy         figure    source
                                           the paper's finding, in words
 
 Where this departs from the paper: the values of ψ are our choice, and uniform labels a control of ours. Meta
-steps as in cifar100_hierarchy.py. --fast: 1000 images, 5 epochs, a small network, Adam, ψ 2 and 10.
+steps as in cifar100_hierarchy.py. --fast: 1000 images, 10 epochs, a small network, Adam, ψ 2 and 10.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ expected, test accuracy         figure    source
 Where this departs from the paper: the paper takes a ConvNet of 4 layers for smaller data sets and a ResNet-50
 for larger images; which data set counts as what is our choice (see TRUNKS), and so is CIFAR-100's task, the 20
 superclasses. UCF-101 is the middle frame of each clip at 112 pixels. Uniform and frozen labels are controls of
-ours. Meta steps as in cifar100_hierarchy.py. --fast: 1000 images, 5 epochs, a small network, Adam, two data sets.
+ours. Meta steps as in cifar100_hierarchy.py. --fast: 1000 images, 10 epochs, a small network, Adam, two data sets.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def test_the_authors_way_and_the_fast_way(name: str) -> None:
     fast = studies(name, "--fast", "--trunk", "mlp", "--seeds", "7")
     for study in fast.values():
         c = study.base
-        assert (c.train_size, c.epochs, c.trunk, study.seeds) == (1000, 5, "mlp", [7])
+        assert (c.train_size, c.epochs, c.trunk, study.seeds) == (1000, 10, "mlp", [7])
     assert sum(len(study.plan()) for study in studies(name, "--fast").values()) <= 30  # minutes, not hours
 
 
