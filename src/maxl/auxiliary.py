@@ -4,6 +4,7 @@
 |---|---|
 | random | one auxiliary class of its primary class, drawn once for the whole run |
 | kmeans | its cluster among its primary class's samples, in the latent space of an auto-encoder |
+| prototypical | its nearest prototype of a human class, see ``prototypes`` |
 | human | a finer human label |
 | uniform | spread evenly over its block: a second primary head in disguise, a control |
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -106,12 +107,12 @@ def study_tables(results: pd.DataFrame) -> Iterator[Table]:
             if len(row):
                 first = row.iloc[0]
                 half = (first["high"] - first["low"]) / 2
-                versus = f"{100 * first['difference']:+.2f} ± {100 * half:.2f}"
-                p = f"{first['p_holm']:.3f}"
+                versus = f"{100 * first['difference']:+.2f}{_plus_minus(half)}"
+                p = "" if math.isnan(first["p_holm"]) else f"{first['p_holm']:.3f}"
             table.add_row(
                 str(method),
                 str(interval.n),
-                f"{100 * interval.mean:.2f} ± {100 * spread:.2f} %",
+                f"{100 * interval.mean:.2f}{_plus_minus(spread)} %",
                 versus,
                 p,
                 f"{1000 * group['seconds_per_step'].median():.1f}",
@@ -128,6 +129,11 @@ def verdicts(results: pd.DataFrame) -> list[str]:
         if method != "frozen":
             lines.append(f"{method}: in {len(group)} runs {group['label_verdict'].iloc[0]}")
     return lines
+
+
+def _plus_minus(spread: float) -> str:
+    """Half an interval in points; nothing for a single seed, which has none."""
+    return "" if math.isnan(spread) else f" ± {100 * spread:.2f}"
 
 
 def percent(share: float) -> str:
