@@ -180,9 +180,12 @@ class Row:
             return "; ".join(self.report.notes)
         if error <= GOAL:
             return "exact"
-        return (
-            "as float32 allows" if rounding is not None and error <= 3 * rounding else "worse than rounding"
-        )
+        if rounding is not None and error <= 3 * rounding:
+            return "as float32 allows"
+        reverse = next(row for row in self.report.rows if row.method == "reverse")
+        if reverse.relative_error is not None and error <= 1.5 * reverse.relative_error:
+            return "as reverse mode"
+        return WORSE
 
 
 def trunk(family: str, random_depth: bool) -> Callable[[], nn.Module]:
