@@ -107,7 +107,8 @@ float64. {rest}
   as much as between float32 and float64; the largest of three random moves. Deep networks with ReLU or
   max pooling are not smooth, and batch norm over few values magnifies: units on the other side of a kink
   change the gradient by a finite amount, the plain training gradient included. There this column,
-  not {goal:.0e}, is the yardstick.
+  not {goal:.0e}, is the yardstick. Where it comes near 1, no gradient of a gradient in float32
+  means much at these weights, whatever the method: see what `maxl check` says of your own.
 - **differences**: h* against central differences of the primary loss after a real optimizer step, along a
   random direction of the generator's weights; kinks spoil these too.
 - **train** has dropout and stochastic depth of 0.1 where the family knows them, and batch statistics;
