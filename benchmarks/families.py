@@ -277,7 +277,7 @@ def document(rows: list[Row], command: str) -> str:
     exact = sum(row.verdict == "exact" for row in rows)
     inexact = sum(row.verdict in FINE for row in rows) - exact
     others = [f"{row.family} ({row.mode}: {row.verdict})" for row in rows if row.verdict not in FINE]
-    rest = f"In {inexact} more it is as exact as rounding lets any method be."
+    rest = f"In {inexact} more the verdict says what it is judged by: rounding, or reverse mode."
     return PAGE.format(
         command=command,
         torch=torch.__version__,
