@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
-from maxl.hypergradients import RandomState, hypergradient, pure_call
+from maxl.hypergradients import AuxiliaryLoss, PrimaryLoss, RandomState, hypergradient, pure_call
 from maxl.hypergradients._api import as_signals
-from maxl.multitask import AuxiliaryLoss, PrimaryLoss
 
 Gradient = tuple[Tensor, ...]
 

@@ -28,9 +28,8 @@ from maxl._check_case import (
     relative_difference,
 )
 from maxl.hierarchy import Hierarchy
-from maxl.hypergradients import METHODS, RandomState
+from maxl.hypergradients import METHODS, AuxiliaryLoss, PrimaryLoss, RandomState
 from maxl.losses import focal_loss
-from maxl.multitask import AuxiliaryLoss, PrimaryLoss
 from maxl.networks import LabelGenerator, MultiTaskNetwork
 
 _EXACT = ("forward", "reverse")

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from maxl.hierarchy import Hierarchy
-from maxl.hypergradients import pure_call
-from maxl.multitask import AuxiliaryLoss, PrimaryLoss
+from maxl.hypergradients import AuxiliaryLoss, PrimaryLoss, pure_call
 from maxl.regularisers import label_information
 
 

@@ -13,6 +13,8 @@ from torch.optim import Optimizer
 
 from maxl.hypergradients import (
     METHODS,
+    AuxiliaryLoss,
+    PrimaryLoss,
     Problem,
     RandomState,
     Recording,
@@ -29,7 +31,7 @@ from maxl.hypergradients import (
 from maxl.labels import LabelSource
 from maxl.lookahead import Factor, Lookahead
 from maxl.losses import focal_loss
-from maxl.multitask import AuxiliaryLoss, MultiTaskLearner, PrimaryLoss, StepResult, step_result
+from maxl.multitask import MultiTaskLearner, StepResult, step_result
 from maxl.update import Update
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from maxl.hypergradients import Signals
+from maxl.hypergradients import AuxiliaryLoss, PrimaryLoss, Signals
 from maxl.losses import focal_loss
-
-PrimaryLoss = Callable[[Tensor, Tensor], Tensor]
-AuxiliaryLoss = Callable[..., Tensor]
 
 
 @dataclass

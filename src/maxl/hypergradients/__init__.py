@@ -19,12 +19,14 @@ from maxl.hypergradients._api import (
 from maxl.hypergradients._dual_kernels import Recording
 from maxl.hypergradients._finite_difference import finite_difference
 from maxl.hypergradients._forward import forward
-from maxl.hypergradients._problem import Problem, Signals, scale
+from maxl.hypergradients._problem import AuxiliaryLoss, PrimaryLoss, Problem, Signals, scale
 from maxl.hypergradients._purity import RandomState, pure_call, untracked
 from maxl.hypergradients._reverse import reverse, reverse_along
 
 __all__ = [
     "METHODS",
+    "AuxiliaryLoss",
+    "PrimaryLoss",
     "Problem",
     "RandomState",
     "Recording",
