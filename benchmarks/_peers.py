@@ -8,14 +8,17 @@ lets them.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import warnings
 from collections.abc import Callable, Sequence
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from maxl import focal_loss, negative_entropy
 
@@ -78,14 +81,25 @@ def betty(network: nn.Module, generator: nn.Module, x: Tensor, y: Tensor, rate: 
         trainable_parameters=lambda: theta,
     )
     above = SimpleNamespace(trainable_parameters=lambda: parameters)
-    return [a + b for a, b in zip(neumann(reached, level, above), direct, strict=True)]
+    return [a + b for a, b in zip(neumann(reached, level, above, sync=False), direct, strict=True)]
+
+
+def _double(function: Hypergradient) -> Hypergradient:
+    """Within: attention's math kernel, since the fused ones have no double backward."""
+
+    @functools.wraps(function)
+    def run(*args: Any) -> Sequence[Tensor]:
+        with sdpa_kernel(SDPBackend.MATH):
+            return function(*args)
+
+    return run
 
 
 PEERS: dict[str, Hypergradient] = {
-    "paper's equations, plainly": paper,
-    "higher": higher,
-    "torchopt": torchopt,
-    "betty-ml": betty,
+    "paper's equations, plainly": _double(paper),
+    "higher": _double(higher),
+    "torchopt": _double(torchopt),
+    "betty-ml": _double(betty),
 }
 
 
