@@ -167,6 +167,20 @@ def test_a_silent_loss_of_terms_is_caught() -> None:
     assert report.recommended == "finite-difference"
 
 
+def test_reverse_mode_refuses_to_drop_terms_silently() -> None:
+    network, generator, x, y = networks(SquareOnce.apply)
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (network, generator)]
+    with pytest.raises(RuntimeError, match="a once_differentiable autograd.Function of the network cuts"):
+        maxl.hypergradient(network, generator, x, y, method="reverse")
+    for lookahead in ("virtual", "update"):
+        learner = maxl.MetaAuxiliaryLearner(network, generator, *optimizers, lookahead=lookahead)
+        with (
+            pytest.warns(UserWarning, match="falls back to reverse mode"),
+            pytest.raises(RuntimeError, match='pass hypergradient="finite-difference"'),
+        ):
+            learner.step(x, y)
+
+
 def test_a_batch_of_one_under_batch_norm() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(6, 8), nn.BatchNorm1d(8))
     hierarchy = maxl.Hierarchy.uniform(3, 2)

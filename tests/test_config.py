@@ -65,6 +65,8 @@ def test_every_method_is_a_config(method: str) -> None:
         ({"optimizer": "lbfgs"}, "--optimizer needs to be one of sgd, adam, adamw; got 'lbfgs'"),
         ({"evaluate": "next", "lookahead": "virtual"}, "use it with --lookahead update"),
         ({"evaluate": "next", "schedule": "epochs"}, "--schedule epochs has no next batch"),
+        ({"evaluate": "rotating", "cache_labels": True}, "use it without --cache-labels"),
+        ({"method": "gated", "lookahead": "virtual"}, "--method gated acts on the update just taken"),
         ({"momentum": 0.9, "optimizer": "adam"}, "--momentum goes with --optimizer sgd; got adam"),
     ],
 )

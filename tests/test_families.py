@@ -115,6 +115,7 @@ BLOCKS: dict[str, Callable[[], nn.Module]] = {
     "multi-head attention": SelfAttention,
     "transformer layer": lambda: nn.TransformerEncoderLayer(WIDTH, 2, 32, batch_first=True),
     "gru": lambda: Recurrent(nn.GRU),
+    "lstm": lambda: Recurrent(nn.LSTM),
     "stochastic depth": StochasticDepth,
     "dropout": lambda: nn.Dropout(0.3),
     "tied weights": Tied,

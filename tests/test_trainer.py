@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -17,8 +18,9 @@ from maxl.config import METHODS, RunConfig
 from maxl.data import DataSet, Split, evaluation_batches
 from maxl.evaluation import evaluating
 from maxl.learner import MetaAuxiliaryLearner
+from maxl.outer import folds, split_off
 from maxl.run_folder import RunFolder
-from maxl.trainer import Trainer, resume, split_off, train
+from maxl.trainer import Trainer, resume, train
 
 
 class Interrupted(Exception):
@@ -73,8 +75,8 @@ def test_every_method_trains_and_writes_the_whole_folder(method: str, tmp_path: 
     for row in rows:
         assert {"train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds"} <= set(row)
         assert ("gradient_cosine" in row) == (method != "single")
-        assert ("label_usage" in row) == (method in ("frozen", "maxl", "weighted"))
-        assert (row["outer_loss"] is not None) == (method in ("maxl", "weighted"))
+        assert ("label_usage" in row) == (method in ("frozen", "maxl", "weighted", "gated"))
+        assert (row["outer_loss"] is not None) == (method in ("maxl", "weighted", "gated"))
         assert (row["train_auxiliary_loss"] is None) == (method == "single")
     assert rows[-1]["test_accuracy"] == summary["test_accuracy"]
 
@@ -134,6 +136,8 @@ RESUMED: dict[str, dict[str, Any]] = {
     "batch statistics": {"evaluate": "next", "trunk": "convnet4", "label_statistics": "batch"},
     "weighted, adam": {"method": "weighted", "optimizer": "adam", "meta_optimizer": "adam"},
     "held out": {"evaluate": "held-out", "trunk": "convnet4", "momentum": 0.9},
+    "rotating folds": {"evaluate": "rotating", "held_out": 0.3},
+    "gated": {"method": "gated", "evaluate": "next", "meta_every": 2},
     "alternating epochs": {"schedule": "epochs", "lookahead": "virtual", "decay": "cosine"},
     "single, momentum": {"method": "single", "momentum": 0.9, "weight_decay": 1e-3},
     "k-means": {"method": "kmeans", "optimizer": "adamw"},
@@ -228,8 +232,8 @@ def test_the_schedule_of_training_and_meta_steps(
 
 def test_held_out_samples_judge_and_do_not_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = trainer(tmp_path, evaluate="held-out", held_out=0.2, epochs=1)
-    trained, judged = run.stream.split, run.held_out.split if run.held_out else None
-    assert judged is not None
+    assert run.outer._held_out is not None
+    trained, judged = run.stream.split, run.outer._held_out.split
     assert (len(trained), len(judged)) == (80, 20)
     assert judged.primary.bincount().tolist() == [2] * 10
     rows = [{x.numpy().tobytes() for x in split.x} for split in (trained, judged, DATA.train)]
@@ -242,6 +246,44 @@ def test_held_out_samples_judge_and_do_not_train(tmp_path: Path, monkeypatch: py
     summary = run.fit()
     assert all(outer is not None and len(outer[0]) == 20 for outer in seen)
     assert summary["train_size"] == 100  # labels that were paid for, as for every other method
+
+
+def test_rotating_folds_judge_in_turn_and_train_otherwise(tmp_path: Path) -> None:
+    run = trainer(tmp_path, evaluate="rotating", held_out=0.25, batch_size=25)
+    parts = folds(DATA.train, 4, seed=0)
+    assert torch.equal(torch.cat(parts).sort().values, torch.arange(100))
+    assert [len(part) for part in parts] == [25] * 4
+    assert max(max(c) - min(c) for c in (DATA.train.primary[p].bincount().tolist() for p in parts)) <= 1
+
+    def rows(x: torch.Tensor) -> set[bytes]:
+        return {row.numpy().tobytes() for row in x}
+
+    whole = rows(torch.cat([batch.x for batch in run.stream.epoch(0)]))
+    for epoch in range(5):
+        pairs = list(run.outer.epoch(epoch))
+        trained = rows(torch.cat([batch.x for batch, _ in pairs]))
+        judged = rows(torch.cat([outer[0] for _, outer in pairs if outer is not None]))
+        assert len(pairs) == 3
+        assert not trained & judged
+        assert trained | judged == whole
+        expected = DATA.train.primary[parts[epoch % 4]].bincount(minlength=10)
+        assert torch.equal(pairs[0][1][1].bincount(minlength=10), expected)  # type: ignore[index]
+
+
+def test_augmented_outer_batches_hold_the_same_samples_anew(tmp_path: Path) -> None:
+    config = tiny(method="maxl", evaluate="augmented", trunk="convnet4")
+    with pytest.raises(ValueError, match="--evaluate augmented needs images that training crops at random"):
+        Trainer(config, RunFolder(tmp_path / "no"), DATA)
+    data = dataclasses.replace(DATA, augment=True)
+    run = Trainer(config, RunFolder(tmp_path / "yes"), data)
+    for batch, outer in run.outer.epoch(0):
+        assert outer is not None
+        assert torch.equal(batch.primary, outer[1])
+        assert batch.x.shape == outer[0].shape
+        assert not torch.equal(batch.x, outer[0])
+    first, again = (list(run.outer.epoch(3)) for _ in range(2))
+    assert all(torch.equal(a[1][0], b[1][0]) for a, b in zip(first, again, strict=True))  # type: ignore[index]
+    run.fit()
 
 
 def test_only_methods_that_learn_labels_hold_samples_out(tmp_path: Path) -> None:

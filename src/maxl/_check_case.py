@@ -139,26 +139,6 @@ class AttentionDropout(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def once_differentiable(case: Case) -> bool:
-    """Whether the graph of ∇L_in ends in a function marked so: reverse mode then drops terms silently."""
-    weights = [p for p in case.network.parameters() if p.requires_grad]
-    with torch.enable_grad(), case.random.replay():
-        primary, auxiliary = pure_call(case.network, {}, case.x)
-        signals = as_signals(pure_call(case.generator, {}, case.x, case.y))
-        loss = case.primary_loss(primary, case.y) + case.auxiliary_loss(auxiliary, *signals)
-        grads = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
-    pending = [g.grad_fn for g in grads if g is not None and g.grad_fn is not None]
-    seen = set(pending)
-    while pending:
-        node = pending.pop()
-        if node.name().endswith("::Error"):  # what torch puts in place of the second derivative
-            return True
-        fresh = {parent for parent, _ in node.next_functions if parent is not None} - seen
-        seen |= fresh
-        pending += fresh
-    return False
-
-
 def explain(error: Exception) -> str:
     """What stands in the way, named in a few words."""
     text = str(error)
@@ -167,6 +147,8 @@ def explain(error: Exception) -> str:
     if "implement the jvp function" in text:
         return "no forward-mode formula: a custom autograd.Function without jvp"
     if found := re.search(r"derivative for (?:aten::)?(\S+) is not implemented", text):
+        return f"no double backward: {found[1]}"
+    if found := re.search(r"no double backward: (.+?);", text):
         return f"no double backward: {found[1]}"
     if "more than 1 value per channel" in text:
         return "BatchNorm in training mode needs more than one value per channel: use a larger batch"

@@ -24,12 +24,14 @@ class AccumulatingLearner(MetaAuxiliaryLearner):
         args, options: As for ``MetaAuxiliaryLearner``; ``lookahead`` and ``evaluate`` are set here.
 
     Raises:
-        ValueError: if ``microbatch`` is below 1.
+        ValueError: if ``microbatch`` is below 1, or a gate is given.
     """
 
     def __init__(self, *args: Any, microbatch: int, **options: Any) -> None:
         if microbatch < 1:
             raise ValueError(f"microbatch needs to be at least 1; got {microbatch}")
+        if options.get("gate") is not None:
+            raise ValueError("a gate needs the gradients of a whole batch; use MetaAuxiliaryLearner with it")
         super().__init__(*args, **{**options, "lookahead": "update", "evaluate": "same"})
         self.microbatch = microbatch
 

@@ -11,8 +11,12 @@ from typing import Any
 
 import yaml
 
-METHODS = ("single", "uniform", "frozen", "random", "kmeans", "prototypical", "human", "maxl", "weighted")
+METHODS = (
+    *("single", "uniform", "frozen", "random", "kmeans", "prototypical", "human"),
+    *("maxl", "weighted", "gated"),
+)
 HUMAN_METHODS = ("prototypical", "human")  # their auxiliary classes are the human ones, so they use no ψ
+LEARNED_METHODS = ("maxl", "weighted", "gated")  # a generator is trained
 
 
 def option(default: Any, help: str, *, group: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -98,9 +102,14 @@ class RunConfig:
         choices=("optimizer", "sgd"),
     )
     evaluate: str = option(
-        "same", "batch on which the lookahead is judged", group="meta", choices=("same", "next", "held-out")
+        "same",
+        "samples on which the lookahead is judged",
+        group="meta",
+        choices=("same", "next", "augmented", "held-out", "rotating"),
     )
-    held_out: float = option(0.1, "part of the training set kept aside by --evaluate held-out", group="meta")
+    held_out: float = option(
+        0.1, "part of the training set that judges, for good (held-out) or in turn (rotating)", group="meta"
+    )
     meta_every: int = option(1, "a meta step in every so-many-th iteration", group="meta")
     cache_labels: bool = option(
         False, "reuse labels between meta steps instead of making them anew", group="meta"
@@ -116,6 +125,9 @@ class RunConfig:
     device: str = option("auto", "cpu, cuda, mps or auto", group="machine")
     precision: str = option(
         "float32", "of the passes; weights stay float32", group="machine", choices=("float32", "bf16")
+    )
+    channels_last: bool = option(
+        True, "convolution weights in channels-last layout, which is faster", group="machine"
     )
     tensorboard: bool = option(True, "also write TensorBoard logs", group="machine")
     look_every: int = option(1, "epochs between looks at test set, labels and cosine", group="machine")
@@ -147,6 +159,16 @@ class RunConfig:
         if self.schedule == "epochs" and self.evaluate == "next":
             raise ValueError(
                 "--schedule epochs has no next batch to train on: use --evaluate same or held-out"
+            )
+        if self.method == "gated" and (self.lookahead != "update" or self.schedule != "iteration"):
+            raise ValueError(
+                "--method gated acts on the update just taken: use it with --lookahead update and "
+                "--schedule iteration"
+            )
+        if self.evaluate == "rotating" and (self.cache_labels or self.schedule == "epochs"):
+            raise ValueError(
+                "--evaluate rotating trains on other samples in each epoch: use it without --cache-labels "
+                "and with --schedule iteration"
             )
         if self.momentum and self.optimizer != "sgd":
             raise ValueError(f"--momentum goes with --optimizer sgd; got {self.optimizer}")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from maxl.gating import Gate
 from maxl.hypergradients import (
     METHODS,
     AuxiliaryLoss,
@@ -62,6 +63,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             pass for the meta step; "memory" makes them again. The results are the same.
         regulariser: (labels, y) → scalar, replaces the negative entropy of the mean label.
         primary_loss, auxiliary_loss, autocast, check_finite: As for ``MultiTaskLearner``.
+        gate: As there. The meta step takes its factor as a constant; it needs lookahead="update".
 
     Raises:
         ValueError: if a choice is unknown or two of them do not go together.
@@ -87,6 +89,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         auxiliary_loss: AuxiliaryLoss = focal_loss,
         autocast: torch.dtype | None = None,
         check_finite: bool = True,
+        gate: Gate | None = None,
     ) -> None:
         super().__init__(
             network,
@@ -95,6 +98,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             auxiliary_loss=auxiliary_loss,
             autocast=autocast,
             check_finite=check_finite,
+            gate=gate,
         )
         _check_choice("lookahead", lookahead, ("virtual", "update"))
         _check_choice("lookahead_rule", lookahead_rule, ("optimizer", "sgd"))
@@ -102,6 +106,8 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         _check_choice("evaluate", evaluate, ("same", "next"))
         if evaluate == "next" and lookahead != "update":
             raise ValueError('evaluate="next" judges the update just taken; pass lookahead="update" with it')
+        if gate is not None and lookahead != "update":
+            raise ValueError('a gate acts on the update that is taken; pass lookahead="update" with it')
         if meta_every < 1:
             raise ValueError(f"meta_every needs to be at least 1; got {meta_every}")
         self.generator = generator
@@ -149,6 +155,8 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         """
         outer_batch = outer_batch or (x, y)
         if self.update is None or self.update.problem.x is not x:
+            if self.gate is not None:
+                raise ValueError("with a gate, meta_step needs the very x of the training step just taken")
             return self._meta_virtual(x, y, self.labels.with_graph(x, y), outer_batch)
         outer, v = self.update.problem.outer_gradient(self._weights(), *outer_batch)
         return self._meta_through(outer, scale(v, self.update.factor, in_place=True))
@@ -218,9 +226,10 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             primary, auxiliary = self.network(x)
         primary_loss = self.primary_loss(primary, y)
         meta, v = None, None
+        if self.update is not None or self.gate is not None:
+            v = self._gradients(primary_loss, retain_graph=True)
         if self.update is not None:
-            weights = list(self._weights().values())
-            v = torch.autograd.grad(primary_loss, weights, retain_graph=True, allow_unused=True)
+            assert v is not None
             meta = self._meta_through(primary_loss.detach(), scale(v, self.update.factor))
         label_random = RandomState.capture(x.device)
         graph = None
@@ -231,8 +240,11 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             signals = self.labels.fresh(x, y, index) if due else self.labels.constant(x, y, index)
         auxiliary_loss = self.auxiliary_loss(auxiliary, *signals)
         self._require_finite(primary_loss + auxiliary_loss, "training")
+        gate = None
         if v is None:
             (primary_loss + auxiliary_loss).backward()  # type: ignore[no-untyped-call]
+        elif self.gate is not None:
+            gate = self._gated_backward(v, auxiliary_loss)
         else:
             auxiliary_loss.backward()  # type: ignore[no-untyped-call]
             self._add_gradients(v)
@@ -241,7 +253,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             self.update = Update(problem, self._factor(), signals, graph, label_random)
         self.optimizer.step()
         self.steps += 1
-        trained = step_result(primary_loss, auxiliary_loss, primary, signals)
+        trained = step_result(primary_loss, auxiliary_loss, primary, signals, gate)
         return trained if meta is None else _merge(trained, meta)
 
     def _train(
@@ -346,7 +358,11 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
     def _factor(self) -> list[Factor]:
         """−∂U/∂∇ of the update that the gradients now in place will make."""
         theta = list(self._weights().values())
-        return self._lookahead().factor(theta, [p.grad for p in theta])
+        factors = self._lookahead().factor(theta, [p.grad for p in theta])
+        if self.gate is None:
+            return factors
+        # The labels reach θ₁⁺ through s ∇L_aux, so s belongs to the derivative of the update by ∇L_aux.
+        return [f if s is None or f is None else s * f for f, s in zip(factors, self._gated, strict=True)]
 
     def _weights_before(self) -> dict[str, Tensor]:
         return {name: p.detach().clone() for name, p in self._weights().items()}
@@ -354,9 +370,6 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
     def _lookahead(self) -> Lookahead:
         theta = list(self._weights().values())
         return Lookahead.of(self.optimizer, theta, plain=self.lookahead_rule == "sgd")
-
-    def _weights(self) -> dict[str, Tensor]:
-        return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
 
     def _add_gradients(self, v: Sequence[Tensor | None]) -> None:
         for p, v_p in zip(self._weights().values(), v, strict=True):

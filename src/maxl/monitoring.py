@@ -21,6 +21,7 @@ class Totals:
     NAMES: ClassVar[dict[str, str]] = {
         "train_primary_loss": "primary_loss",
         "train_auxiliary_loss": "auxiliary_loss",
+        "gate": "gate",
         "outer_loss": "outer_loss",
         "label_entropy_term": "label_entropy_term",
         "hypergradient_norm": "hypergradient_norm",

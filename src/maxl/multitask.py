@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from maxl.gating import Gate, Gradients, combine
 from maxl.hypergradients import AuxiliaryLoss, PrimaryLoss, Signals
 from maxl.losses import focal_loss
 
@@ -23,6 +24,7 @@ class StepResult:
         auxiliary_loss: L_aux of the training batch before the update; None without auxiliary labels.
         primary_logits: Logits of the training batch before the update, shape (N, C).
         labels: The auxiliary labels trained on, indices (N,) or soft (N, K); None without.
+        gate: Factor on the auxiliary gradient of the shared weights, where there is a gate.
         outer_loss: L_pri(θ₁⁺), where a meta step was taken.
         label_entropy_term: H of the labels, where a meta step was taken.
         hypergradient_norm: ‖dL_pri(θ₁⁺)/dt‖, where a meta step was taken.
@@ -33,6 +35,7 @@ class StepResult:
     auxiliary_loss: Tensor | None = None
     primary_logits: Tensor | None = None
     labels: Tensor | None = None
+    gate: Tensor | None = None
     outer_loss: Tensor | None = None
     label_entropy_term: Tensor | None = None
     hypergradient_norm: Tensor | None = None
@@ -47,7 +50,11 @@ class StepResult:
 
 
 def step_result(
-    primary_loss: Tensor, auxiliary_loss: Tensor | None, primary: Tensor, signals: Signals
+    primary_loss: Tensor,
+    auxiliary_loss: Tensor | None,
+    primary: Tensor,
+    signals: Signals,
+    gate: Tensor | None = None,
 ) -> StepResult:
     """The training part of a result, detached."""
     return StepResult(
@@ -55,6 +62,7 @@ def step_result(
         auxiliary_loss=None if auxiliary_loss is None else auxiliary_loss.detach(),
         primary_logits=primary.detach(),
         labels=signals[0].detach() if signals else None,
+        gate=gate,
     )
 
 
@@ -69,6 +77,8 @@ class MultiTaskLearner:
         autocast: Lower precision for the passes (``torch.bfloat16``), or None.
         check_finite: Raise before an update with a loss that is not finite. It reads the loss, which on a
             GPU waits for it: switch it off there and check every so often.
+        gate: (∇L_pri, ∇L_aux) → factor on ∇L_aux for the weights that both tasks share, for instance
+            ``maxl.gating.cosine_gate``; it costs a second backward pass. None: no gate.
     """
 
     def __init__(
@@ -80,6 +90,7 @@ class MultiTaskLearner:
         auxiliary_loss: AuxiliaryLoss = focal_loss,
         autocast: torch.dtype | None = None,
         check_finite: bool = True,
+        gate: Gate | None = None,
     ) -> None:
         self.network = network
         self.optimizer = optimizer
@@ -87,7 +98,9 @@ class MultiTaskLearner:
         self.auxiliary_loss = auxiliary_loss
         self.autocast = autocast
         self.check_finite = check_finite
+        self.gate = gate
         self.steps = 0
+        self._gated: list[Tensor | None] = []  # factor on ∇L_aux by weight in the last step, None for 1
 
     def train_step(self, x: Tensor, y: Tensor, labels: Tensor | None = None) -> StepResult:
         """One update of θ₁ on L_pri(f(x), y) + L_aux(f(x), labels).
@@ -121,8 +134,27 @@ class MultiTaskLearner:
         auxiliary_loss = self.auxiliary_loss(auxiliary, *signals) if signals else None
         loss = primary_loss if auxiliary_loss is None else primary_loss + auxiliary_loss
         self._require_finite(loss, "training")
-        (loss if share == 1.0 else share * loss).backward()  # type: ignore[no-untyped-call]
-        return step_result(primary_loss, auxiliary_loss, primary, signals)
+        gate = None
+        if self.gate is not None and auxiliary_loss is not None:
+            gate = self._gated_backward(self._gradients(primary_loss, retain_graph=True), auxiliary_loss)
+        else:
+            (loss if share == 1.0 else share * loss).backward()  # type: ignore[no-untyped-call]
+        return step_result(primary_loss, auxiliary_loss, primary, signals, gate)
+
+    def _gradients(self, loss: Tensor, *, retain_graph: bool = False) -> Gradients:
+        weights = list(self._weights().values())
+        return torch.autograd.grad(loss, weights, retain_graph=retain_graph, allow_unused=True)
+
+    def _gated_backward(self, primary: Gradients, auxiliary_loss: Tensor) -> Tensor:
+        """Sets the gradients of θ₁ to ∇L_pri + s ∇L_aux, and returns s of the gate."""
+        assert self.gate is not None
+        total, self._gated, s = combine(self.gate, primary, self._gradients(auxiliary_loss))
+        for p, g in zip(self._weights().values(), total, strict=True):
+            p.grad = g
+        return s
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
 
     def state_dict(self) -> dict[str, Any]:
         """What the learner itself remembers; the network and the optimizer not."""

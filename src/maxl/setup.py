@@ -13,8 +13,9 @@ from torch.optim import Optimizer
 
 from maxl import trunks
 from maxl.auxiliary import auto_encode, cluster_labels, random_labels
-from maxl.config import HUMAN_METHODS, RunConfig
+from maxl.config import HUMAN_METHODS, LEARNED_METHODS, RunConfig
 from maxl.data import DataSet, evaluation_batches
+from maxl.gating import cosine_gate
 from maxl.hierarchy import Hierarchy
 from maxl.learner import MetaAuxiliaryLearner
 from maxl.losses import focal_loss
@@ -134,7 +135,7 @@ def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
         ValueError: if the config does not fit the data.
     """
     hierarchy = choose_hierarchy(config, data)
-    generated = config.method in ("frozen", "maxl", "weighted")
+    generated = config.method in ("frozen", *LEARNED_METHODS)
     with seeded(config.seed, 0):
         trunk = trunks.build(config.trunk, data.input_shape)
     width = infer_feature_dim(trunk)
@@ -143,9 +144,11 @@ def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
         primary_head = head(width, hierarchy.num_primary)
     with seeded(config.seed, 2):
         auxiliary_head = head(width, hierarchy.num_auxiliary)
-    network = MultiTaskNetwork(trunk, hierarchy, primary_head=primary_head, auxiliary_head=auxiliary_head).to(
-        device
-    )
+    # Activations follow the weights' layout. MPS is left out: PyTorch does not promise it there.
+    channels_last = config.channels_last and device.type in ("cpu", "cuda")
+    layout = torch.channels_last if channels_last else torch.preserve_format
+    network = MultiTaskNetwork(trunk, hierarchy, primary_head=primary_head, auxiliary_head=auxiliary_head)
+    network.to(device, memory_format=layout)  # type: ignore[call-overload]
     optimizer = _optimizer(
         config.optimizer, network, config.learning_rate, config.weight_decay, config.momentum
     )
@@ -156,7 +159,8 @@ def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
         with seeded(config.seed, 3):
             generator = kind(
                 trunks.build(config.generator_trunk or config.trunk, data.input_shape), hierarchy
-            ).to(device)
+            )
+        generator.to(device, memory_format=layout)  # type: ignore[call-overload]
     learner: MultiTaskLearner
     auxiliary_loss = AuxiliaryLoss(config.gamma, config.auxiliary_weight)
     precision = torch.bfloat16 if config.precision == "bf16" else None
@@ -195,6 +199,7 @@ def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
             auxiliary_loss=auxiliary_loss,
             autocast=precision,
             check_finite=device.type == "cpu",
+            gate=cosine_gate if config.method == "gated" else None,
         )
     return Setup(
         hierarchy=hierarchy,
@@ -208,7 +213,7 @@ def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
         uniform=hierarchy.mask.to(device) / hierarchy.mask.sum(1, keepdim=True).to(device)
         if config.method == "uniform"
         else None,
-        learns=config.method in ("maxl", "weighted"),
+        learns=config.method in LEARNED_METHODS,
     )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 
-from maxl.config import HUMAN_METHODS, METHODS, RunConfig, check_choice, nearest
+from maxl.config import HUMAN_METHODS, LEARNED_METHODS, METHODS, RunConfig, check_choice, nearest
 from maxl.data import DataSet
 from maxl.run_folder import RunFolder
 from maxl.setup import check
@@ -254,7 +254,7 @@ def _epochs_done(out: Path, planned: Sequence[PlannedRun]) -> int:
 def _irrelevant(method: str) -> tuple[str, ...]:
     if method == "single":
         return (*_LABEL_FIELDS, *_GENERATOR_FIELDS, *_META_FIELDS)
-    if method in ("maxl", "weighted"):
+    if method in LEARNED_METHODS:
         return ()
     if method == "frozen":
         return _META_FIELDS

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from torch import Tensor
 
 from maxl.config import HUMAN_METHODS, RunConfig
 from maxl.data import Batch, BatchStream, DataSet, Split, evaluation_batches, load, normalise
-from maxl.data._select import balanced_order
 from maxl.evaluation import calibrate, evaluate, evaluating, gradient_cosine, label_statistics
 from maxl.hypergradients import as_signals
 from maxl.learner import MetaAuxiliaryLearner
 from maxl.monitoring import Report, Totals, device_name, peak_memory, tensorboard
+from maxl.outer import OuterData
 from maxl.run_folder import RunFolder, versions
 from maxl.setup import Setup, build, resolve_device
 from maxl.snapshot import write_snapshot
@@ -52,14 +53,10 @@ class Trainer:
         self.folder = folder
         self.device = resolve_device(config.device)
         data = load_data(config) if data is None else data
-        train = data.train
-        self.held_out: BatchStream | None = None
-        if config.evaluate == "held-out" and config.method in ("maxl", "weighted"):
-            train, held_out = split_off(train, config.held_out, config.seed)
-            self.held_out = self._stream(data, held_out, config.seed + 1)
-        self.data = DataSet(**{**vars(data), "train": train})
+        self.outer = OuterData(config, data.train, partial(self._stream, data))
+        self.data = DataSet(**{**vars(data), "train": self.outer.train})
+        self.stream = self.outer.batches
         self.setup: Setup = build(config, self.data, self.device)
-        self.stream = self._stream(self.data, train, config.seed)
         self.epoch = 0
         self.train_seconds = 0.0
 
@@ -110,18 +107,17 @@ class Trainer:
             torch.cuda.synchronize()
         start = time.perf_counter()
         totals = Totals()
-        outer = self._outer_batches()
-        for batch in self.stream.epoch(self.epoch):
+        for batch, outer in self.outer.epoch(self.epoch):
             if meta and config.schedule == "iteration":
                 assert isinstance(learner, MetaAuxiliaryLearner)
-                result = learner.step(batch.x, batch.primary, batch.index, next(outer))
+                result = learner.step(batch.x, batch.primary, batch.index, outer)
             else:
                 result = learner.train_step(batch.x, batch.primary, self._third(batch))
             totals.add(result, batch.primary)
         if meta and config.schedule == "epochs":
             assert isinstance(learner, MetaAuxiliaryLearner)
-            for batch in self.stream.epoch(META_PASS + self.epoch):
-                totals.add(learner.meta_step(batch.x, batch.primary, next(outer)), None)
+            for batch, outer in self.outer.epoch(META_PASS + self.epoch):
+                totals.add(learner.meta_step(batch.x, batch.primary, outer), None)
         row: dict[str, Any] = totals.means()  # waits for the device
         seconds = time.perf_counter() - start
         self.train_seconds += seconds
@@ -138,15 +134,6 @@ class Trainer:
         if self.setup.uniform is not None:
             return self.setup.uniform[batch.primary]
         return batch.index if self.setup.generator is not None else None
-
-    def _outer_batches(self) -> Iterator[tuple[Tensor, Tensor] | None]:
-        """Held-out batches in turn, passing over them as often as needed; None without."""
-        if self.held_out is None:
-            return itertools.repeat(None)
-        stream, passes = self.held_out, 1 + len(self.stream) // len(self.held_out)
-        first = self.epoch * passes
-        epochs = (stream.epoch(e) for e in range(first, first + passes))
-        return ((b.x, b.primary) for b in itertools.chain.from_iterable(epochs))
 
     def _close_epoch(self) -> None:
         """Recalibrates the generator, and lets go of the graph of labels that wait for the next meta step.
@@ -235,14 +222,14 @@ class Trainer:
             primary_names=data.primary_names,
         )
         last = self.folder.read_metrics()[-1]
-        steps = max(1, len(self.stream) * config.epochs)
+        steps = max(1, setup.learner.steps)
         summary = {
             "method": self.label,
             "seed": config.seed,
             "data": config.data,
             "primary": config.primary,
             # Held-out samples are labels that were paid for: methods with and without them compare.
-            "train_size": len(data.train) + (0 if self.held_out is None else len(self.held_out.split)),
+            "train_size": self.outer.paid_for,
             "psi": None if config.method in ("single", *HUMAN_METHODS) else list(setup.hierarchy.psi),
             "auxiliary_classes": 0 if config.method == "single" else setup.hierarchy.num_auxiliary,
             "trunk": config.trunk,
@@ -357,11 +344,3 @@ def load_data(config: RunConfig) -> DataSet:
 def _size(value: float) -> int | float:
     """A fraction below 1 stays one; anything else is a count."""
     return value if 0 < value < 1 or value != int(value) else int(value)
-
-
-def split_off(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
-    """The split without a balanced part, and that part."""
-    human = None if split.human is None else split.human.cpu().numpy()
-    order = torch.from_numpy(balanced_order(split.primary.cpu().numpy(), human, seed))
-    count = max(1, round(fraction * len(split)))
-    return split.select(order[count:].sort().values), split.select(order[:count].sort().values)

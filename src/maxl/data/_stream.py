@@ -124,12 +124,19 @@ class BatchStream:
         full, rest = divmod(len(self.split), self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of one epoch, counted from 0; each sample at most once."""
+    def epoch(self, epoch: int, view: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, counted from 0; each sample at most once.
+
+        Args:
+            epoch: Selects order and augmentation, with the seed.
+            view: Another number: the same samples in the same order, augmented anew.
+        """
         size, device = len(self.split), self.split.x.device
         generator = _generator(self.seed, epoch)
         # Drawn on the CPU for all samples at once: the same numbers on every device, and one copy an epoch.
         order = torch.randperm(size, generator=generator).to(device)
+        if view:
+            generator = _generator(self.seed, epoch, view)
         shifts = torch.randint(2 * self.pad + 1, (2, size), generator=generator).to(device)
         flips = (torch.rand(size, generator=generator, dtype=torch.float32) < 0.5).to(device) & self.flip
         for i in range(len(self)):
@@ -170,7 +177,7 @@ def _scale(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return x.float().mul_(scale).sub_(shift)
 
 
-def _generator(seed: int, epoch: int) -> torch.Generator:
-    # SeedSequence mixes the two, so that neighbouring seeds and epochs share nothing.
-    state = np.random.SeedSequence([seed, epoch]).generate_state(2)
+def _generator(*numbers: int) -> torch.Generator:
+    # SeedSequence mixes them, so that neighbouring seeds and epochs share nothing.
+    state = np.random.SeedSequence(numbers).generate_state(2)
     return torch.Generator().manual_seed(int(state[0]) << 31 ^ int(state[1]))

@@ -76,8 +76,7 @@ class DualKernels(TorchFunctionMode):
         if func in _PRODUCTS:
             known = None if self._recording is None else self._recording.output(self._products)
             self._products += 1
-            if known is not None:
-                result = _product(known, func, *args, **kwargs)
+            result = _product(known, func, *args, **kwargs)
         elif func is F.batch_norm:
             result = _batch_norm(*args, **kwargs)
         elif func is F.relu:
@@ -86,7 +85,7 @@ class DualKernels(TorchFunctionMode):
 
 
 def _product(
-    known: Tensor,
+    known: Tensor | None,
     func: Callable[..., Tensor],
     input: Tensor,
     weight: Tensor,
@@ -94,11 +93,17 @@ def _product(
     *rest: Any,
     **options: Any,
 ) -> Tensor | None:
-    """The dual of a bilinear map B(x, w) + b whose value is known: tangent B(ẋ, w) + B(x, ẇ) + ḃ."""
-    (x, dx), (w, dw), (_, db) = _halves(input), _halves(weight), _halves(bias)
+    """The dual of a bilinear map B(x, w) + b, whose value may be known: tangent B(ẋ, w) + B(x, ẇ) + ḃ.
+
+    An unknown value is made by the same call as in the training pass, so that both ways agree bit by bit.
+    """
+    (x, dx), (w, dw), (b, db) = _halves(input), _halves(weight), _halves(bias)
     assert x is not None
+    assert w is not None
     if dw is None and db is not None:
         return None  # a frozen weight under a trained bias; rare enough for PyTorch's own formula
+    if known is None:
+        known = func(x, w, b, *rest, **options)
     parts = []
     if dx is not None:
         parts.append(func(dx, w, None, *rest, **options))

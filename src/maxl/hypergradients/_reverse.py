@@ -27,14 +27,14 @@ def reverse(
         The outer loss and its gradient for each signal.
 
     Raises:
-        RuntimeError: if an operator of the network has no double backward.
+        RuntimeError: if an operator of the network has no double backward, one that hides this included.
     """
     leaves = tuple(s.detach().requires_grad_() for s in signals)
     theta = leaves_of(problem.weights)
     # Fused attention kernels have no double backward; the math kernel has.
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         inner = problem.training_loss(theta, leaves)
-        grads = torch.autograd.grad(inner, list(theta.values()), create_graph=True, allow_unused=True)
+        grads = _gradient_with_graph(inner, list(theta.values()))
         ahead = dict(zip(theta, lookahead.step(list(theta.values()), grads), strict=True))
         outer = problem.outer_loss(ahead, x, y)
         results = torch.autograd.grad(outer, leaves, allow_unused=True)
@@ -48,12 +48,15 @@ def reverse_along(problem: Problem, signals: Signals, u: Sequence[Tensor | None]
         problem: The two-level problem, at the weights from which the training step started.
         signals: The labels t, and the sample weights if the generator gives any.
         u: −(∂U/∂∇)ᵀ v for each weight, None where it is zero.
+
+    Raises:
+        RuntimeError: as ``reverse``.
     """
     leaves = tuple(s.detach().requires_grad_() for s in signals)
     theta = leaves_of(problem.weights)
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         inner = problem.training_loss(theta, leaves)
-        grads = torch.autograd.grad(inner, list(theta.values()), create_graph=True, allow_unused=True)
+        grads = _gradient_with_graph(inner, list(theta.values()))
         pairs = [
             (g, -u_p)
             for g, u_p in zip(grads, u, strict=True)
@@ -64,6 +67,24 @@ def reverse_along(problem: Problem, signals: Signals, u: Sequence[Tensor | None]
         outputs, seeds = zip(*pairs, strict=True)
         results = torch.autograd.grad(outputs, leaves, seeds, allow_unused=True)
     return _zeros_for_none(leaves, results)
+
+
+def _gradient_with_graph(loss: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    grads = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
+    # Autograd prunes what it cannot reach, so a once_differentiable function would drop its terms silently.
+    pending = [g.grad_fn for g in grads if g is not None and g.grad_fn is not None]
+    seen = set(pending)
+    while pending:
+        node = pending.pop()
+        if node.name().endswith("::Error"):  # what torch puts in place of such a function's second derivative
+            raise RuntimeError(
+                "no double backward: a once_differentiable autograd.Function of the network cuts the graph; "
+                'pass hypergradient="finite-difference", or "forward" if the function has a jvp'
+            )
+        fresh = {parent for parent, _ in node.next_functions if parent is not None} - seen
+        seen |= fresh
+        pending += fresh
+    return grads
 
 
 def _zeros_for_none(leaves: Signals, results: Sequence[Tensor | None]) -> Signals:
