@@ -56,7 +56,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 VALIDATION = {"digits": 500, "mnist": 5000, "clinc150": 3000, "cifar100-2500": 5000, "cifar100-10000": 5000}
 # Chosen by ``tune``: for every method, and for single methods beside.
-TUNED: dict[str, dict[str, Any]] = {}
+TUNED: dict[str, dict[str, Any]] = {
+    "digits": {"gamma": 0.0, "learning_rate": 1e-3},
+    "mnist": {"gamma": 0.0, "learning_rate": 3e-3},
+    "clinc150": {"gamma": 0.0, "learning_rate": 3e-4},
+    "cifar100-2500": {"gamma": 0.0, "learning_rate": 1e-3},
+    "cifar100-10000": {"gamma": 0.0, "learning_rate": 1e-3},
+}
 TUNED_METHODS: dict[str, dict[str, dict[str, Any]]] = {}
 
 

@@ -170,7 +170,7 @@ def test_a_silent_loss_of_terms_is_caught() -> None:
 def test_reverse_mode_refuses_to_drop_terms_silently() -> None:
     network, generator, x, y = networks(SquareOnce.apply)
     optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (network, generator)]
-    with pytest.raises(RuntimeError, match="a once_differentiable autograd.Function of the network cuts"):
+    with pytest.raises(RuntimeError, match="a once_differentiable autograd"):
         maxl.hypergradient(network, generator, x, y, method="reverse")
     for lookahead in ("virtual", "update"):
         learner = maxl.MetaAuxiliaryLearner(network, generator, *optimizers, lookahead=lookahead)
