@@ -126,6 +126,7 @@ class RunConfig:
     precision: str = option(
         "float32", "of the passes; weights stay float32", group="machine", choices=("float32", "bf16")
     )
+    compile: bool = option(False, "passes through torch.compile; pays on long runs", group="machine")
     channels_last: bool = option(
         True, "convolution weights in channels-last layout, which is faster", group="machine"
     )
@@ -165,6 +166,8 @@ class RunConfig:
                 "--method gated acts on the update just taken: use it with --lookahead update and "
                 "--schedule iteration"
             )
+        if self.method == "gated" and self.compile:
+            raise ValueError("--method gated cannot be compiled: drop --compile")
         if self.evaluate == "rotating" and (self.cache_labels or self.schedule == "epochs"):
             raise ValueError(
                 "--evaluate rotating trains on other samples in each epoch: use it without --cache-labels "

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from maxl.hypergradients import Signals, as_signals, pure_call
 from maxl.label_cache import LabelCache
+from maxl.passes import CompiledPasses
 
 
 class LabelSource:
@@ -18,10 +20,19 @@ class LabelSource:
         generator: Maps (x, y) to labels (N, K), or to (labels, weights).
         cache_size: Number of training samples whose labels are kept; 0 keeps none.
         autocast: Lower precision for the generator's passes, or None.
+        passes: The generator's compiled passes, or None for eager ones.
     """
 
-    def __init__(self, generator: nn.Module, cache_size: int, autocast: torch.dtype | None) -> None:
+    def __init__(
+        self,
+        generator: nn.Module,
+        cache_size: int,
+        autocast: torch.dtype | None,
+        passes: CompiledPasses | None = None,
+    ) -> None:
         self.generator = generator
+        self._call = generator if passes is None else passes.call
+        self._pure = partial(pure_call, generator) if passes is None else passes.pure
         self.cache = LabelCache(cache_size) if cache_size else None
         self._autocast = autocast
 
@@ -34,19 +45,19 @@ class LabelSource:
     def fresh(self, x: Tensor, y: Tensor, index: Tensor | None) -> Signals:
         """g(x, y) without a graph, always by a pass of the generator."""
         with torch.no_grad(), self._precision(x):
-            signals = as_signals(self.generator(x, y))
+            signals = as_signals(self._call(x, y))
         self._keep(index, signals)
         return signals
 
     def with_graph(self, x: Tensor, y: Tensor) -> Signals:
         """g(x, y) with its graph; changes no buffer."""
         with torch.enable_grad(), self._precision(x):
-            return as_signals(pure_call(self.generator, {}, x, y))
+            return as_signals(self._pure({}, x, y))
 
     def tracked_with_graph(self, x: Tensor, y: Tensor, index: Tensor | None) -> Signals:
         """g(x, y) with its graph, as the label pass of a training step: BatchNorm may keep its statistics."""
         with torch.enable_grad(), self._precision(x):
-            signals = as_signals(self.generator(x, y))
+            signals = as_signals(self._call(x, y))
         self._keep(index, signals)
         return signals
 

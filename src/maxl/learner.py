@@ -33,6 +33,7 @@ from maxl.labels import LabelSource
 from maxl.lookahead import Factor, Lookahead
 from maxl.losses import focal_loss
 from maxl.multitask import MultiTaskLearner, StepResult, step_result
+from maxl.passes import CompiledPasses
 from maxl.update import Update
 
 
@@ -55,6 +56,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             for the paper's plain step with the optimizer's learning rates.
         evaluate: Batch for the outer loss in ``step``: "same", or "next", which judges an update by the next
             batch, whose primary gradient the next training step needs anyway. "next" needs "update".
+            Compiled, it saves nothing: the primary gradient then takes a pass of its own.
         meta_every: A meta step in every so-many-th call of ``step``.
         cache_labels: Number of training samples whose last labels are kept, so that steps between meta
             steps need no pass of the generator; then ``index`` is needed. The labels used there are as old
@@ -63,6 +65,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             pass for the meta step; "memory" makes them again. The results are the same.
         regulariser: (labels, y) → scalar, replaces the negative entropy of the mean label.
         primary_loss, auxiliary_loss, autocast, check_finite: As for ``MultiTaskLearner``.
+        compile: As there; also for the generator. Reverse mode stays eager, as it differentiates twice.
         gate: As there. The meta step takes its factor as a constant; it needs lookahead="update".
 
     Raises:
@@ -90,6 +93,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         autocast: torch.dtype | None = None,
         check_finite: bool = True,
         gate: Gate | None = None,
+        compile: bool = False,
     ) -> None:
         super().__init__(
             network,
@@ -99,6 +103,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             autocast=autocast,
             check_finite=check_finite,
             gate=gate,
+            compile=compile,
         )
         _check_choice("lookahead", lookahead, ("virtual", "update"))
         _check_choice("lookahead_rule", lookahead_rule, ("optimizer", "sgd"))
@@ -120,7 +125,9 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         self.evaluate = evaluate
         self.meta_every = meta_every
         self.favour = favour
-        self.labels = LabelSource(generator, cache_labels, autocast)
+        self.labels = LabelSource(
+            generator, cache_labels, autocast, CompiledPasses(generator, "generator") if compile else None
+        )
         self.update: Update | None = None
         self._lookahead()  # fail now, not at the first meta step, if this optimizer cannot be followed
 
@@ -221,11 +228,17 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         """Judges the last update by this batch, then trains on it; ∇L_pri is computed once for both."""
         self.optimizer.zero_grad(set_to_none=True)
         random = RandomState.capture(x.device)
+        meta, v = None, None
+        if self.passes is not None and self.update is not None:
+            # No two backward passes go through one compiled pass, so the judging gradient takes its own.
+            judge = self._problem(self._weights(), x, y, random, None)
+            with random.replay():
+                outer, judged = judge.outer_gradient(self._weights(), x, y)
+            meta = self._meta_through(outer, scale(judged, self.update.factor, in_place=True))
         recording = self._recording() if due else None
         with recording or nullcontext(), self._precision(x):
-            primary, auxiliary = self.network(x)
+            primary, auxiliary = self._call(x)
         primary_loss = self.primary_loss(primary, y)
-        meta, v = None, None
         if self.update is not None or self.gate is not None:
             v = self._gradients(primary_loss, retain_graph=True)
         if self.update is not None:
@@ -288,7 +301,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         try:
             outer, gradients = label_gradient(self.method, problem, signals, self._lookahead(), *outer_batch)
         except NotImplementedError as error:
-            self._fall_back(error)
+            self._fall_back(error, problem)
             outer, gradients = label_gradient(self.method, problem, signals, self._lookahead(), *outer_batch)
         return self._update_generator(signals, gradients, outer, y)
 
@@ -312,7 +325,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         try:
             return METHODS[self.method](problem, signals, u)
         except NotImplementedError as error:
-            self._fall_back(error)
+            self._fall_back(error, problem)
             return METHODS[self.method](problem, signals, u)
 
     def _update_generator(self, signals: Signals, gradients: Signals, outer: Tensor, y: Tensor) -> StepResult:
@@ -350,10 +363,12 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             random=random,
             autocast=self.autocast,
             recording=recording,
+            passes=self.passes if self.method != "reverse" else None,
         )
 
     def _recording(self) -> Recording | None:
-        return Recording() if self.method == "forward" and self.favour == "time" else None
+        eager = self.passes is None  # nothing can be recorded within a compiled pass
+        return Recording() if eager and self.method == "forward" and self.favour == "time" else None
 
     def _factor(self) -> list[Factor]:
         """−∂U/∂∇ of the update that the gradients now in place will make."""
@@ -376,13 +391,13 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             if v_p is not None:
                 p.grad = v_p if p.grad is None else p.grad.add_(v_p)
 
-    def _fall_back(self, error: NotImplementedError) -> None:
+    def _fall_back(self, error: NotImplementedError, problem: Problem) -> None:
         """To reverse mode for good, with one warning, if an operator has no forward-mode formula."""
         operator = missing_forward_formula(error)
         if operator is None or self.method != "forward":
             raise error
         warn_fallback(operator)
-        self.method = "reverse"
+        self.method, problem.passes = "reverse", None
 
 
 def _merge(trained: StepResult, meta: StepResult) -> StepResult:

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from maxl.gating import Gate, Gradients, combine
 from maxl.hypergradients import AuxiliaryLoss, PrimaryLoss, Signals
 from maxl.losses import focal_loss
+from maxl.passes import CompiledPasses
 
 
 @dataclass
@@ -79,6 +80,11 @@ class MultiTaskLearner:
             GPU waits for it: switch it off there and check every so often.
         gate: (∇L_pri, ∇L_aux) → factor on ∇L_aux for the weights that both tasks share, for instance
             ``maxl.gating.cosine_gate``; it costs a second backward pass. None: no gate.
+        compile: Pass through ``torch.compile``; a pass that does not compile runs eagerly, with one warning.
+            The first steps then take a minute or more. Dynamic shapes compile anew. Goes without a gate.
+
+    Raises:
+        ValueError: if a gate is to be compiled.
     """
 
     def __init__(
@@ -91,7 +97,10 @@ class MultiTaskLearner:
         autocast: torch.dtype | None = None,
         check_finite: bool = True,
         gate: Gate | None = None,
+        compile: bool = False,
     ) -> None:
+        if gate is not None and compile:
+            raise ValueError("a gate needs two backward passes through one pass; use it without compile=True")
         self.network = network
         self.optimizer = optimizer
         self.primary_loss = primary_loss
@@ -99,6 +108,7 @@ class MultiTaskLearner:
         self.autocast = autocast
         self.check_finite = check_finite
         self.gate = gate
+        self.passes = CompiledPasses(network, "network") if compile else None
         self.steps = 0
         self._gated: list[Tensor | None] = []  # factor on ∇L_aux by weight in the last step, None for 1
 
@@ -126,10 +136,12 @@ class MultiTaskLearner:
         """Adds to the gradients of θ₁; ``share`` is the samples' share of the whole batch."""
         with self._precision(x):
             if signals:
-                primary, auxiliary = self.network(x)
-            else:  # single-task training does not pay for the other head
-                predict = getattr(self.network, "predict", None)
-                primary = predict(x) if predict is not None else self.network(x)[0]
+                primary, auxiliary = self._call(x)
+            elif hasattr(self.network, "predict"):  # single-task training does not pay for the other head
+                predict: Any = self.network.predict if self.passes is None else self.passes.predict
+                primary = predict(x)
+            else:
+                primary = self._call(x)[0]
         primary_loss = self.primary_loss(primary, y)
         auxiliary_loss = self.auxiliary_loss(auxiliary, *signals) if signals else None
         loss = primary_loss if auxiliary_loss is None else primary_loss + auxiliary_loss
@@ -140,6 +152,11 @@ class MultiTaskLearner:
         else:
             (loss if share == 1.0 else share * loss).backward()  # type: ignore[no-untyped-call]
         return step_result(primary_loss, auxiliary_loss, primary, signals, gate)
+
+    def _call(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The network's logits, as a training pass: BatchNorm keeps its statistics."""
+        logits: tuple[Tensor, Tensor] = self.network(x) if self.passes is None else self.passes.call(x)
+        return logits
 
     def _gradients(self, loss: Tensor, *, retain_graph: bool = False) -> Gradients:
         weights = list(self._weights().values())

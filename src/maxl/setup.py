@@ -172,6 +172,7 @@ def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
             auxiliary_loss=auxiliary_loss,
             autocast=precision,
             check_finite=device.type == "cpu",
+            compile=config.compile,
         )
     else:
         meta_optimizer = _optimizer(
@@ -199,6 +200,7 @@ def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
             auxiliary_loss=auxiliary_loss,
             autocast=precision,
             check_finite=device.type == "cpu",
+            compile=config.compile,
             gate=cosine_gate if config.method == "gated" else None,
         )
     return Setup(

@@ -30,6 +30,10 @@ def forward(problem: Problem, signals: Signals, u: Sequence[Tensor | None]) -> S
     Raises:
         NotImplementedError: if an operator of the network has no forward-mode formula.
     """
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        compiled = problem.auxiliary_tangent(u)
+    if compiled is not None:
+        return contract(problem, signals, *compiled)
     _load_decompositions()
     # Fused attention kernels have no forward-mode formula; the math kernel has.
     with (

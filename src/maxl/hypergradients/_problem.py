@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,16 @@ from maxl.lookahead import Factor, Lookahead
 PrimaryLoss = Callable[[Tensor, Tensor], Tensor]
 AuxiliaryLoss = Callable[..., Tensor]  # (logits, labels) or (logits, labels, weights) -> scalar
 Signals = tuple[Tensor, ...]  # what the generator hands over: (labels,) or (labels, weights)
+
+
+class Passes(Protocol):
+    """Passes of a network that replace eager ones: see ``maxl.passes.CompiledPasses``."""
+
+    def pure(self, weights: Mapping[str, Tensor], *inputs: Tensor) -> tuple[Tensor, ...] | Tensor: ...
+
+    def tangent(
+        self, weights: Mapping[str, Tensor], u: Mapping[str, Tensor | None], x: Tensor
+    ) -> tuple[Tensor, Tensor] | None: ...
 
 
 @dataclass(kw_only=True)
@@ -37,6 +49,7 @@ class Problem:
         random: State of the generators before the training pass, so that dropout masks agree.
         autocast: Lower precision for the passes of the network, or None.
         recording: Outputs of layers in the training pass, for the forward method to reuse, or None.
+        passes: The network's compiled passes, or None for eager ones. They cannot be differentiated twice.
     """
 
     network: nn.Module
@@ -48,6 +61,7 @@ class Problem:
     random: RandomState
     autocast: torch.dtype | None = None
     recording: Recording | None = None
+    passes: Passes | None = None
 
     def precision(self) -> AbstractContextManager[object]:
         """The autocast region of a pass, or nothing."""
@@ -58,8 +72,17 @@ class Problem:
     def logits(self, weights: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
         """Primary and auxiliary logits in float32 or better; changes nothing in the network."""
         with self.precision():
-            primary, auxiliary = pure_call(self.network, weights, x)
-        return _at_least_float(primary), _at_least_float(auxiliary)
+            pure = partial(pure_call, self.network) if self.passes is None else self.passes.pure
+            primary, auxiliary = pure(weights, x)
+        return at_least_float(primary), at_least_float(auxiliary)
+
+    def auxiliary_tangent(self, u: Sequence[Tensor | None]) -> tuple[Tensor, Tensor] | None:
+        """Auxiliary logits and their tangent along u by a compiled pass; None where there is none."""
+        if self.passes is None:
+            return None
+        with self.random.replay(), self.precision():
+            pair = self.passes.tangent(self.weights, dict(zip(self.weights, u, strict=True)), self.x)
+        return None if pair is None else (at_least_float(pair[0]), at_least_float(pair[1]))
 
     def training_loss(self, weights: Mapping[str, Tensor], signals: Signals) -> Tensor:
         """L_in = L_pri + L_aux at ``weights``, with the random numbers of the training pass."""
@@ -119,5 +142,5 @@ def leaves_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: p.detach().requires_grad_() for name, p in weights.items()}
 
 
-def _at_least_float(logits: Tensor) -> Tensor:
+def at_least_float(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,26 +28,42 @@ def untracked(module: nn.Module) -> Iterator[None]:
             layer.track_running_stats = True
 
 
-def pure_call(
-    module: nn.Module, weights: Mapping[str, Tensor], *inputs: Tensor
-) -> tuple[Tensor, ...] | Tensor:
-    """``module(*inputs)`` with some of its weights replaced and no buffer changed.
+def spare_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of all buffers but BatchNorm's, which ``untracked`` spares.
 
-    BatchNorm's buffers are spared by not tracking; buffers of any other module are replaced by copies for the
-    call (they are few and small: tables, masks, counters; InstanceNorm updates its own even when told not to).
+    They are few and small: tables, masks, counters; InstanceNorm updates its own even when told not to.
     """
     spared = {id(m) for m in module.modules() if isinstance(m, _BatchNorm)}
-    buffers = {
+    return {
         f"{prefix}.{name}" if prefix else name: buffer.clone()
         for prefix, m in module.named_modules()
         if id(m) not in spared
         for name, buffer in m.named_buffers(recurse=False)
     }
+
+
+def pure_call(
+    module: nn.Module,
+    weights: Mapping[str, Tensor],
+    *inputs: Tensor,
+    call: Callable[[dict[str, Tensor], tuple[Tensor, ...]], Any] | None = None,
+) -> tuple[Tensor, ...] | Tensor:
+    """``module(*inputs)`` with some of its weights replaced and no buffer changed.
+
+    Args:
+        module: The network, or the generator.
+        weights: By name; those that are missing stay the module's own.
+        inputs: What the module takes.
+        call: (weights and buffers, inputs) → output, instead of an eager call of the module.
+    """
+    replaced = {**spare_buffers(module), **weights}
     with untracked(module):
-        if not weights and not buffers:
-            result = module(*inputs)
+        if call is not None:
+            result = call(replaced, inputs)
+        elif replaced:
+            result = functional_call(module, replaced, inputs)
         else:
-            result = functional_call(module, {**buffers, **weights}, inputs)
+            result = module(*inputs)
     return result  # type: ignore[no-any-return]
 
 

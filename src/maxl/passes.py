@@ -1,0 +1,101 @@
+"""The passes that a step is made of, through ``torch.compile`` where that is asked for and works."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jvp
+
+from maxl.hypergradients._purity import pure_call, spare_buffers, untracked
+
+
+class Compiled:
+    """A function through ``torch.compile``; eager for good, with one warning, once that has failed.
+
+    Args:
+        function: Tensors in nested containers to the same.
+        name: What it is, for the warning.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
+        self.function = function
+        self.name = name
+        # Dropout has to draw in a compiled pass what it draws in an eager one.
+        options: dict[str, str | int | bool | Callable[..., Any]] = {"fallback_random": True}
+        self.compiled: Callable[..., Any] | None = torch.compile(function, dynamic=False, options=options)
+
+    def __call__(self, *args: Any) -> Any:
+        if self.compiled is not None:
+            try:
+                with _quiet():
+                    return self.compiled(*args)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                self.compiled = None
+                reason = next((line for line in str(error).splitlines() if line.strip()), "no message")
+                warnings.warn(
+                    f"{self.name} does not compile and runs eagerly: {type(error).__name__}: {reason}",
+                    stacklevel=3,
+                )
+        return self.function(*args)
+
+
+class CompiledPasses:
+    """Compiled passes of one module; weights, buffers and random numbers are used as in eager passes.
+
+    Args:
+        module: The network, or the generator.
+        name: What to call it in warnings.
+    """
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        self.module = module
+
+        def call(*inputs: Tensor) -> Any:
+            return module(*inputs)
+
+        def predict(x: Tensor) -> Any:
+            return module.predict(x)  # type: ignore[operator]
+
+        def replaced(weights: dict[str, Tensor], inputs: tuple[Tensor, ...]) -> Any:
+            return functional_call(module, weights, inputs)
+
+        def tangent(
+            moved: dict[str, Tensor], along: dict[str, Tensor], fixed: dict[str, Tensor], x: Tensor
+        ) -> Any:
+            return jvp(lambda w: functional_call(module, {**fixed, **w}, (x,))[1], (moved,), (along,))
+
+        self.call = Compiled(call, f"the {name}'s pass")
+        self.predict = Compiled(predict, f"the {name}'s primary pass")
+        self._replaced = Compiled(replaced, f"the {name}'s pass with other weights")
+        self._tangent = Compiled(tangent, f"the {name}'s forward-mode pass")
+
+    def pure(self, weights: Mapping[str, Tensor], *inputs: Tensor) -> tuple[Tensor, ...] | Tensor:
+        """As ``pure_call``."""
+        return pure_call(self.module, weights, *inputs, call=self._replaced)
+
+    def tangent(
+        self, weights: Mapping[str, Tensor], u: Mapping[str, Tensor | None], x: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        """Auxiliary logits at ``weights`` and their tangent along u; None where this does not compile."""
+        along = {name: u_p for name, u_p in u.items() if u_p is not None}
+        if self._tangent.compiled is None or not along:
+            return None
+        moved = {name: weights[name].detach() for name in along}
+        fixed = {name: p.detach() for name, p in weights.items() if name not in along}
+        with untracked(self.module):
+            pair: tuple[Tensor, Tensor] = self._tangent(
+                moved, along, {**spare_buffers(self.module), **fixed}, x
+            )
+        return pair
+
+
+class _quiet(warnings.catch_warnings):
+    """Within: no remarks by the compiler on PyTorch's own code."""
+
+    def __enter__(self) -> None:  # type: ignore[override]
+        super().__enter__()
+        warnings.simplefilter("ignore")
