@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -241,6 +241,12 @@ def render(rows: list[dict[str, float | str | None]]) -> str:
         ["-" if v is None else format(v, form) for v, form in zip(row.values(), forms, strict=True)]
         for row in rows
     ]
+    return render_rows(lines[0], lines[1:])
+
+
+def render_rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with aligned columns."""
+    lines = [list(head), *map(list, rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     lines.insert(1, ["-" * w for w in widths])
     return "\n".join(

@@ -96,6 +96,6 @@ class CompiledPasses:
 class _quiet(warnings.catch_warnings):
     """Within: no remarks by the compiler on PyTorch's own code."""
 
-    def __enter__(self) -> None:  # type: ignore[override]
+    def __enter__(self) -> None:
         super().__enter__()
         warnings.simplefilter("ignore")

@@ -1,0 +1,217 @@
+"""How fast training runs on an accelerator: images a second, share of its matrix rate, memory.
+
+    uv run --group bench python benchmarks/gpu.py                      # VGG-16 at batch 100 and 1000
+    uv run --group bench python benchmarks/gpu.py --quick              # a tiny network, on any machine
+
+Correctness first: the hypergradient in the precision that is timed, eager and compiled, against reverse mode
+in float64. The matrix rate is that of one large matrix product in bf16, measured in the same run; the share
+counts the operations of the eager step. "hours" is what 200 epochs of 50,000 images take at this rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from _contenders import Bench, contenders, learner
+from _peers import reason_missing
+from step import SHAPES, render_rows, timed
+from torch.utils.flop_counter import FlopCounterMode
+
+import maxl
+
+EPOCHS, IMAGES = 200, 50_000  # of the paper's CIFAR-100 runs
+
+
+@dataclass(frozen=True)
+class Way:
+    """A row of the table: how an iteration is taken, and after how many it repeats itself."""
+
+    make: Callable[[Bench], Callable[..., object]]
+    cycle: int = 1
+
+
+def ways(precision: torch.dtype | None, compile: bool) -> dict[str, Way]:
+    """This package's iterations in one precision, compiled or not."""
+    options = {"autocast": precision, "compile": compile, "check_finite": False}
+    everyday = maxl.PRESETS["everyday"]
+
+    def fixed(labels: bool) -> Callable[[Bench], Callable[..., object]]:
+        def make(bench: Bench) -> Callable[..., object]:
+            built = maxl.MultiTaskLearner(bench.network, bench.optimizer, **options)
+            return lambda x, y, auxiliary, index: built.train_step(x, y, auxiliary if labels else None)
+
+        return make
+
+    return {
+        "single": Way(fixed(False)),
+        "human": Way(fixed(True)),
+        "MAXL exact": Way(learner(lookahead="update", **options)),
+        "MAXL exact, low memory": Way(learner(lookahead="update", favour="memory", **options)),
+        "MAXL everyday": Way(learner(cached=True, **everyday, **options), everyday["meta_every"]),
+    }
+
+
+def yardsticks() -> dict[str, Way]:
+    """Eager float32, differentiated twice: the authors' way, and a library's."""
+    peers = contenders()
+    return {
+        "reverse mode, float32": Way(learner("reverse", check_finite=False)),
+        **{name: Way(peers[name].make) for name in ("higher",) if reason_missing(name) is None},
+    }
+
+
+def errors(network: str, device: str, precision: torch.dtype | None, compile: bool) -> dict[str, float]:
+    """Relative error to float64 of the meta step's gradient, and of a plain training gradient beside it.
+
+    A generator that is trained by plain SGD at rate 1 moves by minus that gradient.
+    """
+
+    def training_gradient(dtype: torch.dtype, autocast: torch.dtype | None) -> torch.Tensor:
+        bench = Bench.build(network, 16, device, torch.float64)
+        x, y, labels, _ = bench.batches[0]
+        with torch.autocast(device, autocast, enabled=autocast is not None):
+            primary, auxiliary = bench.network.to(dtype)(x.to(dtype))
+        loss = maxl.focal_loss(primary.to(dtype), y) + maxl.focal_loss(auxiliary.to(dtype), labels)
+        return torch.cat(
+            [g.double().flatten() for g in torch.autograd.grad(loss, list(bench.network.parameters()))]
+        )
+
+    def gradient(dtype: torch.dtype, **options: object) -> torch.Tensor:
+        bench = Bench.build(network, 16, device, torch.float64)
+        for module in (bench.network, bench.generator):
+            module.to(dtype)
+        x, y, _, _ = bench.batches[0]
+        before = [p.detach().double().clone() for p in bench.generator.parameters()]
+        built = maxl.MetaAuxiliaryLearner(
+            bench.network,
+            bench.generator,
+            bench.optimizer,
+            torch.optim.SGD(bench.generator.parameters(), lr=1.0),
+            lookahead="update",
+            entropy_weight=0.0,
+            **options,  # type: ignore[arg-type]
+        )
+        built.step(x.to(dtype), y)
+        moved = zip(before, bench.generator.parameters(), strict=True)
+        return torch.cat([(b - p.detach().double()).flatten() for b, p in moved])
+
+    exact = gradient(torch.float64, hypergradient="reverse")
+    rows = {"float32": {}, "float32, compiled": {"compile": True}}
+    if precision is not None:
+        rows |= {"bf16": {"autocast": precision}, "bf16, compiled": {"autocast": precision, "compile": True}}
+    rows = {name: options for name, options in rows.items() if compile or "compile" not in options}
+    plain = training_gradient(torch.float64, None)
+    found = {
+        f"hypergradient in {name}": float((gradient(torch.float32, **options) - exact).norm() / exact.norm())
+        for name, options in rows.items()
+    }
+    for name, autocast in (("float32", None), ("bf16", precision)):
+        if name == "float32" or autocast is not None:
+            gap = training_gradient(torch.float32, autocast) - plain
+            found[f"plain training gradient in {name}"] = float(gap.norm() / plain.norm())
+    return found
+
+
+def matrix_rate(device: str, size: int, dtype: torch.dtype) -> float:
+    """Operations a second of a square matrix product: the best of ten."""
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    return 2 * size**3 / min(timed(lambda: a @ b, device) for _ in range(10))
+
+
+def measure(way: Way, args: argparse.Namespace, batch: int) -> dict[str, float]:
+    """Seconds, operations and peak memory of an iteration."""
+    bench = Bench.build(args.network, batch, args.device)
+    if args.channels_last:
+        for module in (bench.network, bench.generator):
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    step, turns = way.make(bench), itertools.cycle(bench.batches)
+
+    def run() -> None:
+        for _ in range(way.cycle):
+            step(*next(turns))
+
+    cuda = args.device.startswith("cuda")
+    before = torch.cuda.memory_allocated() if cuda else 0
+    for _ in range(3):  # caches, compilation
+        run()
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    seconds = statistics.median([timed(run, args.device) for _ in range(args.repeats)]) / way.cycle
+    peak = torch.cuda.max_memory_allocated() - before if cuda else 0
+    return {"seconds": seconds, "peak": float(peak)}
+
+
+def operations(way: Way, args: argparse.Namespace, batch: int) -> float:
+    """Floating-point operations of an iteration, counted on eager passes."""
+    bench = Bench.build(args.network, batch, args.device)
+    step, turns = way.make(bench), itertools.cycle(bench.batches)
+    for _ in range(way.cycle):
+        step(*next(turns))
+    with FlopCounterMode(display=False) as count:
+        for _ in range(way.cycle):
+            step(*next(turns))
+    return count.get_total_flops() / way.cycle
+
+
+def main() -> None:
+    args = parse()
+    cuda = args.device.startswith("cuda")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    precision = None if args.float32 else torch.bfloat16
+    place = torch.cuda.get_device_name() if cuda else "CPU"
+    print(f"{args.network}, {place}, torch {torch.__version__}")
+    for name, error in errors(args.network, args.device, precision, args.compile).items():
+        print(f"{name:<34} differs from float64 by {error:.1e}")
+    rate = matrix_rate(args.device, args.matrix, torch.bfloat16)
+    print(f"matrix rate in bf16: {rate / 1e12:.3g} TFLOP/s")
+    for batch in args.batch:
+        rows = []
+        base = None
+        for name, way in {**ways(precision, args.compile), **yardsticks()}.items():
+            found = measure(way, args, batch)
+            eager = {**ways(precision, False), **yardsticks()}[name]
+            share = operations(eager, args, batch) / found["seconds"] / rate
+            base = base or found["seconds"]
+            images = batch / found["seconds"]
+            rows.append(
+                [
+                    name,
+                    f"{1000 * found['seconds']:.2f}",
+                    f"{found['seconds'] / base:.2f}",
+                    f"{images:.0f}",
+                    f"{100 * share:.1f}",
+                    f"{found['peak'] / 2**20:.0f}" if cuda else "-",
+                    f"{EPOCHS * IMAGES / images / 3600:.2f}",
+                ]
+            )
+            print(f"batch {batch}: {name} done", flush=True)
+        head = ("batch " + str(batch), "ms", "x single", "images/s", "% of rate", "peak MB", "hours")
+        print(render_rows(head, rows), flush=True)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--network", choices=SHAPES, default="vgg16")
+    parser.add_argument("--batch", type=int, nargs="+", default=[100, 1000])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--matrix", type=int, default=8192, help="side of the matrices of the rate")
+    parser.add_argument("--float32", action="store_true", help="float32 (TF32 products) instead of bf16")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--quick", action="store_true", help="a tiny network, eager, few repeats")
+    args = parser.parse_args()
+    if args.quick:
+        args.network, args.batch, args.repeats, args.matrix, args.compile = "tiny", [8], 2, 256, False
+    return args
+
+
+if __name__ == "__main__":
+    main()
