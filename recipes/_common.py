@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from maxl.cli._arguments import Parser, add_config_flags, add_help_all, read_config
-from maxl.cli._main import _run_study
+from maxl.cli._study import run_study
 from maxl.config import RunConfig
 from maxl.presets import PRESETS
 from maxl.statistics import mean_interval, settings
@@ -115,7 +115,7 @@ def run_studies(studies: Mapping[str, Study], out: Path, jobs: int | None) -> No
     results = []
     for name, study in studies.items():
         print(f"\n{out.name}: {name}, {len(study.plan())} runs", flush=True)
-        _run_study(study, out / name, jobs)
+        run_study(study, out / name, jobs)
         results.append(pd.read_csv(out / name / "results.csv").assign(study=name))
     table = pd.concat(results, ignore_index=True)
     table.to_csv(out / "results.csv", index=False)

@@ -187,37 +187,21 @@ def _train(namespace: argparse.Namespace) -> None:
 
 
 def _compare(namespace: argparse.Namespace) -> None:
+    from maxl.cli._study import run_study
     from maxl.study import Study
 
     base = read_config(namespace)
     study = Study(base, namespace.methods, namespace.seeds, parse_grid(namespace.grid))
-    _run_study(study, namespace.out, namespace.jobs)
+    run_study(study, namespace.out, namespace.jobs)
 
 
 def _demo(namespace: argparse.Namespace) -> None:
+    from maxl.cli._study import run_study
     from maxl.config import RunConfig
     from maxl.study import Study
 
     study = Study(RunConfig.from_dict(DEMO), DEMO_METHODS, namespace.seeds)
-    _run_study(study, namespace.out, namespace.jobs)
-
-
-def _run_study(study: Any, out: Path, jobs: int | None) -> None:
-    from maxl.cli._show import console, progress_bar, study_tables, verdicts
-    from maxl.report import write_report
-
-    if jobs is not None and jobs < 1:
-        raise ValueError(f"--jobs needs to be at least 1; got {jobs}")
-    total = sum(p.config.epochs for p in study.plan())
-    with progress_bar("study", total) as advance:
-        results = study.run(out, jobs=jobs, progress=lambda done, _, note: advance(done, note))
-    show = console()
-    for table in study_tables(results):
-        show.print(table)
-    for line in verdicts(results):
-        show.print(f"- {line}")
-    show.print(f"Runs, results.csv and comparisons.csv: {out}")
-    show.print(f"Report: {write_report(out)}")
+    run_study(study, namespace.out, namespace.jobs)
 
 
 def _check(namespace: argparse.Namespace) -> None:
