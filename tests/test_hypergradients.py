@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 import maxl
 from _networks import PSI, batch, flatten, pair, relative_error, same, snapshot
-from maxl.hypergradients import METHODS, Recording, untracked
+from maxl.hypergradients import METHODS, Recording, logit_gradient, untracked
 from maxl.hypergradients._dual_kernels import DualKernels
 
 RATE = 0.1
@@ -317,3 +317,15 @@ def test_reused_products_have_the_tangent_of_torchs_own_formula(layer: nn.Module
             return forward_ad.unpack_dual(functional_call(network, duals, (x,))).tangent
 
     torch.testing.assert_close(tangent(DualKernels(recording)), tangent(nullcontext()))
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_gradient_for_the_logits_of_labels() -> None:
+    z = torch.randn(4, 5).requires_grad_()
+    slope = torch.randn(4, 5)
+    t = z.softmax(1)
+    (expected,) = torch.autograd.grad((t * slope).sum(), z)
+    assert relative_error(logit_gradient(t.detach(), slope), expected) < 1e-14
+    assert (
+        logit_gradient(t.detach(), torch.ones(4, 5)).abs().max() < 1e-15
+    )  # the rows sum to one whatever happens

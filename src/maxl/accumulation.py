@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maxl.hypergradients import Problem, RandomState, Signals, regulariser_slope, scale
+from maxl.hypergradients import Problem, RandomState, Signals, logit_gradient, regulariser_slope, scale
 from maxl.learner import MetaAuxiliaryLearner
 from maxl.multitask import StepResult
 
@@ -64,14 +64,17 @@ class AccumulatingLearner(MetaAuxiliaryLearner):
             problem.weights = before
             share = len(problem.x) / len(x)
             gradients = [share * g for g in self._along(problem, signals, u)]
-            norm = norm + gradients[0].square().sum()
+            norm = norm + logit_gradient(signals[0], gradients[0]).square().sum()
             with label_random.replay():
                 graph = self.labels.with_graph(problem.x, problem.y)
             torch.autograd.backward(graph, [gradients[0] + slope, *gradients[1:]])
         self.meta_optimizer.step()
         self.meta_optimizer.zero_grad(set_to_none=True)
         trained.outer_loss, trained.label_entropy_term = outer, term
-        trained.hypergradient_norm, trained.regulariser_norm = norm.sqrt(), slopes.norm()
+        trained.hypergradient_norm, trained.regulariser_norm = (
+            norm.sqrt(),
+            logit_gradient(labels, slopes).norm(),
+        )
         return trained
 
     def _accumulate(

@@ -23,6 +23,7 @@ from maxl.hypergradients import (
     Signals,
     check_method,
     label_gradient,
+    logit_gradient,
     missing_forward_formula,
     pull_back,
     regulariser_slope,
@@ -341,8 +342,8 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         return StepResult(
             outer_loss=outer,
             label_entropy_term=term,
-            hypergradient_norm=gradients[0].norm(),
-            regulariser_norm=slope.norm(),
+            hypergradient_norm=logit_gradient(signals[0].detach(), gradients[0]).norm(),
+            regulariser_norm=logit_gradient(signals[0].detach(), slope).norm(),
         )
 
     def _problem(

@@ -28,8 +28,8 @@ class StepResult:
         gate: Factor on the auxiliary gradient of the shared weights, where there is a gate.
         outer_loss: L_pri(θ₁⁺), where a meta step was taken.
         label_entropy_term: H of the labels, where a meta step was taken.
-        hypergradient_norm: ‖dL_pri(θ₁⁺)/dt‖, where a meta step was taken.
-        regulariser_norm: ‖d(λH)/dt‖, where a meta step was taken.
+        hypergradient_norm: ‖dL_pri(θ₁⁺)/dz‖ for labels t = softmax(z), where a meta step was taken.
+        regulariser_norm: ‖d(λH)/dz‖ likewise: which of the two moves the labels?
     """
 
     primary_loss: Tensor | None = None

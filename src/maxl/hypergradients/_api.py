@@ -74,6 +74,16 @@ def regulariser_slope(
     return torch.autograd.grad(penalty, leaf)[0], term.detach()
 
 
+def logit_gradient(labels: Tensor, gradient: Tensor) -> Tensor:
+    """dL/dz for labels t = softmax(z), from dL/dt: what is left of it once the rows have to sum to one.
+
+    Args:
+        labels: t, shape (N, K).
+        gradient: dL/dt, shape (N, K).
+    """
+    return labels * (gradient - (labels * gradient).sum(1, keepdim=True))
+
+
 def pull_back(
     signals: Signals, gradients: Signals, parameters: Sequence[Tensor]
 ) -> tuple[Tensor | None, ...]:
