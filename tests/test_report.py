@@ -397,3 +397,11 @@ def test_tables_are_what_screen_readers_expect(text, parts):
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+
+
+def test_the_report_says_what_moves_the_labels(parts):
+    (figure,) = (f for f in _figures(parts["Generated labels"]) if f.title.startswith("What moves"))
+    for trace in figure.plot.data:
+        if trace.name == "maxl" and trace.line.width:
+            assert trace.y == pytest.approx([1.0] * len(trace.y))  # norms of 0.1 and 0.01
+    assert "the quotient is: frozen 10; maxl 10." in figure.description

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from maxl.report._draw import add_band, heat_map_height, heat_maps
 from maxl.report._parts import Figure, Note, Part, Points
-from maxl.report._runs import Setting
+from maxl.report._runs import Run, Setting
 from maxl.report._series import curves, ends_table, nested_mean, thinned
 from maxl.report._style import Look
 
@@ -22,7 +22,7 @@ def labels_over_epochs(setting: Setting, looks: Mapping[str, Look]) -> list[Part
     parts: list[Part] = []
     if said := label_verdicts(setting):
         parts.append(Points([f"{setting.name}: {sentence}" for sentence in said]))
-    for draw in (_entropy, _usage):
+    for draw in (_entropy, _usage, _what_moves_them):
         parts += draw(setting, looks)
     parts += _by_class(setting, "label_usage_per_class", "Auxiliary classes in use by primary class", "Share")
     parts += _by_class(setting, "label_entropy_per_class", "Label entropy by primary class", "Nats")
@@ -96,6 +96,37 @@ def _usage(setting: Setting, looks: Mapping[str, Look]) -> list[Part]:
             name=f"label usage {setting.name}",
         )
     ]
+
+
+def _what_moves_them(setting: Setting, looks: Mapping[str, Look]) -> list[Part]:
+    found = curves(setting, _balance)
+    if not found:
+        return []
+    plot = go.Figure()
+    for label, curve in found.items():
+        add_band(plot, label, curve, looks[label])
+    line = {"width": 1.5, "color": "#808080", "dash": "dash"}
+    plot.add_hline(y=0, line=line, annotation_text="both equally")
+    plot.update_xaxes(title="Epoch")
+    plot.update_yaxes(title="log₁₀ (primary task / regulariser)")
+    last = "; ".join(f"{label} {10 ** curve['mean'].iloc[-1]:.2g}" for label, curve in found.items())
+    return [
+        Figure(
+            title=f"What moves the labels: {setting.name}",
+            plot=plot,
+            description="Norm of the primary task's gradient at the labels' logits against that of the regulariser: "
+            f"below 0 the regulariser has the say. At the last epoch the quotient is: {last}.",
+            table=thinned(found, 2),
+            name=f"label gradients {setting.name}",
+        )
+    ]
+
+
+def _balance(run: Run) -> pd.Series[float]:
+    """log₁₀ of the hypergradient's norm over the regulariser's; NaN where either vanishes."""
+    norms = [pd.to_numeric(run.series(f"{name}_norm")) for name in ("hypergradient", "regulariser")]
+    quotient = (norms[0] / norms[1].replace(0.0, math.nan)).replace(0.0, math.nan)
+    return quotient.map(math.log10)
 
 
 def _by_class(setting: Setting, name: str, title: str, unit: str) -> list[Part]:

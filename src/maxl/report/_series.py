@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,11 @@ _TABLE_EPOCHS = 11
 _ENDS = (("first epoch", 0), ("last epoch", -1))
 
 
+Metric = str | Callable[[Run], "pd.Series[float]"]  # a metric's name, or what to make of several
+
+
 def curves(
-    setting: Setting, name: str, scale: float = 1, bounds: tuple[float, float] = (-math.inf, math.inf)
+    setting: Setting, name: Metric, scale: float = 1, bounds: tuple[float, float] = (-math.inf, math.inf)
 ) -> dict[str, pd.DataFrame]:
     """The curve of each method that has the metric; bands end at the metric's own bounds."""
     found = {label: curve(runs, name, scale) for label, runs in setting.methods.items()}
@@ -26,9 +29,10 @@ def curves(
     return {label: table for label, table in found.items() if not table.empty}
 
 
-def curve(runs: Sequence[Run], name: str, scale: float = 1) -> pd.DataFrame:
+def curve(runs: Sequence[Run], name: Metric, scale: float = 1) -> pd.DataFrame:
     """Mean, low, high and n over seeds, by epoch; empty where no run has the metric."""
-    every = pd.to_numeric(pd.concat([run.series(name) for run in runs])) * scale
+    series = [run.series(name) if isinstance(name, str) else name(run) for run in runs]
+    every = pd.to_numeric(pd.concat(series)) * scale
     every = every[np.isfinite(every)]
     intervals = {epoch: vars(mean_interval(values)) for epoch, values in every.groupby(level=0)}
     return pd.DataFrame.from_dict(
