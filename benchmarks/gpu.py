@@ -23,6 +23,7 @@ from step import SHAPES, render_rows, timed
 from torch.utils.flop_counter import FlopCounterMode
 
 import maxl
+from maxl.setup import tensor_float32
 
 EPOCHS, IMAGES = 200, 50_000  # of the paper's CIFAR-100 runs
 
@@ -160,8 +161,13 @@ def operations(way: Way, args: argparse.Namespace, batch: int) -> float:
 
 def main() -> None:
     args = parse()
+    with tensor_float32(True):
+        report(args)
+
+
+def report(args: argparse.Namespace) -> None:
+    """Errors, then the tables."""
     cuda = args.device.startswith("cuda")
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     precision = None if args.float32 else torch.bfloat16
     place = torch.cuda.get_device_name() if cuda else "CPU"
     print(f"{args.network}, {place}, torch {torch.__version__}")

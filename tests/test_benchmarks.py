@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before, threads = set(sys.modules), torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
-    for name in {"_contenders", "_peers", "step", "cost", "families"} & (set(sys.modules) - before):
+    for name in {"_contenders", "_peers", "step", "cost", "families", "gpu"} & (set(sys.modules) - before):
         del sys.modules[name]
 
 
@@ -107,6 +108,21 @@ def test_cost_prints_a_table_for_each_quantity(run: Callable[..., str]) -> None:
     ]
     assert [head.split("|")[1].strip() for head in heads] == ["batch size", "depth", "meta_every"]
     assert printed.count("maxl forward, next batch |") == 2
+
+
+def test_gpu_checks_the_gradient_before_it_times(run: Callable[..., str]) -> None:
+    printed = run("gpu", "--quick", "--device", "cpu")
+    errors = re.findall(r"^(.+?) +differs from float64 by (.+)$", printed, flags=re.MULTILINE)
+    assert [name for name, _ in errors] == [
+        *("hypergradient in float32", "hypergradient in bf16"),
+        *("plain training gradient in float32", "plain training gradient in bf16"),
+    ]
+    assert float(errors[0][1]) < 1e-4
+    assert printed.index("differs from float64") < printed.index("| batch 8")
+    rows = re.findall(
+        r"^\| (single|human|MAXL exact|MAXL everyday|reverse mode, float32) ", printed, re.MULTILINE
+    )
+    assert len(rows) == 5
 
 
 @pytest.mark.slow

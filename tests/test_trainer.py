@@ -381,3 +381,25 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_it_unfinished(tmp_pa
 
 def test_the_public_version_is_in_the_summary(tmp_path: Path) -> None:
     assert train(tiny(epochs=1), tmp_path, data=DATA)["versions"]["maxl"] == maxl.__version__
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
+def test_float32_products_are_rounded_within_a_run_alone(precision: str, tmp_path: Path) -> None:
+    switch = torch.backends.cuda.matmul
+    before, seen = switch.fp32_precision, []
+    config = tiny(precision=precision, trunk="convnet4", epochs=1)
+    train(config, tmp_path / "run", data=DATA, report=lambda row: seen.append(switch.fp32_precision))
+    assert seen == [before if precision == "float32" else "tf32"]
+    assert switch.fp32_precision == before
+
+
+@pytest.mark.parametrize("method", ["single", "maxl"])
+def test_weights_are_channels_last_unless_told_otherwise(method: str, tmp_path: Path) -> None:
+    def kinds(**changes: Any) -> set[bool]:
+        run = trainer(tmp_path, method=method, trunk="convnet4", **changes)
+        modules = [m for m in (run.setup.network, run.setup.generator) if m is not None]
+        weights = [p for m in modules for p in m.parameters() if p.dim() == 4 and p.shape[1] > 1]
+        return {p.is_contiguous(memory_format=torch.channels_last) for p in weights}
+
+    assert kinds() == {True}
+    assert kinds(channels_last=False) == {False}

@@ -124,7 +124,10 @@ class RunConfig:
     seed: int = option(0, "of weights, order, augmentation, subsets", group="machine")
     device: str = option("auto", "cpu, cuda, mps or auto", group="machine")
     precision: str = option(
-        "float32", "of the passes; weights stay float32", group="machine", choices=("float32", "bf16")
+        "float32",
+        "of the passes; weights stay float32. tf32: float32 with TF32 matrix products, on GPUs that have them",
+        group="machine",
+        choices=("float32", "tf32", "bf16"),
     )
     compile: bool = option(False, "passes through torch.compile; pays on long runs", group="machine")
     channels_last: bool = option(

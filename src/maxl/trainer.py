@@ -23,7 +23,7 @@ from maxl.learner import MetaAuxiliaryLearner
 from maxl.monitoring import Report, Totals, device_name, peak_memory, tensorboard
 from maxl.outer import OuterData
 from maxl.run_folder import RunFolder, versions
-from maxl.setup import Setup, build, resolve_device
+from maxl.setup import Setup, build, resolve_device, tensor_float32
 from maxl.snapshot import write_snapshot
 
 EVALUATION_BATCH = 500
@@ -81,6 +81,10 @@ class Trainer:
         Returns:
             The summary, as written to summary.json.
         """
+        with tensor_float32(self.config.precision != "float32"):
+            return self._fit(report)
+
+    def _fit(self, report: Report) -> dict[str, Any]:
         if self.epoch == 0:
             self.folder.create(self.config)
             # Dropout and the like draw from torch's generator; the run owns it from here on.
