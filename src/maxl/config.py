@@ -47,7 +47,9 @@ class RunConfig:
     generator_trunk: str | None = option(
         None, "trunk of the label generator (default: as --trunk)", group="method"
     )
-    gamma: float = option(2.0, "focal loss exponent of both tasks", group="method")
+    gamma: float = option(
+        0.0, "focal loss exponent of both tasks; 0 is cross-entropy, the paper takes 2", group="method"
+    )
     auxiliary_weight: float = option(1.0, "factor on the auxiliary loss", group="method")
 
     epochs: int = option(200, "passes over the training set", group="training")
