@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,8 @@ from maxl.losses import focal_loss
 from maxl.multitask import MultiTaskLearner, StepResult, step_result
 from maxl.passes import CompiledPasses
 from maxl.update import Update
+
+_Result = TypeVar("_Result")
 
 
 class MetaAuxiliaryLearner(MultiTaskLearner):
@@ -299,11 +301,10 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         """The paper's meta step: θ₁⁺ is a further step from the current θ₁."""
         random = RandomState.capture(x.device)
         problem = self._problem(self._weights(), x, y, random, self._recording())
-        try:
-            outer, gradients = label_gradient(self.method, problem, signals, self._lookahead(), *outer_batch)
-        except NotImplementedError as error:
-            self._fall_back(error, problem)
-            outer, gradients = label_gradient(self.method, problem, signals, self._lookahead(), *outer_batch)
+        outer, gradients = self._or_reverse(
+            problem,
+            lambda: label_gradient(self.method, problem, signals, self._lookahead(), *outer_batch),
+        )
         return self._update_generator(signals, gradients, outer, y)
 
     def _meta_through(self, outer: Tensor, u: list[Tensor | None]) -> StepResult:
@@ -323,11 +324,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
 
     def _along(self, problem: Problem, signals: Signals, u: list[Tensor | None]) -> Signals:
         """dL_pri(θ₁⁺)/dt by the chosen method, or by reverse mode where that cannot be."""
-        try:
-            return METHODS[self.method](problem, signals, u)
-        except NotImplementedError as error:
-            self._fall_back(error, problem)
-            return METHODS[self.method](problem, signals, u)
+        return self._or_reverse(problem, lambda: METHODS[self.method](problem, signals, u))
 
     def _update_generator(self, signals: Signals, gradients: Signals, outer: Tensor, y: Tensor) -> StepResult:
         """One backward through the generator with dL_pri(θ₁⁺)/dt + λ dH/dt, and a step of θ₂."""
@@ -392,13 +389,17 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             if v_p is not None:
                 p.grad = v_p if p.grad is None else p.grad.add_(v_p)
 
-    def _fall_back(self, error: NotImplementedError, problem: Problem) -> None:
-        """To reverse mode for good, with one warning, if an operator has no forward-mode formula."""
-        operator = missing_forward_formula(error)
-        if operator is None or self.method != "forward":
-            raise error
-        warn_fallback(operator)
-        self.method, problem.passes = "reverse", None
+    def _or_reverse(self, problem: Problem, compute: Callable[[], _Result]) -> _Result:
+        """``compute()`` by the chosen method; by reverse mode from now on, with one warning, where that cannot be."""
+        try:
+            return compute()
+        except NotImplementedError as error:
+            operator = missing_forward_formula(error)
+            if operator is None or self.method != "forward":
+                raise
+            warn_fallback(operator)
+            self.method, problem.passes = "reverse", None
+            return compute()
 
 
 def _merge(trained: StepResult, meta: StepResult) -> StepResult:
