@@ -14,13 +14,11 @@ import argparse
 import itertools
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
-from _contenders import Bench, contenders, learner
+from _contenders import Bench, Contender, contenders, learner
 from _peers import reason_missing
-from step import SHAPES, render_rows, timed
-from torch.utils.flop_counter import FlopCounterMode
+from step import SHAPES, operations, render_rows, timed
 
 import maxl
 from maxl.setup import tensor_float32
@@ -28,15 +26,7 @@ from maxl.setup import tensor_float32
 EPOCHS, IMAGES = 200, 50_000  # of the paper's CIFAR-100 runs
 
 
-@dataclass(frozen=True)
-class Way:
-    """A row of the table: how an iteration is taken, and after how many it repeats itself."""
-
-    make: Callable[[Bench], Callable[..., object]]
-    cycle: int = 1
-
-
-def ways(precision: torch.dtype | None, compile: bool) -> dict[str, Way]:
+def ways(precision: torch.dtype | None, compile: bool) -> dict[str, Contender]:
     """This package's iterations in one precision, compiled or not."""
     options = {"autocast": precision, "compile": compile, "check_finite": False}
     everyday = maxl.PRESETS["everyday"]
@@ -49,20 +39,20 @@ def ways(precision: torch.dtype | None, compile: bool) -> dict[str, Way]:
         return make
 
     return {
-        "single": Way(fixed(False)),
-        "human": Way(fixed(True)),
-        "MAXL exact": Way(learner(lookahead="update", **options)),
-        "MAXL exact, low memory": Way(learner(lookahead="update", favour="memory", **options)),
-        "MAXL everyday": Way(learner(cached=True, **everyday, **options), everyday["meta_every"]),
+        "single": Contender(fixed(False)),
+        "human": Contender(fixed(True)),
+        "MAXL exact": Contender(learner(lookahead="update", **options)),
+        "MAXL exact, low memory": Contender(learner(lookahead="update", favour="memory", **options)),
+        "MAXL everyday": Contender(learner(cached=True, **everyday, **options), everyday["meta_every"]),
     }
 
 
-def yardsticks() -> dict[str, Way]:
+def yardsticks() -> dict[str, Contender]:
     """Eager float32, differentiated twice: the authors' way, and a library's."""
     peers = contenders()
     return {
-        "reverse mode, float32": Way(learner("reverse", check_finite=False)),
-        **{name: Way(peers[name].make) for name in ("higher",) if reason_missing(name) is None},
+        "reverse mode, float32": Contender(learner("reverse", check_finite=False)),
+        **{name: peers[name] for name in ("higher",) if reason_missing(name) is None},
     }
 
 
@@ -124,7 +114,7 @@ def matrix_rate(device: str, size: int, dtype: torch.dtype) -> float:
     return 2 * size**3 / min(timed(lambda: a @ b, device) for _ in range(10))
 
 
-def measure(way: Way, args: argparse.Namespace, batch: int) -> dict[str, float]:
+def measure(way: Contender, args: argparse.Namespace, batch: int) -> dict[str, float]:
     """Seconds, operations and peak memory of an iteration."""
     bench = Bench.build(args.network, batch, args.device)
     if args.channels_last:
@@ -145,18 +135,6 @@ def measure(way: Way, args: argparse.Namespace, batch: int) -> dict[str, float]:
     seconds = statistics.median([timed(run, args.device) for _ in range(args.repeats)]) / way.cycle
     peak = torch.cuda.max_memory_allocated() - before if cuda else 0
     return {"seconds": seconds, "peak": float(peak)}
-
-
-def operations(way: Way, args: argparse.Namespace, batch: int) -> float:
-    """Floating-point operations of an iteration, counted on eager passes."""
-    bench = Bench.build(args.network, batch, args.device)
-    step, turns = way.make(bench), itertools.cycle(bench.batches)
-    for _ in range(way.cycle):
-        step(*next(turns))
-    with FlopCounterMode(display=False) as count:
-        for _ in range(way.cycle):
-            step(*next(turns))
-    return count.get_total_flops() / way.cycle
 
 
 def main() -> None:
@@ -181,7 +159,7 @@ def report(args: argparse.Namespace) -> None:
         for name, way in {**ways(precision, args.compile), **yardsticks()}.items():
             found = measure(way, args, batch)
             eager = {**ways(precision, False), **yardsticks()}[name]
-            share = operations(eager, args, batch) / found["seconds"] / rate
+            share = operations(eager, Bench.build(args.network, batch, args.device)) / found["seconds"] / rate
             base = base or found["seconds"]
             images = batch / found["seconds"]
             rows.append(

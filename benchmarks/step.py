@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from _contenders import BASELINE, MULTI, RATE, SHAPES, Bench, contenders
+from _contenders import BASELINE, MULTI, RATE, SHAPES, Bench, Contender, contenders
 from _peers import ENTROPY_WEIGHT, PEERS, reason_missing
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -132,13 +132,18 @@ def flops(name: str, args: argparse.Namespace) -> float:
     bench = Bench.build(args.network, args.batch, args.device)
     with torch.no_grad(), FlopCounterMode(display=False) as one:
         bench.network(bench.batches[0][0])
+    return operations(contender, bench) / one.get_total_flops()
+
+
+def operations(contender: Contender, bench: Bench) -> float:
+    """Floating-point operations of an iteration, in the mean over its second cycle."""
     step, turns = contender.make(bench), itertools.cycle(bench.batches)
     for _ in range(contender.cycle):
         step(*next(turns))
     with FlopCounterMode(display=False) as count:
         for _ in range(contender.cycle):
             step(*next(turns))
-    return count.get_total_flops() / contender.cycle / one.get_total_flops()
+    return count.get_total_flops() / contender.cycle
 
 
 def passes(args: argparse.Namespace) -> dict[str, float]:

@@ -79,6 +79,19 @@ def recipe_parser(doc: str, out: str, *, fixed: Sequence[str]) -> Parser:
     return parser
 
 
+def add_psi_flag(parser: Parser, psi: Sequence[int], fast_psi: Sequence[int]) -> None:
+    """--psi with several values, each a run of its own; ``options.psi_values``, None where it is not given."""
+    shown, fast = (" ".join(map(str, values)) for values in (psi, fast_psi))
+    parser.add_argument(
+        "--psi",
+        dest="psi_values",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help=f"auxiliary classes a class ({shown}; fast: {fast})",
+    )
+
+
 def base_config(options: argparse.Namespace, **fields: Any) -> RunConfig:
     """The paper's settings, then the recipe's ``fields``, --fast, --authors, and single flags last of all."""
     values = {**PAPER, **OURS, **fields}

@@ -22,7 +22,7 @@ import argparse
 import sys
 from collections.abc import Mapping
 
-from _common import base_config, main, recipe_parser, seeds
+from _common import add_psi_flag, base_config, main, recipe_parser, seeds
 
 from maxl.cli._arguments import Parser
 from maxl.study import Study
@@ -36,14 +36,7 @@ def parser() -> Parser:
     """The recipe's flags."""
     fixed = ("data", "primary", "human", "psi", "entropy_weight")
     flags = recipe_parser(__doc__, "entropy-ablation", fixed=fixed)
-    flags.add_argument(
-        "--psi",
-        dest="psi_values",
-        type=int,
-        nargs="+",
-        metavar="N",
-        help="auxiliary classes a class (2 3 5 10 20; fast: 2 10)",
-    )
+    add_psi_flag(flags, PSI, FAST_PSI)
     flags.add_argument(
         "--weights",
         type=float,

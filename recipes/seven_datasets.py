@@ -24,7 +24,7 @@ import argparse
 import sys
 from collections.abc import Mapping
 
-from _common import base_config, main, recipe_parser, seeds
+from _common import add_psi_flag, base_config, main, recipe_parser, seeds
 
 from maxl.cli._arguments import Parser
 from maxl.study import Study
@@ -53,14 +53,7 @@ def parser() -> Parser:
         metavar="NAME",
         help=f"(all; fast: {' '.join(FAST_DATASETS)})",
     )
-    flags.add_argument(
-        "--psi",
-        dest="psi_values",
-        type=int,
-        nargs="+",
-        metavar="N",
-        help="auxiliary classes a class (2 3 5 10; fast: 2 5)",
-    )
+    add_psi_flag(flags, PSI, FAST_PSI)
     return flags
 
 

@@ -31,7 +31,7 @@ class Compiled:
     def __call__(self, *args: Any) -> Any:
         if self.compiled is not None:
             try:
-                with _quiet():
+                with warnings.catch_warnings(action="ignore"):  # the compiler's, on PyTorch's own code
                     return self.compiled(*args)
             except torch._dynamo.exc.TorchDynamoException as error:
                 self.compiled = None
@@ -91,11 +91,3 @@ class CompiledPasses:
                 moved, along, {**spare_buffers(self.module), **fixed}, x
             )
         return pair
-
-
-class _quiet(warnings.catch_warnings):
-    """Within: no remarks by the compiler on PyTorch's own code."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        warnings.simplefilter("ignore")

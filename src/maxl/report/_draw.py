@@ -17,6 +17,18 @@ _NAME = 18  # characters of a row's name
 _GAP = 40  # CSS pixels between two maps
 
 
+def over_epochs(
+    curves: Mapping[str, pd.DataFrame], looks: Mapping[str, Look], *, title: str, unit: str = ""
+) -> go.Figure:
+    """Every method's mean and band by epoch; ``title`` is that of the y axis."""
+    plot = go.Figure()
+    for label, curve in curves.items():
+        add_band(plot, label, curve, looks[label], unit=unit)
+    plot.update_xaxes(title="Epoch")
+    plot.update_yaxes(title=title)
+    return plot
+
+
 def add_band(
     plot: go.Figure, label: str, curve: pd.DataFrame, look: Look, *, unit: str = "", **place: Any
 ) -> None:

@@ -8,9 +8,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 import pandas as pd
-import plotly.graph_objects as go
 
-from maxl.report._draw import add_band, heat_map_height, heat_maps
+from maxl.report._draw import heat_map_height, heat_maps, over_epochs
 from maxl.report._parts import Figure, Note, Part, Points
 from maxl.report._runs import Run, Setting
 from maxl.report._series import curves, ends_table, nested_mean, thinned
@@ -51,10 +50,10 @@ def _entropy(setting: Setting, looks: Mapping[str, Look]) -> list[Part]:
     found = curves(setting, "label_entropy", bounds=(0, math.inf))
     if not found:
         return []
-    plot = go.Figure()
+    plot = over_epochs(found, looks, title="Entropy (nats)", unit=" nats")
+    plot.update_yaxes(rangemode="tozero")
     highest: list[float] = []
-    for label, curve in found.items():
-        add_band(plot, label, curve, looks[label], unit=" nats")
+    for label in found:
         limits = [float(run.series("label_entropy_max").max()) for run in setting.methods[label]]
         highest += [limit for limit in limits if not math.isnan(limit)]
     words = ""
@@ -64,8 +63,6 @@ def _entropy(setting: Setting, looks: Mapping[str, Look]) -> list[Part]:
         plot.add_hline(y=limit, line=line, annotation_text="maximum: uniform labels")
         shares = [f"{label} {curve['mean'].iloc[-1] / limit:.0%}" for label, curve in found.items() if limit]
         words = f" Maximum {limit:.2f} nats; at the last epoch: {'; '.join(shares)} of it."
-    plot.update_xaxes(title="Epoch")
-    plot.update_yaxes(title="Entropy (nats)", rangemode="tozero")
     return [
         Figure(
             title=f"Entropy of the labels: {setting.name}",
@@ -81,11 +78,8 @@ def _usage(setting: Setting, looks: Mapping[str, Look]) -> list[Part]:
     found = curves(setting, "label_usage", 100, (0, 100))
     if not found:
         return []
-    plot = go.Figure()
-    for label, curve in found.items():
-        add_band(plot, label, curve, looks[label], unit=" %")
-    plot.update_xaxes(title="Epoch")
-    plot.update_yaxes(title="Classes in use (%)", range=[0, 104])
+    plot = over_epochs(found, looks, title="Classes in use (%)", unit=" %")
+    plot.update_yaxes(range=[0, 104])
     last = "; ".join(f"{label} {curve['mean'].iloc[-1]:.0f} %" for label, curve in found.items())
     return [
         Figure(
@@ -102,13 +96,9 @@ def _what_moves_them(setting: Setting, looks: Mapping[str, Look]) -> list[Part]:
     found = curves(setting, _balance)
     if not found:
         return []
-    plot = go.Figure()
-    for label, curve in found.items():
-        add_band(plot, label, curve, looks[label])
+    plot = over_epochs(found, looks, title="log₁₀ (primary task / regulariser)")
     line = {"width": 1.5, "color": "#808080", "dash": "dash"}
     plot.add_hline(y=0, line=line, annotation_text="both equally")
-    plot.update_xaxes(title="Epoch")
-    plot.update_yaxes(title="log₁₀ (primary task / regulariser)")
     last = "; ".join(f"{label} {10 ** curve['mean'].iloc[-1]:.2g}" for label, curve in found.items())
     return [
         Figure(

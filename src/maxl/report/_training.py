@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import plotly.graph_objects as go
 
-from maxl.report._draw import add_band, heat_map_height, heat_maps
+from maxl.report._draw import heat_map_height, heat_maps, over_epochs
 from maxl.report._parts import Figure, Note, Part
 from maxl.report._runs import Setting
 from maxl.report._series import curves, ends_table, nested_mean, thinned
@@ -21,11 +20,7 @@ def accuracy_over_epochs(setting: Setting, looks: Mapping[str, Look]) -> Part:
         word, found = "Validation", curves(setting, "validation_accuracy", 100, (0, 100))
     if not found:
         return Note(f"{setting.name}: no accuracy over epochs, because no run measured it before the end.")
-    plot = go.Figure()
-    for label, curve in found.items():
-        add_band(plot, label, curve, looks[label], unit=" %")
-    plot.update_xaxes(title="Epoch")
-    plot.update_yaxes(title=f"{word} accuracy (%)")
+    plot = over_epochs(found, looks, title=f"{word} accuracy (%)", unit=" %")
     last = "; ".join(f"{label} {curve['mean'].iloc[-1]:.1f} %" for label, curve in found.items())
     return Figure(
         title=f"{word} accuracy over epochs: {setting.name}",
@@ -41,12 +36,8 @@ def cosine_over_epochs(setting: Setting, looks: Mapping[str, Look]) -> list[Part
     found = curves(setting, "gradient_cosine", bounds=(-1, 1))
     if not found:
         return [Note(f"{setting.name}: no gradient cosine, because no run recorded it.")]
-    plot = go.Figure()
-    for label, curve in found.items():
-        add_band(plot, label, curve, looks[label])
+    plot = over_epochs(found, looks, title="Cosine")
     plot.add_hline(y=0, line={"width": 1, "color": "#808080"})
-    plot.update_xaxes(title="Epoch")
-    plot.update_yaxes(title="Cosine")
     means = "; ".join(f"{label} {curve['mean'].mean():+.2f}" for label, curve in found.items())
     figure = Figure(
         title=f"Gradient cosine over epochs: {setting.name}",
