@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -241,13 +242,18 @@ def test_bfloat16_autocast_gives_the_same_direction() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize("family", ["convnext", "deit", "mobilenetv3", "regnet"])
-def test_forward_mode_is_as_exact_as_rounding_allows(family: str, training: bool) -> None:
+@pytest.mark.parametrize(
+    ("family", "mode"),
+    [
+        *itertools.product(("convnext", "deit", "mobilenetv3", "regnet"), ("eval", "train")),
+        ("mobileone", "train, first stages"),
+    ],
+)
+def test_forward_mode_is_as_exact_as_rounding_allows(family: str, mode: str) -> None:
     sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
     try:
         from families import FINE, measure
     finally:
         sys.path.pop(0)
-    row = measure(family, training)
+    row = measure(family, mode)
     assert row.verdict in FINE, f"{row.verdict}\n{row.report}"
