@@ -73,7 +73,12 @@ def recipe_parser(doc: str, out: str, *, fixed: Sequence[str]) -> Parser:
     parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="seeds (0 1 2; with --fast 0 1)")
     parser.add_argument("--fast", action="store_true", help="a two-core version that takes minutes")
     parser.add_argument("--authors", action="store_true", help="meta steps as the authors' code takes them")
-    parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time (one a core, at most 4)")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="runs at a time (one a GPU, or on the CPU one a core, at most 4)",
+    )
     add_help_all(parser)
     add_config_flags(parser, leave_out=("method", "seed", *fixed))
     return parser

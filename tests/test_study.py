@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,14 +15,14 @@ import torch
 from _run_helpers import files, metrics, tiny
 from _run_helpers import one_thread as one_thread
 from maxl.run_folder import RunFolder
-from maxl.study import Study, write_tables
+from maxl.study import Study, _take_device, device_count, write_tables
 from maxl.trainer import train
 
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs one after another here: starting processes takes longer than the runs."""
-    monkeypatch.setattr("maxl.study.ProcessPoolExecutor", lambda jobs, mp_context: ThreadPoolExecutor(1))
+    monkeypatch.setattr("maxl.study.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1))
     monkeypatch.setattr("maxl.study.os.cpu_count", lambda: 1)
 
 
@@ -183,6 +184,20 @@ def test_parallel_runs_give_the_numbers_of_runs_one_by_one(
         alone, parallel = (tmp_path / name / planned.path for name in ("single", "parallel"))
         assert metrics(alone) == metrics(parallel)
         assert (alone / "model.safetensors").read_bytes() == (parallel / "model.safetensors").read_bytes()
+
+
+def test_runs_take_turns_on_several_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    assert [device_count(name) for name in ("auto", "cuda", "cuda:1", "cpu")] == [2, 2, 1, 0]
+    taken: list[int] = []
+    monkeypatch.setattr(torch.accelerator, "set_device_index", taken.append)
+    turns = multiprocessing.get_context("spawn").SimpleQueue()
+    for index in (0, 1, 0):
+        turns.put(index)
+    for _ in range(4):  # one more than there are turns: as on one GPU, nothing is chosen
+        _take_device(turns)
+    assert taken == [0, 1, 0]
 
 
 def test_tables_name_psi_briefly(tmp_path: Path) -> None:

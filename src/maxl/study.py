@@ -23,6 +23,8 @@ from maxl.statistics import compare
 from maxl.trainer import load_data, resume, train
 
 if TYPE_CHECKING:
+    from multiprocessing.queues import SimpleQueue
+
     import pandas as pd
 
 _DATA_FIELDS = ("data", "data_dir", "primary", "human", "train_size", "validation_size", "image_size")
@@ -118,7 +120,8 @@ class Study:
 
         Args:
             out: The study's folder. Finished runs in it are kept, interrupted ones continued.
-            jobs: Runs at a time; by default up to four, one for each core.
+            jobs: Runs at a time; by default one on each GPU, or up to four on the CPU, one for each core. With
+                several GPUs and device "auto" or "cuda" they take turns: more jobs than GPUs share them.
             progress: Called about twice a second.
 
         Returns:
@@ -133,12 +136,16 @@ class Study:
         out.mkdir(parents=True, exist_ok=True)
         known = _read_record(out) | self._identity()  # a value once fixed stays so under another grid
         (out / "study.yaml").write_text(yaml.safe_dump(known, sort_keys=False))
-        on_cpu = self.base.device == "cpu" or not torch.accelerator.is_available()
-        cores = os.cpu_count() or 1
-        jobs = max(1, min(jobs or (min(4, cores) if on_cpu else 1), len(todo) or 1))
+        devices, cores = device_count(self.base.device), os.cpu_count() or 1
+        jobs = max(1, min(jobs or devices or min(4, cores), len(todo) or 1))
         total = sum(p.config.epochs for p in planned)
         context = multiprocessing.get_context("spawn")  # fork and threads do not mix
-        with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        turns = context.SimpleQueue()
+        for worker in range(jobs if devices > 1 else 0):
+            turns.put(worker % devices)
+        with ProcessPoolExecutor(
+            jobs, mp_context=context, initializer=_take_device, initargs=(turns,)
+        ) as pool:
             waiting = {
                 pool.submit(_execute, p.config, out / p.path, p.label, max(1, cores // jobs)): p for p in todo
             }
@@ -227,6 +234,19 @@ def _read_record(out: Path) -> dict[str, Any]:
     """What runs below ``out`` have in common, as far as a study there has said; else nothing."""
     record = out / "study.yaml"
     return yaml.safe_load(record.read_text()) or {} if record.exists() else {}
+
+
+def device_count(name: str) -> int:
+    """GPUs among which runs on a device of that name may be spread: 0 for the CPU, 1 for one that is numbered."""
+    if name == "cpu" or not torch.accelerator.is_available():
+        return 0
+    return 1 if ":" in name else torch.accelerator.device_count()
+
+
+def _take_device(turns: SimpleQueue[int]) -> None:
+    """Makes the next GPU in turn this process's own; nothing where there is one at most."""
+    if not turns.empty():
+        torch.accelerator.set_device_index(turns.get())
 
 
 def _execute(config: RunConfig, path: Path, label: str, threads: int) -> None:

@@ -53,7 +53,9 @@ def parser() -> Parser:
     )
     demo.add_argument("--out", type=Path, default=Path("maxl-demo"), help="study folder (default: maxl-demo)")
     demo.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="(default: 0 1 2 3 4)")
-    demo.add_argument("--jobs", type=int, help="runs at a time (default: one a core, at most 4)")
+    demo.add_argument(
+        "--jobs", type=int, help="runs at a time (default: one a GPU, or on the CPU one a core, at most 4)"
+    )
     demo.set_defaults(run=_demo)
 
     train = commands.add_parser(
@@ -89,7 +91,10 @@ def parser() -> Parser:
         "--grid", nargs="+", default=[], metavar="NAME=V,V", help="fields to vary, all combinations"
     )
     compare.add_argument(
-        "--jobs", type=int, metavar="N", help="runs at a time (default: one a core, at most 4)"
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="runs at a time (default: one a GPU, or on the CPU one a core, at most 4)",
     )
     compare.add_argument("--config", type=Path, help="YAML file with settings; flags override it")
     add_preset_flag(compare)
