@@ -26,14 +26,20 @@ import torch
 import yaml
 
 from maxl.config import RunConfig
+from maxl.run_folder import RunFolder
 from maxl.statistics import SIGNIFICANCE, holm, mean_interval, p_text, paired_difference
-from maxl.trainer import train
+from maxl.trainer import Trainer, load_data
+from variants import SPOILS, VARIANTS
 
 HERE = Path(__file__).parent / "evidence"
 TUNING_SEEDS = (100, 101, 102)
 SEEDS = tuple(range(10))
 METHODS = ("single", "uniform", "frozen", "random", "kmeans", "human", "maxl", "weighted")
-HUMAN = ("clinc150", "clinc150-focal", "cifar100-2500", "cifar100-10000")  # data sets with finer human labels
+# Data sets with finer human labels that hold:
+HUMAN = (
+    *("clinc150", "clinc150-focal", "clinc150-imbalanced", "clinc150-paper"),
+    *("cifar100-2500", "cifar100-10000"),
+)
 KEY = ("method", "settings", "seed")
 
 ADAM: dict[str, Any] = {
@@ -47,6 +53,16 @@ ADAM: dict[str, Any] = {
     "checkpoint_every": 1000,
 }
 IMAGES: dict[str, Any] = {"trunk": "convnet4", "precision": "bf16"}
+# As the paper trains: plain SGD to the end, the focal loss, λ = 0.2.
+PAPER: dict[str, Any] = {
+    "optimizer": "sgd",
+    "learning_rate": 0.01,
+    "decay": "step",
+    "epochs": 200,
+    "gamma": 2.0,
+    "meta_optimizer": "sgd",
+    "meta_learning_rate": 1e-3,
+}
 SETTINGS: dict[str, dict[str, Any]] = {
     "digits": {**IMAGES, "data": "digits", "train_size": 200, "epochs": 30, "batch_size": 50},
     "mnist": {**IMAGES, "data": "mnist", "train_size": 200, "epochs": 40, "batch_size": 100},
@@ -68,16 +84,42 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "batch_size": 50,
         "gamma": 2.0,
     },
+    # Hypotheses: where there might be more to gain.
+    "digits-noisy": {**IMAGES, "data": "digits", "train_size": 500, "epochs": 30, "batch_size": 50},
+    "digits-imbalanced": {**IMAGES, "data": "digits", "epochs": 30, "batch_size": 50},
+    "digits-sgd": {
+        **IMAGES,
+        "optimizer": "sgd",
+        "data": "digits",
+        "train_size": 200,
+        "epochs": 30,
+        "batch_size": 50,
+    },
+    "digits-paper": {**IMAGES, **PAPER, "data": "digits", "train_size": 200, "batch_size": 50},
+    "clinc150-noisy": {
+        "data": "clinc150",
+        "train_size": 2000,
+        "trunk": "mlp",
+        "epochs": 20,
+        "batch_size": 50,
+    },
+    "clinc150-imbalanced": {"data": "clinc150", "trunk": "mlp", "epochs": 20, "batch_size": 50},
+    "clinc150-paper": {**PAPER, "data": "clinc150", "train_size": 1000, "trunk": "mlp", "batch_size": 50},
     "cifar100-2500": {**IMAGES, "data": "cifar100", "train_size": 2500, "epochs": 20},
     "cifar100-10000": {**IMAGES, "data": "cifar100", "train_size": 10000, "epochs": 10},
 }
-VALIDATION = {"digits": 500, "mnist": 5000, "clinc150": 3000, "cifar100-2500": 5000, "cifar100-10000": 5000}
+VALIDATION = {"digits": 500, "mnist": 5000, "clinc150": 3000, "cifar100": 5000}  # by data set
 # Chosen by validation accuracy (``tune``; dev/evidence/NAME-tuning.csv): γ and the learning rate for single-task
 # training, which all methods then share; the weight of the auxiliary loss and the generator's settings by method.
 TUNED: dict[str, dict[str, Any]] = {
     "digits": {"gamma": 0.0, "learning_rate": 1e-3},
     "mnist": {"gamma": 0.0, "learning_rate": 3e-3},
     "clinc150": {"gamma": 0.0, "learning_rate": 3e-4, "auxiliary_weight": 0.3},
+    "digits-sgd": {"gamma": 0.0, "learning_rate": 0.3},
+    "digits-noisy": {"gamma": 0.0, "learning_rate": 3e-3, "epochs": 5},
+    "digits-imbalanced": {"gamma": 0.0, "learning_rate": 3e-3, "epochs": 60},
+    "clinc150-noisy": {"gamma": 0.0, "learning_rate": 1e-4, "auxiliary_weight": 0.3},
+    "clinc150-imbalanced": {"gamma": 0.0, "learning_rate": 3e-3, "auxiliary_weight": 0.3},
     # Of CIFAR-100 the first two alone: 0.3 is what fixed labels preferred elsewhere.
     "cifar100-2500": {"gamma": 0.0, "learning_rate": 1e-3, "auxiliary_weight": 0.3},
     "cifar100-10000": {"gamma": 0.0, "learning_rate": 1e-3, "auxiliary_weight": 0.3},
@@ -98,7 +140,9 @@ TUNED_METHODS: dict[str, dict[str, dict[str, Any]]] = {
 def config(name: str, method: str, **changes: Any) -> RunConfig:
     """The settings of a method on a data set; ``changes`` come last."""
     tuned = TUNED.get(name, {}) | TUNED_METHODS.get(name, {}).get(method, {})
-    values = {**ADAM, **SETTINGS[name], **tuned, **changes, "method": method}
+    if method in VARIANTS:
+        tuned |= {**VARIANTS[method].settings, "method": "maxl"}
+    values = {**ADAM, **SETTINGS[name], "method": method, **tuned, **changes}
     return RunConfig.from_dict(values, "dev/evidence.py")
 
 
@@ -124,8 +168,16 @@ def work(tasks: Sequence[Task], file: Path, data_dir: str | None, jobs: int) -> 
 
 def one(name: str, method: str, changes: dict[str, Any], seed: int, data_dir: str | None) -> dict[str, Any]:
     """A run, and the columns of its summary that the tables need."""
+    run_config = config(name, method, **changes, seed=seed, data_dir=data_dir)
+    data = load_data(run_config)
+    for kind, spoil in SPOILS.items():
+        if name.endswith(f"-{kind}"):
+            data = spoil(data, seed)
     with tempfile.TemporaryDirectory() as folder:
-        summary = train(config(name, method, **changes, seed=seed, data_dir=data_dir), Path(folder) / "run")
+        trainer = Trainer(run_config, RunFolder(Path(folder) / "run"), data)
+        if method in VARIANTS:
+            VARIANTS[method].adapt(trainer)
+        summary = trainer.fit()
     columns = ("test_accuracy", "validation_accuracy", "train_accuracy", "label_verdict", "seconds_total")
     return {"method": method, "settings": text(changes), "seed": seed, **{c: summary[c] for c in columns}}
 
@@ -157,7 +209,7 @@ def run(name: str, options: argparse.Namespace) -> None:
 def tune(name: str, options: argparse.Namespace) -> None:
     """A grid for each method, and the settings by validation accuracy."""
     changes = [dict(zip(options.grid, v, strict=True)) for v in itertools.product(*options.grid.values())]
-    cut = {"validation_size": VALIDATION[name]}
+    cut = {"validation_size": VALIDATION[SETTINGS[name]["data"]]}
     tasks: list[Task] = [
         (name, method, {**c, **cut}, seed)
         for seed, method, c in itertools.product(
@@ -172,7 +224,7 @@ def tune(name: str, options: argparse.Namespace) -> None:
     )
 
 
-def accuracies(name: str) -> dict[str, dict[int, float]]:
+def accuracies(name: str, methods: Sequence[str] = (*METHODS, "gated")) -> dict[str, dict[int, float]]:
     """Test accuracy by method and seed, as far as it has been run."""
     rows = read(HERE / f"{name}.csv")
     if not len(rows):
@@ -181,7 +233,7 @@ def accuracies(name: str) -> dict[str, dict[int, float]]:
         str(m): dict(zip(part["seed"].astype(int), part["test_accuracy"].astype(float), strict=True))
         for m, part in rows.groupby("method")
     }
-    return {m: found[m] for m in (*METHODS, "gated") if m in found}
+    return {m: found[m] for m in methods if m in found}
 
 
 def tables() -> str:
@@ -190,23 +242,25 @@ def tables() -> str:
     for name in SETTINGS:
         if not (accuracy := accuracies(name)):
             continue
-        head = [
-            "labels",
-            "seeds",
-            "test accuracy, %",
-            *(f"against {c}, points" for c in ("single", "uniform")),
-        ]
-        lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-        columns = [differences(accuracy, control) for control in ("single", "uniform")]
-        for method, by_seed in accuracy.items():
-            mean = mean_interval(by_seed.values())
-            share = f"{100 * mean.mean:.2f}" + (f" ± {50 * (mean.high - mean.low):.2f}" if mean.n > 1 else "")
-            lines.append(
-                f"| {' | '.join([method, str(len(by_seed)), share, *(c[method] for c in columns)])} |"
-            )
         settings = ", ".join(f"{k} {v}" for k, v in {**SETTINGS[name], **TUNED.get(name, {})}.items())
-        parts.append(f"## {name}\n\n{settings}\n\n" + "\n".join(lines) + "\n")
+        parts.append(f"## {name}\n\n{settings}\n\n{table(accuracy)}\n")
+        variants = accuracies(name, ("single", "uniform", *VARIANTS))
+        if len(variants) > 2:
+            parts.append(f"Variants of MAXL (`dev/variants.py`):\n\n{table(variants)}\n")
     return "\n".join(parts)
+
+
+def table(accuracy: Mapping[str, Mapping[int, float]]) -> str:
+    """One table; p-values are Holm-corrected over its rows."""
+    controls = ("single", "uniform")
+    head = ["labels", "seeds", "test accuracy, %", *(f"against {c}, points" for c in controls)]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    columns = [differences(accuracy, control) for control in controls]
+    for method, by_seed in accuracy.items():
+        mean = mean_interval(by_seed.values())
+        share = f"{100 * mean.mean:.2f}" + (f" ± {50 * (mean.high - mean.low):.2f}" if mean.n > 1 else "")
+        lines.append(f"| {' | '.join([method, str(len(by_seed)), share, *(c[method] for c in columns)])} |")
+    return "\n".join(lines)
 
 
 def summary() -> str:
@@ -255,7 +309,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("data", nargs="*", choices=[*SETTINGS, []], help="data sets")
     parser.add_argument("--data-dir", help="local copies of the data sets, a folder each")
     parser.add_argument("--seeds", type=int, nargs="+")
-    parser.add_argument("--methods", nargs="+", choices=(*METHODS, "gated"))
+    parser.add_argument("--methods", nargs="+", choices=(*METHODS, "gated", *VARIANTS))
     parser.add_argument(
         "--grid", nargs="*", default=[], metavar="NAME=A,B", help="fields to tune, with their values"
     )
@@ -273,7 +327,9 @@ def main() -> None:
         return
     for name in options.data:
         folder = None if options.data_dir is None else str(Path(options.data_dir, SETTINGS[name]["data"]))
-        chosen = argparse.Namespace(**{**vars(options), "data_dir": None if name == "digits" else folder})
+        chosen = argparse.Namespace(
+            **{**vars(options), "data_dir": None if SETTINGS[name]["data"] == "digits" else folder}
+        )
         (run if options.what == "run" else tune)(name, chosen)
 
 
