@@ -14,6 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import maxl
 from maxl.check import HypergradientReport, check_hypergradient
+from maxl.hypergradients._purity import differentiable_kernels
 
 WIDTH = 16
 
@@ -182,6 +183,19 @@ def test_lstm_in_float64() -> None:
     network, generator = networks(lambda: Recurrent(nn.LSTM))
     report = check(network.double(), generator.double(), torch.randn(6, 5, WIDTH).double())
     assert_exact(report)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_do_without_fused_kernels(
+    kind: type[nn.RNNBase], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "enabled", True)
+    network = Recurrent(kind)
+    with differentiable_kernels(network, "cuda"):
+        assert not torch.backends.cudnn.enabled
+    assert torch.backends.cudnn.enabled
+    with differentiable_kernels(nn.Linear(2, 2), "cuda"):
+        assert torch.backends.cudnn.enabled  # convolutions keep their fast kernels
 
 
 def test_frozen_weights_carry_nothing() -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from maxl.hypergradients._dual_kernels import DualKernels
 from maxl.hypergradients._problem import Problem, Signals
+from maxl.hypergradients._purity import differentiable_kernels
 
 
 def forward(problem: Problem, signals: Signals, u: Sequence[Tensor | None]) -> Signals:
@@ -42,7 +42,7 @@ def forward(problem: Problem, signals: Signals, u: Sequence[Tensor | None]) -> S
         sdpa_kernel(SDPBackend.MATH),
         forward_ad.dual_level(),
         DualKernels(problem.recording),
-        _differentiable_kernels(problem),
+        differentiable_kernels(problem.network, problem.x.device.type),
     ):
         duals = {
             name: p.detach() if u_p is None else forward_ad.make_dual(p.detach(), u_p)  # type: ignore[no-untyped-call]
@@ -52,18 +52,6 @@ def forward(problem: Problem, signals: Signals, u: Sequence[Tensor | None]) -> S
     if dz is None:  # the auxiliary head does not depend on any weight that moves
         return tuple(torch.zeros_like(s) for s in signals)
     return contract(problem, signals, z, dz)
-
-
-@contextmanager
-def _differentiable_kernels(problem: Problem) -> Iterator[None]:
-    """oneDNN's fused LSTM has no forward-mode formula; PyTorch's own, made of single products, has."""
-    fused = any(isinstance(m, nn.LSTM) for m in problem.network.modules()) and problem.x.device.type == "cpu"
-    before = torch.backends.mkldnn.set_flags(False, _fp32_precision=None)[0] if fused else None  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        if before is not None:
-            torch.backends.mkldnn.set_flags(before, _fp32_precision=None)  # type: ignore[no-untyped-call]
 
 
 @cache

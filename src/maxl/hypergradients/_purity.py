@@ -28,6 +28,28 @@ def untracked(module: nn.Module) -> Iterator[None]:
             layer.track_running_stats = True
 
 
+@contextmanager
+def differentiable_kernels(network: nn.Module, device_type: str) -> Iterator[None]:
+    """Recurrent layers by PyTorch's own kernels: those of oneDNN and cuDNN cannot be differentiated again.
+
+    cuDNN draws dropout between recurrent layers in a way of its own, so there the masks of the training pass
+    and of the meta step differ.
+    """
+    layers = [m for m in network.modules() if isinstance(m, nn.RNNBase)]
+    fused = bool(layers) and device_type == "cuda" and torch.backends.cudnn.enabled
+    lstm = device_type == "cpu" and any(isinstance(m, nn.LSTM) for m in layers)
+    before = torch.backends.mkldnn.set_flags(False, _fp32_precision=None)[0] if lstm else None  # type: ignore[no-untyped-call]
+    try:
+        if fused:
+            torch.backends.cudnn.enabled = False
+        yield
+    finally:
+        if fused:
+            torch.backends.cudnn.enabled = True
+        if before is not None:
+            torch.backends.mkldnn.set_flags(before, _fp32_precision=None)  # type: ignore[no-untyped-call]
+
+
 def spare_buffers(module: nn.Module) -> dict[str, Tensor]:
     """Copies of all buffers but BatchNorm's, which ``untracked`` spares.
 
