@@ -106,7 +106,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "clinc150-imbalanced": {"data": "clinc150", "trunk": "mlp", "epochs": 20, "batch_size": 50},
     "clinc150-paper": {**PAPER, "data": "clinc150", "train_size": 1000, "trunk": "mlp", "batch_size": 50},
     "cifar100-2500": {**IMAGES, "data": "cifar100", "train_size": 2500, "epochs": 20},
-    "cifar100-10000": {**IMAGES, "data": "cifar100", "train_size": 10000, "epochs": 10},
+    "cifar100-10000": {**IMAGES, "data": "cifar100", "train_size": 10000, "epochs": 5},
 }
 VALIDATION = {"digits": 500, "mnist": 5000, "clinc150": 3000, "cifar100": 5000}  # by data set
 # Chosen by validation accuracy (``tune``; dev/evidence/NAME-tuning.csv): γ and the learning rate for single-task

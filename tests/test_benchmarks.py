@@ -125,6 +125,20 @@ def test_gpu_checks_the_gradient_before_it_times(run: Callable[..., str]) -> Non
     assert len(rows) == 5
 
 
+def test_precision_is_told_part_by_part(run: Callable[..., str]) -> None:
+    printed = run("precision", "--quick", "--device", "cpu")
+    errors = {
+        name.strip(): float(e) for name, e in re.findall(r"^\| (.+?) \| (\d\S+)", printed, re.MULTILINE)
+    }
+    assert errors["meta step, float32"] < 1e-4
+    parts = [
+        errors[f"meta step, {part} in bf16"]
+        for part in ("training", "outer gradient", "tangent", "generator")
+    ]
+    assert all(1e-3 < error < errors["meta step, all in bf16"] for error in parts)
+    assert errors["plain gradient, float32"] < 1e-4 < errors["plain gradient, bf16"]
+
+
 @pytest.mark.slow
 def test_families_says_what_it_found(run: Callable[..., str], tmp_path: Path) -> None:
     out = tmp_path / "families.md"

@@ -1,0 +1,129 @@
+"""What bf16 does to the meta step, part by part: relative error and cosine to float64.
+
+    uv run --group bench python benchmarks/precision.py                 # VGG-16, ResNet-50, a ViT
+    uv run --group bench python benchmarks/precision.py --networks tiny
+
+The parts of an iteration are the training pass (whose update the meta step differentiates through), the outer
+gradient, the tangent, and the generator's backward pass; each is put under autocast alone, then all of them.
+Weights, optimizers, labels, logits and losses are float32 throughout. Beside them: a plain training gradient.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection
+
+import torch
+from _contenders import Bench
+from step import SHAPES, render_rows
+from torch import Tensor
+
+import maxl
+from maxl.hypergradients import Problem
+
+PARTS = ("training", "outer gradient", "tangent", "generator")
+
+
+class Parts(maxl.MetaAuxiliaryLearner):
+    """The same iteration with only some of its ``lowered`` parts in bf16."""
+
+    lowered: Collection[str] = ()
+
+    def train_step(self, x: Tensor, y: Tensor, index: Tensor | None = None) -> maxl.StepResult:
+        self.autocast = self._dtype("training")
+        return super().train_step(x, y, index)
+
+    def meta_step(
+        self, x: Tensor, y: Tensor, outer_batch: tuple[Tensor, Tensor] | None = None
+    ) -> maxl.StepResult:
+        assert self.update is not None
+        self.update.problem.autocast = self._dtype("outer gradient")
+        self.labels = type(self.labels)(self.generator, 0, self._dtype("generator"))
+        return super().meta_step(x, y, outer_batch)
+
+    def _along(
+        self, problem: Problem, signals: tuple[Tensor, ...], u: list[Tensor | None]
+    ) -> tuple[Tensor, ...]:
+        problem.autocast = self._dtype("tangent")
+        return super()._along(problem, signals, u)
+
+    def _dtype(self, part: str) -> torch.dtype | None:
+        return torch.bfloat16 if part in self.lowered else None
+
+
+def meta_gradient(args: argparse.Namespace, network: str, dtype: torch.dtype, *parts: str) -> Tensor:
+    """The generator's gradient: what plain SGD at rate 1 moves it by, in an iteration from the start."""
+    bench = Bench.build(network, args.batch, args.device, torch.float64)
+    for module in (bench.network, bench.generator):
+        module.to(dtype)
+    x, y, _, _ = bench.batches[0]
+    before = [p.detach().double().clone() for p in bench.generator.parameters()]
+    learner = Parts(
+        bench.network,
+        bench.generator,
+        bench.optimizer,
+        torch.optim.SGD(bench.generator.parameters(), lr=1.0),
+        hypergradient="reverse" if dtype == torch.float64 else "forward",
+        lookahead="update",
+        favour="memory",  # each part makes its own passes
+        entropy_weight=0.0,
+    )
+    learner.lowered = parts
+    x = x.to(dtype)
+    learner.train_step(x, y)
+    learner.meta_step(x, y)
+    moved = zip(before, bench.generator.parameters(), strict=True)
+    return torch.cat([(b - p.detach().double()).flatten() for b, p in moved])
+
+
+def training_gradient(
+    args: argparse.Namespace, network: str, dtype: torch.dtype, autocast: bool = False
+) -> Tensor:
+    """The gradient of an ordinary training step on both tasks."""
+    bench = Bench.build(network, args.batch, args.device, torch.float64)
+    x, y, labels, _ = bench.batches[0]
+    with torch.autocast(args.device, torch.bfloat16, enabled=autocast):
+        primary, auxiliary = bench.network.to(dtype)(x.to(dtype))
+    loss = maxl.focal_loss(primary.to(dtype), y) + maxl.focal_loss(auxiliary.to(dtype), labels)
+    gradients = torch.autograd.grad(loss, list(bench.network.parameters()))
+    return torch.cat([g.double().flatten() for g in gradients])
+
+
+def main() -> None:
+    args = parse()
+    for network in args.networks:
+        exact = meta_gradient(args, network, torch.float64)
+        found = {"float32": meta_gradient(args, network, torch.float32)}
+        for part in PARTS:
+            found[f"{part} in bf16"] = meta_gradient(args, network, torch.float32, part)
+        found["all but training in bf16"] = meta_gradient(args, network, torch.float32, *PARTS[1:])
+        found["all in bf16"] = meta_gradient(args, network, torch.float32, *PARTS)
+        rows = [row(f"meta step, {name}", gradient, exact) for name, gradient in found.items()]
+        plain = training_gradient(args, network, torch.float64)
+        for name, autocast in (("float32", False), ("bf16", True)):
+            gradient = training_gradient(args, network, torch.float32, autocast)
+            rows.append(row(f"plain gradient, {name}", gradient, plain))
+        print(render_rows((network, "relative error", "cosine"), rows), flush=True)
+
+
+def row(name: str, gradient: Tensor, exact: Tensor) -> list[str]:
+    error = (gradient - exact).norm() / exact.norm()
+    return [name, f"{error:.1e}", f"{torch.cosine_similarity(gradient, exact, dim=0):.3f}"]
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--networks", nargs="+", choices=SHAPES, default=["vgg16", "resnet50", "vit"])
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--quick", action="store_true", help="a tiny network")
+    args = parser.parse_args()
+    if args.quick:
+        args.networks = ["tiny"]
+    return args
+
+
+if __name__ == "__main__":
+    main()
