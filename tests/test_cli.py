@@ -213,7 +213,7 @@ def test_a_diverging_run_ends_in_one_line(here: Path, capfd: pytest.CaptureFixtu
 def test_compare_prints_a_table_and_repeats_no_run(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("maxl.study.ProcessPoolExecutor", lambda jobs, mp_context: ThreadPoolExecutor(1))
+    monkeypatch.setattr("maxl.study.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1))
     monkeypatch.setattr("maxl.study.os.cpu_count", lambda: 1)
     reported: list[Path] = []  # the page itself has tests of its own
     monkeypatch.setattr("maxl.report.write_report", lambda folder: reported.append(folder) or "report.html")

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -72,9 +73,30 @@ def test_bytes_and_floats_are_normalised_as_in_training(grey_run: Path) -> None:
 def test_a_model_on_features(feature_run: Path) -> None:
     data = load_data(tiny(data=str(feature_run.parent / "t.csv"), train_size=None))
     model = load_model(feature_run)
+    assert (model.feature_names, data.features and data.features.names) == (("a", "b"), ("a", "b"))
     with torch.no_grad():
-        correct = (model(data.test.x).argmax(1) == data.test.primary).float().mean()
+        logits = model(data.test.x * model.std + model.mean)
+    correct = (logits.argmax(1) == data.test.primary).float().mean()
     assert float(correct) == pytest.approx(RunFolder(feature_run).read_summary()["test_accuracy"])
+
+
+def test_rows_of_a_table_are_predicted_as_they_stand(
+    feature_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pd.read_csv(feature_run.parent / "t.csv")
+    model = load_model(feature_run)
+    with torch.no_grad():
+        expected = model(torch.tensor(table[["a", "b"]].to_numpy(), dtype=torch.float32)).softmax(1)
+    new = tmp_path / "new.csv"
+    table[["b", "a"]].assign(more="words").to_csv(new, index=False)  # other order, no labels, another column
+    assert main(["predict", str(feature_run), str(new), "--device", "cpu"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [r["row"] for r in rows] == [str(i) for i in range(len(table))]
+    assert [r["class"] for r in rows] == [model.primary_names[c] for c in expected.argmax(1).tolist()]
+    assert [float(r["probability"]) for r in rows] == pytest.approx(expected.max(1).values.tolist(), abs=1e-5)
+    table.to_parquet(tmp_path / "new.parquet")
+    by_parquet = predict(feature_run, tmp_path / "new.parquet")
+    assert [p.name for p in by_parquet] == [r["class"] for r in rows]
 
 
 def test_samples_of_another_shape_are_refused(grey_run: Path) -> None:
@@ -148,7 +170,7 @@ def test_export_as_a_torch_program(kind: str, grey_run: Path, feature_run: Path,
         x = torch.rand(batch, *model.input_shape)
         with torch.no_grad():
             torch.testing.assert_close(program(x), model(x))
-    assert json.loads(sidecar.read_text())["normalisation_inside"] == (kind == "grey")
+    assert json.loads(sidecar.read_text())["normalisation_inside"]
     assert files(tmp_path) == ["m.json", "m.pt2"]
 
 
@@ -225,7 +247,8 @@ def test_the_export_command_names_what_it_wrote(
         ("predict none .", "holds none"),
         ("predict GREY none", "none does not exist"),
         ("predict GREY empty", "empty has none"),
-        ("predict FEATURES .", "needs a run on images; .* takes 2 features"),
+        ("predict FEATURES .", "needs a CSV or parquet file for a run on features"),
+        ("predict FEATURES lacking.csv", "lacking.csv lacks 'b'"),
         ("predict GREY broken --out p.csv", "broken.png' cannot be decoded"),
         ("predict GREY broken --device gpu", "--device gpu cannot be used here"),
         ("export GREY --format onx", "got 'onx'; did you mean 'onnx'"),
@@ -251,6 +274,8 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "broken.png").write_text("no image")
+    write_csv(tmp_path / "t.csv")
+    pd.read_csv(tmp_path / "t.csv")[["a"]].to_csv(tmp_path / "lacking.csv", index=False)
     before = files(tmp_path)
     words = {"GREY": str(grey_run), "FEATURES": str(feature_run)}
     assert main([words.get(word, word) for word in line.split()]) == 2

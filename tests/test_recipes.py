@@ -131,7 +131,7 @@ def test_the_ablation_crosses_psi_with_the_entropy_weight() -> None:
 def test_a_recipe_from_beginning_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("maxl.study.ProcessPoolExecutor", lambda jobs, mp_context: ThreadPoolExecutor(1))
+    monkeypatch.setattr("maxl.study.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1))
     monkeypatch.setattr("maxl.study.os.cpu_count", lambda: 1)
     write_cifar100_parquet(tmp_path / "cifar100", per_fine_class=1)
     recipe, common = importlib.import_module("cifar100_hierarchy"), importlib.import_module("_common")

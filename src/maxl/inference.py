@@ -10,12 +10,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from maxl import trunks
 from maxl.config import RunConfig, check_choice
 from maxl.data import normalise
+from maxl.data._arrow import read_features, read_table
 from maxl.data._images import IMAGE_SUFFIXES, decode, to_channels
 from maxl.networks import head, infer_feature_dim
 from maxl.run_folder import RunFolder, write_at_once
@@ -33,7 +35,9 @@ class PrimaryModel(nn.Module):
         primary_head: From features to logits (N, C).
         primary_names: The C names of the classes.
         input_shape: Shape of one input: (channels, height, width), or (D,) for features.
-        mean, std: The run's normalisation, one value a channel, on the scale where white is 1.
+        mean, std: The run's normalisation, one value a channel, on the scale where white is 1; or one value a
+            feature.
+        feature_names: The columns of numeric features; None for anything else.
     """
 
     mean: Tensor
@@ -48,14 +52,17 @@ class PrimaryModel(nn.Module):
         input_shape: tuple[int, ...],
         mean: tuple[float, ...],
         std: tuple[float, ...],
+        feature_names: tuple[str, ...] | None = None,
     ) -> None:
         super().__init__()
         self.trunk = trunk
         self.primary_head = primary_head
         self.primary_names = primary_names
         self.input_shape = input_shape
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        self.feature_names = feature_names
+        shape = (-1, *[1] * (len(input_shape) - 1))
+        self.register_buffer("mean", torch.tensor(mean).view(shape), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(shape), persistent=False)
 
     @property
     def takes_images(self) -> bool:
@@ -66,8 +73,9 @@ class PrimaryModel(nn.Module):
         """Primary logits, shape (N, C).
 
         Args:
-            x: Images of shape (N, *input_shape), uint8 or floats in [0, 1], which are normalised here; or
-                features, float32, standardised as the run's data set gives them.
+            x: Images of shape (N, *input_shape), uint8 or floats in [0, 1], or numeric features, float32,
+                as they stand in the table: both are normalised here. Features of text as the run's data set
+                gives them.
 
         Raises:
             ValueError: if the samples have another shape than the run's.
@@ -79,16 +87,16 @@ class PrimaryModel(nn.Module):
             )
         if x.dtype == torch.uint8:
             x = normalise(x, self.mean.flatten().tolist(), self.std.flatten().tolist())
-        elif self.takes_images:
-            x = (x - self.mean) / self.std
+        else:
+            x = (x - self.mean) / self.std  # features of text: by 0 and 1
         logits: Tensor = self.primary_head(self.trunk(x))
         return logits
 
 
 class Prediction(NamedTuple):
-    """The likeliest class of an image."""
+    """The likeliest class of an image, or of a row of a table (counted from 0)."""
 
-    file: Path
+    file: Path | int
     name: str
     probability: float
 
@@ -113,6 +121,7 @@ def load_model(run: Path) -> PrimaryModel:
 
     summary, config = folder.read_summary(), RunConfig.read(folder.config)
     shape = tuple(summary["input_shape"])
+    features = summary.get("features")
     trunk = trunks.build(config.trunk, shape)
     width = infer_feature_dim(trunk)
     assert width is not None  # every trunk that is built by name states it
@@ -121,48 +130,60 @@ def load_model(run: Path) -> PrimaryModel:
         head(width, len(summary["primary_names"])),
         primary_names=tuple(summary["primary_names"]),
         input_shape=shape,
-        mean=tuple(summary["mean"]),
-        std=tuple(summary["std"]),
+        mean=tuple((features or summary)["mean"]),
+        std=tuple((features or summary)["std"]),
+        feature_names=features and tuple(features["names"]),
     )
     model.load_state_dict(load_file(folder.model))
     return model.eval()
 
 
 def predict(run: Path, source: Path, *, device: str = "cpu") -> list[Prediction]:
-    """The likeliest class of each image, with its probability.
+    """The likeliest class of each image or row, with its probability.
 
     Images are brought to the run's size (the centre of the image, scaled) and channels.
 
     Args:
-        run: Folder of a finished run on images.
-        source: Folder of images, searched with its subfolders, or one image file.
+        run: Folder of a finished run on images or numeric features.
+        source: For images, a folder, searched with its subfolders, or one image file; for features, a CSV or
+            parquet file with the columns of the training table (labels are not needed).
         device: Where to compute.
 
     Returns:
-        One prediction a file, sorted by path; probabilities in [0, 1].
+        One prediction a file, sorted by path, or a row; probabilities in [0, 1].
 
     Raises:
         FileNotFoundError: if ``source`` does not exist.
-        ValueError: if there is no image, one cannot be decoded, or the run is not on images or unfinished.
+        ValueError: if ``source`` is not of the run's kind, holds nothing or cannot be read, or the run is
+            unfinished or on text.
     """
     model = load_model(run)
-    if not model.takes_images:
-        raise ValueError(f"predict needs a run on images; {run} takes {model.input_shape[0]} features")
     if not source.exists():
-        raise FileNotFoundError(f"predict needs a folder of images or an image; {source} does not exist")
-    files = [source] if source.is_file() else _images_below(source)
-    if not files:
-        raise ValueError(f"predict needs images ({', '.join(sorted(IMAGE_SUFFIXES))}); {source} has none")
+        raise FileNotFoundError(
+            f"predict needs images, or a table for a run on features; {source} does not exist"
+        )
+    if model.takes_images:
+        names: list[Path | int] = [*([source] if source.is_file() else _images_below(source))]
+        if not names:
+            raise ValueError(f"predict needs images ({', '.join(sorted(IMAGE_SUFFIXES))}); {source} has none")
+    elif model.feature_names is None:
+        raise ValueError(f"predict needs a run on images or numeric features; {run} is on text")
+    else:
+        rows = _read_rows(source, model.feature_names)
+        names = [*range(len(rows))]
     where = resolve_device(device)
     model.to(where)
     predictions: list[Prediction] = []
-    for start in range(0, len(files), _BATCH):
-        part = files[start : start + _BATCH]
-        x = torch.cat([_read(file, model.input_shape) for file in part])
+    for start in range(0, len(names), _BATCH):
+        part = names[start : start + _BATCH]
+        if model.takes_images:
+            x = torch.cat([_read(file, model.input_shape) for file in part if isinstance(file, Path)])
+        else:
+            x = rows[start : start + _BATCH]
         with torch.no_grad():
             best = model(x.to(where)).float().softmax(1).max(1)
-        for file, probability, c in zip(part, best.values.tolist(), best.indices.tolist(), strict=True):
-            predictions.append(Prediction(file, model.primary_names[c], probability))
+        for name, probability, c in zip(part, best.values.tolist(), best.indices.tolist(), strict=True):
+            predictions.append(Prediction(name, model.primary_names[c], probability))
     return predictions
 
 
@@ -172,7 +193,7 @@ def export(run: Path, format: str, out: Path) -> Path:
     | format | file | input |
     |---|---|---|
     | safetensors | weights of trunk and primary head | as for the trunk: normalise with the JSON's mean, std |
-    | torch-export | .pt2 program for ``torch.export.load`` | float32 in [0, 1], or features; any batch size |
+    | torch-export | .pt2 program for ``torch.export.load`` | float32: in [0, 1], or raw features; any batch size |
     | onnx | ONNX model, input "x", output "logits" | likewise |
 
     A program is loaded again and compared with the model before anything is written.
@@ -202,9 +223,20 @@ def export(run: Path, format: str, out: Path) -> Path:
             (_torch_export if format == "torch-export" else _onnx)(model, partial)
             content = partial.read_bytes()
     summary = folder.read_summary()
-    kept = ("method", "seed", "data", "trunk", "primary_names", "input_shape", "mean", "std", "versions")
-    described = {name: summary[name] for name in kept}
-    described["normalisation_inside"] = format != "safetensors" and model.takes_images
+    kept = (
+        "method",
+        "seed",
+        "data",
+        "trunk",
+        "primary_names",
+        "input_shape",
+        "mean",
+        "std",
+        "features",
+        "versions",
+    )
+    described = {name: summary.get(name) for name in kept}
+    described["normalisation_inside"] = format != "safetensors"
     sidecar = out.with_suffix(".json")
     out.parent.mkdir(parents=True, exist_ok=True)
     write_at_once(sidecar, (json.dumps(described, indent=2) + "\n").encode())
@@ -264,6 +296,16 @@ def _dynamic_batch() -> dict[str, Any]:
 
 def _images_below(folder: Path) -> list[Path]:
     return sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _read_rows(file: Path, names: tuple[str, ...]) -> Tensor:
+    """The columns of a table that the run was trained on, float32 of shape (N, D)."""
+    if file.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"predict needs a CSV or parquet file for a run on features; got {file}")
+    table = read_table(file)
+    if missing := [name for name in names if name not in table.column_names]:
+        raise ValueError(f"predict needs the columns of the training table; {file} lacks {missing[0]!r}")
+    return read_features(table, names, np.arange(len(table)))
 
 
 def _read(file: Path, shape: tuple[int, ...]) -> Tensor:

@@ -5,6 +5,7 @@ fit → one epoch → one step (``MultiTaskLearner.train_step`` or ``MetaAuxilia
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 from collections.abc import Iterator
@@ -252,6 +253,7 @@ class Trainer:
             "input_shape": list(data.input_shape),
             "mean": list(data.mean),
             "std": list(data.std),
+            "features": None if data.features is None else dataclasses.asdict(data.features),
             "versions": versions(),
         }
         self.folder.write_summary(summary)

@@ -14,12 +14,15 @@ def add_commands(commands: Any) -> None:
     """Adds both commands to the subparsers of ``maxl``."""
     predict = commands.add_parser(
         "predict",
-        help="the class of each image of a folder, as CSV",
-        description="Classifies images with the model of a finished run: file, class, probability.",
-        epilog="example:\n  maxl predict run images/ --out predictions.csv",
+        help="the class of each image of a folder or row of a table, as CSV",
+        description="Classifies images, or rows of numeric features, with the model of a finished run: file (or row,\n"
+        "from 0), class, probability.",
+        epilog="example:\n  maxl predict run images/ --out predictions.csv\n  maxl predict run new.csv",
     )
-    predict.add_argument("folder", type=Path, metavar="RUN", help="folder of a run on images")
-    predict.add_argument("images", type=Path, metavar="IMAGES", help="folder of images, or one image")
+    predict.add_argument("folder", type=Path, metavar="RUN", help="folder of a run")
+    predict.add_argument(
+        "source", type=Path, metavar="SOURCE", help="folder of images, an image, or a CSV or parquet file"
+    )
     predict.add_argument("--out", type=Path, metavar="FILE", help="CSV file (default: standard output)")
     predict.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, mps or auto (auto)")
     predict.set_defaults(run=_predict)
@@ -48,10 +51,11 @@ def _predict(namespace: argparse.Namespace) -> None:
     from maxl.inference import predict
     from maxl.run_folder import write_at_once
 
-    predictions = predict(namespace.folder, namespace.images, device=namespace.device)
+    predictions = predict(namespace.folder, namespace.source, device=namespace.device)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("file", "class", "probability"))
+    rows = bool(predictions) and isinstance(predictions[0].file, int)
+    writer.writerow(("row" if rows else "file", "class", "probability"))
     writer.writerows((p.file, p.name, f"{p.probability:.6f}") for p in predictions)
     if namespace.out is None:
         sys.stdout.write(text.getvalue())

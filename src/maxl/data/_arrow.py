@@ -83,7 +83,7 @@ def table_source(
             return _read_images(table, columns[0], rows, base, image_size)
         if kind == "text":
             return _read_texts(table, columns[0], rows)
-        return _read_features(table, columns, rows)
+        return read_features(table, columns, rows)
 
     def part(table: pa.Table) -> Part:
         found = {name: Column(_to_numpy(table, name), class_names.get(name)) for name in free}
@@ -96,6 +96,7 @@ def table_source(
         primary=primary,
         human=human,
         fit={"image": None, "text": fit_text, "features": fit_standardise}[kind],
+        feature_names=tuple(columns) if kind == "features" else None,
     )
 
 
@@ -188,7 +189,12 @@ def _read_texts(table: pa.Table, name: str, rows: IntArray) -> Raw:
     return [text or "" for text in table[name].take(pa.array(rows)).to_pylist()]
 
 
-def _read_features(table: pa.Table, names: Sequence[str], rows: IntArray) -> Tensor:
+def read_features(table: pa.Table, names: Sequence[str], rows: IntArray) -> Tensor:
+    """Numeric columns of some rows as float32, shape (N, D).
+
+    Raises:
+        ValueError: if a column is not numeric, or a value is missing or not finite.
+    """
     columns = []
     for name in names:
         values = _to_numpy(table, name)[rows]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,19 @@ from maxl.data._source import Raw, Transform
 TEXT_FEATURES = 256
 
 
-def fit_standardise(raw: Raw) -> Transform:
+@dataclass(frozen=True)
+class Standardise:
+    """(x − mean) / std by feature, both float64 of shape (D,)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __call__(self, raw: Raw) -> Tensor:
+        assert isinstance(raw, Tensor)
+        return ((raw.double() - self.mean) / self.std).float()
+
+
+def fit_standardise(raw: Raw) -> Standardise:
     """Standardise each feature: zero mean and unit variance over the training samples.
 
     Args:
@@ -21,13 +35,7 @@ def fit_standardise(raw: Raw) -> Transform:
     assert isinstance(raw, Tensor)
     features = raw.double()  # sums over many rows
     mean, std = features.mean(0), features.std(0, correction=0)
-    scale = torch.where(std > 0, 1 / std, 1.0)
-
-    def transform(raw: Raw) -> Tensor:
-        assert isinstance(raw, Tensor)
-        return ((raw.double() - mean) * scale).float()
-
-    return transform
+    return Standardise(mean, torch.where(std > 0, std, 1.0))
 
 
 def fit_text(raw: Raw, dimensions: int = TEXT_FEATURES) -> Transform:

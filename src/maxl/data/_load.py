@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maxl.data._features import Standardise
 from maxl.data._images import to_channels
 from maxl.data._labels import check_column, check_every_class, check_refines, encode
 from maxl.data._open import open_source
 from maxl.data._select import balanced_order, cut_test, draw, resolve_size
 from maxl.data._source import IntArray, Part, Source, Transform
-from maxl.data._types import DataSet, Split
+from maxl.data._types import DataSet, Features, Split
 
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.2  # the paper's normalisation, of pixels in [0, 1]
 
@@ -101,6 +102,9 @@ def load(
         std=(PIXEL_STD,) * channels if is_image else (1.0,),
         augment=is_image and channels == 3,  # photographs; digits and the like are grey
         flip=source.flip,
+        features=None
+        if source.feature_names is None or not isinstance(transform, Standardise)
+        else Features(source.feature_names, tuple(transform.mean.tolist()), tuple(transform.std.tolist())),
     )
 
 

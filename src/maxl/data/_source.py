@@ -61,6 +61,7 @@ class Source:
         fit: For raw material that needs statistics (features, text): called with the training samples that
             were kept, returns the transform for every part. None for images.
         flip: As in `DataSet`.
+        feature_names: Columns of numeric features, in order; None for anything else.
     """
 
     train: Part
@@ -70,6 +71,7 @@ class Source:
     human: str | None = None
     fit: Callable[[Raw], Transform] | None = None
     flip: bool = True
+    feature_names: tuple[str, ...] | None = None
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

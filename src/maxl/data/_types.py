@@ -52,6 +52,15 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Features:
+    """Columns of numeric features, and how they were standardised: (x - mean) / std; D values each."""
+
+    names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class DataSet:
     """A data set ready to train on.
 
@@ -65,6 +74,7 @@ class DataSet:
         augment: Whether training should crop at random (colour photographs; never digits or features).
         flip: Whether augmentation may also mirror left to right. False where a mirror image is another
             class or none, as with the house numbers of SVHN.
+        features: Where numeric features came from; None for images and text.
     """
 
     name: str
@@ -77,6 +87,7 @@ class DataSet:
     std: tuple[float, ...]
     augment: bool
     flip: bool = True
+    features: Features | None = None
 
     @property
     def num_primary(self) -> int:
