@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -80,9 +83,60 @@ def test_finding_the_width_leaves_batch_statistics_alone() -> None:
         ("vgg16", (1, 28, 28), "needs 32 pixels a side; got 28x28"),
         ("convnet4", (5,), r"got samples of shape \(5,\): use 'mlp'"),
         ("resnet18", (5,), r"got samples of shape \(5,\): use 'mlp'"),
-        ("crossvit_tiny_240", (3, 32, 32), "cannot take images of shape"),
+        ("crossvit_tiny_240", (3, 32, 32), "cannot take samples of shape"),
     ],
 )
 def test_what_cannot_be_built_says_why(name: str, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(name, shape)
+
+
+OWN = """
+import torch
+
+def small(input_shape):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(input_shape[0] * 64, 12), torch.nn.Tanh())
+
+def maps(input_shape):
+    return torch.nn.Conv2d(input_shape[0], 4, 3)
+
+def number(input_shape):
+    return 3
+
+def broken(input_shape):
+    raise KeyError("no weights")
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_trunks.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_trunks", raising=False)
+
+
+@pytest.mark.usefixtures("own")
+def test_a_function_of_ones_own_makes_the_trunk() -> None:
+    before = list(sys.path)
+    trunk = build("own_trunks:small", (1, 8, 8))
+    assert trunk.feature_dim == 12
+    assert trunk(torch.zeros(2, 1, 8, 8)).shape == (2, 12)
+    assert trunk.training
+    assert sys.path == before
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none_such:small", "ModuleNotFoundError: No module named 'none_such'"),
+        ("own_trunks:big", "has no attribute 'big'"),
+        ("own_trunks:number", r"needs to make a torch.nn.Module; got int"),
+        ("own_trunks:broken", "KeyError: 'no weights'"),
+        ("own_trunks:maps", r"features of shape \(N, D\); Conv2d gives \(1, 4, 6, 6\)"),
+        ("own_trunks:", "fails with"),
+    ],
+)
+def test_a_function_that_makes_no_trunk_says_why(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(name, (1, 8, 8))

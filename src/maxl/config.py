@@ -43,7 +43,7 @@ class RunConfig:
 
     method: str = option("maxl", "source of auxiliary labels", group="method", choices=METHODS)
     psi: tuple[int, ...] = option((5,), "auxiliary classes per primary class", group="method")
-    trunk: str = option("convnet4", "vgg16, convnet4, mlp, or a timm model", group="method")
+    trunk: str = option("convnet4", "vgg16, convnet4, mlp, a timm model, or module:function", group="method")
     generator_trunk: str | None = option(
         None, "trunk of the label generator (default: as --trunk)", group="method"
     )

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
+from importlib import import_module
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -93,21 +97,21 @@ class MLPTrunk(nn.Module):
         return features
 
 
-class TimmTrunk(nn.Module):
-    """A model of timm without its classifier.
+class MeasuredTrunk(nn.Module):
+    """A network from inputs to features whose width is found by trying: a model of timm, or one's own.
 
     Args:
-        model: Made with `num_classes=0`.
-        input_shape: (C, H, W) of the images; one pass of zeros tells the width of the features, which timm's
-            own attribute does not for models with a hidden layer in the head.
+        model: From (N, *input_shape) to (N, D).
+        input_shape: Shape of one sample; one pass of zeros tells the width of the features. timm's own
+            attribute does not for models with a hidden layer in the head.
 
     Attributes:
         feature_dim: The width of the features, D.
 
-    Shape: (N, C, H, W) to (N, D).
+    Shape: (N, *input_shape) to (N, D).
 
     Raises:
-        ValueError: if the model cannot take such images.
+        ValueError: if the model cannot take such samples, or gives something else than features.
     """
 
     def __init__(self, model: nn.Module, input_shape: Sequence[int]) -> None:
@@ -119,9 +123,12 @@ class TimmTrunk(nn.Module):
                 features: Tensor = model(torch.zeros(1, *input_shape))
         except RuntimeError as error:
             raise ValueError(
-                f"{type(model).__name__} cannot take images of shape {tuple(input_shape)}: {error}; "
+                f"{type(model).__name__} cannot take samples of shape {tuple(input_shape)}: {error}; "
                 "scale the images (--image-size) or choose another trunk"
             ) from error
+        if not isinstance(features, Tensor) or features.ndim != 2:
+            what = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+            raise ValueError(f"a trunk gives features of shape (N, D); {type(model).__name__} gives {what}")
         model.train()
         self.feature_dim = features.shape[1]
 
@@ -139,6 +146,7 @@ def build(name: str, input_shape: Sequence[int], *, width: int = 64) -> nn.Modul
     | convnet4 | four blocks of one 3x3 convolution, for images of any size | `width` |
     | mlp | two hidden layers, for features or flattened images | 256 |
     | any model of timm | untrained, its classifier removed | its own |
+    | module:function | what your function makes of `input_shape` | its own |
 
     Args:
         name: See the table.
@@ -148,8 +156,11 @@ def build(name: str, input_shape: Sequence[int], *, width: int = 64) -> nn.Modul
     Returns: a module from (N, *input_shape) to (N, D), with the attribute `feature_dim` = D.
 
     Raises:
-        ValueError: unknown name; features given to a network for images; images too small for it.
+        ValueError: unknown name; features given to a network for images; images too small for it; a function
+            that cannot be imported or called, or makes no trunk.
     """
+    if ":" in name:
+        return _build_own(name, input_shape)
     if name == "mlp":
         return MLPTrunk(input_shape)
     if len(input_shape) != 3:
@@ -176,7 +187,7 @@ def _build_timm(name: str, input_shape: Sequence[int]) -> nn.Module:
         close = get_close_matches(name.lower(), known, n=1)
         suggestion = f"; did you mean '{known[close[0]]}'?" if close else ""
         raise ValueError(
-            f"unknown trunk '{name}'{suggestion}; known: {', '.join(NAMES)}, or any model of timm"
+            f"unknown trunk '{name}'{suggestion}; known: {', '.join(NAMES)}, any model of timm, or module:function"
         )
     settings: dict[str, Any] = {"pretrained": False, "num_classes": 0, "in_chans": input_shape[0]}
     try:
@@ -185,4 +196,30 @@ def _build_timm(name: str, input_shape: Sequence[int]) -> nn.Module:
         if "img_size" not in str(error):
             raise
         model = timm.create_model(name, **settings)
-    return TimmTrunk(model, input_shape)
+    return MeasuredTrunk(model, input_shape)
+
+
+def _build_own(name: str, input_shape: Sequence[int]) -> nn.Module:
+    module, _, function = name.partition(":")
+    try:
+        with _importable(Path.cwd()):
+            make = getattr(import_module(module), function)
+        model = make(tuple(input_shape))
+    except Exception as error:  # whatever the user's code raises
+        raise ValueError(
+            f"trunk '{name}' calls {function}(input_shape) of the module '{module}', in this folder or installed; "
+            f"that fails with {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"trunk '{name}' needs to make a torch.nn.Module; got {type(model).__name__}")
+    return MeasuredTrunk(model, input_shape)
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Within: modules of the folder can be imported, as when Python itself is started there."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
