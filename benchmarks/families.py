@@ -155,7 +155,7 @@ families whose whole member was not exact in both modes.
 
 
 class Trunk(nn.Module):
-    """A family's member that states its width."""
+    """A family's member that states its width; of feature maps the last, averaged over pixels."""
 
     def __init__(self, model: nn.Module, feature_dim: int) -> None:
         super().__init__()
@@ -163,21 +163,8 @@ class Trunk(nn.Module):
         self.feature_dim = feature_dim
 
     def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.model(x)
-        return features
-
-
-class FirstStages(nn.Module):
-    """A member of ``features_only``: its last feature map, averaged over pixels."""
-
-    def __init__(self, model: nn.Module, feature_dim: int) -> None:
-        super().__init__()
-        self.model = model
-        self.feature_dim = feature_dim
-
-    def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.model(x)[-1].mean((2, 3))
-        return features
+        features: Tensor | list[Tensor] = self.model(x)
+        return features[-1].mean((2, 3)) if isinstance(features, list) else features
 
 
 class TextTrunk(nn.Module):
@@ -265,7 +252,7 @@ def first_stages(family: str) -> Callable[[], nn.Module]:
 
     def build() -> nn.Module:
         model = timm.create_model(name, features_only=True, out_indices=(FIRST_STAGES[family],), **options)
-        return FirstStages(model, model.feature_info.channels()[-1])
+        return Trunk(model, model.feature_info.channels()[-1])
 
     return build
 

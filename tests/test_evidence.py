@@ -7,7 +7,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
+import maxl
 from _run_helpers import one_thread as one_thread
 
 ROOT = Path(__file__).parent.parent
@@ -31,6 +33,8 @@ def test_every_setting_is_valid_and_reports_on_other_seeds_than_it_was_tuned_on(
     for name in evidence.SETTINGS:
         for method in evidence.METHODS:
             assert evidence.config(name, method, seed=0).method == method
+        for variant in evidence.VARIANTS:
+            assert evidence.config(name, variant, seed=0).method == "maxl"
         reported = set(evidence.read(evidence.HERE / f"{name}.csv").get("seed", []))
         tuned = set(evidence.read(evidence.HERE / f"{name}-tuning.csv").get("seed", []))
         assert not reported & tuned
@@ -60,3 +64,76 @@ def test_one_run_gives_a_row(evidence: ModuleType) -> None:
     assert {row[k] for k in evidence.KEY} == {"maxl", "epochs=1 look_every=1", 7}
     assert 0 <= row["test_accuracy"] <= 1
     assert 0 <= row["validation_accuracy"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [("digits", "sharp"), ("digits", "hard"), ("digits", "averaged"), ("digits-sgd", "several")],
+)
+def test_a_variant_is_another_run_than_the_one_it_varies(
+    evidence: ModuleType, name: str, variant: str, tmp_path: Path
+) -> None:
+    weights = []
+    for method in ("lively", variant):
+        config = evidence.config(name, method, seed=7, epochs=2)
+        trainer = evidence.trainer(config, name, method, str(tmp_path / method))
+        weights.append([p.detach().clone() for p in trainer.setup.generator.parameters()])
+        trainer.fit()
+        weights.append([p.detach().clone() for p in trainer.setup.generator.parameters()])
+    start, trained, variant_start, variant_trained = weights
+    assert all(map(torch.equal, start, variant_start))
+    assert not any(map(torch.equal, trained, variant_trained))
+
+
+def test_spoiled_labels(evidence: ModuleType) -> None:
+    data = evidence.load_data(evidence.config("digits-noisy", "single", seed=0))
+    noisy = evidence.SPOILS["noisy"](data, 0)
+    wrong = (noisy.train.primary != data.train.primary).float().mean()
+    assert 0.3 < float(wrong) < 0.5
+    assert noisy.test is data.test
+    everything = evidence.load_data(evidence.config("digits-imbalanced", "single", seed=0))
+    counts = evidence.SPOILS["imbalanced"](everything, 0).train.primary.bincount().sort().values
+    assert counts[0] == round(0.05 * float(counts[-1]))
+    assert (counts.diff() > 0).all()
+
+
+def test_several_steps_give_the_gradient_of_the_loss_after_them(evidence: ModuleType) -> None:
+    """Against central differences of the loss after real steps, in float64."""
+    from variants import SeveralSteps
+
+    def trained(shift: float, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+        torch.manual_seed(0)
+        hierarchy = maxl.Hierarchy.uniform(3, 2)
+        trunks = [torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh()).double() for _ in range(2)]
+        network = maxl.MultiTaskNetwork(trunks[0], hierarchy, feature_dim=8).double()
+        generator = maxl.LabelGenerator(trunks[1], hierarchy, feature_dim=8).double()
+        weight = generator.trunk[0].weight
+        with torch.no_grad():
+            weight[1, 2] += shift
+        before = weight.detach().clone()
+        meta_optimizer = torch.optim.SGD([weight], lr=1.0 if shift == 0 else 0.0)
+        learner = SeveralSteps(
+            maxl.MetaAuxiliaryLearner(
+                network,
+                generator,
+                torch.optim.SGD(network.parameters(), lr=0.5),
+                meta_optimizer,
+                entropy_weight=0.0,
+            ),
+            steps,
+        )
+        for group in meta_optimizer.param_groups:
+            rate, group["lr"] = group["lr"], 0.0
+        batches = [(torch.randn(5, 4).double(), torch.randint(0, 3, (5,))) for _ in range(steps)]
+        for i, (x, y) in enumerate(batches):
+            if i == steps - 1:
+                meta_optimizer.param_groups[0]["lr"] = rate
+            result = learner.step(x, y)
+        assert result.outer_loss is not None
+        return result.outer_loss, before - weight.detach()
+
+    step = 1e-5
+    for steps in (1, 3):
+        slope = (trained(step, steps)[0] - trained(-step, steps)[0]) / (2 * step)
+        gradient = trained(0.0, steps)[1][1, 2]
+        torch.testing.assert_close(gradient, slope, rtol=1e-6, atol=1e-12)
