@@ -222,9 +222,9 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             self.labels.cache.load_state_dict(state["cache"])
         self.update = None
         if (saved := state["update"]) is not None:
-            random = RandomState.from_state(saved["random"])
+            random = RandomState.from_state(saved["random"], saved["x"].device)
             problem = self._problem(saved["weights"], saved["x"], saved["y"], random, None)
-            label_random = RandomState.from_state(saved["label_random"])
+            label_random = RandomState.from_state(saved["label_random"], saved["x"].device)
             self.update = Update(problem, saved["factor"], saved["signals"], None, label_random)
 
     def _step_next(self, x: Tensor, y: Tensor, index: Tensor | None, due: bool) -> StepResult:

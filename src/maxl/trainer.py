@@ -19,7 +19,7 @@ from torch import Tensor
 from maxl.config import HUMAN_METHODS, RunConfig
 from maxl.data import Batch, BatchStream, DataSet, Split, evaluation_batches, load, normalise
 from maxl.evaluation import calibrate, evaluate, evaluating, gradient_cosine, label_statistics
-from maxl.hypergradients import as_signals
+from maxl.hypergradients import RandomState, as_signals
 from maxl.learner import MetaAuxiliaryLearner
 from maxl.monitoring import Report, Totals, device_name, peak_memory, tensorboard
 from maxl.outer import OuterData
@@ -270,8 +270,7 @@ class Trainer:
             "generator": None if setup.generator is None else setup.generator.state_dict(),
             "optimizers": [o.state_dict() for o in setup.optimizers],
             "learner": setup.learner.state_dict(),
-            "random": torch.get_rng_state(),
-            "cuda_random": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "random": RandomState.capture(self.device).state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -286,9 +285,7 @@ class Trainer:
         for optimizer, saved in zip(setup.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         setup.learner.load_state_dict(state["learner"])
-        torch.set_rng_state(state["random"].cpu())
-        if state["cuda_random"] is not None:
-            torch.cuda.set_rng_state(state["cuda_random"].cpu(), self.device)
+        RandomState.from_state(state["random"], self.device).restore()
 
 
 def train(

@@ -14,12 +14,12 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from maxl.config import METHODS
 from maxl.snapshot import Snapshot, read_snapshot
 from maxl.statistics import Psi, compare, parse_psi, settings
 
 # Facts of a run that never make it another variant of its method.
 _INCIDENTAL = {"seed", "out", "psi", "method", "data_dir", "device", "workers", "resume", "config"}
-_ORDER = ("single", "uniform", "random", "frozen", "kmeans", "prototypical", "human", "maxl")
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ def base_method(label: str) -> str:
 
 def _method_order(label: str) -> tuple[int, str]:
     method = base_method(label)
-    return (_ORDER.index(method) if method in _ORDER else len(_ORDER), label)
+    return (METHODS.index(method) if method in METHODS else len(METHODS), label)
 
 
 def _load_run(folder: Path) -> Run:

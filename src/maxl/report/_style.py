@@ -19,12 +19,12 @@ _METHODS: dict[str, tuple[str, str]] = {
     "prototypical": ("#C26BA0", "10px,3px,2px,3px"),
     "human": ("#8E5BC4", "longdashdot"),
     "maxl": ("#D9541E", "solid"),
+    "weighted": ("#C9425B", "8px,2px,2px,2px"),
+    "gated": ("#6573C3", "12px,4px"),
 }
 _SPARE = (
     ("#8A6D5B", "5px,2px"),
-    ("#C9425B", "8px,2px,2px,2px"),
     ("#5F8A1D", "2px,4px"),
-    ("#6573C3", "12px,4px"),
 )
 _VARIANT_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
