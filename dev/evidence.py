@@ -3,8 +3,7 @@
     python dev/evidence.py tune digits            # settings, by validation accuracy on seeds 100 and up
     python dev/evidence.py run digits             # every method on the seeds that the table lacks
     python dev/evidence.py run mnist --data-dir DIR --seeds 0 1 2 3 --methods single uniform maxl
-    python dev/evidence.py table                  # every table of dev/evidence/*.csv: dev/evidence/README.md
-    python dev/evidence.py summary                # the README's table
+    python dev/evidence.py write                  # the tables of README.md, docs/guide.md, dev/evidence/README.md
 
 Results are kept in dev/evidence/NAME.csv, a row a run, and a seed found there is not run again. Settings were
 chosen on seeds 100 and up, by samples cut from the training pool; the test set and seeds below 100 only report.
@@ -27,7 +26,7 @@ import yaml
 
 from maxl.config import RunConfig
 from maxl.run_folder import RunFolder
-from maxl.statistics import SIGNIFICANCE, holm, mean_interval, p_text, paired_difference
+from maxl.statistics import SIGNIFICANCE, PairedDifference, holm, mean_interval, p_text, paired_difference
 from maxl.trainer import Trainer, load_data
 from variants import SPOILS, VARIANTS
 
@@ -295,6 +294,35 @@ def summary() -> str:
     return "\n".join(lines)
 
 
+# What might have made learned labels useful: in words, and the rows that say whether it did.
+HYPOTHESES: dict[str, tuple[tuple[str, str], ...]] = {
+    "sharper labels: temperature 0.1": (("digits", "sharp"), ("clinc150", "sharp")),
+    "one-hot labels, straight-through": (("digits", "hard"), ("clinc150", "hard")),
+    "a regulariser that rewards informative labels": (("digits", "information"), ("clinc150", "information")),
+    "the outer loss at averaged weights": (("digits", "averaged"), ("clinc150", "averaged")),
+    "the outer loss on folds in turn (cross-fitting)": (("digits", "rotating"), ("clinc150", "rotating")),
+    "ten steps of lookahead instead of one, plain SGD": (("digits-sgd", "several"), ("digits-sgd", "lively")),
+    "noisy labels, 40 % wrong": (("digits-noisy", "maxl"), ("clinc150-noisy", "maxl")),
+    "imbalanced classes, 20 to 1": (("digits-imbalanced", "maxl"), ("clinc150-imbalanced", "maxl")),
+    "the paper's regime: plain SGD, 200 epochs": (("digits-paper", "maxl"), ("clinc150-paper", "maxl")),
+    "learned sample weights": tuple((name, "weighted") for name in ("digits", "mnist", "clinc150")),
+}
+
+
+def hypotheses() -> str:
+    """Markdown: each hypothesis with its paired difference to uniform labels, not corrected for their number."""
+    lines = ["| what might help | data: variant, seeds, points against uniform (p) |", "|---|---|"]
+    for words, rows in HYPOTHESES.items():
+        cells = []
+        for name, method in rows:
+            accuracy = accuracies(name, ("uniform", method))
+            if method in accuracy:
+                d = paired_difference(accuracy[method], accuracy["uniform"])
+                cells.append(f"{name}: {method}, {d.n}, {points(d)} ({p_text(d.p)})")
+        lines.append(f"| {words} | {'; '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def differences(
     accuracy: Mapping[str, Mapping[int, float]], control: str, *, short: bool = False
 ) -> dict[str, str]:
@@ -306,17 +334,37 @@ def differences(
         if d.n < 2:
             cells[method] = ""
             continue
-        text = f"{100 * d.mean:+.2f} ± {50 * (d.high - d.low):.2f}".replace("-", "−")
-        bold = f"**{text}**" if p < SIGNIFICANCE else text
-        cells[method] = bold if short else f"{text} ({p_text(p)})"
+        bold = f"**{points(d)}**" if p < SIGNIFICANCE else points(d)
+        cells[method] = bold if short else f"{points(d)} ({p_text(p)})"
     return cells
+
+
+def points(d: PairedDifference) -> str:
+    """A difference of accuracies in points, with half the width of its interval."""
+    return f"{100 * d.mean:+.2f} ± {50 * (d.high - d.low):.2f}".replace("-", "−")
+
+
+def write() -> None:
+    """Puts the tables into their pages, in place of those that stand there."""
+    pages = (
+        (HERE.parent.parent / "README.md", summary()),
+        (HERE.parent.parent / "docs" / "guide.md", hypotheses()),
+    )
+    for page, made in pages:
+        lines = page.read_text().splitlines()
+        first = lines.index(made.splitlines()[0])
+        last = next(i for i in range(first, len(lines)) if not lines[i].startswith("|"))
+        page.write_text("\n".join([*lines[:first], made, *lines[last:]]) + "\n")
+    page = HERE / "README.md"
+    head, _, _ = page.read_text().partition("\n## ")
+    page.write_text(f"{head}\n{tables()}")
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("tune", "run", "table", "summary"))
+    parser.add_argument("what", choices=("tune", "run", "write"))
     parser.add_argument("data", nargs="*", choices=[*SETTINGS, []], help="data sets")
     parser.add_argument("--data-dir", help="local copies of the data sets, a folder each")
     parser.add_argument("--seeds", type=int, nargs="+")
@@ -333,8 +381,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
-    if options.what in ("table", "summary"):
-        print(tables() if options.what == "table" else summary())
+    if options.what == "write":
+        write()
         return
     for name in options.data:
         folder = None if options.data_dir is None else str(Path(options.data_dir, SETTINGS[name]["data"]))
