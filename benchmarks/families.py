@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 import maxl
 from maxl.check import HypergradientReport, check_hypergradient
+from maxl.trunks import MeasuredTrunk
 
 FINE = ("exact", "as float32 allows", "as reverse mode")
 GOAL, WORSE = 1e-5, "worse than rounding"
@@ -154,17 +155,11 @@ families whose whole member was not exact in both modes.
 """
 
 
-class Trunk(nn.Module):
-    """A family's member that states its width; of feature maps the last, averaged over pixels."""
+class LastMap(nn.Module):
+    """The last of several feature maps, averaged over pixels."""
 
-    def __init__(self, model: nn.Module, feature_dim: int) -> None:
-        super().__init__()
-        self.model = model
-        self.feature_dim = feature_dim
-
-    def forward(self, x: Tensor) -> Tensor:
-        features: Tensor | list[Tensor] = self.model(x)
-        return features[-1].mean((2, 3)) if isinstance(features, list) else features
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        return maps[-1].mean((2, 3))
 
 
 class TextTrunk(nn.Module):
@@ -237,9 +232,7 @@ def trunk(family: str, random_depth: bool) -> Callable[[], nn.Module]:
                 refused = error
         else:
             raise refused
-        with torch.no_grad():
-            dim = model.eval()(torch.zeros(1, 3, size, size)).shape[-1]
-        return Trunk(model, dim)
+        return MeasuredTrunk(model, (3, size, size))
 
     return build
 
@@ -248,11 +241,11 @@ def first_stages(family: str) -> Callable[[], nn.Module]:
     """Builds the first stages of a member of the family."""
     import timm
 
-    name, _, options = FAMILIES[family]
+    name, size, options = FAMILIES[family]
 
     def build() -> nn.Module:
         model = timm.create_model(name, features_only=True, out_indices=(FIRST_STAGES[family],), **options)
-        return Trunk(model, model.feature_info.channels()[-1])
+        return MeasuredTrunk(nn.Sequential(model, LastMap()), (3, size, size))
 
     return build
 

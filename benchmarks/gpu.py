@@ -18,6 +18,7 @@ from collections.abc import Callable
 import torch
 from _contenders import Bench, Contender, contenders, learner
 from _peers import reason_missing
+from precision import meta_gradient, relative_error, training_gradient
 from step import SHAPES, operations, render_rows, timed
 
 import maxl
@@ -57,54 +58,22 @@ def yardsticks() -> dict[str, Contender]:
 
 
 def errors(network: str, device: str, precision: torch.dtype | None, compile: bool) -> dict[str, float]:
-    """Relative error to float64 of the meta step's gradient, and of a plain training gradient beside it.
-
-    A generator that is trained by plain SGD at rate 1 moves by minus that gradient.
-    """
-
-    def training_gradient(dtype: torch.dtype, autocast: torch.dtype | None) -> torch.Tensor:
-        bench = Bench.build(network, 16, device, torch.float64)
-        x, y, labels, _ = bench.batches[0]
-        with torch.autocast(device, autocast, enabled=autocast is not None):
-            primary, auxiliary = bench.network.to(dtype)(x.to(dtype))
-        loss = maxl.focal_loss(primary.to(dtype), y) + maxl.focal_loss(auxiliary.to(dtype), labels)
-        return torch.cat(
-            [g.double().flatten() for g in torch.autograd.grad(loss, list(bench.network.parameters()))]
-        )
-
-    def gradient(dtype: torch.dtype, **options: object) -> torch.Tensor:
-        bench = Bench.build(network, 16, device, torch.float64)
-        for module in (bench.network, bench.generator):
-            module.to(dtype)
-        x, y, _, _ = bench.batches[0]
-        before = [p.detach().double().clone() for p in bench.generator.parameters()]
-        built = maxl.MetaAuxiliaryLearner(
-            bench.network,
-            bench.generator,
-            bench.optimizer,
-            torch.optim.SGD(bench.generator.parameters(), lr=1.0),
-            lookahead="update",
-            entropy_weight=0.0,
-            **options,  # type: ignore[arg-type]
-        )
-        built.step(x.to(dtype), y)
-        moved = zip(before, bench.generator.parameters(), strict=True)
-        return torch.cat([(b - p.detach().double()).flatten() for b, p in moved])
-
-    exact = gradient(torch.float64, hypergradient="reverse")
+    """Relative error to float64 of the meta step's gradient, and of a plain training gradient beside it."""
+    where = (network, 16, device)
+    exact = meta_gradient(*where, torch.float64, hypergradient="reverse")
     rows = {"float32": {}, "float32, compiled": {"compile": True}}
     if precision is not None:
         rows |= {"bf16": {"autocast": precision}, "bf16, compiled": {"autocast": precision, "compile": True}}
-    rows = {name: options for name, options in rows.items() if compile or "compile" not in options}
-    plain = training_gradient(torch.float64, None)
     found = {
-        f"hypergradient in {name}": float((gradient(torch.float32, **options) - exact).norm() / exact.norm())
+        f"hypergradient in {name}": relative_error(meta_gradient(*where, torch.float32, **options), exact)
         for name, options in rows.items()
+        if compile or "compile" not in options
     }
+    plain = training_gradient(*where, torch.float64)
     for name, autocast in (("float32", None), ("bf16", precision)):
         if name == "float32" or autocast is not None:
-            gap = training_gradient(torch.float32, autocast) - plain
-            found[f"plain training gradient in {name}"] = float(gap.norm() / plain.norm())
+            gradient = training_gradient(*where, torch.float32, autocast)
+            found[f"plain training gradient in {name}"] = relative_error(gradient, plain)
     return found
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection
+from typing import Any
 
 import torch
 from _contenders import Bench
@@ -25,13 +26,21 @@ PARTS = ("training", "outer gradient", "tangent", "generator")
 
 
 class Parts(maxl.MetaAuxiliaryLearner):
-    """The same iteration with only some of its ``lowered`` parts in bf16."""
+    """The same iteration with only some of its ``lowered`` parts in bf16; each part makes its own passes."""
 
-    lowered: Collection[str] = ()
+    def __init__(self, *modules: Any, lowered: Collection[str], **options: Any) -> None:
+        super().__init__(*modules, favour="memory", **options)
+        self.lowered = lowered
 
-    def train_step(self, x: Tensor, y: Tensor, index: Tensor | None = None) -> maxl.StepResult:
+    def step(
+        self,
+        x: Tensor,
+        y: Tensor,
+        index: Tensor | None = None,
+        outer_batch: tuple[Tensor, Tensor] | None = None,
+    ) -> maxl.StepResult:
         self.autocast = self._dtype("training")
-        return super().train_step(x, y, index)
+        return super().step(x, y, index, outer_batch)
 
     def meta_step(
         self, x: Tensor, y: Tensor, outer_batch: tuple[Tensor, Tensor] | None = None
@@ -51,64 +60,77 @@ class Parts(maxl.MetaAuxiliaryLearner):
         return torch.bfloat16 if part in self.lowered else None
 
 
-def meta_gradient(args: argparse.Namespace, network: str, dtype: torch.dtype, *parts: str) -> Tensor:
-    """The generator's gradient: what plain SGD at rate 1 moves it by, in an iteration from the start."""
-    bench = Bench.build(network, args.batch, args.device, torch.float64)
+def meta_gradient(
+    network: str,
+    batch: int,
+    device: str,
+    dtype: torch.dtype,
+    kind: type[maxl.MetaAuxiliaryLearner] = maxl.MetaAuxiliaryLearner,
+    **options: Any,
+) -> Tensor:
+    """The generator's gradient in an iteration from the start: what plain SGD at rate 1 moves it by, negated."""
+    bench = Bench.build(network, batch, device, torch.float64)
     for module in (bench.network, bench.generator):
         module.to(dtype)
     x, y, _, _ = bench.batches[0]
     before = [p.detach().double().clone() for p in bench.generator.parameters()]
-    learner = Parts(
+    learner = kind(
         bench.network,
         bench.generator,
         bench.optimizer,
         torch.optim.SGD(bench.generator.parameters(), lr=1.0),
-        hypergradient="reverse" if dtype == torch.float64 else "forward",
         lookahead="update",
-        favour="memory",  # each part makes its own passes
         entropy_weight=0.0,
+        **options,
     )
-    learner.lowered = parts
-    x = x.to(dtype)
-    learner.train_step(x, y)
-    learner.meta_step(x, y)
+    learner.step(x.to(dtype), y)
     moved = zip(before, bench.generator.parameters(), strict=True)
     return torch.cat([(b - p.detach().double()).flatten() for b, p in moved])
 
 
 def training_gradient(
-    args: argparse.Namespace, network: str, dtype: torch.dtype, autocast: bool = False
+    network: str, batch: int, device: str, dtype: torch.dtype, autocast: torch.dtype | None = None
 ) -> Tensor:
     """The gradient of an ordinary training step on both tasks."""
-    bench = Bench.build(network, args.batch, args.device, torch.float64)
+    bench = Bench.build(network, batch, device, torch.float64)
     x, y, labels, _ = bench.batches[0]
-    with torch.autocast(args.device, torch.bfloat16, enabled=autocast):
+    with torch.autocast(device, autocast, enabled=autocast is not None):
         primary, auxiliary = bench.network.to(dtype)(x.to(dtype))
     loss = maxl.focal_loss(primary.to(dtype), y) + maxl.focal_loss(auxiliary.to(dtype), labels)
     gradients = torch.autograd.grad(loss, list(bench.network.parameters()))
     return torch.cat([g.double().flatten() for g in gradients])
 
 
+def relative_error(gradient: Tensor, exact: Tensor) -> float:
+    return float((gradient - exact).norm() / exact.norm())
+
+
 def main() -> None:
     args = parse()
     for network in args.networks:
-        exact = meta_gradient(args, network, torch.float64)
-        found = {"float32": meta_gradient(args, network, torch.float32)}
-        for part in PARTS:
-            found[f"{part} in bf16"] = meta_gradient(args, network, torch.float32, part)
-        found["all but training in bf16"] = meta_gradient(args, network, torch.float32, *PARTS[1:])
-        found["all in bf16"] = meta_gradient(args, network, torch.float32, *PARTS)
-        rows = [row(f"meta step, {name}", gradient, exact) for name, gradient in found.items()]
-        plain = training_gradient(args, network, torch.float64)
-        for name, autocast in (("float32", False), ("bf16", True)):
-            gradient = training_gradient(args, network, torch.float32, autocast)
-            rows.append(row(f"plain gradient, {name}", gradient, plain))
+        where = (network, args.batch, args.device)
+        exact = meta_gradient(*where, torch.float64, hypergradient="reverse")
+        lowered: dict[str, Collection[str]] = {
+            "float32": (),
+            **{f"{part} in bf16": (part,) for part in PARTS},
+            "all but training in bf16": PARTS[1:],
+            "all in bf16": PARTS,
+        }
+        rows = [
+            row(f"meta step, {name}", meta_gradient(*where, torch.float32, Parts, lowered=parts), exact)
+            for name, parts in lowered.items()
+        ]
+        plain = training_gradient(*where, torch.float64)
+        for name, autocast in (("float32", None), ("bf16", torch.bfloat16)):
+            rows.append(
+                row(f"plain gradient, {name}", training_gradient(*where, torch.float32, autocast), plain)
+            )
         print(render_rows((network, "relative error", "cosine"), rows), flush=True)
 
 
 def row(name: str, gradient: Tensor, exact: Tensor) -> list[str]:
-    error = (gradient - exact).norm() / exact.norm()
-    return [name, f"{error:.1e}", f"{torch.cosine_similarity(gradient, exact, dim=0):.3f}"]
+    cosine = torch.cosine_similarity(gradient, exact, dim=0)
+    return [name, f"{relative_error(gradient, exact):.1e}", f"{cosine:.3f}"]
 
 
 def parse() -> argparse.Namespace:

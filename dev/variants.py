@@ -68,11 +68,11 @@ def several(trainer: Trainer) -> None:
 
 _LIVELY: dict[str, Any] = {"meta_learning_rate": 1e-2}
 VARIANTS: dict[str, Variant] = {
-    "lively": Variant({**_LIVELY}),  # a control of those below: the same generator, unchanged
-    "sharp": Variant({**_LIVELY}, sharp),
-    "hard": Variant({**_LIVELY}, hard),
-    "averaged": Variant({**_LIVELY, "evaluate": "same"}, averaged),
-    "several": Variant({**_LIVELY, "evaluate": "same"}, several),
+    "lively": Variant(_LIVELY),  # a control of those below: the same generator, unchanged
+    "sharp": Variant(_LIVELY, sharp),
+    "hard": Variant(_LIVELY, hard),
+    "averaged": Variant(_LIVELY, averaged),
+    "several": Variant(_LIVELY, several),
     "rotating": Variant({**_LIVELY, "evaluate": "rotating"}),
     "information": Variant({**_LIVELY, "regulariser": "information"}),
 }

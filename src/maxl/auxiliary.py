@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from maxl.hierarchy import Hierarchy
+from maxl.hypergradients import RandomState
 
 
 def random_labels(primary: Tensor, hierarchy: Hierarchy, seed: int) -> Tensor:
@@ -149,7 +150,7 @@ def auto_encode(
     Returns:
         Codes of shape (N, latent_dim).
     """
-    with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
+    with RandomState.capture(x.device).replay():
         torch.manual_seed(seed)
         model = AutoEncoder(tuple(x.shape[1:]), latent_dim).to(x.device)
         optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)

@@ -225,7 +225,7 @@ def run_check(
         raise ValueError(f"psi needs one entry per primary class; got {len(counts)} for {num_classes}")
     hierarchy = Hierarchy(counts)
     place = torch.device(device)
-    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+    with RandomState.capture(place).replay():
         torch.manual_seed(seed)
         network = MultiTaskNetwork(build(trunk, input_shape), hierarchy).to(place)
         generator = LabelGenerator(build(trunk, input_shape), hierarchy).to(place)

@@ -162,29 +162,30 @@ def predict(run: Path, source: Path, *, device: str = "cpu") -> list[Prediction]
         raise FileNotFoundError(
             f"predict needs images, or a table for a run on features; {source} does not exist"
         )
+    names: list[Path | int]
     if model.takes_images:
-        names: list[Path | int] = [*([source] if source.is_file() else _images_below(source))]
-        if not names:
+        files = [source] if source.is_file() else _images_below(source)
+        if not files:
             raise ValueError(f"predict needs images ({', '.join(sorted(IMAGE_SUFFIXES))}); {source} has none")
+        names, parts = [*files], (files[start : start + _BATCH] for start in range(0, len(files), _BATCH))
+        batches = (torch.cat([_read(file, model.input_shape) for file in part]) for part in parts)
     elif model.feature_names is None:
         raise ValueError(f"predict needs a run on images or numeric features; {run} is on text")
     else:
         rows = _read_rows(source, model.feature_names)
         names = [*range(len(rows))]
+        batches = (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
     where = resolve_device(device)
     model.to(where)
-    predictions: list[Prediction] = []
-    for start in range(0, len(names), _BATCH):
-        part = names[start : start + _BATCH]
-        if model.takes_images:
-            x = torch.cat([_read(file, model.input_shape) for file in part if isinstance(file, Path)])
-        else:
-            x = rows[start : start + _BATCH]
+    best: list[tuple[float, int]] = []
+    for x in batches:
         with torch.no_grad():
-            best = model(x.to(where)).float().softmax(1).max(1)
-        for name, probability, c in zip(part, best.values.tolist(), best.indices.tolist(), strict=True):
-            predictions.append(Prediction(name, model.primary_names[c], probability))
-    return predictions
+            top = model(x.to(where)).float().softmax(1).max(1)
+        best += zip(top.values.tolist(), top.indices.tolist(), strict=True)
+    return [
+        Prediction(name, model.primary_names[c], probability)
+        for name, (probability, c) in zip(names, best, strict=True)
+    ]
 
 
 def export(run: Path, format: str, out: Path) -> Path:

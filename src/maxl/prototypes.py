@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from maxl.hierarchy import Hierarchy
+from maxl.hypergradients import RandomState
 
 EMBEDDING_BATCH = 500
 
@@ -63,7 +64,7 @@ def prototypical_labels(
             "each human label needs to lie in the block of its primary class; got human class "
             f"{int(human[i])} under primary class {int(primary[i])}: use Hierarchy.from_labels"
         )
-    with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
+    with RandomState.capture(x.device).replay():
         torch.manual_seed(seed)
         _train(trunk, x, human, epochs, ways, shots, queries, learning_rate)
     was_training = trunk.training

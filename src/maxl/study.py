@@ -287,6 +287,5 @@ def _irrelevant(method: str) -> tuple[str, ...]:
 
 def _text(value: Any) -> str:
     items = value if isinstance(value, (list, tuple)) else [value]
-    return "-".join(
-        f"{i:g}" if isinstance(i, float) else str(i).replace("/", "_").replace(":", "_") for i in items
-    )
+    no_path = str.maketrans("/:", "__")
+    return "-".join(f"{i:g}" if isinstance(i, float) else str(i).translate(no_path) for i in items)

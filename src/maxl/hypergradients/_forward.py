@@ -35,11 +35,9 @@ def forward(problem: Problem, signals: Signals, u: Sequence[Tensor | None]) -> S
     if compiled is not None:
         return contract(problem, signals, *compiled)
     _load_decompositions()
-    # Fused attention kernels have no forward-mode formula; the math kernel has.
     with (
         torch.no_grad(),
         problem.random.replay(),
-        sdpa_kernel(SDPBackend.MATH),
         forward_ad.dual_level(),
         DualKernels(problem.recording),
         differentiable_kernels(problem.network, problem.x.device.type),

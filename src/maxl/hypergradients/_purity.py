@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -30,7 +31,7 @@ def untracked(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def differentiable_kernels(network: nn.Module, device_type: str) -> Iterator[None]:
-    """Recurrent layers by PyTorch's own kernels: those of oneDNN and cuDNN cannot be differentiated again.
+    """Attention and recurrent layers by PyTorch's plain kernels: fused ones cannot be differentiated again.
 
     cuDNN draws dropout between recurrent layers in a way of its own, so there the masks of the training pass
     and of the meta step differ.
@@ -42,7 +43,8 @@ def differentiable_kernels(network: nn.Module, device_type: str) -> Iterator[Non
     try:
         if fused:
             torch.backends.cudnn.enabled = False
-        yield
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
     finally:
         if fused:
             torch.backends.cudnn.enabled = True

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from maxl.hypergradients._problem import Problem, Signals, leaves_of
 from maxl.hypergradients._purity import differentiable_kernels
@@ -33,7 +31,7 @@ def reverse(
     """
     leaves = tuple(s.detach().requires_grad_() for s in signals)
     theta = leaves_of(problem.weights)
-    with torch.enable_grad(), _differentiable_twice(problem):
+    with torch.enable_grad(), differentiable_kernels(problem.network, problem.x.device.type):
         inner = problem.training_loss(theta, leaves)
         grads = _gradient_with_graph(inner, list(theta.values()))
         ahead = dict(zip(theta, lookahead.step(list(theta.values()), grads), strict=True))
@@ -55,7 +53,7 @@ def reverse_along(problem: Problem, signals: Signals, u: Sequence[Tensor | None]
     """
     leaves = tuple(s.detach().requires_grad_() for s in signals)
     theta = leaves_of(problem.weights)
-    with torch.enable_grad(), _differentiable_twice(problem):
+    with torch.enable_grad(), differentiable_kernels(problem.network, problem.x.device.type):
         inner = problem.training_loss(theta, leaves)
         grads = _gradient_with_graph(inner, list(theta.values()))
         pairs = [
@@ -68,13 +66,6 @@ def reverse_along(problem: Problem, signals: Signals, u: Sequence[Tensor | None]
         outputs, seeds = zip(*pairs, strict=True)
         results = torch.autograd.grad(outputs, leaves, seeds, allow_unused=True)
     return _zeros_for_none(leaves, results)
-
-
-@contextmanager
-def _differentiable_twice(problem: Problem) -> Iterator[None]:
-    """Fused attention and recurrent kernels have no double backward; PyTorch's plain ones have."""
-    with sdpa_kernel(SDPBackend.MATH), differentiable_kernels(problem.network, problem.x.device.type):
-        yield
 
 
 def _gradient_with_graph(loss: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
