@@ -129,6 +129,7 @@ def _recover_augmentation(flip: bool, count: int = 8000) -> tuple[torch.Tensor, 
         augment=True,
         seed=0,
         flip=flip,
+        pad=4,
     )
     images = (next(stream.epoch(0)).x.flatten(1) * 255).round()
     bright, grey = images.eq(200).int().argmax(1), images.eq(100).int().argmax(1)
@@ -145,6 +146,11 @@ def test_offsets_are_uniform_and_half_of_the_images_are_flipped() -> None:
     assert len(cells) == 81
     assert ((cells - expected) ** 2 / expected).sum() < 135
     assert abs(flipped.float().mean() - 0.5) < 4 * 0.5 / len(flipped) ** 0.5
+
+
+@pytest.mark.parametrize(("side", "pad"), [(32, 4), (16, 2), (112, 14), (7, 1)])
+def test_crops_move_by_an_eighth_of_the_side(side: int, pad: int) -> None:
+    assert make_stream(make_split(size=side)).pad == pad
 
 
 def test_flip_false_never_flips_and_still_crops() -> None:

@@ -20,7 +20,7 @@ from maxl.evaluation import evaluating
 from maxl.learner import MetaAuxiliaryLearner
 from maxl.outer import folds, split_off
 from maxl.run_folder import RunFolder
-from maxl.trainer import Trainer, resume, train
+from maxl.trainer import Trainer, load_data, resume, train
 
 
 class Interrupted(Exception):
@@ -403,3 +403,24 @@ def test_weights_are_channels_last_unless_told_otherwise(method: str, tmp_path: 
 
     assert kinds() == {True}
     assert kinds(channels_last=False) == {False}
+
+
+def test_augmentation_is_as_the_config_says() -> None:
+    shown = {
+        choice: load_data(RunConfig(train_size=50, augment=choice))
+        for choice in ("auto", "none", "crop", "crop-flip")
+    }
+    assert {c: d.augment for c, d in shown.items()} == {
+        "auto": False,
+        "none": False,
+        "crop": True,
+        "crop-flip": True,
+    }
+    assert [shown[c].flip for c in ("crop", "crop-flip")] == [False, True]
+
+
+def test_features_cannot_be_augmented(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("a,b,label\n" + "".join(f"{i},{-i},{i % 2}\n" for i in range(20)))
+    with pytest.raises(ValueError, match=r"--augment crop needs images; .*features of shape \(2,\)"):
+        load_data(RunConfig(data=str(table), trunk="mlp", augment="crop"))

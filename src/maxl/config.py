@@ -40,6 +40,12 @@ class RunConfig:
     train_size: float | None = option(None, "training samples, count or fraction", group="data")
     validation_size: float = option(0.0, "cut from training, count or fraction", group="data")
     image_size: int | None = option(None, "side in pixels to which images are resized", group="data")
+    augment: str = option(
+        "auto",
+        "random crops (an eighth of the side) and flips; auto: of colour photographs alone",
+        group="data",
+        choices=("auto", "none", "crop", "crop-flip"),
+    )
 
     method: str = option("maxl", "source of auxiliary labels", group="method", choices=METHODS)
     psi: tuple[int, ...] = option((5,), "auxiliary classes per primary class", group="method")

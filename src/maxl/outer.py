@@ -56,7 +56,7 @@ class OuterData:
         if self._kind == "augmented" and not self.batches.augment:
             raise ValueError(
                 "--evaluate augmented needs images that training crops at random; this data set is not "
-                "augmented: use --evaluate same, next or held-out"
+                "augmented: use --augment crop, or --evaluate same, next or held-out"
             )
 
     @property

@@ -55,7 +55,7 @@ class Trainer:
         self.device = resolve_device(config.device)
         data = load_data(config) if data is None else data
         self.outer = OuterData(config, data.train, partial(self._stream, data))
-        self.data = DataSet(**{**vars(data), "train": self.outer.train})
+        self.data = dataclasses.replace(data, train=self.outer.train)
         self.stream = self.outer.batches
         self.setup: Setup = build(config, self.data, self.device)
         self.epoch = 0
@@ -331,8 +331,8 @@ def resume(
 
 
 def load_data(config: RunConfig) -> DataSet:
-    """The data set that a config names."""
-    return load(
+    """The data set that a config names, augmented as it says."""
+    data = load(
         config.data,
         data_dir=config.data_dir,
         primary=config.primary,
@@ -342,6 +342,14 @@ def load_data(config: RunConfig) -> DataSet:
         seed=config.seed,
         image_size=config.image_size,
     )
+    if config.augment == "auto":
+        return data
+    if config.augment != "none" and data.train.x.ndim != 4:
+        raise ValueError(
+            f"--augment {config.augment} needs images; {config.data} has features of shape {data.input_shape}: "
+            "use --augment none"
+        )
+    return dataclasses.replace(data, augment=config.augment != "none", flip=config.augment == "crop-flip")
 
 
 def _size(value: float) -> int | float:

@@ -82,7 +82,7 @@ class BatchStream:
         device: Where batches are made; None leaves them where the split is.
         drop_last: Leave out the last batch of an epoch where it is not full. A split smaller than one batch
             is one batch as a whole.
-        pad: Border of the random crop in pixels.
+        pad: Border of the random crop in pixels. None takes an eighth of the shorter side: the paper's 4 of 32.
         flip: Whether augmentation mirrors half of the images; pass `DataSet.flip`.
 
     Raises:
@@ -100,7 +100,7 @@ class BatchStream:
         seed: int,
         device: torch.device | str | None = None,
         drop_last: bool = True,
-        pad: int = 4,
+        pad: int | None = None,
         flip: bool = True,
     ) -> None:
         if batch_size < 1 or len(split) == 0:
@@ -115,7 +115,8 @@ class BatchStream:
         self.batch_size = min(batch_size, len(split))
         # On the device once, rather than copied there for every batch.
         self._scaling = None if self.split.x.ndim == 2 else _scale_and_shift(mean, std, self.split.x)
-        self.augment, self.flip, self.pad = augment, flip, pad
+        self.augment, self.flip = augment, flip
+        self.pad = max(1, min(split.x.shape[2:], default=0) // 8) if pad is None else pad
         self.seed = seed
         self.drop_last = drop_last
 

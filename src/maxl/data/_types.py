@@ -71,7 +71,7 @@ class DataSet:
         human_names: The same for the finer human labels, or None.
         mean, std: One value a channel. Pixels in [0, 1] become (x - mean) / std; features are
             standardised at loading time and carry mean 0, std 1.
-        augment: Whether training should crop at random (colour photographs; never digits or features).
+        augment: Whether training should crop at random (by default colour photographs alone; never features).
         flip: Whether augmentation may also mirror left to right. False where a mirror image is another
             class or none, as with the house numbers of SVHN.
         features: Where numeric features came from; None for images and text.
