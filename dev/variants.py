@@ -6,7 +6,7 @@ None of them earned a place in the package. ``dev/evidence.py run NAME --methods
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from maxl.hypergradients._problem import leaves_of
 from maxl.learner import MetaAuxiliaryLearner
 from maxl.multitask import StepResult
 from maxl.trainer import Trainer
+from maxl.trunks import build
 
 SHARPNESS = 10.0  # 1 / temperature of the labels
 AVERAGING = 0.1  # of each step's weights in the running average
@@ -73,6 +74,7 @@ VARIANTS: dict[str, Variant] = {
     "hard": Variant(_LIVELY, hard),
     "averaged": Variant(_LIVELY, averaged),
     "several": Variant(_LIVELY, several),
+    "held-out": Variant({**_LIVELY, "evaluate": "held-out"}),  # as AuxiLearn does (Navon et al., 2021)
     "rotating": Variant({**_LIVELY, "evaluate": "rotating"}),
     "information": Variant({**_LIVELY, "regulariser": "information"}),
 }
@@ -150,6 +152,16 @@ class SeveralSteps(MetaAuxiliaryLearner):
         self.meta_optimizer.step()
         self.meta_optimizer.zero_grad(set_to_none=True)
         return outer.detach(), torch.stack(norms).norm()
+
+
+def narrow(input_shape: Sequence[int]) -> nn.Module:
+    """convnet4 at a quarter of its width, for ``--trunk variants:narrow``."""
+    return build("convnet4", input_shape, width=16)
+
+
+def wide(input_shape: Sequence[int]) -> nn.Module:
+    """convnet4 at twice its width, for ``--trunk variants:wide``."""
+    return build("convnet4", input_shape, width=128)
 
 
 def noisy(data: DataSet, seed: int) -> DataSet:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from maxl.cli._arguments import Parser, add_config_flags, add_help_all, read_config
 from maxl.cli._study import run_study
@@ -17,21 +18,7 @@ from maxl.presets import PRESETS
 from maxl.statistics import mean_interval, settings
 from maxl.study import Study
 
-# What the paper and the authors' code report (generator: the code's values).
-PAPER: dict[str, Any] = {
-    "gamma": 2.0,
-    "epochs": 200,
-    "batch_size": 100,
-    "optimizer": "sgd",
-    "learning_rate": 0.01,
-    "momentum": 0.0,
-    "weight_decay": 0.0,
-    "decay": "step",  # both learning rates are halved at each quarter: every 50 of 200 epochs
-    "meta_optimizer": "sgd",
-    "meta_learning_rate": 1e-3,
-    "meta_weight_decay": 5e-4,
-    "entropy_weight": 0.2,
-}
+PAPER: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("paper.yaml").read_text())
 # How the meta step is taken, unless --authors is given: in every iteration, through the update just taken, exact.
 OURS: dict[str, Any] = PRESETS["exact"] | {"schedule": "iteration", "hypergradient": "forward"}
 # As the authors' code does: whole epochs in turn, a virtual plain-SGD step, a gradient through the backward pass,

@@ -30,6 +30,11 @@ def test_an_empty_mapping_gives_the_defaults_and_every_field_has_help() -> None:
     assert all(f.metadata["help"] for f in dataclasses.fields(RunConfig))
 
 
+def test_the_learning_rate_follows_the_optimizer_unless_it_is_given() -> None:
+    assert (RunConfig().learning_rate, RunConfig(optimizer="sgd").learning_rate) == (1e-3, 0.01)
+    assert RunConfig(optimizer="sgd", learning_rate=0.5).learning_rate == 0.5
+
+
 def test_a_config_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         RunConfig().epochs = 3  # type: ignore[misc]

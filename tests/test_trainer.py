@@ -135,11 +135,11 @@ RESUMED: dict[str, dict[str, Any]] = {
     "next batch, update open at the checkpoint": {"evaluate": "next", "trunk": "convnet4"},
     "batch statistics": {"evaluate": "next", "trunk": "convnet4", "label_statistics": "batch"},
     "weighted, adam": {"method": "weighted", "optimizer": "adam", "meta_optimizer": "adam"},
-    "held out": {"evaluate": "held-out", "trunk": "convnet4", "momentum": 0.9},
+    "held out": {"evaluate": "held-out", "trunk": "convnet4", "optimizer": "sgd", "momentum": 0.9},
     "rotating folds": {"evaluate": "rotating", "held_out": 0.3},
     "gated": {"method": "gated", "evaluate": "next", "meta_every": 2},
     "alternating epochs": {"schedule": "epochs", "lookahead": "virtual", "decay": "cosine"},
-    "single, momentum": {"method": "single", "momentum": 0.9, "weight_decay": 1e-3},
+    "single, momentum": {"method": "single", "optimizer": "sgd", "momentum": 0.9, "weight_decay": 1e-3},
     "k-means": {"method": "kmeans", "optimizer": "adamw"},
     "dropout": {"trunk": "with dropout", "evaluate": "next"},
 }

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-_DATA_FIELDS = ("data", "data_dir", "primary", "human", "train_size", "validation_size", "image_size")
+_DATA_FIELDS = (
+    *("data", "data_dir", "primary", "human", "train_size", "validation_size", "image_size", "augment"),
+)
 # Fields that do not matter to some methods: a grid over them repeats no run of these methods.
 _LABEL_FIELDS = ("auxiliary_weight", "psi")
 _GENERATOR_FIELDS = ("generator_trunk", "label_statistics")
@@ -100,7 +102,7 @@ class Study:
             varied = {
                 name: value
                 for name, value in zip(self.grid, values, strict=True)
-                if name not in _irrelevant(method)
+                if name not in irrelevant_fields(method)
             }
             config = RunConfig.from_dict(
                 {**self.base.to_dict(), **varied, "method": method, "seed": seed}, "--grid"
@@ -271,7 +273,8 @@ def _epochs_done(out: Path, planned: Sequence[PlannedRun]) -> int:
     return done
 
 
-def _irrelevant(method: str) -> tuple[str, ...]:
+def irrelevant_fields(method: str) -> tuple[str, ...]:
+    """Fields of ``RunConfig`` that make no difference to a method's runs."""
     if method == "single":
         return (*_LABEL_FIELDS, *_GENERATOR_FIELDS, *_META_FIELDS)
     if method in LEARNED_METHODS:
