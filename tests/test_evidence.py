@@ -30,6 +30,58 @@ def test_the_pages_show_the_recorded_runs(evidence: ModuleType) -> None:
     assert evidence.tables() in (ROOT / "dev" / "evidence" / "README.md").read_text()
 
 
+@pytest.fixture
+def sweep(evidence: ModuleType) -> ModuleType:
+    sys.modules.pop("sweep", None)
+    import sweep
+
+    return sweep
+
+
+def test_the_page_of_the_sweep_shows_the_recorded_runs(sweep: ModuleType) -> None:
+    assert sweep.page() in (ROOT / "dev" / "evidence" / "when.md").read_text()
+
+
+def test_a_sweep_trains_each_setting_once_and_what_it_cannot_touch_not_again(
+    evidence: ModuleType, sweep: ModuleType
+) -> None:
+    for name in sweep.AXES:
+        tasks = sweep.tasks(name, (0, 1))
+        for _, method, changes, seed in tasks:
+            assert evidence.config(name, method, **changes, seed=seed).method == method
+        assert len({(m, sweep.text(c), s) for _, m, c, s in tasks}) == len(tasks)
+        assert not any("psi" in c for _, m, c, _ in tasks if m == "single")
+        assert not any("evaluate" in c for _, m, c, _ in tasks if m != "maxl")
+    changes = {"augment": "crop", "psi": 2, "entropy_weight": 0.0}
+    assert sweep.touching("single", changes) == {"augment": "crop"}
+    assert sweep.touching("uniform", changes) == {"augment": "crop", "psi": 2}
+    assert sweep.touching("maxl", changes) == changes
+
+
+def test_a_setting_is_shown_against_the_controls_that_it_shares(
+    sweep: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sweep, "HERE", tmp_path)
+    monkeypatch.setattr(sweep, "AXES", {"mnist14": {"as tuned": ({},), "classes": ({"psi": 2},)}})
+    lines = ["method,settings,seed,test_accuracy"]
+    for seed in range(3):
+        wobble = 0.001 * seed
+        lines += [f"single,,{seed},{0.9 + wobble}", f"uniform,,{seed},{0.9 + wobble}", f"maxl,,{seed},0.9"]
+        lines += [f"uniform,psi=2,{seed},{0.92 + 1.1 * wobble}", f"maxl,psi=2,{seed},{0.93 + 1.2 * wobble}"]
+    (tmp_path / "mnist14-sweep.csv").write_text("\n".join(lines) + "\n")
+    tuned, classes = sweep.table(sweep.rows("mnist14")).splitlines()[2:]
+    assert tuned.startswith("| as tuned |  | 3 | 90.1 | +0.00 ± 0.00 |")
+    assert (
+        classes == "| classes | psi 2 | 3 | 90.1 | **+2.01 ± 0.02** | **+3.02 ± 0.05** | **+1.01 ± 0.02** |"
+    )
+
+
+def test_the_picture_of_a_sweep_is_drawn(sweep: ModuleType, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs matplotlib: uv sync --group bench")
+    sweep.draw(tmp_path / "when.png")
+    assert (tmp_path / "when.png").stat().st_size > 10_000
+
+
 def test_every_setting_is_valid_and_reports_on_other_seeds_than_it_was_tuned_on(evidence: ModuleType) -> None:
     for name in evidence.SETTINGS:
         for method in evidence.METHODS:
