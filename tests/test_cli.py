@@ -217,12 +217,16 @@ def test_compare_prints_a_table_and_repeats_no_run(
     monkeypatch.setattr("maxl.study.os.cpu_count", lambda: 1)
     reported: list[Path] = []  # the page itself has tests of its own
     monkeypatch.setattr("maxl.report.write_report", lambda folder: reported.append(folder) or "report.html")
-    line = f"compare {SMALL} --methods single maxl --seeds 0 1 --grid psi=2,3"
+    line = f"compare {SMALL} --methods single uniform maxl --seeds 0 1 --grid psi=2,3"
     assert run(line) == 0
     out = capsys.readouterr().out
     assert "against single" in out
+    verdicts = r"psi {}.*- uniform: [^-]*single.*- maxl: [^-]*single.*- maxl: [^-]*uniform"
+    assert re.search(
+        verdicts.format(2) + ".*" + verdicts.format(3), out, re.DOTALL
+    )  # each setting has its own
     results = pd.read_csv(here / "study" / "results.csv")
-    assert results.groupby("method").size().to_dict() == {"maxl": 4, "single": 2}
+    assert results.groupby("method").size().to_dict() == {"maxl": 4, "uniform": 4, "single": 2}
     assert reported == [Path("study")]
     times = {p: p.stat().st_mtime_ns for p in here.rglob("summary.json")}
     assert run(line) == 0

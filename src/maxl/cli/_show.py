@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.table import Table
 
 from maxl.cli._arguments import terminal_width
+from maxl.config import LEARNED_METHODS
 from maxl.statistics import compare, mean_interval, settings
 
 if TYPE_CHECKING:
@@ -87,8 +88,8 @@ def run_table(summary: dict[str, Any]) -> Table:
     return table
 
 
-def study_tables(results: pd.DataFrame) -> Iterator[Table]:
-    """For each setting: mean ± 95 % interval of every method, and what the paired comparison says."""
+def study_tables(results: pd.DataFrame) -> Iterator[tuple[Table, list[str]]]:
+    """For each setting: mean ± 95 % interval of every method, and what the paired comparisons say in words."""
     for setting, runs in settings(results):
         comparisons = compare(runs)
         title = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in setting.items() if v is not None)
@@ -117,18 +118,27 @@ def study_tables(results: pd.DataFrame) -> Iterator[Table]:
                 p,
                 f"{1000 * group['seconds_per_step'].median():.1f}",
             )
-        yield table
+        yield table, _verdicts(comparisons)
 
 
-def verdicts(results: pd.DataFrame) -> list[str]:
-    """A sentence for each comparison with single-task, and for labels that carry no information."""
-    comparisons = compare(results)
-    lines = [f"{row.method}: {row.verdict}" for row in comparisons.itertuples() if row.reference == "single"]
-    empty = results[results["label_verdict"].notna()] if "label_verdict" in results else results[:0]
-    for method, group in empty.groupby("method", sort=False):
-        if method != "frozen":
-            lines.append(f"{method}: in {len(group)} runs {group['label_verdict'].iloc[0]}")
+def _verdicts(comparisons: pd.DataFrame) -> list[str]:
+    """A sentence for each method against single-task, and for learned labels against uniform ones."""
+    lines = []
+    for row in comparisons.itertuples():
+        learned = str(row.method).split()[0] in LEARNED_METHODS  # the rest of a name is what a grid varies
+        if row.reference == "single" or (learned and row.reference == "uniform"):
+            lines.append(f"{row.method}: {row.verdict}")
     return lines
+
+
+def label_verdicts(results: pd.DataFrame) -> list[str]:
+    """A sentence for each method whose labels carry no information."""
+    empty = results[results["label_verdict"].notna()] if "label_verdict" in results else results[:0]
+    return [
+        f"{method}: in {len(group)} runs {group['label_verdict'].iloc[0]}"
+        for method, group in empty.groupby("method", sort=False)
+        if method != "frozen"
+    ]
 
 
 def _plus_minus(spread: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from maxl.cli._show import console, progress_bar, study_tables, verdicts
+from maxl.cli._show import console, label_verdicts, progress_bar, study_tables
 from maxl.study import Study
 
 
@@ -27,9 +27,10 @@ def run_study(study: Study, out: Path, jobs: int | None) -> None:
     with progress_bar("study", total) as advance:
         results = study.run(out, jobs=jobs, progress=lambda done, _, note: advance(done, note))
     show = console()
-    for table in study_tables(results):
+    for table, lines in study_tables(results):
         show.print(table)
-    for line in verdicts(results):
+        show.print("\n".join(f"- {line}" for line in lines))
+    for line in label_verdicts(results):
         show.print(f"- {line}")
     show.print(f"Runs, results.csv and comparisons.csv: {out}")
     show.print(f"Report: {write_report(out)}")
