@@ -14,8 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from maxl.data import DataSet
-from maxl.hypergradients import RandomState, as_signals, pull_back, regulariser_slope, scale
-from maxl.hypergradients._problem import leaves_of
+from maxl.hypergradients import (
+    RandomState,
+    as_signals,
+    leaves_of,
+    pull_back,
+    regulariser_slope,
+    scale,
+)
 from maxl.learner import MetaAuxiliaryLearner
 from maxl.multitask import StepResult
 from maxl.trainer import Trainer

@@ -11,8 +11,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from maxl.cli._arguments import Parser, add_config_flags, add_help_all, read_config
-from maxl.cli._study import run_study
+from maxl.cli import Parser, add_config_flags, add_help_all, read_config, run_study
 from maxl.config import RunConfig
 from maxl.presets import PRESETS
 from maxl.statistics import mean_interval, settings

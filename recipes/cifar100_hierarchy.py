@@ -29,8 +29,8 @@ from itertools import combinations
 
 from _common import base_config, main, recipe_parser, seeds
 
-from maxl.cli._arguments import Parser
-from maxl.data._cifar100 import LEVEL_3_OF_LEVEL_10, LEVEL_10_OF_COARSE, LEVELS
+from maxl.cli import Parser
+from maxl.data import LEVEL_3_OF_LEVEL_10, LEVEL_10_OF_COARSE, LEVELS
 from maxl.study import Study
 
 METHODS = ("single", "uniform", "frozen", "random", "kmeans", "prototypical", "human", "maxl")

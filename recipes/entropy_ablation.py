@@ -24,7 +24,7 @@ from collections.abc import Mapping
 
 from _common import add_psi_flag, base_config, main, recipe_parser, seeds
 
-from maxl.cli._arguments import Parser
+from maxl.cli import Parser
 from maxl.study import Study
 
 METHODS = ("single", "uniform", "maxl")

@@ -20,7 +20,7 @@ from maxl.hypergradients._api import (
 from maxl.hypergradients._dual_kernels import Recording
 from maxl.hypergradients._finite_difference import finite_difference
 from maxl.hypergradients._forward import forward
-from maxl.hypergradients._problem import AuxiliaryLoss, PrimaryLoss, Problem, Signals, scale
+from maxl.hypergradients._problem import AuxiliaryLoss, PrimaryLoss, Problem, Signals, leaves_of, scale
 from maxl.hypergradients._purity import RandomState, pure_call, untracked
 from maxl.hypergradients._reverse import reverse, reverse_along
 
@@ -39,6 +39,7 @@ __all__ = [
     "forward",
     "hypergradient",
     "label_gradient",
+    "leaves_of",
     "logit_gradient",
     "missing_forward_formula",
     "pull_back",
