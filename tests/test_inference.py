@@ -17,7 +17,7 @@ from _data_helpers import pixels, write_csv, write_folder, write_image
 from _run_helpers import digits, files, tiny
 from _run_helpers import one_thread as one_thread
 from maxl.cli import main
-from maxl.data import evaluation_batches
+from maxl.data import TextFeatures, evaluation_batches
 from maxl.inference import FORMATS, export, load_model, predict
 from maxl.run_folder import RunFolder
 from maxl.trainer import load_data, train
@@ -68,6 +68,47 @@ def test_bytes_and_floats_are_normalised_as_in_training(grey_run: Path) -> None:
         expected = model.primary_head(model.trunk(batch.x))
         assert torch.equal(model(data.test.x[:20]), expected)
         torch.testing.assert_close(model(data.test.x[:20] / 255), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def text_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sentences of two classes that one word tells apart, and a run on them."""
+    root = tmp_path_factory.mktemp("text")
+    lines = [f"{('red cold', 'blue warm')[i % 2]} thing{i},{'ab'[i % 2]}" for i in range(40)]
+    (root / "t.csv").write_text("\n".join(["sentence,label", *lines]))
+    config = tiny(data=str(root / "t.csv"), train_size=None, batch_size=8, learning_rate=0.01, epochs=10)
+    train(config, root / "run")
+    return root / "run"
+
+
+def test_texts_are_classified_from_lines_and_tables(text_run: Path, tmp_path: Path) -> None:
+    texts = ["a red thing", "warm and blue", "cold"]
+    (tmp_path / "new.txt").write_text("\n".join(texts) + "\n")
+    pd.DataFrame({"id": [1, 2, 3], "sentence": texts}).to_csv(tmp_path / "new.csv", index=False)
+    found = predict(text_run, tmp_path / "new.txt")
+    assert [(p.file, p.name) for p in found] == [(0, "a"), (1, "b"), (2, "a")]
+    assert predict(text_run, tmp_path / "new.csv") == found
+
+
+def test_the_features_of_a_text_are_those_of_training(text_run: Path) -> None:
+    data = load_data(tiny(data=str(text_run.parent / "t.csv"), train_size=None))
+    stored = TextFeatures.read(RunFolder(text_run).text)
+    assert data.text is not None
+    assert (stored.terms, stored.column) == (data.text.terms, "sentence")
+    texts = ["red cold thing1", "blue", "nothing known"]
+    torch.testing.assert_close(stored(texts), data.text(texts), rtol=1e-5, atol=1e-5)
+
+
+def test_texts_that_cannot_be_classified(text_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.csv").write_text("words\nred\n")
+    (tmp_path / "empty.txt").write_text("")
+    for file, message in (
+        ("other.csv", "lacks 'sentence'"),
+        ("empty.txt", "at least one text"),
+        (".", "needs a .txt, CSV or parquet file"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            predict(text_run, tmp_path / file)
 
 
 def test_a_model_on_features(feature_run: Path) -> None:

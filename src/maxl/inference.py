@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from maxl import trunks
 from maxl.config import RunConfig, check_choice
-from maxl.data import normalise
+from maxl.data import TextFeatures, normalise
 from maxl.data._arrow import read_features, read_table
 from maxl.data._images import IMAGE_SUFFIXES, decode, to_channels
 from maxl.networks import head, infer_feature_dim
@@ -144,9 +144,10 @@ def predict(run: Path, source: Path, *, device: str = "cpu") -> list[Prediction]
     Images are brought to the run's size (the centre of the image, scaled) and channels.
 
     Args:
-        run: Folder of a finished run on images or numeric features.
-        source: For images, a folder, searched with its subfolders, or one image file; for features, a CSV or
-            parquet file with the columns of the training table (labels are not needed).
+        run: Folder of a finished run.
+        source: For images, a folder, searched with its subfolders, or one image file; for features and text, a
+            CSV or parquet file with the columns of the training table (labels are not needed); for text also a
+            .txt file with a text a line.
         device: Where to compute.
 
     Returns:
@@ -155,7 +156,7 @@ def predict(run: Path, source: Path, *, device: str = "cpu") -> list[Prediction]
     Raises:
         FileNotFoundError: if ``source`` does not exist.
         ValueError: if ``source`` is not of the run's kind, holds nothing or cannot be read, or the run is
-            unfinished or on text.
+            unfinished.
     """
     model = load_model(run)
     if not source.exists():
@@ -169,10 +170,11 @@ def predict(run: Path, source: Path, *, device: str = "cpu") -> list[Prediction]
             raise ValueError(f"predict needs images ({', '.join(sorted(IMAGE_SUFFIXES))}); {source} has none")
         names, parts = [*files], (files[start : start + _BATCH] for start in range(0, len(files), _BATCH))
         batches = (torch.cat([_read(file, model.input_shape) for file in part]) for part in parts)
-    elif model.feature_names is None:
-        raise ValueError(f"predict needs a run on images or numeric features; {run} is on text")
     else:
-        rows = _read_rows(source, model.feature_names)
+        if model.feature_names is None:
+            rows = _read_texts(source, RunFolder(run).text)
+        else:
+            rows = _read_rows(source, model.feature_names)
         names = [*range(len(rows))]
         batches = (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
     where = resolve_device(device)
@@ -307,6 +309,27 @@ def _read_rows(file: Path, names: tuple[str, ...]) -> Tensor:
     if missing := [name for name in names if name not in table.column_names]:
         raise ValueError(f"predict needs the columns of the training table; {file} lacks {missing[0]!r}")
     return read_features(table, names, np.arange(len(table)))
+
+
+def _read_texts(source: Path, stored: Path) -> Tensor:
+    """Texts, a line or row each, as the features that the run was trained on, float32 of shape (N, D)."""
+    if not stored.is_file():
+        raise ValueError(f"predict needs {stored}, how the run makes features of text: train the run again")
+    features = TextFeatures.read(stored)
+    if source.suffix == ".txt":
+        texts = source.read_text("utf-8").splitlines()
+    elif source.suffix in (".csv", ".parquet"):
+        table = read_table(source)
+        if features.column not in table.column_names:
+            raise ValueError(
+                f"predict needs the columns of the training table; {source} lacks {features.column!r}"
+            )
+        texts = [text or "" for text in table[features.column].to_pylist()]
+    else:
+        raise ValueError(f"predict needs a .txt, CSV or parquet file for a run on text; got {source}")
+    if not texts:
+        raise ValueError(f"predict needs at least one text; {source} is empty")
+    return features(texts)
 
 
 def _read(file: Path, shape: tuple[int, ...]) -> Tensor:

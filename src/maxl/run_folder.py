@@ -26,6 +26,7 @@ class RunFolder:
     | summary.json | the result; its presence means that the run is finished |
     | checkpoint/state.pt | resumable state, loads with ``weights_only=True`` |
     | model.safetensors | trunk and primary head |
+    | text.safetensors | of a run on text: how features are made of it |
     | snapshot.npz | features and gallery for the report |
     """
 
@@ -36,6 +37,7 @@ class RunFolder:
         self.summary = path / "summary.json"
         self.checkpoint = path / "checkpoint" / "state.pt"
         self.model = path / "model.safetensors"
+        self.text = path / "text.safetensors"
         self.snapshot = path / "snapshot.npz"
         self.tensorboard = path / "tensorboard"
 

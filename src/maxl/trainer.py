@@ -23,7 +23,7 @@ from maxl.hypergradients import RandomState, as_signals
 from maxl.learner import MetaAuxiliaryLearner
 from maxl.monitoring import Report, Totals, device_name, peak_memory, tensorboard
 from maxl.outer import OuterData
-from maxl.run_folder import RunFolder, versions
+from maxl.run_folder import RunFolder, versions, write_at_once
 from maxl.setup import Setup, build, resolve_device, tensor_float32
 from maxl.snapshot import write_snapshot
 
@@ -215,6 +215,8 @@ class Trainer:
                 if not name.startswith("auxiliary_head.")
             }
         )
+        if data.text is not None:
+            write_at_once(self.folder.text, data.text.to_bytes())
         write_snapshot(
             self.folder.snapshot,
             network=setup.network,

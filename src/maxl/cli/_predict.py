@@ -14,14 +14,17 @@ def add_commands(commands: Any) -> None:
     """Adds both commands to the subparsers of ``maxl``."""
     predict = commands.add_parser(
         "predict",
-        help="the class of each image of a folder or row of a table, as CSV",
-        description="Classifies images, or rows of numeric features, with the model of a finished run: file (or row,\n"
-        "from 0), class, probability.",
+        help="the class of each image, row of a table or text, as CSV",
+        description="Classifies images, rows of numeric features, or texts with the model of a finished run: file (or\n"
+        "row, from 0), class, probability.",
         epilog="example:\n  maxl predict run images/ --out predictions.csv\n  maxl predict run new.csv",
     )
     predict.add_argument("folder", type=Path, metavar="RUN", help="folder of a run")
     predict.add_argument(
-        "source", type=Path, metavar="SOURCE", help="folder of images, an image, or a CSV or parquet file"
+        "source",
+        type=Path,
+        metavar="SOURCE",
+        help="folder of images, an image, a CSV or parquet file, or .txt",
     )
     predict.add_argument("--out", type=Path, metavar="FILE", help="CSV file (default: standard output)")
     predict.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, mps or auto (auto)")

@@ -4,6 +4,7 @@
 """
 
 from maxl.data._cifar100 import LEVEL_3_OF_LEVEL_10, LEVEL_10_OF_COARSE, LEVELS
+from maxl.data._features import TextFeatures
 from maxl.data._load import load
 from maxl.data._open import NAMES
 from maxl.data._stream import Batch, BatchStream, augment_batch, evaluation_batches, normalise
@@ -18,6 +19,7 @@ __all__ = [
     "BatchStream",
     "DataSet",
     "Split",
+    "TextFeatures",
     "augment_batch",
     "evaluation_batches",
     "load",

@@ -96,7 +96,7 @@ def table_source(
         primary=primary,
         human=human,
         fit={"image": None, "text": fit_text, "features": fit_standardise}[kind],
-        feature_names=tuple(columns) if kind == "features" else None,
+        feature_names=None if kind == "image" else tuple(columns),
     )
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from maxl.data._features import Standardise
+from maxl.data._features import Standardise, TextFeatures
 from maxl.data._images import to_channels
 from maxl.data._labels import check_column, check_every_class, check_refines, encode
 from maxl.data._open import open_source
@@ -105,6 +105,9 @@ def load(
         features=None
         if source.feature_names is None or not isinstance(transform, Standardise)
         else Features(source.feature_names, tuple(transform.mean.tolist()), tuple(transform.std.tolist())),
+        text=replace(transform, column=source.feature_names[0] if source.feature_names else None)
+        if isinstance(transform, TextFeatures)
+        else None,
     )
 
 

@@ -61,7 +61,7 @@ class Source:
         fit: For raw material that needs statistics (features, text): called with the training samples that
             were kept, returns the transform for every part. None for images.
         flip: As in `DataSet`.
-        feature_names: Columns of numeric features, in order; None for anything else.
+        feature_names: Columns of numeric features, in order, or the one of text; None for images.
     """
 
     train: Part

@@ -39,4 +39,12 @@ def clinc150(folder: Path) -> Source | None:
         }
         return Part(columns, lambda rows: [texts[row] for row in rows])
 
-    return Source(part("train"), part("test"), part("val"), primary="domain", human="intent", fit=fit_text)
+    return Source(
+        part("train"),
+        part("test"),
+        part("val"),
+        primary="domain",
+        human="intent",
+        fit=fit_text,
+        feature_names=("text",),
+    )

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from maxl.data._features import TextFeatures
+
 
 @dataclass(frozen=True)
 class Split:
@@ -75,6 +77,7 @@ class DataSet:
         flip: Whether augmentation may also mirror left to right. False where a mirror image is another
             class or none, as with the house numbers of SVHN.
         features: Where numeric features came from; None for images and text.
+        text: How features were made of texts; None for anything else.
     """
 
     name: str
@@ -88,6 +91,7 @@ class DataSet:
     augment: bool
     flip: bool = True
     features: Features | None = None
+    text: TextFeatures | None = None
 
     @property
     def num_primary(self) -> int:
