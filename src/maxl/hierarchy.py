@@ -108,14 +108,6 @@ class Hierarchy:
             return torch.ones(len(y), self.num_auxiliary, dtype=torch.bool, device=y.device)
         return self.mask.to(y.device)[y]
 
-    def local(self, auxiliary: Tensor) -> Tensor:
-        """Position of each auxiliary class within its block, int64 of the same shape, in [0, ψ)."""
-        within = torch.zeros_like(self.owner)
-        for c in range(self.num_primary):
-            members = self.owner == c
-            within[members] = torch.arange(int(members.sum()))
-        return within.to(auxiliary.device)[auxiliary]
-
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Hierarchy)

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from maxl.hierarchy import Hierarchy
+from maxl.hypergradients import RandomState
 
 Prepare = Callable[[Tensor], Tensor]
 
@@ -123,8 +124,8 @@ def _left_as_found(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Eval mode within; afterwards each module's own mode, all buffers and the random state from before."""
     modes = [(part, part.training) for module in modules for part in module.modules()]
     buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
-    devices = {parameter.device for module in modules for parameter in module.parameters()}
-    with torch.random.fork_rng(devices=[device for device in devices if device.type == "cuda"]):
+    device = next((p.device for module in modules for p in module.parameters()), torch.device("cpu"))
+    with RandomState.capture(device).replay():
         for module in modules:
             module.eval()
         try:
