@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import maxl
 from _networks import batch, flatten, pair, relative_error
-from maxl.passes import Compiled
+from maxl.passes import Compiled, CompiledPasses
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """All of the compiler but its code generation, which takes minutes."""
     real = torch.compile
 
-    def compile_(function: Any, *, dynamic: bool, options: Any) -> Any:
-        return real(function, dynamic=dynamic, backend="aot_eager")
+    def compile_(function: Any, *, dynamic: bool, fullgraph: bool, options: Any) -> Any:
+        return real(function, dynamic=dynamic, fullgraph=fullgraph, backend="aot_eager")
 
     monkeypatch.setattr(torch, "compile", compile_)
     yield
@@ -90,6 +90,37 @@ def test_every_pass_of_the_papers_networks_compiles_once_and_whole() -> None:
     assert passes._replaced.compiled is not None
     assert passes._tangent.compiled is not None
     assert labels.cache is None
+
+
+NORMS = {
+    "batch norm": torch.nn.BatchNorm2d(4),
+    "group norm": torch.nn.GroupNorm(2, 4),
+    "layer norm": torch.nn.LayerNorm((4, 6, 6)),
+    "instance norm": torch.nn.InstanceNorm2d(4, affine=True),
+}
+
+
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
+@pytest.mark.usefixtures("traced")
+def test_the_forward_mode_pass_compiles_in_bf16_between_two_convolutions(norm: torch.nn.Module) -> None:
+    """A normalisation layer must hand on a value and a tangent of one precision."""
+    torch.manual_seed(0)
+    first, second = (torch.nn.Conv2d(i, o, 3, padding=1, bias=False) for i, o in ((1, 4), (4, 8)))
+    pool = (torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    trunk = torch.nn.Sequential(first, norm, torch.nn.ReLU(), second, *pool)
+    network = maxl.MultiTaskNetwork(trunk, maxl.Hierarchy.uniform(3, 2), feature_dim=8)
+    weights = {name: p.detach() for name, p in network.named_parameters()}
+    u = {name: torch.randn_like(p) for name, p in weights.items()}
+    x = torch.randn(5, 1, 6, 6)
+    passes = CompiledPasses(network, "network")
+    exact = passes.tangent(weights, u, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = passes.tangent(weights, u, x)
+    assert exact is not None
+    assert rough is not None  # None: it did not compile
+    for a, b in zip(rough, exact, strict=True):
+        assert relative_error(a.float(), b) < 0.05
+    assert not any(m._forward_pre_hooks for m in network.modules())
 
 
 @pytest.mark.usefixtures("traced")

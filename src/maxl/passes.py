@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
+from torch.nn.modules.batchnorm import _NormBase
 
 from maxl.hypergradients._purity import pure_call, spare_buffers, untracked
+
+_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 class Compiled:
@@ -19,14 +23,25 @@ class Compiled:
     Args:
         function: Tensors in nested containers to the same.
         name: What it is, for the warning.
+        whole: Compile it as one graph or not at all, rather than in parts.
+        otherwise: What runs where it does not compile; the function itself unless given.
     """
 
-    def __init__(self, function: Callable[..., Any], name: str) -> None:
-        self.function = function
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        *,
+        whole: bool = False,
+        otherwise: Callable[..., Any] | None = None,
+    ) -> None:
+        self.function = otherwise or function
         self.name = name
         # Dropout has to draw in a compiled pass what it draws in an eager one.
         options: dict[str, str | int | bool | Callable[..., Any]] = {"fallback_random": True}
-        self.compiled: Callable[..., Any] | None = torch.compile(function, dynamic=False, options=options)
+        self.compiled: Callable[..., Any] | None = torch.compile(
+            function, dynamic=False, fullgraph=whole, options=options
+        )
 
     def __call__(self, *args: Any) -> Any:
         if self.compiled is not None:
@@ -71,7 +86,10 @@ class CompiledPasses:
         self.call = Compiled(call, f"the {name}'s pass")
         self.predict = Compiled(predict, f"the {name}'s primary pass")
         self._replaced = Compiled(replaced, f"the {name}'s pass with other weights")
-        self._tangent = Compiled(tangent, f"the {name}'s forward-mode pass")
+        # Not in parts: these would be an eager functional transform, which the eager pass of dual numbers beats.
+        self._tangent = Compiled(
+            tangent, f"the {name}'s forward-mode pass", whole=True, otherwise=lambda *_: None
+        )
 
     def pure(self, weights: Mapping[str, Tensor], *inputs: Tensor) -> tuple[Tensor, ...] | Tensor:
         """As ``pure_call``."""
@@ -86,8 +104,26 @@ class CompiledPasses:
             return None
         moved = {name: weights[name].detach() for name in along}
         fixed = {name: p.detach() for name, p in weights.items() if name not in along}
-        with untracked(self.module):
-            pair: tuple[Tensor, Tensor] = self._tangent(
+        with untracked(self.module), _norms_in_float32(self.module, x.device.type):
+            pair: tuple[Tensor, Tensor] | None = self._tangent(
                 moved, along, {**spare_buffers(self.module), **fixed}, x
             )
         return pair
+
+
+@contextmanager
+def _norms_in_float32(module: nn.Module, device_type: str) -> Iterator[None]:
+    """Under autocast, normalisation layers take float32: of a bf16 input they make a float32 tangent.
+
+    The next layer would refuse a value and a tangent of different precision. Autocast takes both to bf16 again.
+    """
+    layers = [m for m in module.modules() if torch.is_autocast_enabled(device_type) and isinstance(m, _NORMS)]
+    handles = [
+        layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(), *inputs[1:]))
+        for layer in layers
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
