@@ -90,8 +90,10 @@ def rows(name: str) -> list[Row]:
     for axis, settings in AXES[name].items():
         for changes in settings:
             accuracy = {m: found.get((m, text(touching(m, changes))), {}) for m in METHODS}
-            if len(set.intersection(*(set(a) for a in accuracy.values()))) > 1:
-                made.append(Row(axis, changes, accuracy))
+            seeds = sorted(set.intersection(*(set(a) for a in accuracy.values())))
+            if len(seeds) > 1:
+                shared = {m: {seed: a[seed] for seed in seeds} for m, a in accuracy.items()}
+                made.append(Row(axis, changes, shared))
     return made
 
 
@@ -129,47 +131,53 @@ def page() -> str:
     return "\n".join(parts)
 
 
+# Of the picture: comparison, colour, marker.
+SERIES = (
+    (("uniform", "single"), "#4a7fb5", "D"),
+    (("maxl", "single"), "#666666", "s"),
+    (("maxl", "uniform"), "#b8442c", "o"),
+)
+
+
 def draw(file: Path) -> None:
-    """A point and a 95 % interval for each setting: MAXL against single-task training and uniform labels."""
+    """A point and a 95 % interval for each setting and comparison, one panel a data set."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    parts = {name: rows(name) for name in AXES}
+    parts = {name: found for name in AXES if (found := rows(name))}
     height = max(len(found) for found in parts.values())
-    figure, axes = pyplot.subplots(
-        1, len(parts), figsize=(6.5 * len(parts), 1.2 + 0.27 * height), squeeze=False
-    )
-    for axis, (name, found) in zip(axes[0], parts.items(), strict=True):
-        for k, (control, colour, marker) in enumerate(
-            (("single", "#666666", "s"), ("uniform", "#b8442c", "o"))
-        ):
-            of_row = [cells[COMPARISONS.index(("maxl", control))][0] for cells in differences(found)]
-            axis.errorbar(
-                [100 * d.mean for d in of_row],
-                [i + 0.3 * k for i in range(len(found))],
-                xerr=[50 * (d.high - d.low) for d in of_row],
+    size = (7.5 * len(parts), 1.4 + 0.33 * height)
+    figure, panels = pyplot.subplots(1, len(parts), figsize=size, squeeze=False)
+    for panel, (name, found) in zip(panels[0], parts.items(), strict=True):
+        cells = differences(found)
+        for k, (comparison, colour, marker) in enumerate(SERIES):
+            column = [row[COMPARISONS.index(comparison)][0] for row in cells]
+            panel.errorbar(
+                [100 * d.mean for d in column],
+                [i + 0.25 * k for i in range(len(found))],
+                xerr=[50 * (d.high - d.low) for d in column],
                 fmt=marker,
                 color=colour,
                 markersize=4,
                 elinewidth=1,
-                label=f"against {control}",
+                label=" − ".join(comparison),
             )
-        axis.axvline(0, color="black", linewidth=0.8)
-        changed = [", ".join(f"{v}".removeprefix("variants:") for v in r.changes.values()) for r in found]
-        axis.set_yticks(
-            [i + 0.15 for i in range(len(found))],
-            [f"{r.axis} {c}".strip() for r, c in zip(found, changed, strict=True)],
-            fontsize=8,
-        )
-        axis.set_ylim(height - 0.3, -0.7)
-        axis.set_title(name)
-        axis.set_xlabel("MAXL, points of test accuracy, 95 % interval")
-        axis.legend(loc="lower left", fontsize=8, frameon=False)
-        axis.spines[["top", "right"]].set_visible(False)
+        panel.axvline(0, color="black", linewidth=0.8)
+        panel.set_yticks([i + 0.25 for i in range(len(found))], [_label(row) for row in found], fontsize=8)
+        panel.set_ylim(height - 0.2, -0.5)
+        panel.set_title(f"{name}, {len(found[0].accuracy['single'])} seeds")
+        panel.set_xlabel("points of test accuracy, 95 % interval")
+        panel.legend(loc="upper right", fontsize=8)
+        panel.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     figure.savefig(file, dpi=110)
+
+
+def _label(row: Row) -> str:
+    values = ", ".join(str(value).removeprefix("variants:") for value in row.changes.values())
+    return f"{row.axis}: {values}" if values else row.axis
 
 
 def write() -> None:
