@@ -324,7 +324,7 @@ HYPOTHESES: dict[str, tuple[tuple[str, str], ...]] = {
     "sharper labels: temperature 0.1": (("digits", "sharp"), ("clinc150", "sharp")),
     "one-hot labels, straight-through": (("digits", "hard"), ("clinc150", "hard")),
     "a regulariser that rewards informative labels": tuple(
-        (name, "information") for name in ("digits", "mnist", "clinc150")
+        (name, "information") for name in ("digits", "mnist", "clinc150", "cifar100-long")
     ),
     "the outer loss at averaged weights": (("digits", "averaged"), ("clinc150", "averaged")),
     "the outer loss on a tenth held out for good (AuxiLearn)": tuple(
@@ -334,6 +334,7 @@ HYPOTHESES: dict[str, tuple[tuple[str, str], ...]] = {
     "ten steps of lookahead instead of one, plain SGD": (("digits-sgd", "several"), ("digits-sgd", "lively")),
     "noisy labels, 40 % wrong": (("digits-noisy", "maxl"), ("clinc150-noisy", "maxl")),
     "imbalanced classes, 20 to 1": (("digits-imbalanced", "maxl"), ("clinc150-imbalanced", "maxl")),
+    "training until the samples are known by heart": (("cifar100-long", "maxl"),),
     "the paper's regime: plain SGD, 200 epochs": (("digits-paper", "maxl"),),
     "the auxiliary gradient gated by its cosine with the primary one": tuple(
         (name, "gated") for name in ("digits", "mnist", "clinc150")

@@ -169,7 +169,7 @@ def draw(file: Path) -> None:
         panel.set_ylim(height - 0.2, -0.5)
         panel.set_title(f"{name}, {len(found[0].accuracy['single'])} seeds")
         panel.set_xlabel("points of test accuracy, 95 % interval")
-        panel.legend(loc="upper right", fontsize=8)
+        panel.legend(loc="lower right", fontsize=8)
         panel.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     figure.savefig(file, dpi=110)
