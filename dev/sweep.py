@@ -3,7 +3,7 @@
     python dev/sweep.py run mnist14 --data-dir DIR      # the runs that dev/evidence/mnist14-sweep.csv lacks
     python dev/sweep.py write                           # the tables of dev/evidence/when.md and docs/when.png
 
-Each row changes one setting of a data set of ``evidence.SETTINGS`` and trains single-task, uniform labels and MAXL
+Each row changes one setting of a data set of ``settings.SETTINGS`` and trains single-task, uniform labels and MAXL
 under it; nothing else is tuned anew. A method that a setting cannot touch keeps its runs of the tuned setting.
 """
 
@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evidence import HERE, IMAGES, SEEDS, SETTINGS, Task, points, read, text, work
-from maxl.statistics import SIGNIFICANCE, PairedDifference, holm, mean_interval, paired_difference
+from evidence import HERE, Task, data_folder, emphasised, read, replace_sections, text, work
+from maxl.statistics import PairedDifference, holm, mean_interval, paired_difference
 from maxl.study import irrelevant_fields
+from settings import IMAGES, SEEDS, SETTINGS
 
 METHODS = ("single", "uniform", "maxl")
 COMPARISONS = (("uniform", "single"), ("maxl", "single"), ("maxl", "uniform"))
@@ -112,7 +113,7 @@ def table(found: Sequence[Row]) -> str:
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row, cells in zip(found, differences(found), strict=True):
         single = mean_interval(row.accuracy["single"].values())
-        shown = [f"**{points(d)}**" if p < SIGNIFICANCE else points(d) for d, p in cells]
+        shown = [emphasised(d, p) for d, p in cells]
         to = ", ".join(f"{k} {v}" for k, v in row.changes.items())
         lines.append(
             f"| {' | '.join([row.axis, to, str(cells[0][0].n), f'{100 * single.mean:.1f}', *shown])} |"
@@ -182,9 +183,7 @@ def _label(row: Row) -> str:
 
 def write() -> None:
     """Puts the tables into their page, and draws them."""
-    file = HERE / "when.md"
-    head, _, _ = file.read_text().partition("\n## ")
-    file.write_text(f"{head}\n{page()}")
+    replace_sections(HERE / "when.md", page())
     draw(PICTURE)
 
 
@@ -202,8 +201,12 @@ def main() -> None:
         write()
         return
     for name in options.data:
-        folder = None if options.data_dir is None else str(Path(options.data_dir, SETTINGS[name]["data"]))
-        work(tasks(name, options.seeds), HERE / f"{name}-sweep.csv", folder, options.jobs)
+        work(
+            tasks(name, options.seeds),
+            HERE / f"{name}-sweep.csv",
+            data_folder(name, options.data_dir),
+            options.jobs,
+        )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,13 +11,14 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
 from maxl import trunks
 from maxl.config import RunConfig, check_choice
 from maxl.data import TextFeatures, normalise
-from maxl.data._arrow import read_features, read_table
+from maxl.data._arrow import read_features, read_table, read_texts
 from maxl.data._images import IMAGE_SUFFIXES, decode, to_channels
 from maxl.networks import head, infer_feature_dim
 from maxl.run_folder import RunFolder, write_at_once
@@ -305,10 +306,16 @@ def _read_rows(file: Path, names: tuple[str, ...]) -> Tensor:
     """The columns of a table that the run was trained on, float32 of shape (N, D)."""
     if file.suffix not in (".csv", ".parquet"):
         raise ValueError(f"predict needs a CSV or parquet file for a run on features; got {file}")
+    table = _table_with(names, file)
+    return read_features(table, names, np.arange(len(table)))
+
+
+def _table_with(names: Sequence[str], file: Path) -> pa.Table:
+    """A table that has the columns of the training table."""
     table = read_table(file)
     if missing := [name for name in names if name not in table.column_names]:
         raise ValueError(f"predict needs the columns of the training table; {file} lacks {missing[0]!r}")
-    return read_features(table, names, np.arange(len(table)))
+    return table
 
 
 def _read_texts(source: Path, stored: Path) -> Tensor:
@@ -319,12 +326,8 @@ def _read_texts(source: Path, stored: Path) -> Tensor:
     if source.suffix == ".txt":
         texts = source.read_text("utf-8").splitlines()
     elif source.suffix in (".csv", ".parquet"):
-        table = read_table(source)
-        if features.column not in table.column_names:
-            raise ValueError(
-                f"predict needs the columns of the training table; {source} lacks {features.column!r}"
-            )
-        texts = [text or "" for text in table[features.column].to_pylist()]
+        table = _table_with([features.column], source)
+        texts = read_texts(table, features.column, np.arange(len(table)))
     else:
         raise ValueError(f"predict needs a .txt, CSV or parquet file for a run on text; got {source}")
     if not texts:

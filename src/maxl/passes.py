@@ -117,11 +117,10 @@ def _norms_in_float32(module: nn.Module, device_type: str) -> Iterator[None]:
 
     The next layer would refuse a value and a tangent of different precision. Autocast takes both to bf16 again.
     """
-    layers = [m for m in module.modules() if torch.is_autocast_enabled(device_type) and isinstance(m, _NORMS)]
-    handles = [
-        layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(), *inputs[1:]))
-        for layer in layers
-    ]
+    handles = []
+    if torch.is_autocast_enabled(device_type):
+        norms = [m for m in module.modules() if isinstance(m, _NORMS)]
+        handles = [m.register_forward_pre_hook(lambda _, x: (x[0].float(), *x[1:])) for m in norms]
     try:
         yield
     finally:

@@ -82,7 +82,7 @@ def table_source(
         if kind == "image":
             return _read_images(table, columns[0], rows, base, image_size)
         if kind == "text":
-            return _read_texts(table, columns[0], rows)
+            return read_texts(table, columns[0], rows)
         return read_features(table, columns, rows)
 
     def part(table: pa.Table) -> Part:
@@ -185,7 +185,8 @@ def _read_images(table: pa.Table, name: str, rows: IntArray, base: Path, image_s
     return decode(items(), len(rows), lambda i: f"the image in column '{name}', row {rows[i]}", image_size)
 
 
-def _read_texts(table: pa.Table, name: str, rows: IntArray) -> Raw:
+def read_texts(table: pa.Table, name: str, rows: IntArray) -> list[str]:
+    """A column of texts of some rows; a missing one is empty."""
     return [text or "" for text in table[name].take(pa.array(rows)).to_pylist()]
 
 

@@ -51,14 +51,14 @@ class TextFeatures:
         idf: Their inverse document frequencies, float64, shape (V,).
         components: Of the SVD, shape (D, V).
         standardise: Of the D features.
-        column: The column that the texts came from; None where they came from no table.
+        column: The column of a table that holds texts.
     """
 
     terms: tuple[str, ...]
     idf: Tensor
     components: Tensor
     standardise: Standardise
-    column: str | None = None
+    column: str = "text"
 
     def __call__(self, raw: Raw) -> Tensor:
         assert isinstance(raw, list)

@@ -105,8 +105,8 @@ def load(
         features=None
         if source.feature_names is None or not isinstance(transform, Standardise)
         else Features(source.feature_names, tuple(transform.mean.tolist()), tuple(transform.std.tolist())),
-        text=replace(transform, column=source.feature_names[0] if source.feature_names else None)
-        if isinstance(transform, TextFeatures)
+        text=replace(transform, column=source.feature_names[0])
+        if source.feature_names and isinstance(transform, TextFeatures)
         else None,
     )
 
