@@ -10,7 +10,7 @@ from _peers import ENTROPY_WEIGHT, PEERS, Hypergradient
 from torch import Tensor, nn
 
 import maxl
-from maxl.trunks import build
+from maxl.experiments.runs.trunks import build
 
 SHAPES = {  # trunk, input shape, primary classes, psi
     **{name: (name, (3, 32, 32), 20, 5) for name in ("vgg16", "vgg11", "vgg13", "vgg19")},

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from maxl.data import BatchStream, Split
+from maxl.experiments.data import BatchStream, Split
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)
 

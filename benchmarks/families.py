@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 import maxl
 from maxl.check import HypergradientReport, check_hypergradient
-from maxl.trunks import MeasuredTrunk
+from maxl.experiments.runs.trunks import MeasuredTrunk
 
 FINE = ("exact", "as float32 allows", "as reverse mode")
 GOAL, WORSE = 1e-5, "worse than rounding"

@@ -24,10 +24,17 @@ import pandas as pd
 import torch
 import yaml
 
-from maxl.config import RunConfig
-from maxl.run_folder import RunFolder
-from maxl.statistics import SIGNIFICANCE, PairedDifference, holm, mean_interval, p_text, paired_difference
-from maxl.trainer import Trainer, load_data
+from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.trainer import Trainer, load_data
+from maxl.experiments.studies.statistics import (
+    SIGNIFICANCE,
+    PairedDifference,
+    holm,
+    mean_interval,
+    p_text,
+    paired_difference,
+)
 from settings import ADAM, HUMAN, METHODS, SEEDS, SETTINGS, TUNED, TUNED_METHODS, TUNING_SEEDS, VALIDATION
 from variants import SPOILS, VARIANTS
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evidence import HERE, Task, data_folder, emphasised, read, replace_sections, text, work
-from maxl.statistics import PairedDifference, holm, mean_interval, paired_difference
-from maxl.study import irrelevant_fields
+from maxl.experiments.studies.statistics import PairedDifference, holm, mean_interval, paired_difference
+from maxl.experiments.studies.study import irrelevant_fields
 from settings import IMAGES, SEEDS, SETTINGS
 
 METHODS = ("single", "uniform", "maxl")

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maxl.data import DataSet
+from maxl.experiments.data import DataSet
+from maxl.experiments.runs.trainer import Trainer
+from maxl.experiments.runs.trunks import build
 from maxl.hypergradients import (
     RandomState,
     as_signals,
@@ -22,10 +24,7 @@ from maxl.hypergradients import (
     regulariser_slope,
     scale,
 )
-from maxl.learner import MetaAuxiliaryLearner
-from maxl.multitask import StepResult
-from maxl.trainer import Trainer
-from maxl.trunks import build
+from maxl.learning import MetaAuxiliaryLearner, StepResult
 
 SHARPNESS = 10.0  # 1 / temperature of the labels
 AVERAGING = 0.1  # of each step's weights in the running average

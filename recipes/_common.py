@@ -11,11 +11,11 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from maxl.cli import Parser, add_config_flags, add_help_all, read_config, run_study
-from maxl.config import RunConfig
+from maxl.experiments.cli import Parser, add_config_flags, add_help_all, read_config, run_study
+from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.studies.statistics import mean_interval, settings
+from maxl.experiments.studies.study import Study
 from maxl.presets import PRESETS
-from maxl.statistics import mean_interval, settings
-from maxl.study import Study
 
 PAPER: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("paper.yaml").read_text())
 # How the meta step is taken, unless --authors is given: in every iteration, through the update just taken, exact.

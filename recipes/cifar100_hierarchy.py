@@ -17,7 +17,7 @@ expected, test accuracy         figure    source
 Where this departs from the paper: without --authors the meta step is taken in every iteration through the
 update just made (the authors alternate whole epochs and take a virtual step); BatchNorm's statistics are not
 moved by meta steps; uniform and frozen labels are controls of ours; how prototypes are made is partly our choice
-(maxl.prototypes). --fast shows that all of it works and no more: 1000 images, 10 epochs, a small network, Adam.
+(maxl.experiments.runs.prototypes). --fast shows that all of it works and no more: 1000 images, 10 epochs, a small network, Adam.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from itertools import combinations
 
 from _common import base_config, main, recipe_parser, seeds
 
-from maxl.cli import Parser
-from maxl.data import LEVEL_3_OF_LEVEL_10, LEVEL_10_OF_COARSE, LEVELS
-from maxl.study import Study
+from maxl.experiments.cli import Parser
+from maxl.experiments.data import LEVEL_3_OF_LEVEL_10, LEVEL_10_OF_COARSE, LEVELS
+from maxl.experiments.studies.study import Study
 
 METHODS = ("single", "uniform", "frozen", "random", "kmeans", "prototypical", "human", "maxl")
 SIZES = (3, 10, 20, 100)  # classes of each level, from coarse to fine

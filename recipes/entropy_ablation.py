@@ -24,8 +24,8 @@ from collections.abc import Mapping
 
 from _common import add_psi_flag, base_config, main, recipe_parser, seeds
 
-from maxl.cli import Parser
-from maxl.study import Study
+from maxl.experiments.cli import Parser
+from maxl.experiments.studies.study import Study
 
 METHODS = ("single", "uniform", "maxl")
 PSI, FAST_PSI = (2, 3, 5, 10, 20), (2, 10)

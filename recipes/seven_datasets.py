@@ -26,8 +26,8 @@ from collections.abc import Mapping
 
 from _common import add_psi_flag, base_config, main, recipe_parser, seeds
 
-from maxl.cli import Parser
-from maxl.study import Study
+from maxl.experiments.cli import Parser
+from maxl.experiments.studies.study import Study
 
 METHODS = ("single", "uniform", "frozen", "maxl")
 TRUNKS = {

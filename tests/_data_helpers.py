@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from maxl.data import Split
+from maxl.experiments.data import Split
 
 COARSE_NAMES = tuple(f"coarse{i:02d}" for i in range(20))
 FINE_NAMES = tuple(f"fine{i:02d}" for i in range(100))

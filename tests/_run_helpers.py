@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from maxl.config import RunConfig
-from maxl.data import DataSet
-from maxl.trainer import load_data
+from maxl.experiments.data import DataSet
+from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.trainer import load_data
 
 TINY: dict[str, Any] = {
     "data": "digits",

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from maxl.auxiliary import uniform_labels
+from maxl.experiments.runs.baselines import uniform_labels
 from maxl.hierarchy import Hierarchy
-from maxl.regularisers import label_information
+from maxl.losses import label_information
 
 PSI = Hierarchy([4, 4])
 Y = torch.arange(2).repeat(8)

@@ -1,17 +1,38 @@
-"""maxl: learn auxiliary labels that make a model generalise better (meta auxiliary learning)."""
+"""maxl: learned supervision for PyTorch; labels, weights and corrections that a second network decides.
 
-from maxl.accumulation import AccumulatingLearner
-from maxl.check import HypergradientReport, check_hypergradient
-from maxl.hierarchy import Hierarchy
-from maxl.hypergradients import hypergradient
-from maxl.learner import MetaAuxiliaryLearner
-from maxl.losses import focal_loss, negative_entropy, weighted_focal_loss
-from maxl.multitask import MultiTaskLearner, StepResult
-from maxl.networks import LabelGenerator, Logits, MultiTaskNetwork, WeightedLabelGenerator, masked_softmax
-from maxl.presets import PRESETS
-from maxl.regularisers import label_information
+Names are loaded when they are first used, so that a command line that only prints its help never imports torch.
+"""
 
-__version__ = "0.1.0"
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from maxl.check import HypergradientReport, check_hypergradient
+    from maxl.hierarchy import Hierarchy
+    from maxl.hypergradients import hypergradient
+    from maxl.learning import AccumulatingLearner, MetaAuxiliaryLearner, MultiTaskLearner, StepResult
+    from maxl.losses import focal_loss, label_information, negative_entropy, weighted_focal_loss
+    from maxl.networks import (
+        LabelGenerator,
+        Logits,
+        MultiTaskNetwork,
+        WeightedLabelGenerator,
+        masked_softmax,
+    )
+    from maxl.presets import PRESETS
+
+_HOMES = {
+    "maxl.check": ("HypergradientReport", "check_hypergradient"),
+    "maxl.hierarchy": ("Hierarchy",),
+    "maxl.hypergradients": ("hypergradient",),
+    "maxl.learning": ("AccumulatingLearner", "MetaAuxiliaryLearner", "MultiTaskLearner", "StepResult"),
+    "maxl.losses": ("focal_loss", "label_information", "negative_entropy", "weighted_focal_loss"),
+    "maxl.networks": (
+        *("LabelGenerator", "Logits", "MultiTaskNetwork", "WeightedLabelGenerator", "masked_softmax"),
+    ),
+    "maxl.presets": ("PRESETS",),
+}
 
 __all__ = [
     "PRESETS",
@@ -33,3 +54,20 @@ __all__ = [
     "negative_entropy",
     "weighted_focal_loss",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module, metadata
+
+    if name == "__version__":
+        return metadata.version("maxl-torch")
+    for home, names in _HOMES.items():
+        if name in names:
+            value = getattr(import_module(home), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'maxl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

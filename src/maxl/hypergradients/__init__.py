@@ -17,16 +17,23 @@ from maxl.hypergradients._api import (
     regulariser_slope,
     warn_fallback,
 )
-from maxl.hypergradients._dual_kernels import Recording
+from maxl.hypergradients._compiled import Compiled, CompiledPasses
+from maxl.hypergradients._dual_kernels import DualKernels, Recording
 from maxl.hypergradients._finite_difference import finite_difference
 from maxl.hypergradients._forward import forward
 from maxl.hypergradients._problem import AuxiliaryLoss, PrimaryLoss, Problem, Signals, leaves_of, scale
-from maxl.hypergradients._purity import RandomState, pure_call, untracked
+from maxl.hypergradients._purity import RandomState, differentiable_kernels, pure_call, untracked
 from maxl.hypergradients._reverse import reverse, reverse_along
+from maxl.hypergradients._update_rules import Factor, Lookahead
 
 __all__ = [
     "METHODS",
     "AuxiliaryLoss",
+    "Compiled",
+    "CompiledPasses",
+    "DualKernels",
+    "Factor",
+    "Lookahead",
     "PrimaryLoss",
     "Problem",
     "RandomState",
@@ -35,6 +42,7 @@ __all__ = [
     "Signals",
     "as_signals",
     "check_method",
+    "differentiable_kernels",
     "finite_difference",
     "forward",
     "hypergradient",

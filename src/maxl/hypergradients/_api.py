@@ -16,7 +16,7 @@ from maxl.hypergradients._forward import forward
 from maxl.hypergradients._problem import AuxiliaryLoss, PrimaryLoss, Problem, Signals
 from maxl.hypergradients._purity import RandomState, pure_call
 from maxl.hypergradients._reverse import reverse, reverse_along
-from maxl.lookahead import Lookahead
+from maxl.hypergradients._update_rules import Lookahead
 from maxl.losses import focal_loss, negative_entropy
 
 Regulariser = Callable[[Tensor, Tensor], Tensor]  # (labels, y) -> scalar

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from maxl.hypergradients._dual_kernels import Recording
 from maxl.hypergradients._purity import RandomState, pure_call
-from maxl.lookahead import Factor, Lookahead
+from maxl.hypergradients._update_rules import Factor, Lookahead
 
 PrimaryLoss = Callable[[Tensor, Tensor], Tensor]
 AuxiliaryLoss = Callable[..., Tensor]  # (logits, labels) or (logits, labels, weights) -> scalar
@@ -27,7 +27,7 @@ Signals = tuple[Tensor, ...]  # what the generator hands over: (labels,) or (lab
 
 
 class Passes(Protocol):
-    """Passes of a network that replace eager ones: see ``maxl.passes.CompiledPasses``."""
+    """Passes of a network that replace eager ones: see ``CompiledPasses``."""
 
     def pure(self, weights: Mapping[str, Tensor], *inputs: Tensor) -> tuple[Tensor, ...] | Tensor: ...
 

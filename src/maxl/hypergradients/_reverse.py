@@ -9,7 +9,7 @@ from torch import Tensor
 
 from maxl.hypergradients._problem import Problem, Signals, leaves_of
 from maxl.hypergradients._purity import differentiable_kernels
-from maxl.lookahead import Lookahead
+from maxl.hypergradients._update_rules import Lookahead
 
 
 def reverse(

@@ -1,0 +1,160 @@
+"""Flags from the fields of ``RunConfig``: one definition for command line, YAML and Python.
+
+The standard library's argparse rather than a larger parser: errors have to be one line, lists are written
+with spaces, and the short help has to fit a screen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+from maxl.experiments.runs.config import RunConfig, check_choice, flag, nearest
+from maxl.presets import PRESETS
+
+_TITLES = {
+    "data": "data",
+    "method": "method and networks",
+    "training": "training",
+    "meta": "label generator",
+    "machine": "machine",
+}
+# What most people need; the rest is listed by --help-all.
+_MAIN = frozenset(
+    (
+        *("data", "data_dir", "primary", "human", "train_size", "validation_size", "method", "psi", "trunk"),
+        *("epochs", "batch_size", "optimizer", "learning_rate", "meta_learning_rate", "seed", "device"),
+    )
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one-line errors, nearest-name suggestions and a short help beside the full one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs |= {"formatter_class": _Formatter, "allow_abbrev": False}
+        super().__init__(*args, **kwargs)
+        if " " in self.prog:  # a command: its flags are listed below, once is enough
+            self.usage = f"{self.prog} [options]"
+
+    def error(self, message: str) -> NoReturn:
+        """One line on stderr, exit code 2."""
+        if message.startswith("argument command: invalid choice"):
+            name = message.split("'")[1]
+            commands = next(a.choices for a in self._actions if isinstance(a, argparse._SubParsersAction))
+            message = f"unknown command {name!r}{nearest(name, commands)}"
+        self.exit(2, f"maxl: error: {' '.join(message.split())}\n")
+
+    def parse_checked(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parses; an unknown flag is refused with the nearest known one."""
+        namespace, unknown = self.parse_known_args(arguments)
+        if unknown:
+            known = list(self._command(namespace.command)._option_string_actions)
+            name = unknown[0].split("=")[0]
+            match = get_close_matches(name, known, n=1, cutoff=0.6)
+            hint = f"; did you mean {match[0]}?" if match else "; see --help"
+            self.error(f"unknown argument {name}{hint}")
+        return namespace
+
+    def _command(self, name: str) -> argparse.ArgumentParser:
+        subparsers = next(a for a in self._actions if isinstance(a, argparse._SubParsersAction))
+        command: argparse.ArgumentParser = subparsers.choices[name]
+        return command
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Narrow option column, so that flag and explanation share a line."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26)
+
+
+class _HelpAll(argparse.Action):
+    """Prints the help with every flag."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> NoReturn:
+        for action in parser._actions:
+            action.help = getattr(action, "full_help", action.help)
+        parser.print_help()
+        parser.exit()
+
+
+def add_help_all(parser: argparse.ArgumentParser) -> None:
+    """--help-all, for commands with many flags."""
+    parser.add_argument(
+        "--help-all", action=_HelpAll, nargs=0, default=argparse.SUPPRESS, help="list every flag"
+    )
+
+
+def add_config_flags(parser: argparse.ArgumentParser, *, leave_out: Sequence[str] = ()) -> None:
+    """A flag for each field of ``RunConfig``; those that are not given stay out of the namespace."""
+    groups = {name: parser.add_argument_group(title) for name, title in _TITLES.items()}
+    for f in dataclasses.fields(RunConfig):
+        if f.name in leave_out:
+            continue
+        default = f.default if f.default is not None else None
+        help = f.metadata["help"]
+        if default is not None and f.type != "bool":
+            shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+            help += f" ({shown})"
+        if f.metadata["choices"]:
+            help += ": " + ", ".join(f.metadata["choices"])
+        options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": help}
+        kind = str(f.type)
+        if kind == "bool":
+            options["action"] = argparse.BooleanOptionalAction
+        else:
+            options["type"] = int if "int" in kind else float if kind.startswith("float") else str
+            options["metavar"] = "N" if "int" in kind else "X" if kind.startswith("float") else "NAME"
+            if kind.startswith("tuple"):
+                options["nargs"] = "+"
+        action = groups[f.metadata["group"]].add_argument(flag(f.name), **options)
+        if f.name not in _MAIN:
+            action.full_help = action.help  # type: ignore[attr-defined]
+            action.help = argparse.SUPPRESS
+
+
+def add_preset_flag(parser: argparse.ArgumentParser) -> None:
+    """--preset, which sets several flags of the label generator."""
+    parser.add_argument("--preset", metavar="NAME", help="sharing of passes: " + ", ".join(PRESETS))
+
+
+def read_config(namespace: argparse.Namespace, defaults: dict[str, Any] | None = None) -> RunConfig:
+    """Defaults, then --preset, then the YAML file of --config, then the flags."""
+    values: dict[str, Any] = dict(defaults or {})
+    if (preset := getattr(namespace, "preset", None)) is not None:
+        check_choice("--preset", preset, tuple(PRESETS))
+        values |= PRESETS[preset] | {"cache_labels": preset == "everyday"}
+    if (path := getattr(namespace, "config", None)) is not None:
+        values |= RunConfig.read(Path(path)).to_dict()
+    names = {f.name for f in dataclasses.fields(RunConfig)}
+    values |= {name: value for name, value in vars(namespace).items() if name in names}
+    return RunConfig.from_dict(values, "command line")
+
+
+def parse_grid(items: Sequence[str]) -> dict[str, list[Any]]:
+    """``name=v1,v2`` items as lists of YAML values."""
+    import yaml
+
+    grid: dict[str, list[Any]] = {}
+    for item in items:
+        name, equals, values = item.partition("=")
+        if not equals or not values:
+            raise ValueError(f"--grid needs NAME=VALUE,VALUE items; got {item!r}")
+        try:
+            grid[name.replace("-", "_")] = [yaml.safe_load(v) for v in values.split(",")]
+        except yaml.YAMLError as error:
+            raise ValueError(f"--grid needs plain values between commas; got {item!r}") from error
+    return grid
+
+
+def terminal_width() -> int:
+    """Columns, for tables that would rather wrap than be cut where there is no terminal."""
+    import shutil
+
+    return shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 120

@@ -1,0 +1,232 @@
+"""``maxl``: demo, train, compare, check and report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from maxl.experiments.cli._arguments import (
+    Parser,
+    add_config_flags,
+    add_help_all,
+    add_preset_flag,
+    parse_grid,
+    read_config,
+)
+from maxl.experiments.cli._predict import add_commands
+
+# What the demo trains: few labels, a small network, so that it takes a minute or two on two cores.
+DEMO: dict[str, Any] = {
+    "data": "digits",
+    "train_size": 200,
+    "trunk": "convnet4",
+    "psi": [5],
+    "epochs": 30,
+    "batch_size": 50,
+    "optimizer": "adam",
+    "learning_rate": 1e-3,
+    "decay": "cosine",
+    "meta_optimizer": "adam",
+    "meta_learning_rate": 1e-3,
+    "tensorboard": False,
+    "device": "cpu",
+}
+DEMO_METHODS = ("single", "random", "maxl")
+
+
+def parser() -> Parser:
+    """All commands and flags."""
+    top = Parser(
+        prog="maxl",
+        description="Learn auxiliary labels that help a model generalise (meta auxiliary learning).",
+    )
+    commands = top.add_subparsers(dest="command", metavar="command", required=True)
+
+    demo = commands.add_parser(
+        "demo",
+        help="single-task, random labels and MAXL on embedded digits, in a minute or two",
+        description="Compares single-task training, random labels and MAXL on scikit-learn's digits.",
+        epilog="example:\n  maxl demo --seeds 0 1 2 3 4",
+    )
+    demo.add_argument("--out", type=Path, default=Path("maxl-demo"), help="study folder (default: maxl-demo)")
+    demo.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="(default: 0 1 2 3 4)")
+    demo.add_argument(
+        "--jobs", type=int, help="runs at a time (default: one a GPU, or on the CPU one a core, at most 4)"
+    )
+    demo.set_defaults(run=_demo)
+
+    train = commands.add_parser(
+        "train",
+        help="one run: a data set, a method, a seed",
+        description="Trains one run and writes its folder: config, metrics, summary, checkpoint, model.",
+        epilog="(defaults in brackets)\nexample:\n"
+        "  maxl train --data digits --method maxl --psi 5 --epochs 20 --out run",
+    )
+    train.add_argument("--out", type=Path, default=Path("run"), help="folder to write (default: run)")
+    train.add_argument("--config", type=Path, help="YAML file with settings; flags override it")
+    train.add_argument("--resume", type=Path, metavar="RUN", help="continue an interrupted run")
+    add_preset_flag(train)
+    add_help_all(train)
+    add_config_flags(train)
+    train.set_defaults(run=_train)
+
+    compare = commands.add_parser(
+        "compare",
+        help="methods × seeds: a paired comparison with intervals",
+        description="Trains every method with every seed and compares them, seed by seed. Calling it again\n"
+        "continues where it stopped and adds what is new.",
+        epilog="example:\n  maxl compare --data digits --train-size 200 --epochs 30 "
+        "--methods single uniform maxl --seeds 0 1 2\n"
+        "  maxl compare ... --grid psi=2,3,5 entropy_weight=0,0.2",
+    )
+    compare.add_argument("--out", type=Path, default=Path("study"), help="study folder (default: study)")
+    compare.add_argument(
+        "--methods", nargs="+", default=["single", "random", "maxl"], metavar="NAME", help="methods"
+    )
+    compare.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="seeds")
+    compare.add_argument(
+        "--grid", nargs="+", default=[], metavar="NAME=V,V", help="fields to vary, all combinations"
+    )
+    compare.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="runs at a time (default: one a GPU, or on the CPU one a core, at most 4)",
+    )
+    compare.add_argument("--config", type=Path, help="YAML file with settings; flags override it")
+    add_preset_flag(compare)
+    add_help_all(compare)
+    add_config_flags(compare, leave_out=("method", "seed"))
+    compare.set_defaults(run=_compare)
+
+    check = commands.add_parser(
+        "check",
+        help="how exact and how costly each hypergradient method is on a trunk",
+        description="Compares forward, reverse and finite-difference hypergradients on a trunk with each other\n"
+        "and with central differences, times them, and says which to use and what stands in the way.",
+        epilog="example:\n  maxl check --trunk resnet18 --shape 3 32 32 --classes 10 --psi 5",
+    )
+    check.add_argument(
+        "--trunk", default="convnet4", metavar="NAME", help="trunk of both networks (convnet4)"
+    )
+    check.add_argument(
+        "--shape", type=int, nargs="+", default=[3, 32, 32], metavar="N", help="of an input (3 32 32)"
+    )
+    check.add_argument("--classes", type=int, default=10, metavar="N", help="primary classes (10)")
+    check.add_argument(
+        "--psi", type=int, nargs="+", default=[5], metavar="N", help="auxiliary classes each (5)"
+    )
+    check.add_argument("--batch-size", type=int, default=16, metavar="N", help="samples in the batch (16)")
+    check.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, mps or auto (auto)")
+    check.add_argument("--seed", type=int, default=0, metavar="N", help="of weights and inputs (0)")
+    check.set_defaults(run=_check)
+
+    report = commands.add_parser(
+        "report",
+        help="one self-contained HTML page from a study or a run",
+        description="Writes report.html into the folder of a study or a run; opens without a network.",
+        epilog="example:\n  maxl report study",
+    )
+    report.add_argument("folder", type=Path, help="folder of a study or a run")
+    report.add_argument("--out", type=Path, help="file to write (default: FOLDER/report.html)")
+    report.set_defaults(run=_report)
+    add_commands(commands)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command. Returns the exit code: 0, 2 for a mistake in what was asked, 130 if interrupted."""
+    top = parser()
+    namespace = top.parse_checked(sys.argv[1:] if arguments is None else arguments)
+    try:
+        namespace.run(namespace)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"maxl: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("maxl: interrupted; what is finished is kept", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _train(namespace: argparse.Namespace) -> None:
+    from maxl.experiments.cli._show import console, percent, progress_bar, run_table
+    from maxl.experiments.runs.folder import RunFolder
+    from maxl.experiments.runs.trainer import load_data, resume, train
+
+    if namespace.resume is not None:
+        folder = RunFolder(namespace.resume)
+        given = set(vars(namespace)) - {"command", "run", "out", "config", "resume", "preset"}
+        if given or namespace.config is not None or namespace.preset is not None:
+            raise ValueError("--resume takes a run's settings from its folder; leave out the other flags")
+        from maxl.experiments.runs.config import RunConfig
+
+        config = RunConfig.read(folder.config) if folder.config.exists() else RunConfig()
+    else:
+        folder = RunFolder(namespace.out)
+        config = read_config(namespace)
+        folder.require_free()
+    data = None if namespace.resume is not None else load_data(config)
+    with progress_bar(config.method, config.epochs) as advance:
+
+        def report(row: dict[str, Any]) -> None:
+            note = f"loss {row['train_loss']:.3f}"
+            if row.get("test_accuracy") is not None:
+                note += f"  test {percent(row['test_accuracy'])}"
+            if row.get("label_entropy") is not None:
+                note += f"  label entropy {row['label_entropy']:.2f} of {row['label_entropy_max']:.2f}"
+            advance(row["epoch"], note)
+
+        if namespace.resume is not None:
+            summary = resume(folder.path, report=report)
+        else:
+            summary = train(config, folder.path, data=data, report=report)
+    out = console()
+    out.print(run_table(summary))
+    if summary["label_verdict"]:
+        out.print(f"[bold]Note:[/bold] {summary['label_verdict']}.")
+    out.print(f"Run folder: {folder.path}")
+
+
+def _compare(namespace: argparse.Namespace) -> None:
+    from maxl.experiments.cli._study import run_study
+    from maxl.experiments.studies.study import Study
+
+    base = read_config(namespace)
+    study = Study(base, namespace.methods, namespace.seeds, parse_grid(namespace.grid))
+    run_study(study, namespace.out, namespace.jobs)
+
+
+def _demo(namespace: argparse.Namespace) -> None:
+    from maxl.experiments.cli._study import run_study
+    from maxl.experiments.runs.config import RunConfig
+    from maxl.experiments.studies.study import Study
+
+    study = Study(RunConfig.from_dict(DEMO), DEMO_METHODS, namespace.seeds)
+    run_study(study, namespace.out, namespace.jobs)
+
+
+def _check(namespace: argparse.Namespace) -> None:
+    from maxl.experiments.runs.build import resolve_device
+    from maxl.experiments.runs.checking import run_check
+
+    print(
+        run_check(
+            namespace.trunk,
+            tuple(namespace.shape),
+            namespace.classes,
+            namespace.psi[0] if len(namespace.psi) == 1 else namespace.psi,
+            namespace.batch_size,
+            device=str(resolve_device(namespace.device)),
+            seed=namespace.seed,
+        )
+    )
+
+
+def _report(namespace: argparse.Namespace) -> None:
+    from maxl.experiments.report import write_report
+
+    print(write_report(namespace.folder, namespace.out))

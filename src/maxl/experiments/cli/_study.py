@@ -1,0 +1,36 @@
+"""A study from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from maxl.experiments.cli._show import console, label_verdicts, progress_bar, study_tables
+from maxl.experiments.studies.study import Study
+
+
+def run_study(study: Study, out: Path, jobs: int | None) -> None:
+    """Runs what is missing of a study with a progress bar, prints its tables and verdicts, writes its report.
+
+    Args:
+        study: What to run.
+        out: The study's folder.
+        jobs: Runs at a time; None for the study's own choice.
+
+    Raises:
+        ValueError: if ``jobs`` is below 1, or as ``Study.run``.
+    """
+    from maxl.experiments.report import write_report  # imports plotly, which takes a while
+
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"--jobs needs to be at least 1; got {jobs}")
+    total = sum(p.config.epochs for p in study.plan())
+    with progress_bar("study", total) as advance:
+        results = study.run(out, jobs=jobs, progress=lambda done, _, note: advance(done, note))
+    show = console()
+    for table, lines in study_tables(results):
+        show.print(table)
+        show.print("\n".join(f"- {line}" for line in lines))
+    for line in label_verdicts(results):
+        show.print(f"- {line}")
+    show.print(f"Runs, results.csv and comparisons.csv: {out}")
+    show.print(f"Report: {write_report(out)}")

@@ -1,0 +1,37 @@
+"""Data: a data set by name, decoded once into tensors, and batches made from them on the device.
+
+`load` gives a `DataSet` of `Split`s; `BatchStream` and `evaluation_batches` turn a split into `Batch`es.
+"""
+
+from maxl.experiments.data._arrow import read_features, read_table, read_texts
+from maxl.experiments.data._cifar100 import LEVEL_3_OF_LEVEL_10, LEVEL_10_OF_COARSE, LEVELS
+from maxl.experiments.data._features import TextFeatures
+from maxl.experiments.data._images import IMAGE_SUFFIXES, decode, to_channels
+from maxl.experiments.data._load import load
+from maxl.experiments.data._open import NAMES
+from maxl.experiments.data._select import balanced_order
+from maxl.experiments.data._stream import Batch, BatchStream, augment_batch, evaluation_batches, normalise
+from maxl.experiments.data._types import DataSet, Split
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "LEVELS",
+    "LEVEL_3_OF_LEVEL_10",
+    "LEVEL_10_OF_COARSE",
+    "NAMES",
+    "Batch",
+    "BatchStream",
+    "DataSet",
+    "Split",
+    "TextFeatures",
+    "augment_batch",
+    "balanced_order",
+    "decode",
+    "evaluation_batches",
+    "load",
+    "normalise",
+    "read_features",
+    "read_table",
+    "read_texts",
+    "to_channels",
+]

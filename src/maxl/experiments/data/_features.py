@@ -1,0 +1,126 @@
+"""Transforms of features and text whose statistics come from the training samples alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maxl.experiments.data._source import Raw
+
+TEXT_FEATURES = 256
+
+
+@dataclass(frozen=True)
+class Standardise:
+    """(x − mean) / std by feature, both float64 of shape (D,)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __call__(self, raw: Raw) -> Tensor:
+        assert isinstance(raw, Tensor)
+        return ((raw.double() - self.mean) / self.std).float()
+
+
+def fit_standardise(raw: Raw) -> Standardise:
+    """Standardise each feature: zero mean and unit variance over the training samples.
+
+    Args:
+        raw: Training features, float32, shape (N, D).
+
+    Returns: the transform for any part; a feature that is constant in training becomes 0 there.
+    """
+    assert isinstance(raw, Tensor)
+    features = raw.double()  # sums over many rows
+    mean, std = features.mean(0), features.std(0, correction=0)
+    return Standardise(mean, torch.where(std > 0, std, 1.0))
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """TF-IDF of words and word pairs, reduced by a truncated SVD, then standardised.
+
+    Attributes:
+        terms: The V words and word pairs.
+        idf: Their inverse document frequencies, float64, shape (V,).
+        components: Of the SVD, shape (D, V).
+        standardise: Of the D features.
+        column: The column of a table that holds texts.
+    """
+
+    terms: tuple[str, ...]
+    idf: Tensor
+    components: Tensor
+    standardise: Standardise
+    column: str = "text"
+
+    def __call__(self, raw: Raw) -> Tensor:
+        assert isinstance(raw, list)
+        vectorizer = _vectorizer(vocabulary=self.terms)
+        vectorizer.idf_ = self.idf.numpy()
+        return self.standardise(torch.from_numpy(vectorizer.transform(raw) @ self.components.numpy().T))
+
+    def to_bytes(self) -> bytes:
+        """As a safetensors file; the components in half their precision, which moves features by about 1e-7."""
+        from safetensors.torch import save
+
+        tensors = {
+            "idf": self.idf,
+            "components": self.components.float(),
+            "mean": self.standardise.mean,
+            "std": self.standardise.std,
+        }
+        described = {"terms": json.dumps(self.terms), "column": json.dumps(self.column)}
+        return save({name: tensor.contiguous() for name, tensor in tensors.items()}, described)
+
+    @classmethod
+    def read(cls, file: Path) -> TextFeatures:
+        """From a file with the content of ``to_bytes``."""
+        from safetensors import safe_open
+
+        with safe_open(file, "pt") as stored:
+            described = stored.metadata()
+            standardise = Standardise(stored.get_tensor("mean"), stored.get_tensor("std"))
+            return cls(
+                terms=tuple(json.loads(described["terms"])),
+                idf=stored.get_tensor("idf"),
+                components=stored.get_tensor("components").double(),
+                standardise=standardise,
+                column=json.loads(described["column"]),
+            )
+
+
+def fit_text(raw: Raw, dimensions: int = TEXT_FEATURES) -> TextFeatures:
+    """Features of texts; see ``TextFeatures``.
+
+    Args:
+        raw: Training texts.
+        dimensions: Most features to keep; fewer texts or words give fewer.
+
+    Returns: the transform for any part, to float32 features (N, D).
+    """
+    from sklearn.decomposition import TruncatedSVD
+
+    assert isinstance(raw, list)
+    vectorizer = _vectorizer()
+    counts = vectorizer.fit_transform(raw)
+    svd = TruncatedSVD(min(dimensions, *counts.shape), random_state=0)
+    standardise = fit_standardise(torch.from_numpy(svd.fit_transform(counts)))
+    return TextFeatures(
+        terms=tuple(vectorizer.get_feature_names_out().tolist()),
+        idf=torch.from_numpy(vectorizer.idf_),
+        components=torch.from_numpy(svd.components_),
+        standardise=standardise,
+    )
+
+
+def _vectorizer(vocabulary: Sequence[str] | None = None) -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, vocabulary=vocabulary)

@@ -1,0 +1,113 @@
+"""Folders of image files: a class a subfolder, CINIC-10, and the frames of UCF-101."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from maxl.experiments.data._images import IMAGE_SUFFIXES, decode
+from maxl.experiments.data._source import Column, Part, Source
+
+_CLIP = re.compile(r"v_(?P<label>\w+)_g(?P<group>\d+)_c\d+")
+_UCF_TEST_GROUPS = range(1, 8)  # groups 1-7 are the test part of the published split 1
+_TRAIN, _VALIDATION, _TEST = ("train", "training"), ("valid", "validation", "val"), ("test", "testing")
+
+
+def image_folder(folder: Path, image_size: int | None) -> Source:
+    """Images sorted into one subfolder a class, or two levels of subfolders: classes and finer classes.
+
+    `folder` either has such subfolders itself, or has them below train/ and test/ (and validation/).
+    Without test/ the validation part takes its place. The columns of labels are "class" and, with two levels,
+    "subclass".
+
+    Raises:
+        FileNotFoundError: if there is a training part but no other.
+        ValueError: if there are no images, or if some classes have finer classes and others have not.
+    """
+    train, test, validation = (_subfolder(folder, names) for names in (_TRAIN, _TEST, _VALIDATION))
+    if train is None or not any(child.is_dir() for child in train.iterdir()):  # "train" may be a class
+        return _source([_find(folder)], image_size)
+    if test is None:  # as usual for ImageNet, whose test labels are not public
+        test, validation = validation, None
+    if test is None:
+        raise FileNotFoundError(f"'{folder}' has '{train.name}/' but no 'test/' or 'validation/' beside it")
+    return _source([_find(root) for root in (train, test, validation) if root is not None], image_size)
+
+
+def cinic10(folder: Path, image_size: int | None) -> Source | None:
+    """CINIC-10 as published, in train/, valid/ and test/; None where these are missing."""
+    return image_folder(folder, image_size) if _is_split(folder) else None
+
+
+def ucf101(folder: Path, image_size: int | None) -> Source | None:
+    """The middle frame of each clip of UCF-101.
+
+    Accepts folders of frames named as the clips are, v_<Class>_g<group>_c<clip>/, alone or below one folder
+    a class; groups 1-7 are the test part, as in the published split 1, so that no video is in both parts.
+    A folder with train/ and test/ is read like any other folder of images. None where there is neither.
+    """
+    if _is_split(folder):
+        return image_folder(folder, image_size)
+    clips: dict[Path, list[Path]] = {}
+    for file in _image_files(folder):
+        if _CLIP.fullmatch(file.parent.name):
+            clips.setdefault(file.parent, []).append(file)
+    if not clips:
+        return None
+    frames = [files[len(files) // 2] for files in clips.values()]
+    matches = [_CLIP.fullmatch(clip.name) for clip in clips]
+    labels = [match["label"] for match in matches if match]
+    is_test = np.array([int(match["group"]) in _UCF_TEST_GROUPS for match in matches if match])
+    whole = _part(frames, {"class": labels}, image_size)
+    return Source(whole.rows(np.flatnonzero(~is_test)), whole.rows(np.flatnonzero(is_test)), primary="class")
+
+
+def _is_split(folder: Path) -> bool:
+    return _subfolder(folder, _TRAIN) is not None and _subfolder(folder, _TEST) is not None
+
+
+def _subfolder(folder: Path, names: Sequence[str]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_dir()), None)
+
+
+def _image_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _find(root: Path) -> tuple[list[Path], dict[str, list[str]]]:
+    """The image files below `root` and the columns that their folders' names make."""
+    files = [file for file in _image_files(root) if file.parent != root]
+    if not files:
+        raise ValueError(f"'{root}' has no images in subfolders; each class needs a subfolder of images")
+    parents = [file.relative_to(root).parts[:-1] for file in files]
+    depth = min(map(len, parents))
+    if depth == 1 and max(map(len, parents)) > 1:
+        flat = next(file for file, parent in zip(files, parents, strict=True) if len(parent) == 1)
+        raise ValueError(
+            f"'{root}': either every class has finer subfolders or none has; got '{flat}' beside others"
+        )
+    return files, {
+        name: [parent[level] for parent in parents]
+        for level, name in enumerate(("class", "subclass")[:depth])
+    }
+
+
+def _source(found: Sequence[tuple[list[Path], dict[str, list[str]]]], image_size: int | None) -> Source:
+    parts = [_part(files, columns, image_size) for files, columns in found]
+    nested = all("subclass" in part.columns for part in parts)
+    train, test, validation = [*parts, None, None][:3]
+    assert train is not None
+    return Source(train, test, validation, primary="class", human="subclass" if nested else None)
+
+
+def _part(files: list[Path], columns: dict[str, list[str]], image_size: int | None) -> Part:
+    arrays = {name: Column(np.array(values)) for name, values in columns.items()}
+    return Part(
+        arrays,
+        lambda rows: decode(
+            (files[row] for row in rows), len(rows), lambda i: f"'{files[rows[i]]}'", image_size
+        ),
+    )

@@ -1,0 +1,162 @@
+"""`load`: a data set by name, with the rows asked for and nothing more decoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maxl.experiments.data._features import Standardise, TextFeatures
+from maxl.experiments.data._images import to_channels
+from maxl.experiments.data._labels import check_column, check_every_class, check_refines, encode
+from maxl.experiments.data._open import open_source
+from maxl.experiments.data._select import balanced_order, cut_test, draw, resolve_size
+from maxl.experiments.data._source import IntArray, Part, Source, Transform
+from maxl.experiments.data._types import DataSet, Features, Split
+
+PIXEL_MEAN, PIXEL_STD = 0.5, 0.2  # the paper's normalisation, of pixels in [0, 1]
+
+
+def load(
+    name: str,
+    *,
+    data_dir: Path | str | None = None,
+    primary: str | None = None,
+    human: str | None = None,
+    train_size: int | float | None = None,
+    validation_size: int | float = 0,
+    seed: int = 0,
+    image_size: int | None = None,
+) -> DataSet:
+    """Load a data set by name.
+
+    | name | what | labels |
+    |---|---|---|
+    | digits | scikit-learn's 8x8 digits, needs no files | label |
+    | mnist, cifar10, svhn | from the hub, or from `data_dir` | label |
+    | cifar100 | the same | coarse_label (20) over fine_label (100); also level_10 and level_3 |
+    | cinic10, imagenet32, ucf101 | from `data_dir` | class; label; class |
+    | clinc150 | text as TF-IDF features, from `data_dir` | domain (10) over intent (150) |
+    | a folder | images in one subfolder a class; or train and test tables | class, subclass; any column |
+    | a .csv or .parquet file | a column of images, one of text, or numeric features | any column |
+    | hf:owner/name or hf:owner/name:config | a data set of the hub with such columns | any column |
+
+    The training part is cut in this order: first the validation part is set aside, then `train_size` is drawn
+    from the rest. Both are balanced over the primary classes, and over the human ones within. The test part
+    is always the same; where none is published, a fifth of each class is cut off with a fixed seed.
+
+    Args:
+        name: See the table.
+        data_dir: The folder that holds the files, or that holds a folder called `name` with them: parquet
+            files in the hub's layout (train*.parquet, test*.parquet) or the archives as published.
+        primary, human: Columns of labels, where the default is not wanted. Each human class must lie inside
+            one primary class.
+        train_size: Training samples to keep: a count, or a fraction in (0, 1] as a float; None keeps all.
+        validation_size: Samples to set aside for validation, a count or a fraction. Data sets that publish a
+            validation part (cinic10, clinc150, some folders) give them from it and lose no training samples.
+        seed: Selects the training subset and the validation part.
+        image_size: Scale images to squares of this many pixels. None keeps their size, except for ucf101,
+            whose frames are large: 112.
+
+    Raises:
+        ValueError: unknown name or column, sizes that cannot be, labels or features that cannot be used.
+        FileNotFoundError: a folder or file is missing.
+        ConnectionError: the hub cannot be reached and no `data_dir` is given.
+    """
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size must be at least 1 pixel; got {image_size}")
+    source = open_source(name, data_dir, primary, human, image_size)
+    train, test, published, primary_names, human_names = _labelled_parts(source, primary, human)
+    if test is None:
+        train_rows, test_rows = cut_test(train.primary, primary_names)
+        train, test = train.rows(train_rows), train.rows(test_rows)
+
+    pool = train if published is None else published
+    validation: _Labelled | None = None
+    count = resolve_size(validation_size, len(pool.primary), "validation_size")
+    if count:
+        order = balanced_order(pool.primary, pool.human, seed)
+        validation = pool.rows(np.sort(order[:count]))
+        train = train.rows(np.sort(order[count:])) if published is None else train
+    train = train.rows(draw(train.primary, train.human, train_size, len(primary_names), seed))
+    check_every_class(train.primary, primary_names)
+
+    raw = train.part.read(np.arange(len(train.primary)))
+    transform = _as_is if source.fit is None else source.fit(raw)
+    inputs = [transform(raw), *(part.read_with(transform) for part in (test, validation) if part is not None)]
+    if inputs[0].ndim == 4:  # grey parts follow coloured ones
+        inputs = [to_channels(x, max(x.shape[1] for x in inputs)) for x in inputs]
+    channels = inputs[0].shape[1]
+    is_image = inputs[0].ndim == 4
+    return DataSet(
+        name=name,
+        train=train.split(inputs[0]),
+        validation=None if validation is None else validation.split(inputs[2]),
+        test=test.split(inputs[1]),
+        primary_names=primary_names,
+        human_names=human_names,
+        mean=(PIXEL_MEAN,) * channels if is_image else (0.0,),
+        std=(PIXEL_STD,) * channels if is_image else (1.0,),
+        augment=is_image and channels == 3,  # photographs; digits and the like are grey
+        flip=source.flip,
+        features=None
+        if source.feature_names is None or not isinstance(transform, Standardise)
+        else Features(source.feature_names, tuple(transform.mean.tolist()), tuple(transform.std.tolist())),
+        text=replace(transform, column=source.feature_names[0])
+        if source.feature_names and isinstance(transform, TextFeatures)
+        else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """A part with its labels encoded, shapes (N,), and its samples still undecoded."""
+
+    part: Part
+    primary: IntArray
+    human: IntArray | None
+
+    def rows(self, index: IntArray) -> _Labelled:
+        human = None if self.human is None else self.human[index]
+        return _Labelled(self.part.rows(index), self.primary[index], human)
+
+    def read_with(self, transform: Transform) -> Tensor:
+        return transform(self.part.read(np.arange(len(self.primary))))
+
+    def split(self, x: Tensor) -> Split:
+        human = None if self.human is None else torch.from_numpy(self.human)
+        return Split(x, torch.from_numpy(self.primary), human)
+
+
+def _labelled_parts(
+    source: Source, primary: str | None, human: str | None
+) -> tuple[_Labelled, _Labelled | None, _Labelled | None, tuple[str, ...], tuple[str, ...] | None]:
+    """The training, test and validation parts with encoded labels, and the names of the classes."""
+    primary, human = primary or source.primary or "label", human or source.human
+    human = None if human == primary else human
+    parts = [part for part in (source.train, source.test, source.validation) if part is not None]
+    for part in parts:
+        check_column(part.columns, primary, "primary")
+        if human is not None:
+            check_column(part.columns, human, "human")
+
+    primaries, primary_names = encode(parts, primary)
+    humans: list[IntArray] | list[None] = [None] * len(parts)
+    human_names: tuple[str, ...] | None = None
+    if human is not None:
+        encoded, human_names = encode(parts, human)
+        check_refines(np.concatenate(primaries), np.concatenate(encoded), primary_names, human_names)
+        humans = encoded
+    labelled = iter([_Labelled(*item) for item in zip(parts, primaries, humans, strict=True)])
+    train = next(labelled)
+    test = None if source.test is None else next(labelled)
+    published = None if source.validation is None else next(labelled)
+    return train, test, published, primary_names, human_names
+
+
+def _as_is(raw: Tensor | list[str]) -> Tensor:
+    assert isinstance(raw, Tensor)  # sources of text bring a transform
+    return raw

@@ -1,0 +1,174 @@
+"""From a name to a source: the catalogue of known data sets, files, folders and the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from maxl.experiments.data import _archives as archives
+from maxl.experiments.data import _folders as folders
+from maxl.experiments.data._cifar100 import with_levels
+from maxl.experiments.data._source import Source, nearest
+from maxl.experiments.data._text import clinc150
+
+_UCF_FRAME_SIZE = 112  # usual side of UCF-101's frames in training
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A data set known by name.
+
+    Attributes:
+        read: Reads the published archive in a folder; None where the folder does not hold it.
+        files: What `read` looks for, for messages.
+        hub: Repository and configuration on the hub, where it is there in this layout.
+        label: Its column of labels on the hub.
+    """
+
+    read: Callable[[Path, int | None], Source | None]
+    files: str
+    hub: tuple[str, str | None] | None = None
+    label: str = "label"
+
+
+def _known() -> dict[str, _Known]:
+    return {
+        "mnist": _Known(
+            archives.mnist,
+            "train-images-idx3-ubyte and its three companions (or .gz)",
+            ("ylecun/mnist", None),
+        ),
+        "cifar10": _Known(archives.cifar10, "cifar-10-batches-py", ("uoft-cs/cifar10", None)),
+        "cifar100": _Known(
+            archives.cifar100, "cifar-100-python", ("uoft-cs/cifar100", None), label="coarse_label"
+        ),
+        "svhn": _Known(
+            archives.svhn, "train_32x32.mat and test_32x32.mat", ("ufldl-stanford/svhn", "cropped_digits")
+        ),
+        "cinic10": _Known(folders.cinic10, "the folders train, valid and test"),
+        "imagenet32": _Known(archives.imagenet32, "train_data_batch_* and val_data (pickled or .npz)"),
+        "ucf101": _Known(
+            lambda folder, size: folders.ucf101(folder, size or _UCF_FRAME_SIZE),
+            "folders of frames named v_<Class>_g<group>_c<clip>, or the folders train and test",
+        ),
+        "clinc150": _Known(lambda folder, _: clinc150(folder), "data_full.json and domains.json"),
+    }
+
+
+NAMES = ("digits", *_known())
+
+
+def open_source(
+    name: str, data_dir: Path | str | None, primary: str | None, human: str | None, image_size: int | None
+) -> Source:
+    """The source called `name`, as `load` describes; labels are read, samples are not.
+
+    Raises:
+        ValueError, FileNotFoundError, ConnectionError: as in `load`.
+    """
+    if name == "digits":
+        return archives.digits(image_size)
+    if name in NAMES:
+        source = _open_known(name, data_dir, image_size)
+        return with_levels(source, primary) if name == "cifar100" else replace(source, flip=name != "svhn")
+    if name.startswith("hf:"):
+        repository, _, config = name[3:].partition(":")
+        return _open_hub(repository, config or None, primary, human, image_size)
+    for path in [Path(name)] if data_dir is None else [Path(data_dir) / name, Path(name)]:
+        if path.exists():
+            return _open_path(path, primary, human, image_size)
+    if "/" in name or "\\" in name or Path(name).suffix:
+        raise FileNotFoundError(
+            f"no file or folder '{name}'{'' if data_dir is None else f', nor in {data_dir}'}"
+        )
+    raise ValueError(
+        f"unknown data set '{name}'{nearest(name, NAMES)}; known: {', '.join(NAMES)}, "
+        "a folder of images, a .csv or .parquet file, or hf:owner/name"
+    )
+
+
+def _open_known(name: str, data_dir: Path | str | None, image_size: int | None) -> Source:
+    known = _known()[name]
+    if data_dir is None:
+        if known.hub is None:
+            raise FileNotFoundError(
+                f"'{name}' is read from files: pass data_dir (--data-dir), with {known.files}"
+            )
+        return _open_hub(*known.hub, known.label, None, image_size)
+    folder = Path(data_dir)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"data_dir '{folder}' is no folder")
+    if (folder / name).is_dir():
+        folder = folder / name
+    source = known.read(folder, image_size)
+    if source is None and known.hub is not None:
+        for tables in (folder, folder / "data", folder / (known.hub[1] or "")):  # the hub's own folders
+            source = source or _open_tables(tables, known.label, None, image_size)
+    if source is None:
+        hub_files = "" if known.hub is None else "train*.parquet and test*.parquet, or "
+        raise FileNotFoundError(f"'{folder}' holds no {name}: expected {hub_files}{known.files}")
+    return source
+
+
+def _open_path(path: Path, primary: str | None, human: str | None, image_size: int | None) -> Source:
+    if path.is_dir():
+        return _open_tables(path, primary, human, image_size) or folders.image_folder(path, image_size)
+    if path.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"a data file must be .csv or .parquet; got '{path}'")
+    from maxl.experiments.data._arrow import read_table, table_source
+
+    return table_source(
+        read_table(path), primary=primary, human=human, base=path.parent, image_size=image_size
+    )
+
+
+def _open_tables(
+    folder: Path, primary: str | None, human: str | None, image_size: int | None
+) -> Source | None:
+    """The tables train*, test* and, where there are any, validation* of a folder; None without train*."""
+    from maxl.experiments.data._arrow import read_tables, table_source
+
+    train = read_tables(folder, "train")
+    if train is None:
+        return None
+    test, validation = read_tables(folder, "test"), read_tables(folder, "validation")
+    return table_source(
+        train, test, validation, primary=primary, human=human, base=folder, image_size=image_size
+    )
+
+
+def _open_hub(
+    repository: str, config: str | None, primary: str | None, human: str | None, image_size: int | None
+) -> Source:
+    """A data set of the hub; without a test split its validation split takes the place."""
+    import datasets
+
+    from maxl.experiments.data._arrow import table_source
+
+    try:
+        splits = datasets.load_dataset(repository, config)
+    except (ConnectionError, FileNotFoundError, datasets.exceptions.DatasetNotFoundError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConnectionError(
+            f"cannot fetch '{repository}' from the hub ({reason}): check the name and the network, "
+            "or pass data_dir (--data-dir), a folder with the files"
+        ) from error
+    if "train" not in splits:
+        raise ValueError(f"'{repository}' has no train split; it has: {', '.join(splits)}")
+    # The schema of the features, unlike the table's own, always carries the class names.
+    tables = {
+        name: split.data.table.replace_schema_metadata(split.features.arrow_schema.metadata)
+        for name, split in splits.items()
+    }
+    validation = tables.get("validation")
+    test = tables.get("test", validation)
+    return table_source(
+        tables["train"],
+        test,
+        validation if test is not validation else None,
+        primary=primary,
+        human=human,
+        base=Path(),
+        image_size=image_size,
+    )

@@ -1,0 +1,106 @@
+"""Which rows to keep: balanced subsets, validation parts, and test parts where none is published."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from maxl.experiments.data._source import IntArray
+
+TEST_SHARE = 0.2
+_TEST_SEED = 0  # fixed, so that the test part never depends on the seed of a run
+
+
+def balanced_order(primary: IntArray, human: IntArray | None, seed: int) -> IntArray:
+    """An order of all rows of which every prefix is as balanced as it can be.
+
+    Classes take turns in giving one random row each until they run out, and inside a primary class its human
+    classes take turns in the same way. A larger subset of one seed therefore contains the smaller ones.
+
+    Args:
+        primary, human: Labels, shape (N,).
+        seed: Selects the order.
+
+    Returns: a permutation of 0..N-1, shape (N,).
+    """
+    order = np.random.default_rng(seed).permutation(len(primary)).astype(np.int64)
+    if human is not None:
+        order = _take_turns(order, human)
+    return _take_turns(order, primary)
+
+
+def _take_turns(order: IntArray, labels: IntArray) -> IntArray:
+    """Reorder stably so that first every class's first row comes, then every class's second, and so on."""
+    ordered = labels[order]
+    by_class = np.argsort(ordered, kind="stable")
+    starts = np.searchsorted(ordered[by_class], ordered[by_class])
+    turn = np.empty_like(order)
+    turn[by_class] = np.arange(len(order)) - starts
+    return order[np.argsort(turn, kind="stable")]
+
+
+def resolve_size(size: int | float, total: int, what: str) -> int:
+    """A count of rows from a count or a fraction.
+
+    Args:
+        size: A count (int, 0..total) or a fraction (float in [0, 1]).
+        total: Rows available.
+        what: Name of the argument, for messages.
+
+    Raises:
+        ValueError: if the size is negative, NaN, or more than there is.
+    """
+    if isinstance(size, float):
+        if not 0 <= size <= 1:
+            raise ValueError(
+                f"{what} as a fraction must lie in [0, 1]; got {size}: give a whole number for a count"
+            )
+        return round(size * total)
+    if not 0 <= size <= total:
+        raise ValueError(f"{what} must lie between 0 and the {total} samples there are; got {size}")
+    return size
+
+
+def draw(
+    primary: IntArray, human: IntArray | None, size: int | float | None, num_classes: int, seed: int
+) -> IntArray:
+    """Rows of a balanced training subset, sorted, shape (size,). None keeps every row.
+
+    Raises:
+        ValueError: if the size is larger than the data or smaller than the number of classes.
+    """
+    if size is None:
+        return np.arange(len(primary), dtype=np.int64)
+    count = resolve_size(size, len(primary), "train_size")
+    if count < num_classes:
+        raise ValueError(
+            f"train_size must keep at least one sample of each of the {num_classes} primary classes; "
+            f"got {size}, which is {count} samples"
+        )
+    return np.sort(balanced_order(primary, human, seed)[:count])
+
+
+def cut_test(labels: IntArray, names: tuple[str, ...], count: int | None = None) -> tuple[IntArray, IntArray]:
+    """Cut a stratified test part with a fixed seed from data that is published in one piece.
+
+    Args:
+        labels: Primary labels, shape (N,).
+        count: Size of the test part; one fifth by default.
+
+    Returns: training rows and test rows, each sorted.
+
+    Raises:
+        ValueError: naming a class that has a single sample and so cannot be in both parts.
+    """
+    from sklearn.model_selection import train_test_split
+
+    counts = np.bincount(labels, minlength=len(names))
+    single = np.flatnonzero(counts == 1)
+    if len(single):
+        raise ValueError(
+            f"a test part is cut from every class, so each needs 2 samples; class '{names[single[0]]}'"
+            " has 1: add samples, or provide train and test parts"
+        )
+    rows = np.arange(len(labels), dtype=np.int64)
+    size = max(round(TEST_SHARE * len(labels)), len(names)) if count is None else count
+    train, test = train_test_split(rows, test_size=size, stratify=labels, random_state=_TEST_SEED)
+    return np.sort(train), np.sort(test)

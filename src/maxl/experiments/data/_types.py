@@ -1,0 +1,109 @@
+"""What every data set becomes: tensors decoded once, with their labels' names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from maxl.experiments.data._features import TextFeatures
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of a data set (training, validation or test), decoded once.
+
+    Attributes:
+        x: Images as uint8, shape (N, C, H, W), or features as float32, shape (N, D).
+        primary: Primary labels, int64, shape (N,).
+        human: Finer human labels, int64, shape (N,), or None where the data set has none.
+    """
+
+    x: Tensor
+    primary: Tensor
+    human: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.x.dtype == torch.uint8 and self.x.ndim == 4) and not (
+            self.x.dtype == torch.float32 and self.x.ndim == 2
+        ):
+            raise ValueError(
+                "Split.x must be uint8 images (N, C, H, W) or float32 features (N, D); "
+                f"got {self.x.dtype} of shape {tuple(self.x.shape)}"
+            )
+        for name, labels in (("primary", self.primary), ("human", self.human)):
+            if labels is not None and (labels.dtype != torch.int64 or labels.shape != self.x.shape[:1]):
+                raise ValueError(
+                    f"Split.{name} must be int64 of shape ({len(self.x)},), one label a sample; "
+                    f"got {labels.dtype} of shape {tuple(labels.shape)}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def select(self, index: Tensor) -> Split:
+        """The samples at `index` (int64 positions or a bool mask), as a new split."""
+        human = None if self.human is None else self.human[index]
+        return Split(self.x[index], self.primary[index], human)
+
+    def to(self, device: torch.device | str) -> Split:
+        """The same split with its tensors on `device`; nothing is copied if they are there already."""
+        human = None if self.human is None else self.human.to(device)
+        return Split(self.x.to(device), self.primary.to(device), human)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Columns of numeric features, and how they were standardised: (x - mean) / std; D values each."""
+
+    names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set ready to train on.
+
+    Attributes:
+        name: The name it was loaded by.
+        train, validation, test: Its parts; validation is None unless one was asked for.
+        primary_names: One name a primary class, so its length is the number of classes.
+        human_names: The same for the finer human labels, or None.
+        mean, std: One value a channel. Pixels in [0, 1] become (x - mean) / std; features are
+            standardised at loading time and carry mean 0, std 1.
+        augment: Whether training should crop at random (by default colour photographs alone; never features).
+        flip: Whether augmentation may also mirror left to right. False where a mirror image is another
+            class or none, as with the house numbers of SVHN.
+        features: Where numeric features came from; None for images and text.
+        text: How features were made of texts; None for anything else.
+    """
+
+    name: str
+    train: Split
+    validation: Split | None
+    test: Split
+    primary_names: tuple[str, ...]
+    human_names: tuple[str, ...] | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augment: bool
+    flip: bool = True
+    features: Features | None = None
+    text: TextFeatures | None = None
+
+    @property
+    def num_primary(self) -> int:
+        """The number of primary classes, C."""
+        return len(self.primary_names)
+
+    @property
+    def num_human(self) -> int | None:
+        """The number of human auxiliary classes, or None where there are none."""
+        return None if self.human_names is None else len(self.human_names)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample: (C, H, W) for images, (D,) for features."""
+        return tuple(self.train.x.shape[1:])

@@ -1,0 +1,71 @@
+"""The report of a study: one self-contained HTML file, a Markdown table, and the main figures as images.
+
+The parts that draw load plotly, pandas and scikit-learn, so they are imported when a report is asked for.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
+    """Writes the report of a study or of one run as a single HTML file that needs no network.
+
+    Args:
+        folder: A study (run folders at any depth) or one run folder.
+        out: The file to write; ``report.html`` in ``folder`` by default.
+
+    Returns:
+        The file written.
+
+    Raises:
+        FileNotFoundError: if the folder does not exist.
+        ValueError: if it holds no finished run, or a run folder is broken; the message names it.
+    """
+    from maxl.experiments.report.page import page
+    from maxl.experiments.report.runs import load_study
+
+    study = load_study(Path(folder))
+    path = Path(folder) / "report.html" if out is None else Path(out)
+    path.write_text(page(study), encoding="utf-8")
+    return path
+
+
+def write_markdown(folder: str | Path, out: str | Path | None = None) -> Path:
+    """Writes the summary and the results tables as Markdown; ``report.md`` in ``folder`` by default.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``write_report``.
+    """
+    from maxl.experiments.report.markdown import markdown
+    from maxl.experiments.report.runs import load_study
+
+    study = load_study(Path(folder))
+    path = Path(folder) / "report.md" if out is None else Path(out)
+    path.write_text(markdown(study), encoding="utf-8")
+    return path
+
+
+def write_images(folder: str | Path, out: str | Path | None = None, *, suffix: str = "png") -> list[Path]:
+    """Writes the main figures as image files, for a paper or slides.
+
+    Args:
+        folder: A study or one run folder.
+        out: Folder for the images; ``figures`` in ``folder`` by default.
+        suffix: "png", "svg" or "pdf".
+
+    Returns:
+        The files written, none for a figure whose data the runs lack.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``write_report``; also if the suffix is another one.
+        ImportError: if kaleido is not installed.
+        RuntimeError: if kaleido finds no Chrome or Chromium.
+    """
+    from maxl.experiments.report.images import write
+    from maxl.experiments.report.runs import load_study
+
+    return write(load_study(Path(folder)), Path(folder) / "figures" if out is None else Path(out), suffix)
+
+
+__all__ = ["write_images", "write_markdown", "write_report"]

@@ -1,0 +1,35 @@
+"""The summary and the results as Markdown, for a README or an issue."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from maxl.experiments.report.page import results, summary, title
+from maxl.experiments.report.parts import Points, Section, Table
+from maxl.experiments.report.runs import Study
+
+
+def markdown(study: Study) -> str:
+    """The whole text."""
+    blocks = [f"# {_escape(title(study))}"]
+    for section in (summary(study), Section("Results", "", results(study))):
+        blocks.append(f"## {section.title}")
+        for part in section.parts:
+            if isinstance(part, Points):
+                blocks.append(f"### {_escape(part.title)}")
+                blocks.append("\n".join(f"- {_escape(item)}" for item in part.items))
+            elif isinstance(part, Table):
+                blocks.append(f"**{_escape(part.caption)}**")
+                blocks.append(_table(part.frame))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _table(frame: pd.DataFrame) -> str:
+    rows = [list(frame.columns), ["---"] * len(frame.columns), *frame.to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(_escape(str(cell)) for cell in row)} |" for row in rows)
+
+
+def _escape(text: str) -> str:
+    for character in "\\|*_<`[]":
+        text = text.replace(character, f"\\{character}")
+    return text

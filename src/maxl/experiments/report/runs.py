@@ -1,0 +1,289 @@
+"""Reading a study: its runs, what tells them apart, and which of them may be compared."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from maxl.experiments.runs.config import METHODS
+from maxl.experiments.runs.snapshot import Snapshot, read_snapshot
+from maxl.experiments.studies.statistics import Psi, compare, parse_psi, settings
+
+# Facts of a run that never make it another variant of its method.
+_INCIDENTAL = {"seed", "out", "psi", "method", "data_dir", "device", "workers", "resume", "config"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run.
+
+    Attributes:
+        folder: Where it lies.
+        summary: summary.json.
+        metrics: metrics.jsonl, one row an epoch; a column that no line has is missing.
+        config: config.yaml, flattened with dots; empty where there is none.
+        label: The method's name, with what tells this variant from others of the study.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+    metrics: pd.DataFrame
+    config: dict[str, Any] = field(default_factory=dict)
+    label: str = ""
+
+    @property
+    def method(self) -> str:
+        """The method's name without the variant."""
+        return str(self.summary["method"])
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return int(self.summary["seed"])
+
+    def series(self, name: str) -> pd.Series[Any]:
+        """A metric by epoch, epochs without it left out; empty where the run lacks it."""
+        if name not in self.metrics:
+            return pd.Series(dtype=object)
+        return self.metrics.set_index("epoch")[name].dropna()
+
+    @cached_property
+    def snapshot(self) -> Snapshot | None:
+        """The run's snapshot, or None where it has none."""
+        path = self.folder / "snapshot.npz"
+        return read_snapshot(path) if path.exists() else None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Runs that may be compared: same data, primary task, trunk, training size and ψ.
+
+    Attributes:
+        name: In words, as short as the study allows.
+        facts: data, train_size, ..., psi.
+        methods: The runs of each method (or variant), by seed.
+        comparisons: The table of ``statistics.compare``.
+    """
+
+    name: str
+    facts: dict[str, Any]
+    methods: dict[str, list[Run]]
+    comparisons: pd.DataFrame
+
+    @property
+    def place(self) -> tuple[tuple[str, Hashable], ...]:
+        """The setting without ψ."""
+        return _place(self.facts)
+
+
+@dataclass(frozen=True)
+class Study:
+    """All runs of a folder.
+
+    Attributes:
+        folder: Where they were found.
+        runs: The finished runs.
+        unfinished: Folders of runs that have no summary.
+        settings: The runs by setting.
+    """
+
+    folder: Path
+    runs: list[Run]
+    unfinished: list[Path]
+    settings: list[Setting]
+
+    @property
+    def methods(self) -> list[str]:
+        """Every method (or variant), the baselines first."""
+        return sorted({run.label for run in self.runs}, key=_method_order)
+
+
+def load_study(folder: Path) -> Study:
+    """Reads every run folder below ``folder``, or ``folder`` itself.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if it holds no finished run, or a run folder is broken.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"a report needs a study or run folder; {folder} is none")
+    found = sorted(path.parent for path in folder.rglob("summary.json"))
+    begun = sorted(path.parent for path in folder.rglob("metrics.jsonl"))
+    if not found:
+        started = f", only {len(begun)} unfinished" if begun else ""
+        raise ValueError(f"a report needs at least one finished run; {folder} holds none{started}")
+    runs = label_variants([_load_run(path) for path in found])
+    unfinished = [path for path in begun if path not in set(found)]
+    return Study(folder, runs, unfinished, _settings(runs))
+
+
+def results(runs: Sequence[Run]) -> pd.DataFrame:
+    """The tidy table that ``statistics`` reads, one row a run in the order given."""
+    rows = [
+        {name: run.summary.get(name) for name in ("data", "primary", "trunk", "train_size", "psi")}
+        | {"method": run.label, "seed": run.seed, "test_accuracy": run.summary["test_accuracy"]}
+        for run in runs
+    ]
+    return pd.DataFrame(rows).astype({"psi": object})
+
+
+def label_variants(runs: Sequence[Run]) -> list[Run]:
+    """Adds to a method's name what tells its variants apart, where a study has several.
+
+    Variants show as runs of the same method, seed and setting; what they differ in names them, for all runs
+    of the method, so that the name means the same everywhere.
+
+    Raises:
+        ValueError: if two runs of the same seed and setting differ in nothing.
+    """
+    same: dict[Hashable, list[Run]] = defaultdict(list)
+    for run in runs:
+        place = tuple(run.summary.get(name) for name in ("data", "primary", "trunk", "train_size"))
+        same[(*place, parse_psi(run.summary.get("psi")), run.method, run.seed)].append(run)
+    differing: dict[str, set[str]] = defaultdict(set)
+    for twins in same.values():
+        if len(twins) > 1:
+            keys = _differences(twins)
+            if not keys:
+                raise ValueError(
+                    "a study needs one run a method, seed and setting; "
+                    f"{twins[0].folder} and {twins[1].folder} differ in nothing: remove one"
+                )
+            differing[twins[0].method] |= keys
+    return [replace(run, label=_label(run, sorted(differing[run.method]))) for run in runs]
+
+
+def _label(run: Run, keys: Sequence[str]) -> str:
+    parts = [f"{'λ' if key == 'entropy_weight' else key} = {_facts(run).get(key)}" for key in keys]
+    return f"{run.method} ({', '.join(parts)})" if parts else run.method
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    return {
+        **run.config,
+        "entropy_weight": run.summary.get("entropy_weight", run.config.get("entropy_weight")),
+    }
+
+
+def _differences(runs: Sequence[Run]) -> set[str]:
+    facts = [_facts(run) for run in runs]
+    keys = {key for one in facts for key in one if key.rsplit(".", 1)[-1] not in _INCIDENTAL}
+    return {key for key in keys if len({repr(one.get(key)) for one in facts}) > 1}
+
+
+def _settings(runs: Sequence[Run]) -> list[Setting]:
+    table = results(runs)
+    found = settings(table)
+    places = list(dict.fromkeys(_place(facts) for facts, _ in found))
+    found.sort(key=lambda one: (places.index(_place(one[0])), _psi_order(one[0]["psi"])))
+    varying = {name for name in found[0][0] if len({repr(facts[name]) for facts, _ in found}) > 1}
+    made = []
+    for facts, rows in found:
+        methods: dict[str, list[Run]] = defaultdict(list)
+        for number in sorted(rows.index, key=lambda number: runs[number].seed):
+            methods[runs[number].label].append(runs[number])
+        ordered = {name: methods[name] for name in sorted(methods, key=_method_order)}
+        made.append(Setting(_setting_name(facts, varying), facts, ordered, compare(rows)))
+    return made
+
+
+def _place(facts: dict[str, Any]) -> tuple[tuple[str, Hashable], ...]:
+    return tuple((name, value) for name, value in facts.items() if name != "psi")
+
+
+def _psi_order(psi: Psi) -> tuple[int, ...]:
+    return psi if isinstance(psi, tuple) else (psi or 0,)
+
+
+def _setting_name(facts: dict[str, Any], varying: set[str]) -> str:
+    parts = [str(facts["data"])]
+    if "primary" in varying and facts.get("primary") is not None:
+        parts.append(f"primary task {facts['primary']}")
+    if "trunk" in varying and facts.get("trunk") is not None:
+        parts.append(f"trunk {facts['trunk']}")
+    if "train_size" in varying:
+        parts.append(f"{size_text(facts['train_size'])} training samples")
+    if facts["psi"] is not None:
+        parts.append(psi_text(facts["psi"]))
+    return ", ".join(parts)
+
+
+def size_text(size: float | None) -> str:
+    """A training size in words: all, a count, or a share."""
+    if size is None:
+        return "all"
+    return f"{100 * size:g} % of the" if 0 < size < 1 else f"{int(size):,}"
+
+
+def psi_text(psi: object) -> str:
+    """ "ψ = 5", or the first entries of an uneven ψ."""
+    if isinstance(psi, tuple):
+        shown = ", ".join(str(count) for count in psi[:8])
+        return f"ψ = [{shown}{', …' if len(psi) > 8 else ''}]"
+    return f"ψ = {psi}"
+
+
+def base_method(label: str) -> str:
+    """The method of a label, without what tells the variant apart."""
+    return label.split(" (")[0]
+
+
+def _method_order(label: str) -> tuple[int, str]:
+    method = base_method(label)
+    return (METHODS.index(method) if method in METHODS else len(METHODS), label)
+
+
+def _load_run(folder: Path) -> Run:
+    summary = _read_json(folder / "summary.json", (folder / "summary.json").read_text(encoding="utf-8"))
+    for name in ("method", "seed", "data", "test_accuracy"):
+        if summary.get(name) is None:
+            raise ValueError(f"{folder / 'summary.json'} needs {name!r}; it is missing: repeat the run")
+    accuracy = summary["test_accuracy"]
+    if not isinstance(accuracy, int | float) or not 0 <= accuracy <= 1 or math.isnan(accuracy):
+        raise ValueError(f"{folder / 'summary.json'} needs a test_accuracy in [0, 1]; got {accuracy!r}")
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        raise ValueError(f"{folder} needs metrics.jsonl; it is missing: repeat the run or remove the folder")
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [_read_json(path, line, number) for number, line in enumerate(lines, start=1)]
+    if not rows or any("epoch" not in row for row in rows):
+        raise ValueError(f"{path} needs one line an epoch, each with its epoch; got {len(rows)} lines")
+    return Run(folder, summary, pd.DataFrame(rows), _read_config(folder / "config.yaml"))
+
+
+def _read_json(path: Path, text: str, line: int | None = None) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        where = path if line is None else f"{path}, line {line},"
+        raise ValueError(f"{where} needs to be JSON; reading it failed: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} needs to hold JSON objects; got {type(value).__name__}")
+    return value
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(f"{path} needs to be YAML; reading it failed: {first}") from None
+    return _flat(config) if isinstance(config, dict) else {}
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

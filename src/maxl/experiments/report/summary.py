@@ -1,0 +1,106 @@
+"""The top of the report in plain words: what was compared, what was found, what cannot be said."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from maxl.experiments.report.final import accuracy_interval, interval_text
+from maxl.experiments.report.labels import label_verdicts
+from maxl.experiments.report.runs import Setting, Study, base_method, size_text
+from maxl.experiments.studies.statistics import SIGNIFICANCE
+
+_CONTROLS = ("random", "uniform", "frozen")
+
+
+def compared(study: Study) -> list[str]:
+    """What was compared."""
+    seeds = sorted({run.seed for run in study.runs})
+    methods = ", ".join(study.methods)
+    many = (
+        f"{len(study.methods)} methods ({methods})" if len(study.methods) > 1 else f"one method ({methods})"
+    )
+    count = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"one seed ({seeds[0]})"
+    said = [f"{len(study.runs)} run{'s' if len(study.runs) > 1 else ''} of {many}, {count}."]
+    facts = []
+    for name, word in (
+        ("data", "Data"),
+        ("primary", "primary task"),
+        ("trunk", "trunk"),
+        ("epochs", "epochs"),
+    ):
+        values = dict.fromkeys(
+            str(run.summary[name]) for run in study.runs if run.summary.get(name) is not None
+        )
+        if values:
+            facts.append(f"{word}: {', '.join(values)}")
+    sizes = dict.fromkeys(size_text(run.summary.get("train_size")) for run in study.runs)
+    facts.append(f"training samples: {'; '.join(sizes)}")
+    said.append("; ".join(facts) + ".")
+    if study.unfinished:
+        names = ", ".join(str(path.relative_to(study.folder)) for path in study.unfinished)
+        said.append(f"Left out, because they did not finish: {names}.")
+    return said
+
+
+def found(setting: Setting) -> list[str]:
+    """What was found in one setting, the verdicts on MAXL first."""
+    intervals = {label: accuracy_interval(runs) for label, runs in setting.methods.items()}
+    best = max(intervals, key=lambda label: intervals[label].mean)
+    of_best = interval_text(intervals[best], unit=" %")
+    if len(intervals) == 1:
+        said = [f"{best}: test accuracy {of_best}."]
+    else:
+        said = [f"Highest mean test accuracy: {best} with {of_best}."]
+    table = setting.comparisons
+    subjects = [label for label in setting.methods if base_method(label) == "maxl"]
+    if not subjects:  # nothing learned here: the others against single-task
+        subjects = [label for label in setting.methods if label != "single"]
+        table = table[table["reference"] == "single"]
+    for label in subjects:
+        verdicts = dict.fromkeys(table.loc[table["method"] == label, "verdict"])  # "one seed" said once
+        said += [f"{label}: {words}." for words in verdicts]
+    said += [caution for label in subjects if (caution := _attribution(label, table)) is not None]
+    return [*said, *(f"Labels of {sentence.rstrip('.')}." for sentence in label_verdicts(setting))]
+
+
+def _attribution(label: str, table: pd.DataFrame) -> str | None:
+    """A gain over single-task is no proof that learning the labels did it; say which controls it beat."""
+    table = table[table["method"] == label]
+    better = set(table[(table["p_holm"] < SIGNIFICANCE) & (table["difference"] > 0)]["reference"])
+    if base_method(label) != "maxl" or "single" not in better:
+        return None
+    unbeaten = [name for name in _CONTROLS if name in set(table["reference"]) - better]
+    if not unbeaten:
+        return None
+    return (
+        f"{label} is not shown to beat {' or '.join(unbeaten)}, so its gain over single may come from having "
+        "any auxiliary task rather than from learning its labels."
+    )
+
+
+def limits(study: Study) -> list[str]:
+    """How to read all numbers of the report."""
+    said = [
+        "Intervals are 95 % Student t intervals over seeds: they cover the randomness of training, not that "
+        "of drawing the test set, which is the same for all runs.",
+        "A difference is claimed where the paired t-test over common seeds gives p < 0.05 after Holm's "
+        "correction for all comparisons with the same reference.",
+        "Accuracy is that of the last epoch, never of the best one, which would favour noisy methods.",
+    ]
+    if any(_lacks_control(setting) for setting in study.settings):
+        said.append(
+            f"MAXL was run without a control ({', '.join(_CONTROLS)}): a gain over single may then come from "
+            "having any auxiliary task rather than from learning its labels."
+        )
+    fewest = min(len(runs) for setting in study.settings for runs in setting.methods.values())
+    if fewest < 5:
+        said.append(
+            f"Some methods have only {fewest} seed{'s' if fewest > 1 else ''}: run five or more before "
+            "drawing conclusions."
+        )
+    return said
+
+
+def _lacks_control(setting: Setting) -> bool:
+    methods = {base_method(label) for label in setting.methods}
+    return {"maxl", "single"} <= methods and not methods & set(_CONTROLS)

@@ -1,0 +1,69 @@
+"""Figures over epochs: accuracy, and the cosine between the two tasks' gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from maxl.experiments.report.draw import heat_map_height, heat_maps, over_epochs
+from maxl.experiments.report.parts import Figure, Note, Part
+from maxl.experiments.report.runs import Setting
+from maxl.experiments.report.series import curves, ends_table, nested_mean, thinned
+from maxl.experiments.report.style import Look
+
+
+def accuracy_over_epochs(setting: Setting, looks: Mapping[str, Look]) -> Part:
+    """Test accuracy by epoch, or validation accuracy where the test set was kept for the end."""
+    word, found = "Test", curves(setting, "test_accuracy", 100, (0, 100))
+    if not found:
+        word, found = "Validation", curves(setting, "validation_accuracy", 100, (0, 100))
+    if not found:
+        return Note(f"{setting.name}: no accuracy over epochs, because no run measured it before the end.")
+    plot = over_epochs(found, looks, title=f"{word} accuracy (%)", unit=" %")
+    last = "; ".join(f"{label} {curve['mean'].iloc[-1]:.1f} %" for label, curve in found.items())
+    return Figure(
+        title=f"{word} accuracy over epochs: {setting.name}",
+        plot=plot,
+        description=f"{word} accuracy by epoch, mean over seeds with 95 % bands. At the last epoch: {last}.",
+        table=thinned(found, 1, "%"),
+        name=f"accuracy {setting.name}",
+    )
+
+
+def cosine_over_epochs(setting: Setting, looks: Mapping[str, Look]) -> list[Part]:
+    """The cosine over the whole trunk, and layer by layer where it was measured."""
+    found = curves(setting, "gradient_cosine", bounds=(-1, 1))
+    if not found:
+        return [Note(f"{setting.name}: no gradient cosine, because no run recorded it.")]
+    plot = over_epochs(found, looks, title="Cosine")
+    plot.add_hline(y=0, line={"width": 1, "color": "#808080"})
+    means = "; ".join(f"{label} {curve['mean'].mean():+.2f}" for label, curve in found.items())
+    figure = Figure(
+        title=f"Gradient cosine over epochs: {setting.name}",
+        plot=plot,
+        description=f"Cosine of primary and auxiliary gradient on the trunk. Mean over training: {means}.",
+        table=thinned(found, 2),
+        name=f"cosine {setting.name}",
+    )
+    return [figure, *_cosine_by_layer(setting)]
+
+
+def _cosine_by_layer(setting: Setting) -> list[Part]:
+    tables = {label: nested_mean(runs, "gradient_cosine_layers") for label, runs in setting.methods.items()}
+    tables = {label: table for label, table in tables.items() if not table.empty}
+    if not tables:
+        return []
+    bound = min(1.0, max(0.1, *(float(np.nanmax(table.abs().to_numpy(float))) for table in tables.values())))
+    plot = heat_maps(tables, colours="RdBu", low=-bound, high=bound, title="Cosine")
+    lowest = {label: table.mean(axis=1).idxmin() for label, table in tables.items()}
+    words = "; ".join(f"{label}: layer {layer}" for label, layer in lowest.items())
+    return [
+        Figure(
+            title=f"Gradient cosine by layer: {setting.name}",
+            plot=plot,
+            description=f"One row a layer, the first on top, mean over seeds. Lowest on average: {words}.",
+            table=ends_table(tables, "Layer"),
+            height=heat_map_height(tables),
+        )
+    ]

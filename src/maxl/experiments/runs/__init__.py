@@ -1,0 +1,1 @@
+"""One run: a config in, a run folder out."""

@@ -1,0 +1,310 @@
+"""From a config and a data set to networks, optimizers, labels and a learner."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from maxl.experiments.data import DataSet, evaluation_batches
+from maxl.experiments.runs import trunks
+from maxl.experiments.runs.baselines import auto_encode, cluster_labels, random_labels
+from maxl.experiments.runs.config import HUMAN_METHODS, LEARNED_METHODS, RunConfig
+from maxl.experiments.runs.prototypes import prototypical_labels
+from maxl.hierarchy import Hierarchy
+from maxl.learning import MetaAuxiliaryLearner, MultiTaskLearner, cosine_gate
+from maxl.losses import focal_loss, label_information
+from maxl.networks import LabelGenerator, MultiTaskNetwork, WeightedLabelGenerator, head, infer_feature_dim
+
+
+@dataclass
+class Setup:
+    """All that trains in a run.
+
+    Attributes:
+        optimizers: Of the network and, where there is one, of the generator.
+        rates: Their learning rates at the start.
+        decay: Factor on both by epoch.
+        labels: Auxiliary labels by position in the training set, int64 (N,), for methods that fix them.
+        uniform: Soft labels by primary class, (C, K), for the uniform control.
+        learns: Whether the generator is trained.
+    """
+
+    hierarchy: Hierarchy
+    network: MultiTaskNetwork
+    generator: LabelGenerator | None
+    learner: MultiTaskLearner
+    optimizers: list[Optimizer]
+    rates: list[float]
+    decay: Decay
+    labels: Tensor | None
+    uniform: Tensor | None
+    learns: bool
+
+    def set_learning_rates(self, epoch: int) -> float:
+        """Sets the rates of an epoch, counted from 0, and returns the network's; no state but the epoch."""
+        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * self.decay(epoch)
+        return self.rates[0] * self.decay(epoch)
+
+
+def resolve_device(name: str) -> torch.device:
+    """ "auto" is CUDA, else MPS, else the CPU.
+
+    Raises:
+        ValueError: if the device does not exist here.
+    """
+    if name == "auto":
+        available = torch.accelerator.is_available()
+        return (
+            torch.device(torch.accelerator.current_accelerator() or "cpu")
+            if available
+            else torch.device("cpu")
+        )
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+@contextmanager
+def tensor_float32(enabled: bool) -> Iterator[None]:
+    """Within: matrix products and convolutions in float32 may round their inputs to TF32 on a GPU."""
+    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    before = [switch.fp32_precision for switch in switches]
+    try:
+        for switch in switches if enabled else ():
+            switch.fp32_precision = "tf32"
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.fp32_precision = value
+
+
+@contextmanager
+def seeded(seed: int, part: int) -> Iterator[None]:
+    """Draws of one part of a run, so that what methods share starts from the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed * 1000 + part)
+        yield
+
+
+def choose_hierarchy(config: RunConfig, data: DataSet) -> Hierarchy:
+    """ψ of the run.
+
+    Raises:
+        ValueError: if ψ has the wrong length, or human labels are asked for and there are none.
+    """
+    classes = data.num_primary
+    if config.method == "single":
+        return Hierarchy.uniform(classes, 1)
+    if config.method in HUMAN_METHODS:
+        if data.train.human is None or data.human_names is None:
+            raise ValueError(f"--method {config.method} needs a column of finer labels: name it with --human")
+        owner = torch.zeros(len(data.human_names), dtype=torch.int64)
+        known = torch.zeros(len(data.human_names), dtype=torch.bool)
+        for part in (data.train, data.test):
+            if part.human is not None:
+                owner[part.human], known[part.human] = part.primary, True
+        if not known.all():
+            missing = data.human_names[int((~known).nonzero()[0])]
+            raise ValueError(f"--method {config.method} needs a sample of every class; {missing!r} has none")
+        return Hierarchy.from_labels(owner, torch.arange(len(owner)))
+    psi = config.psi * classes if len(config.psi) == 1 else config.psi
+    if len(psi) != classes:
+        raise ValueError(
+            f"--psi needs one number, or one per primary class; got {len(psi)} for {classes} classes"
+        )
+    return Hierarchy(psi)
+
+
+def check(config: RunConfig, data: DataSet) -> None:
+    """What can be refused before anything is trained or written: device, ψ and trunks.
+
+    Raises:
+        ValueError: if the config does not fit the data or this machine.
+    """
+    resolve_device(config.device)
+    choose_hierarchy(config, data)
+    with torch.random.fork_rng(devices=[]):
+        for name in {config.trunk, config.generator_trunk or config.trunk}:
+            trunks.build(name, data.input_shape)
+
+
+def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
+    """Everything of a run that trains, on its device.
+
+    Raises:
+        ValueError: if the config does not fit the data.
+    """
+    hierarchy = choose_hierarchy(config, data)
+    generated = config.method in ("frozen", *LEARNED_METHODS)
+    with seeded(config.seed, 0):
+        trunk = trunks.build(config.trunk, data.input_shape)
+    width = infer_feature_dim(trunk)
+    assert width is not None  # every trunk that is built by name states it
+    with seeded(config.seed, 1):
+        primary_head = head(width, hierarchy.num_primary)
+    with seeded(config.seed, 2):
+        auxiliary_head = head(width, hierarchy.num_auxiliary)
+    # Activations follow the weights' layout. MPS is left out: PyTorch does not promise it there.
+    channels_last = config.channels_last and device.type in ("cpu", "cuda")
+    layout = torch.channels_last if channels_last else torch.preserve_format
+    network = MultiTaskNetwork(trunk, hierarchy, primary_head=primary_head, auxiliary_head=auxiliary_head)
+    network.to(device, memory_format=layout)  # type: ignore[call-overload]
+    optimizer = _optimizer(
+        config.optimizer, network, config.learning_rate, config.weight_decay, config.momentum
+    )
+    optimizers = [optimizer]
+    generator: LabelGenerator | None = None
+    if generated:
+        kind = WeightedLabelGenerator if config.method == "weighted" else LabelGenerator
+        with seeded(config.seed, 3):
+            generator = kind(
+                trunks.build(config.generator_trunk or config.trunk, data.input_shape), hierarchy
+            )
+        generator.to(device, memory_format=layout)  # type: ignore[call-overload]
+    learner: MultiTaskLearner
+    auxiliary_loss = AuxiliaryLoss(config.gamma, config.auxiliary_weight)
+    precision = torch.bfloat16 if config.precision == "bf16" else None
+    if generator is None:
+        learner = MultiTaskLearner(
+            network,
+            optimizer,
+            primary_loss=PrimaryLoss(config.gamma),
+            auxiliary_loss=auxiliary_loss,
+            autocast=precision,
+            check_finite=device.type == "cpu",
+            compile=config.compile,
+        )
+    else:
+        meta_optimizer = _optimizer(
+            config.meta_optimizer, generator, config.meta_learning_rate, config.meta_weight_decay
+        )
+        optimizers.append(meta_optimizer)
+        # No step differentiates through an update where none follows it at once: keep no copy of it.
+        follows = config.method != "frozen" and config.schedule == "iteration"
+        learner = MetaAuxiliaryLearner(
+            network,
+            generator,
+            optimizer,
+            meta_optimizer,
+            hypergradient=config.hypergradient,
+            entropy_weight=config.entropy_weight,
+            lookahead=config.lookahead if follows else "virtual",  # type: ignore[arg-type]
+            lookahead_rule=config.lookahead_rule,  # type: ignore[arg-type]
+            evaluate="next" if config.evaluate == "next" and follows else "same",
+            meta_every=config.meta_every,
+            cache_labels=len(data.train) if config.cache_labels else 0,
+            regulariser=Information(hierarchy, config.entropy_weight)
+            if config.regulariser == "information"
+            else None,
+            primary_loss=PrimaryLoss(config.gamma),
+            auxiliary_loss=auxiliary_loss,
+            autocast=precision,
+            check_finite=device.type == "cpu",
+            compile=config.compile,
+            gate=cosine_gate if config.method == "gated" else None,
+        )
+    return Setup(
+        hierarchy=hierarchy,
+        network=network,
+        generator=generator,
+        learner=learner,
+        optimizers=optimizers,
+        rates=[config.learning_rate, config.meta_learning_rate][: len(optimizers)],
+        decay=Decay(config.decay, config.epochs),
+        labels=_fixed_labels(config, data, hierarchy, device),
+        uniform=hierarchy.mask.to(device) / hierarchy.mask.sum(1, keepdim=True).to(device)
+        if config.method == "uniform"
+        else None,
+        learns=config.method in LEARNED_METHODS,
+    )
+
+
+@dataclass(frozen=True)
+class PrimaryLoss:
+    """The focal loss with the run's γ."""
+
+    gamma: float
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        return focal_loss(logits, y, self.gamma)
+
+
+@dataclass(frozen=True)
+class AuxiliaryLoss:
+    """The focal loss with the run's γ and factor, and sample weights where there are any."""
+
+    gamma: float
+    factor: float
+
+    def __call__(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+        return self.factor * focal_loss(logits, labels, self.gamma, weights)
+
+
+@dataclass(frozen=True)
+class Information:
+    """Minus the weighted mutual information of the labels."""
+
+    hierarchy: Hierarchy
+    weight: float
+
+    def __call__(self, labels: Tensor, y: Tensor) -> Tensor:
+        return -self.weight * label_information(labels, y, self.hierarchy)
+
+
+@dataclass(frozen=True)
+class Decay:
+    """Factor on the learning rate by epoch, counted from 0."""
+
+    kind: str
+    epochs: int
+
+    def __call__(self, epoch: int) -> float:
+        if self.kind == "step":  # the paper: halved every 50 of 200 epochs
+            return float(0.5 ** (4 * min(epoch, self.epochs - 1) // self.epochs))
+        if self.kind == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
+        return 1.0
+
+
+def _optimizer(
+    kind: str, module: nn.Module, learning_rate: float, weight_decay: float, momentum: float = 0.0
+) -> Optimizer:
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    if kind == "sgd":
+        return torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
+    adam = torch.optim.Adam if kind == "adam" else torch.optim.AdamW
+    return adam(parameters, lr=learning_rate, weight_decay=weight_decay)
+
+
+def _fixed_labels(
+    config: RunConfig, data: DataSet, hierarchy: Hierarchy, device: torch.device
+) -> Tensor | None:
+    primary = data.train.primary
+    if config.method == "random":
+        return random_labels(primary, hierarchy, config.seed).to(device)
+    if config.method == "human":
+        assert data.train.human is not None  # choose_hierarchy has asked for them
+        return data.train.human.to(device)
+    if config.method not in ("kmeans", "prototypical"):
+        return None
+    x = torch.cat([b.x for b in evaluation_batches(data.train, 500, data.mean, data.std, device)])
+    if config.method == "kmeans":
+        return cluster_labels(auto_encode(x, seed=config.seed), primary, hierarchy, config.seed).to(device)
+    assert data.train.human is not None  # as above
+    with seeded(config.seed, 4):
+        embedding = trunks.build(config.trunk, data.input_shape).to(device)
+    return prototypical_labels(
+        x, primary.to(device), data.train.human.to(device), hierarchy, embedding, seed=config.seed
+    )

@@ -1,0 +1,171 @@
+"""What a run looks at after each epoch: accuracy, what the labels look like, whether the tasks agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from maxl.hierarchy import Hierarchy
+from maxl.hypergradients import AuxiliaryLoss, PrimaryLoss, pure_call
+from maxl.losses import label_information
+
+
+@contextmanager
+def evaluating(*modules: nn.Module | None) -> Any:
+    """Eval mode and no gradients within; each module's own modes come back after."""
+    modes = [(m, m.training) for module in modules if module is not None for m in module.modules()]
+    for module in modules:
+        if module is not None:
+            module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for m, training in modes:
+            m.training = training
+
+
+def evaluate(
+    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], primary_loss: PrimaryLoss
+) -> tuple[float, float]:
+    """Loss and accuracy (0–1) of the primary head: means over samples, whatever the batch sizes."""
+    loss, correct, count = 0.0, 0, 0
+    with evaluating(network):
+        for x, y in batches:
+            logits = network.predict(x)  # type: ignore[operator]
+            loss += float(primary_loss(logits, y)) * len(y)
+            correct += int((logits.argmax(1) == y).sum())
+            count += len(y)
+    return loss / count, correct / count
+
+
+@dataclass(frozen=True)
+class LabelStatistics:
+    """What generated labels look like.
+
+    Attributes:
+        entropy: Mean entropy of a label, nats.
+        entropy_max: Mean of log ψ[y], the entropy of uniform labels.
+        usage: Share of the K auxiliary classes that are the likeliest one of at least 1 % of their
+            primary class's samples.
+        information: Mutual information between sample and auxiliary class within a primary class, nats.
+        entropy_per_class: Mean entropy within each primary class, length C.
+        usage_per_class: Share in use within each primary class, length C.
+    """
+
+    entropy: float
+    entropy_max: float
+    usage: float
+    information: float
+    entropy_per_class: list[float]
+    usage_per_class: list[float]
+
+    def verdict(self) -> str | None:
+        """What is wrong with the labels, in words, or None."""
+        if self.entropy_max == 0.0:
+            return "psi is 1 for every class: the labels repeat the primary task"
+        if self.information >= 0.02 * self.entropy_max:
+            return None
+        if self.entropy > 0.9 * self.entropy_max:
+            return (
+                "the labels carry no information: they are spread almost evenly over each class's block, as "
+                f"uniform labels would be (entropy {self.entropy:.3f} of at most {self.entropy_max:.3f} nats)"
+            )
+        return (
+            "the labels carry no information: all samples of a class get nearly the same label "
+            f"(collapsed, {self.usage:.0%} of the auxiliary classes in use)"
+        )
+
+
+def label_statistics(labels: Tensor, y: Tensor, hierarchy: Hierarchy) -> LabelStatistics:
+    """Statistics of soft labels (N, K) of samples with primary labels y (N,)."""
+    labels, y = labels.detach().double().cpu(), y.cpu()
+    entropy = -(labels * labels.clamp_min(torch.finfo(torch.float64).tiny).log()).sum(1)
+    likeliest = labels.argmax(1)
+    entropies, usages, used_total = [], [], 0
+    for c in range(hierarchy.num_primary):
+        members = torch.ones_like(y, dtype=torch.bool) if hierarchy.num_primary == 1 else y == c
+        block = int(hierarchy.mask[c].sum())
+        n = int(members.sum())
+        counts = torch.bincount(likeliest[members], minlength=hierarchy.num_auxiliary)
+        used = int((counts >= max(1.0, 0.01 * n)).sum())
+        used_total += used
+        usages.append(used / block)
+        entropies.append(float(entropy[members].mean()) if n else math.nan)
+    log_psi = hierarchy.rows(y).sum(1).double().log()
+    return LabelStatistics(
+        entropy=float(entropy.mean()),
+        entropy_max=float(log_psi.mean()),
+        usage=used_total / hierarchy.num_auxiliary,
+        information=float(label_information(labels, y, hierarchy)),
+        entropy_per_class=entropies,
+        usage_per_class=usages,
+    )
+
+
+def gradient_cosine(
+    network: nn.Module,
+    trunk: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    signals: tuple[Tensor, ...],
+    primary_loss: PrimaryLoss,
+    auxiliary_loss: AuxiliaryLoss,
+) -> tuple[float, dict[str, float]]:
+    """Cosine of ∇L_pri and ∇L_aux on the shared trunk: over all its weights, and layer by layer.
+
+    A layer is a module's weight of two or more dimensions, taken as one vector. Changes nothing.
+    """
+    names = [name for name, p in trunk.named_parameters() if p.requires_grad]
+    weights = [p for p in trunk.parameters() if p.requires_grad]
+    with torch.enable_grad():
+        primary, auxiliary = pure_call(network, {}, x)
+        first: Sequence[Tensor | None] = torch.autograd.grad(
+            primary_loss(primary.float(), y), weights, retain_graph=True, allow_unused=True
+        )
+        second: Sequence[Tensor | None] = torch.autograd.grad(
+            auxiliary_loss(auxiliary.float(), *signals), weights, allow_unused=True
+        )
+    layers: dict[str, float] = {}
+    dot = norm_a = norm_b = 0.0
+    for name, a, b in zip(names, first, second, strict=True):
+        if a is None or b is None:
+            continue
+        products = [float((s * t).sum()) for s, t in ((a, b), (a, a), (b, b))]
+        dot, norm_a, norm_b = dot + products[0], norm_a + products[1], norm_b + products[2]
+        if a.dim() > 1:
+            layers[name.removesuffix(".weight")] = _ratio(*products)
+    return _ratio(dot, norm_a, norm_b), layers
+
+
+def _ratio(dot: float, norm_a: float, norm_b: float) -> float:
+    return dot / math.sqrt(norm_a * norm_b) if norm_a > 0 and norm_b > 0 else 0.0
+
+
+def calibrate(generator: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Sets BatchNorm's running statistics of the generator to the mean over ``batches``, then eval mode.
+
+    With running statistics a label depends on its sample alone, not on the batch it comes in.
+    """
+    layers = [m for m in generator.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    tracked = [m for m in layers if m.track_running_stats]
+    generator.eval()
+    if not tracked:
+        return
+    momenta = [m.momentum for m in tracked]
+    for m in tracked:
+        m.reset_running_stats()
+        m.momentum = None  # a plain average
+        m.train()
+    with torch.no_grad():
+        for x, y in batches:
+            generator(x, y)
+    for m, momentum in zip(tracked, momenta, strict=True):
+        m.momentum = momentum
+        m.eval()

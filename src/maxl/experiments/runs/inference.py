@@ -1,0 +1,355 @@
+"""What comes after training: a run's trunk and primary head as one module, predictions, and exports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from maxl.experiments.data import (
+    IMAGE_SUFFIXES,
+    TextFeatures,
+    decode,
+    normalise,
+    read_features,
+    read_table,
+    read_texts,
+    to_channels,
+)
+from maxl.experiments.runs import trunks
+from maxl.experiments.runs.build import resolve_device
+from maxl.experiments.runs.config import RunConfig, check_choice
+from maxl.experiments.runs.folder import RunFolder, write_at_once
+from maxl.networks import head, infer_feature_dim
+
+FORMATS = {"safetensors": ".safetensors", "torch-export": ".pt2", "onnx": ".onnx"}
+_BATCH = 256
+
+
+class PrimaryModel(nn.Module):
+    """Trunk and primary head; no auxiliary part is left.
+
+    Args:
+        trunk: From normalised inputs to features (N, D).
+        primary_head: From features to logits (N, C).
+        primary_names: The C names of the classes.
+        input_shape: Shape of one input: (channels, height, width), or (D,) for features.
+        mean, std: The run's normalisation, one value a channel, on the scale where white is 1; or one value a
+            feature.
+        feature_names: The columns of numeric features; None for anything else.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        primary_head: nn.Module,
+        *,
+        primary_names: tuple[str, ...],
+        input_shape: tuple[int, ...],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        feature_names: tuple[str, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.primary_head = primary_head
+        self.primary_names = primary_names
+        self.input_shape = input_shape
+        self.feature_names = feature_names
+        shape = (-1, *[1] * (len(input_shape) - 1))
+        self.register_buffer("mean", torch.tensor(mean).view(shape), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(shape), persistent=False)
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether inputs are images rather than features."""
+        return len(self.input_shape) == 3
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Primary logits, shape (N, C).
+
+        Args:
+            x: Images of shape (N, *input_shape), uint8 or floats in [0, 1], or numeric features, float32,
+                as they stand in the table: both are normalised here. Features of text as the run's data set
+                gives them.
+
+        Raises:
+            ValueError: if the samples have another shape than the run's.
+        """
+        if tuple(x.shape[1:]) != self.input_shape:
+            raise ValueError(
+                f"samples need the run's shape (N, {', '.join(map(str, self.input_shape))}); "
+                f"got {tuple(x.shape)}"
+            )
+        if x.dtype == torch.uint8:
+            x = normalise(x, self.mean.flatten().tolist(), self.std.flatten().tolist())
+        else:
+            x = (x - self.mean) / self.std  # features of text: by 0 and 1
+        logits: Tensor = self.primary_head(self.trunk(x))
+        return logits
+
+
+class Prediction(NamedTuple):
+    """The likeliest class of an image, or of a row of a table (counted from 0)."""
+
+    file: Path | int
+    name: str
+    probability: float
+
+
+def load_model(run: Path) -> PrimaryModel:
+    """The model of a finished run, in eval mode on the CPU; auxiliary heads are not built.
+
+    Args:
+        run: Folder of the run.
+
+    Raises:
+        ValueError: if the folder holds no run or an unfinished one.
+    """
+    folder = RunFolder(run)
+    if not folder.started:
+        raise ValueError(f"a model comes from the folder of a run; {run} holds none")
+    if not folder.finished:
+        raise ValueError(
+            f"a model comes from a finished run; {run} is not: continue it with maxl train --resume {run}"
+        )
+    from safetensors.torch import load_file
+
+    summary, config = folder.read_summary(), RunConfig.read(folder.config)
+    shape = tuple(summary["input_shape"])
+    features = summary.get("features")
+    trunk = trunks.build(config.trunk, shape)
+    width = infer_feature_dim(trunk)
+    assert width is not None  # every trunk that is built by name states it
+    model = PrimaryModel(
+        trunk,
+        head(width, len(summary["primary_names"])),
+        primary_names=tuple(summary["primary_names"]),
+        input_shape=shape,
+        mean=tuple((features or summary)["mean"]),
+        std=tuple((features or summary)["std"]),
+        feature_names=features and tuple(features["names"]),
+    )
+    model.load_state_dict(load_file(folder.model))
+    return model.eval()
+
+
+def predict(run: Path, source: Path, *, device: str = "cpu") -> list[Prediction]:
+    """The likeliest class of each image or row, with its probability.
+
+    Images are brought to the run's size (the centre of the image, scaled) and channels.
+
+    Args:
+        run: Folder of a finished run.
+        source: For images, a folder, searched with its subfolders, or one image file; for features and text, a
+            CSV or parquet file with the columns of the training table (labels are not needed); for text also a
+            .txt file with a text a line.
+        device: Where to compute.
+
+    Returns:
+        One prediction a file, sorted by path, or a row; probabilities in [0, 1].
+
+    Raises:
+        FileNotFoundError: if ``source`` does not exist.
+        ValueError: if ``source`` is not of the run's kind, holds nothing or cannot be read, or the run is
+            unfinished.
+    """
+    model = load_model(run)
+    if not source.exists():
+        raise FileNotFoundError(
+            f"predict needs images, or a table for a run on features; {source} does not exist"
+        )
+    names: list[Path | int]
+    if model.takes_images:
+        files = [source] if source.is_file() else _images_below(source)
+        if not files:
+            raise ValueError(f"predict needs images ({', '.join(sorted(IMAGE_SUFFIXES))}); {source} has none")
+        names, parts = [*files], (files[start : start + _BATCH] for start in range(0, len(files), _BATCH))
+        batches = (torch.cat([_read(file, model.input_shape) for file in part]) for part in parts)
+    else:
+        if model.feature_names is None:
+            rows = _read_texts(source, RunFolder(run).text)
+        else:
+            rows = _read_rows(source, model.feature_names)
+        names = [*range(len(rows))]
+        batches = (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
+    where = resolve_device(device)
+    model.to(where)
+    best: list[tuple[float, int]] = []
+    for x in batches:
+        with torch.no_grad():
+            top = model(x.to(where)).float().softmax(1).max(1)
+        best += zip(top.values.tolist(), top.indices.tolist(), strict=True)
+    return [
+        Prediction(name, model.primary_names[c], probability)
+        for name, (probability, c) in zip(names, best, strict=True)
+    ]
+
+
+def export(run: Path, format: str, out: Path) -> Path:
+    """Writes a run's model for use elsewhere, and beside it a JSON file with what goes with it.
+
+    | format | file | input |
+    |---|---|---|
+    | safetensors | weights of trunk and primary head | as for the trunk: normalise with the JSON's mean, std |
+    | torch-export | .pt2 program for ``torch.export.load`` | float32: in [0, 1], or raw features; any batch size |
+    | onnx | ONNX model, input "x", output "logits" | likewise |
+
+    A program is loaded again and compared with the model before anything is written.
+
+    Args:
+        run: Folder of a finished run.
+        format: See the table.
+        out: File to write; its suffix is that of the format.
+
+    Returns:
+        The JSON file: class names, shape and normalisation of the inputs, and versions.
+
+    Raises:
+        ValueError: if the format is unknown, the suffix is another format's, packages are missing, or the
+            run is unfinished.
+    """
+    check_choice("--format", format, tuple(FORMATS))
+    if out.suffix != FORMATS[format]:
+        raise ValueError(f"--out needs to end in {FORMATS[format]} for {format}; got {out}")
+    model = load_model(run)
+    folder = RunFolder(run)
+    if format == "safetensors":
+        content = folder.model.read_bytes()
+    else:
+        with TemporaryDirectory() as temporary:
+            partial = Path(temporary, "model" + out.suffix)
+            (_torch_export if format == "torch-export" else _onnx)(model, partial)
+            content = partial.read_bytes()
+    summary = folder.read_summary()
+    kept = (
+        "method",
+        "seed",
+        "data",
+        "trunk",
+        "primary_names",
+        "input_shape",
+        "mean",
+        "std",
+        "features",
+        "versions",
+    )
+    described = {name: summary.get(name) for name in kept}
+    described["normalisation_inside"] = format != "safetensors"
+    sidecar = out.with_suffix(".json")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_at_once(sidecar, (json.dumps(described, indent=2) + "\n").encode())
+    write_at_once(out, content)
+    return sidecar
+
+
+def _torch_export(model: PrimaryModel, path: Path) -> None:
+    """torch.export with any batch size."""
+    program = torch.export.export(model, (_example(model, 2),), dynamic_shapes=_dynamic_batch())
+    torch.export.save(program, path)
+    loaded: Callable[[Tensor], Tensor] = torch.export.load(path).module()
+    _compare(model, loaded)
+
+
+def _onnx(model: PrimaryModel, path: Path) -> None:
+    """ONNX with any batch size."""
+    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            f'--format onnx needs {" and ".join(missing)}: pip install "maxl-torch[onnx]", or choose torch-export'
+        )
+    torch.onnx.export(
+        model,
+        (_example(model, 2),),
+        path,
+        input_names=["x"],
+        output_names=["logits"],
+        dynamic_shapes=_dynamic_batch(),
+        dynamo=True,
+        external_data=False,  # one file
+        verbose=False,
+    )
+    evaluator = import_module("onnx.reference").ReferenceEvaluator(str(path))
+    _compare(model, lambda x: torch.from_numpy(evaluator.run(None, {"x": x.numpy()})[0]))
+
+
+def _compare(model: PrimaryModel, program: Callable[[Tensor], Tensor]) -> None:
+    """RuntimeError unless a program gives the model's logits, on a batch size it was not exported with."""
+    x = _example(model, 3)
+    with torch.no_grad():
+        expected, got = model(x), program(x)
+    if got.shape != expected.shape or not torch.allclose(got, expected, rtol=1e-3, atol=1e-4):
+        raise RuntimeError(
+            "the exported program's logits are not the model's: this is a mistake of maxl or torch"
+        )
+
+
+def _example(model: PrimaryModel, batch: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(batch, *model.input_shape, generator=generator)
+
+
+def _dynamic_batch() -> dict[str, Any]:
+    return {"x": {0: torch.export.Dim("batch")}}
+
+
+def _images_below(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _read_rows(file: Path, names: tuple[str, ...]) -> Tensor:
+    """The columns of a table that the run was trained on, float32 of shape (N, D)."""
+    if file.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"predict needs a CSV or parquet file for a run on features; got {file}")
+    table = _table_with(names, file)
+    return read_features(table, names, np.arange(len(table)))
+
+
+def _table_with(names: Sequence[str], file: Path) -> pa.Table:
+    """A table that has the columns of the training table."""
+    table = read_table(file)
+    if missing := [name for name in names if name not in table.column_names]:
+        raise ValueError(f"predict needs the columns of the training table; {file} lacks {missing[0]!r}")
+    return table
+
+
+def _read_texts(source: Path, stored: Path) -> Tensor:
+    """Texts, a line or row each, as the features that the run was trained on, float32 of shape (N, D)."""
+    if not stored.is_file():
+        raise ValueError(f"predict needs {stored}, how the run makes features of text: train the run again")
+    features = TextFeatures.read(stored)
+    if source.suffix == ".txt":
+        texts = source.read_text("utf-8").splitlines()
+    elif source.suffix in (".csv", ".parquet"):
+        table = _table_with([features.column], source)
+        texts = read_texts(table, features.column, np.arange(len(table)))
+    else:
+        raise ValueError(f"predict needs a .txt, CSV or parquet file for a run on text; got {source}")
+    if not texts:
+        raise ValueError(f"predict needs at least one text; {source} is empty")
+    return features(texts)
+
+
+def _read(file: Path, shape: tuple[int, ...]) -> Tensor:
+    """One image as uint8 of shape (1, *shape)."""
+    from torchvision.transforms.v2 import functional as transforms
+
+    channels, height, width = shape
+    image = decode([file], 1, lambda _: f"'{file}'", height if height == width else None)
+    if image.shape[2:] != (height, width):
+        image = transforms.resize(image, [height, width], antialias=True)
+    if image.shape[1] > channels:
+        image = transforms.rgb_to_grayscale(image)
+    return to_channels(image, channels)

@@ -1,0 +1,90 @@
+"""What a run watches while it trains: sums of an epoch, TensorBoard, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from maxl.learning import StepResult
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class Totals:
+    """Sums over an epoch, kept on the device so that no step waits for it."""
+
+    NAMES: ClassVar[dict[str, str]] = {
+        "train_primary_loss": "primary_loss",
+        "train_auxiliary_loss": "auxiliary_loss",
+        "gate": "gate",
+        "outer_loss": "outer_loss",
+        "label_entropy_term": "label_entropy_term",
+        "hypergradient_norm": "hypergradient_norm",
+        "regulariser_norm": "regulariser_norm",
+    }
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, result: StepResult, y: Tensor | None) -> None:
+        for name, attribute in self.NAMES.items():
+            value = getattr(result, attribute)
+            if value is not None:
+                self._add(name, value, 1)
+        if y is not None and result.primary_logits is not None:
+            self._add("train_accuracy", (result.primary_logits.argmax(1) == y).sum(), len(y))
+
+    def _add(self, name: str, value: Tensor, count: int) -> None:
+        self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.counts[name] = self.counts.get(name, 0) + count
+
+    def means(self) -> dict[str, float | None]:
+        """Means over steps (batches are equally large), and the accuracy over samples."""
+        row: dict[str, float | None] = dict.fromkeys([*self.NAMES, "train_accuracy"])
+        row |= {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        losses = [row[name] for name in ("train_primary_loss", "train_auxiliary_loss")]
+        row["train_loss"] = sum(value for value in losses if value is not None)
+        return row
+
+
+@contextmanager
+def tensorboard(path: Path | None) -> Iterator[Report]:
+    """A function that logs an epoch's numbers to TensorBoard, or does nothing without a path."""
+    if path is None:
+        yield lambda row: None
+        return
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(path))
+
+    def log(row: dict[str, Any]) -> None:
+        for name, value in row.items():
+            if isinstance(value, float):
+                writer.add_scalar(name, value, row["epoch"])
+
+    try:
+        yield log
+    finally:
+        writer.close()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the allocator's peak on a GPU, the process's peak resident set elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the device's type."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

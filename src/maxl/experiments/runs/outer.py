@@ -1,0 +1,109 @@
+"""Which samples a run trains on, and which samples judge the lookahead."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from maxl.experiments.data import Batch, BatchStream, Split, balanced_order
+from maxl.experiments.runs.config import LEARNED_METHODS, RunConfig
+
+OuterBatch = tuple[Tensor, Tensor] | None  # None: the training batch, or the next one
+MakeStream = Callable[[Split, int], BatchStream]  # samples and seed -> batches
+
+
+class OuterData:
+    """Training batches of each epoch, and the outer batch that goes with each.
+
+    | evaluate | training | outer batches |
+    |---|---|---|
+    | same, next | all samples | left to the learner |
+    | augmented | all samples | the same samples, cropped and flipped anew |
+    | held-out | all but a part that is set aside for good | that part, over and over |
+    | rotating | all but one fold, another in each epoch | that fold |
+
+    With "rotating" every sample is trained on in all but one of 1 / ``held_out`` epochs (cross-fitting).
+
+    Args:
+        config: The run.
+        split: All training samples.
+        stream: Makes batches of a split.
+
+    Attributes:
+        train: The samples on which the run trains in one epoch or another.
+        batches: Batches of ``train``.
+
+    Raises:
+        ValueError: if samples are to be augmented anew in a data set that is not augmented at all.
+    """
+
+    def __init__(self, config: RunConfig, split: Split, stream: MakeStream) -> None:
+        self._kind = config.evaluate if config.method in LEARNED_METHODS else "same"
+        self._seed, self._stream = config.seed, stream
+        self.train = split
+        self._held_out: BatchStream | None = None
+        self._folds: list[Tensor] = []
+        if self._kind == "held-out":
+            self.train, held_out = split_off(split, config.held_out, config.seed)
+            self._held_out = stream(held_out, config.seed + 1)
+        elif self._kind == "rotating":
+            self._folds = folds(split, max(2, round(1 / config.held_out)), config.seed)
+        self.batches = stream(self.train, config.seed)
+        if self._kind == "augmented" and not self.batches.augment:
+            raise ValueError(
+                "--evaluate augmented needs images that training crops at random; this data set is not "
+                "augmented: use --augment crop, or --evaluate same, next or held-out"
+            )
+
+    @property
+    def paid_for(self) -> int:
+        """Number of labelled samples used, those held out included."""
+        return len(self.train) + (0 if self._held_out is None else len(self._held_out.split))
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Batch, OuterBatch]]:
+        """The batches of an epoch, counted from 0: a pure function of the seed and the epoch."""
+        if self._kind == "augmented":
+            yield from zip(self.batches.epoch(epoch), _pairs(self.batches.epoch(epoch, view=1)), strict=True)
+        elif self._kind == "rotating":
+            judging = self._folds[epoch % len(self._folds)]
+            training = torch.cat([f for f in self._folds if f is not judging]).sort().values
+            batches = self._stream(self.train.select(training), self._seed)
+            outer = self._stream(self.train.select(judging), self._seed + 1)
+            yield from zip(batches.epoch(epoch), _over_and_over(outer, len(batches), epoch), strict=False)
+        elif self._held_out is not None:
+            outer_batches = _over_and_over(self._held_out, len(self.batches), epoch)
+            yield from zip(self.batches.epoch(epoch), outer_batches, strict=False)
+        else:
+            yield from ((batch, None) for batch in self.batches.epoch(epoch))
+
+
+def folds(split: Split, count: int, seed: int) -> list[Tensor]:
+    """Positions of the samples in ``count`` balanced parts, each int64 and sorted."""
+    order = _balanced(split, seed)
+    return [part.sort().values for part in order.tensor_split(count)]
+
+
+def split_off(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+    """The split without a balanced part, and that part."""
+    order = _balanced(split, seed)
+    count = max(1, round(fraction * len(split)))
+    return split.select(order[count:].sort().values), split.select(order[:count].sort().values)
+
+
+def _balanced(split: Split, seed: int) -> Tensor:
+    human = None if split.human is None else split.human.cpu().numpy()
+    return torch.from_numpy(balanced_order(split.primary.cpu().numpy(), human, seed))
+
+
+def _over_and_over(stream: BatchStream, count: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """At least ``count`` batches: as many passes over the stream as that takes."""
+    passes = 1 + count // len(stream)
+    epochs = (stream.epoch(e) for e in range(epoch * passes, (epoch + 1) * passes))
+    return _pairs(itertools.chain.from_iterable(epochs))
+
+
+def _pairs(batches: Iterator[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+    return ((b.x, b.primary) for b in batches)

@@ -1,0 +1,301 @@
+"""Methods × seeds × settings: every run once, resumable, in parallel, and the table that compares them."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+
+from maxl.experiments.data import DataSet
+from maxl.experiments.runs.build import check
+from maxl.experiments.runs.config import (
+    HUMAN_METHODS,
+    LEARNED_METHODS,
+    METHODS,
+    RunConfig,
+    check_choice,
+    nearest,
+)
+from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.trainer import load_data, resume, train
+from maxl.experiments.studies.statistics import compare
+
+if TYPE_CHECKING:
+    from multiprocessing.queues import SimpleQueue
+
+    import pandas as pd
+
+_DATA_FIELDS = (
+    *("data", "data_dir", "primary", "human", "train_size", "validation_size", "image_size", "augment"),
+)
+# Fields that do not matter to some methods: a grid over them repeats no run of these methods.
+_LABEL_FIELDS = ("auxiliary_weight", "psi")
+_GENERATOR_FIELDS = ("generator_trunk", "label_statistics")
+_META_FIELDS = (
+    *("entropy_weight", "regulariser", "meta_optimizer", "meta_learning_rate", "meta_weight_decay"),
+    *("hypergradient", "schedule", "lookahead", "lookahead_rule", "evaluate", "held_out", "meta_every"),
+    "cache_labels",
+)
+# Fields that tell settings apart rather than variants of a method.
+_SETTING_FIELDS = ("data", "primary", "trunk", "train_size", "psi")
+
+# Fields that may differ between the machines that share a study.
+_MACHINE_FIELDS = frozenset(("data_dir", "device", "tensorboard", "checkpoint_every", "look_every"))
+
+Progress = Callable[[int, int, str], None]  # epochs done, epochs in all, what is running
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run of a study: where it lives below the study's folder, its config and its name in the table."""
+
+    path: Path
+    config: RunConfig
+    label: str
+
+
+class Study:
+    """A set of runs that differ in method, seed and the fields of a grid.
+
+    Every seed uses the same splits and the same initial weights of the parts that methods share, so
+    differences between methods are paired.
+
+    Args:
+        base: What all runs have in common; its method and seed are not used.
+        methods: Names of methods.
+        seeds: Seeds, one run of each method and setting for each.
+        grid: Further fields with the values they take, in all combinations.
+
+    Raises:
+        ValueError: if a method or field is unknown, or there is no seed.
+    """
+
+    def __init__(
+        self,
+        base: RunConfig,
+        methods: Sequence[str],
+        seeds: Sequence[int],
+        grid: Mapping[str, Sequence[Any]] | None = None,
+    ) -> None:
+        for method in methods:
+            check_choice("--methods", method, METHODS)
+        if not methods or not seeds:
+            raise ValueError("a study needs at least one of --methods and one of --seeds")
+        if negative := [s for s in seeds if s < 0]:
+            raise ValueError(f"--seeds needs numbers of at least 0; got {negative[0]}")
+        fields = {f.name for f in dataclasses.fields(RunConfig)}
+        for name in grid or {}:
+            if name not in fields - {"method", "seed"}:
+                raise ValueError(f"--grid has an unknown field {name!r}{nearest(name, sorted(fields))}")
+        self.base = base
+        self.methods = list(dict.fromkeys(methods))
+        self.seeds = list(dict.fromkeys(seeds))
+        self.grid = {name: list(values) for name, values in (grid or {}).items()}
+
+    def plan(self) -> list[PlannedRun]:
+        """All runs, seed after seed, so that an interrupted study has whole seeds to compare."""
+        runs: dict[Path, PlannedRun] = {}
+        combinations = list(itertools.product(*self.grid.values()))
+        for seed, values, method in itertools.product(self.seeds, combinations, self.methods):
+            varied = {
+                name: value
+                for name, value in zip(self.grid, values, strict=True)
+                if name not in irrelevant_fields(method)
+            }
+            config = RunConfig.from_dict(
+                {**self.base.to_dict(), **varied, "method": method, "seed": seed}, "--grid"
+            )
+            # What equals the base keeps the name that it has without a grid, and so is the same run.
+            changed = {n: v for n, v in varied.items() if getattr(config, n) != getattr(self.base, n)}
+            variant = [f"{n}={_text(v)}" for n, v in changed.items() if n not in _SETTING_FIELDS]
+            setting = [f"{n}={_text(v)}" for n, v in changed.items()]
+            path = Path("runs", *setting, method, f"seed{seed}")
+            runs.setdefault(path, PlannedRun(path, config, " ".join([method, *variant])))
+        return list(runs.values())
+
+    def run(
+        self, out: Path, *, jobs: int | None = None, progress: Progress = lambda *_: None
+    ) -> pd.DataFrame:
+        """Trains what is not finished and writes results.csv, results.parquet and comparisons.csv.
+
+        Args:
+            out: The study's folder. Finished runs in it are kept, interrupted ones continued.
+            jobs: Runs at a time; by default one on each GPU, or up to four on the CPU, one for each core. With
+                several GPUs and device "auto" or "cuda" they take turns: more jobs than GPUs share them.
+            progress: Called about twice a second.
+
+        Returns:
+            One row a run.
+
+        Raises:
+            ValueError: if the folder belongs to another study, or a run cannot be made.
+        """
+        planned = self.plan()
+        todo = [p for p in planned if not RunFolder(out / p.path).finished]
+        self._check(out, planned, todo)
+        out.mkdir(parents=True, exist_ok=True)
+        known = _read_record(out) | self._identity()  # a value once fixed stays so under another grid
+        (out / "study.yaml").write_text(yaml.safe_dump(known, sort_keys=False))
+        devices, cores = device_count(self.base.device), os.cpu_count() or 1
+        jobs = max(1, min(jobs or devices or min(4, cores), len(todo) or 1))
+        total = sum(p.config.epochs for p in planned)
+        context = multiprocessing.get_context("spawn")  # fork and threads do not mix
+        turns = context.SimpleQueue()
+        for worker in range(jobs if devices > 1 else 0):
+            turns.put(worker % devices)
+        with ProcessPoolExecutor(
+            jobs, mp_context=context, initializer=_take_device, initargs=(turns,)
+        ) as pool:
+            waiting = {
+                pool.submit(_execute, p.config, out / p.path, p.label, max(1, cores // jobs)): p for p in todo
+            }
+            try:
+                while waiting:
+                    done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        del waiting[future]
+                        future.result()
+                    progress(
+                        _epochs_done(out, planned),
+                        total,
+                        f"{len(planned) - len(waiting)}/{len(planned)} runs",
+                    )
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in multiprocessing.active_children():
+                    process.terminate()
+                raise
+        return write_tables(out)
+
+    def _check(self, out: Path, planned: Sequence[PlannedRun], todo: Sequence[PlannedRun]) -> None:
+        """What can be found out before anything is written."""
+        if known := _read_record(out):
+            differing = [k for k, v in self._identity().items() if k in known and known[k] != v]
+            if differing:
+                name = differing[0]
+                raise ValueError(
+                    f"--out needs a new folder or one of the same study; {out} was made with {name} "
+                    f"{known[name]!r}, not {self._identity()[name]!r}"
+                )
+        elif (RunFolder(out)).started or (out.exists() and not out.is_dir()):
+            raise ValueError(f"--out needs a folder for a study; {out} holds something else: choose another")
+        for p in planned:
+            if (file := RunFolder(out / p.path).config).exists():
+                other = {n for n, v in RunConfig.read(file).to_dict().items() if p.config.to_dict()[n] != v}
+                if other := other - _MACHINE_FIELDS:
+                    raise ValueError(
+                        f"--out needs a new folder or one of the same study; {out / p.path} differs in "
+                        f"{', '.join(sorted(other))}"
+                    )
+        loaded: dict[tuple[Any, ...], DataSet] = {}
+        checked = set()
+        for p in todo:
+            key = tuple(getattr(p.config, name) for name in _DATA_FIELDS)
+            if key not in loaded:
+                loaded[key] = load_data(p.config)
+            rest = (key, p.config.method, p.config.psi, p.config.trunk, p.config.generator_trunk)
+            if rest not in checked:
+                check(p.config, loaded[key])
+                checked.add(rest)
+
+    def _identity(self) -> dict[str, Any]:
+        """The base config without what may differ between calls on one folder."""
+        left_out = {"method", "seed", *_MACHINE_FIELDS, *self.grid}
+        return {name: value for name, value in self.base.to_dict().items() if name not in left_out}
+
+
+def write_tables(out: Path) -> pd.DataFrame:
+    """From the finished runs below ``out``: results.csv and .parquet, a row a run, and comparisons.csv."""
+    import pandas as pd
+
+    rows = []
+    for path in sorted(out.rglob("summary.json")):
+        summary = RunFolder(path.parent).read_summary()
+        kept = {k: v for k, v in summary.items() if not isinstance(v, (list, dict))}
+        psi = summary["psi"]
+        uniform = psi is not None and len(set(psi)) == 1
+        kept["psi"] = None if psi is None else str(psi[0] if uniform else psi)
+        rows.append({**kept, "run": str(path.parent.relative_to(out))})
+    results = pd.DataFrame(rows)
+    order = results["method"].map(lambda m: METHODS.index(str(m).split()[0]))
+    results = results.iloc[
+        order.to_frame("order")
+        .assign(seed=results["seed"])
+        .sort_values(["order", "seed"], kind="stable")
+        .index
+    ]
+    for name, write in (("results.csv", results.to_csv), ("results.parquet", results.to_parquet)):
+        write(out / name, index=False)
+    compare(results).to_csv(out / "comparisons.csv", index=False)
+    return results
+
+
+def _read_record(out: Path) -> dict[str, Any]:
+    """What runs below ``out`` have in common, as far as a study there has said; else nothing."""
+    record = out / "study.yaml"
+    return yaml.safe_load(record.read_text()) or {} if record.exists() else {}
+
+
+def device_count(name: str) -> int:
+    """GPUs among which runs on a device of that name may be spread: 0 for the CPU, 1 for one that is numbered."""
+    if name == "cpu" or not torch.accelerator.is_available():
+        return 0
+    return 1 if ":" in name else torch.accelerator.device_count()
+
+
+def _take_device(turns: SimpleQueue[int]) -> None:
+    """Makes the next GPU in turn this process's own; nothing where there is one at most."""
+    if not turns.empty():
+        torch.accelerator.set_device_index(turns.get())
+
+
+def _execute(config: RunConfig, path: Path, label: str, threads: int) -> None:
+    """One run in a process of its own."""
+    torch.set_num_threads(threads)
+    try:
+        if RunFolder(path).started:
+            resume(path, label=label)
+        else:
+            train(config, path, label=label)
+    except (ValueError, OSError, FloatingPointError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _epochs_done(out: Path, planned: Sequence[PlannedRun]) -> int:
+    done = 0
+    for p in planned:
+        metrics = RunFolder(out / p.path).metrics
+        if metrics.exists():
+            with metrics.open("rb") as file:
+                done += sum(1 for _ in file)
+    return done
+
+
+def irrelevant_fields(method: str) -> tuple[str, ...]:
+    """Fields of ``RunConfig`` that make no difference to a method's runs."""
+    if method == "single":
+        return (*_LABEL_FIELDS, *_GENERATOR_FIELDS, *_META_FIELDS)
+    if method in LEARNED_METHODS:
+        return ()
+    if method == "frozen":
+        return _META_FIELDS
+    return (
+        ("psi", *_GENERATOR_FIELDS, *_META_FIELDS)
+        if method in HUMAN_METHODS
+        else (*_GENERATOR_FIELDS, *_META_FIELDS)
+    )
+
+
+def _text(value: Any) -> str:
+    items = value if isinstance(value, (list, tuple)) else [value]
+    no_path = str.maketrans("/:", "__")
+    return "-".join(f"{i:g}" if isinstance(i, float) else str(i).translate(no_path) for i in items)

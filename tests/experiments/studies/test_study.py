@@ -1,0 +1,214 @@
+"""Methods × seeds × settings: each run once, continued where it stopped, compared in pairs."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from _run_helpers import files, metrics, tiny
+from _run_helpers import one_thread as one_thread
+from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.trainer import train
+from maxl.experiments.studies.study import Study, _take_device, device_count, write_tables
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs one after another here: starting processes takes longer than the runs."""
+    monkeypatch.setattr(
+        "maxl.experiments.studies.study.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1)
+    )
+    monkeypatch.setattr("maxl.experiments.studies.study.os.cpu_count", lambda: 1)
+
+
+def study(*methods: str, seeds: tuple[int, ...] = (0, 1), **options: Any) -> Study:
+    grid = options.pop("grid", None)
+    return Study(tiny(**{"epochs": 1, **options}), methods, seeds, grid)
+
+
+def paths(study: Study) -> list[str]:
+    return [str(p.path) for p in study.plan()]
+
+
+def summaries(out: Path) -> dict[str, int]:
+    return {str(p.relative_to(out)): p.stat().st_mtime_ns for p in sorted(out.rglob("summary.json"))}
+
+
+def test_a_plan_goes_seed_after_seed() -> None:
+    assert paths(study("single", "maxl")) == [
+        *("runs/single/seed0", "runs/maxl/seed0", "runs/single/seed1", "runs/maxl/seed1"),
+    ]
+    assert [(p.config.method, p.config.seed) for p in study("single", "maxl").plan()][1] == ("maxl", 0)
+
+
+def test_a_grid_repeats_no_run_of_a_method_that_does_not_use_the_field() -> None:
+    planned = study(
+        "single", "random", "maxl", seeds=(0,), grid={"psi": [2, 5], "entropy_weight": [0.0, 0.2]}
+    ).plan()
+    assert [str(p.path) for p in planned if p.config.method == "single"] == ["runs/single/seed0"]
+    assert [str(p.path) for p in planned if p.config.method == "random"] == [
+        *("runs/psi=2/random/seed0", "runs/psi=5/random/seed0"),
+    ]
+    maxl = [p for p in planned if p.config.method == "maxl"]
+    assert [(p.config.psi, p.config.entropy_weight) for p in maxl] == [
+        *(((2,), 0.0), ((2,), 0.2), ((5,), 0.0), ((5,), 0.2)),
+    ]
+    assert maxl[0].label == "maxl entropy_weight=0"  # psi is a setting, lambda a variant of the method
+    assert len({p.path for p in planned}) == len(planned) == 7
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: study("mxl"), "--methods needs to be one of .*; did you mean 'maxl'"),
+        (lambda: study("maxl", seeds=()), "at least one of --methods and one of --seeds"),
+        (lambda: study(), "at least one of --methods and one of --seeds"),
+        (lambda: study("maxl", seeds=(0, -3)), "--seeds needs numbers of at least 0; got -3"),
+        (lambda: study("maxl", grid={"psy": [1]}), "--grid has an unknown field 'psy'; did you mean 'psi'"),
+        (lambda: study("maxl", grid={"seed": [1]}), "--grid has an unknown field 'seed'"),
+        (lambda: study("maxl", grid={"psi": [0]}).plan(), "--psi needs whole numbers of at least 1"),
+        (lambda: study("maxl", grid={"epochs": ["x"]}).plan(), "--grid: epochs needs a value of kind int"),
+    ],
+)
+def test_studies_that_cannot_be(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_study_trains_what_is_missing_and_writes_its_tables(tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    results = study("single", "random").run(tmp_path, progress=lambda done, all, _: calls.append((done, all)))
+    assert calls[-1] == (4, 4)
+    assert sorted(results[["method", "seed"]].values.tolist()) == [
+        *(["random", 0], ["random", 1], ["single", 0], ["single", 1]),
+    ]
+    assert results["test_accuracy"].between(0, 1).all()
+    assert results.loc[results["method"] == "random", "psi"].tolist() == ["3", "3"]
+    from_csv, from_parquet = (
+        pd.read_csv(tmp_path / "results.csv"),
+        pd.read_parquet(tmp_path / "results.parquet"),
+    )
+    for table in (from_csv, from_parquet):
+        assert table["test_accuracy"].tolist() == results["test_accuracy"].tolist()
+        assert table["run"].tolist() == results["run"].tolist()
+    comparison = pd.read_csv(tmp_path / "comparisons.csv")
+    row = comparison[(comparison["method"] == "random") & (comparison["reference"] == "single")].iloc[0]
+    means = results.groupby("method")["test_accuracy"].mean()
+    assert row["difference"] == pytest.approx(means["random"] - means["single"])
+
+    before = summaries(tmp_path)
+    assert len(before) == 4
+    again = study("single", "random", seeds=(0, 1, 2)).run(tmp_path)  # a further seed, and no run twice
+    after = summaries(tmp_path)
+    assert {name: after[name] for name in before} == before
+    assert len(again) == len(after) == 6
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_an_interrupted_run_of_a_study_is_continued(tmp_path: Path) -> None:
+    class Cut(Exception): ...
+
+    def cut(row: dict[str, Any]) -> None:
+        if row["epoch"] == 2:
+            raise Cut
+
+    one = study("maxl", seeds=(0,), epochs=3)
+    planned = one.plan()[0]
+    with pytest.raises(Cut):
+        train(planned.config, tmp_path / planned.path, report=cut)
+    one.run(tmp_path)
+    train(planned.config, tmp_path / "whole")
+    assert metrics(tmp_path / planned.path) == metrics(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_folder_belongs_to_one_study(tmp_path: Path) -> None:
+    study("single", seeds=(0,)).run(tmp_path / "study")
+    for change in ({"epochs": 2}, {"batch_size": 50}, {"trunk": "convnet4"}):
+        with pytest.raises(ValueError, match=f"--out needs a new folder .* made with {next(iter(change))} "):
+            study("single", seeds=(0,), **change).run(tmp_path / "study")
+    study("random", seeds=(0,), grid={"psi": [2]}).run(tmp_path / "study")
+    with pytest.raises(ValueError, match=r"made with psi \[3\], not \[4\]"):  # the grid has not unfixed it
+        study("random", seeds=(0,), psi=[4]).run(tmp_path / "study")
+    assert len(summaries(tmp_path / "study")) == 2
+
+    train(tiny(epochs=1, method="single"), tmp_path / "run")
+    with pytest.raises(ValueError, match=r"needs a folder for a study; .* holds something else"):
+        study("single").run(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"psi": [2, 3]}, "got 2 for 10 classes"),
+        ({"trunk": "convnet5"}, "unknown trunk 'convnet5'; did you mean 'convnet4'"),
+        ({"generator_trunk": "vgg16"}, "needs 32 pixels a side; got 8x8"),
+        ({"train_size": 5000}, "train_size must lie between 0 and the"),
+        ({"device": "cuda:99"}, "--device cuda:99 cannot be used here"),
+        ({"grid": {"trunk": ["mlp", "vgg99"]}}, "unknown trunk 'vgg99'"),
+        ({"grid": {"validation_size": [0.0, 3000.0]}}, "validation_size must lie between 0 and the"),
+    ],
+)
+def test_nothing_is_written_where_a_run_cannot_be_made(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    state = torch.get_rng_state()
+    with pytest.raises(ValueError, match=message):
+        study("single", "maxl", **options).run(tmp_path / "study")
+    assert not files(tmp_path)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_run_that_fails_stops_the_study_and_keeps_what_is_finished(tmp_path: Path) -> None:
+    failing = study("single", seeds=(0,), grid={"learning_rate": [0.01, 1e30]}, epochs=2, optimizer="sgd")
+    with pytest.raises(ValueError, match=r"single/seed0: the training loss needs to be finite"):
+        failing.run(tmp_path)
+    assert list(summaries(tmp_path)) == ["runs/single/seed0/summary.json"]
+
+
+def test_parallel_runs_give_the_numbers_of_runs_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "maxl.experiments.studies.study.os.cpu_count", lambda: 1
+    )  # one thread a run, however many run
+    both = study("single", "maxl", seeds=(0,))
+    both.run(tmp_path / "parallel", jobs=2)  # in processes of their own
+    for planned in both.plan():
+        train(planned.config, tmp_path / "single" / planned.path)
+        alone, parallel = (tmp_path / name / planned.path for name in ("single", "parallel"))
+        assert metrics(alone) == metrics(parallel)
+        assert (alone / "model.safetensors").read_bytes() == (parallel / "model.safetensors").read_bytes()
+
+
+def test_runs_take_turns_on_several_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    assert [device_count(name) for name in ("auto", "cuda", "cuda:1", "cpu")] == [2, 2, 1, 0]
+    taken: list[int] = []
+    monkeypatch.setattr(torch.accelerator, "set_device_index", taken.append)
+    turns = multiprocessing.get_context("spawn").SimpleQueue()
+    for index in (0, 1, 0):
+        turns.put(index)
+    for _ in range(4):  # one more than there are turns: as on one GPU, nothing is chosen
+        _take_device(turns)
+    assert taken == [0, 1, 0]
+
+
+def test_tables_name_psi_briefly(tmp_path: Path) -> None:
+    for seed, psi in enumerate(([2, 2, 2], [1, 2, 3], None)):
+        folder = RunFolder(tmp_path / f"run{seed}")
+        folder.path.mkdir()
+        folder.write_summary(
+            {"method": "maxl", "seed": seed, "data": "d", "train_size": 9, "psi": psi, "test_accuracy": 0.5}
+        )
+    assert write_tables(tmp_path)["psi"].fillna("").tolist() == ["2", "[1, 2, 3]", ""]

@@ -1,0 +1,150 @@
+"""The benchmark commands run, their tables are whole, and the libraries compared with agree."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import maxl
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The benchmarks' modules can be imported, and are gone afterwards, as is the number of threads."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    before, threads = set(sys.modules), torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    for name in {"_contenders", "_peers", "step", "cost", "families", "gpu"} & (set(sys.modules) - before):
+        del sys.modules[name]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command in this process and gives what it prints."""
+
+    def command(script: str, *flags: str) -> str:
+        monkeypatch.setattr(sys, "argv", [script, *flags])
+        importlib.import_module(script).main()
+        return capsys.readouterr().out
+
+    return command
+
+
+@pytest.mark.filterwarnings("ignore")  # of the libraries compared with, where they are installed
+def test_step_times_and_counts_every_contender(run: Callable[..., str], tmp_path: Path) -> None:
+    out = tmp_path / "rows.json"
+    printed = run("step", "--quick", "--no-memory", "--device", "cpu", "--json", str(out))
+    rows = {row["contender"]: row for row in json.loads(out.read_text())}
+    assert "hypergradient of maxl forward" in printed
+    assert rows["single-task, by hand"]["time_ratio"] == 1.0
+    assert all(row["seconds"] > 0 for row in rows.values())
+    counts = {name: row["forward_passes"] for name, row in rows.items()}
+    assert 2.5 < counts["single-task, by hand"] <= 3.0
+    assert counts["maxl forward, next batch"] < counts["maxl forward, same batch"]
+    assert counts["maxl forward, same batch"] < counts["maxl forward, virtual step"]
+    assert counts["maxl everyday preset"] < 6
+    assert counts["maxl forward, virtual step"] < counts["paper's equations, plainly"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from Linux's /proc")
+def test_step_measures_peak_memory(run: Callable[..., str]) -> None:
+    flags = "--network", "tiny", "--batch", "4096", "--device", "cpu", "--memory-of"
+    multi = int(run("step", *flags, "multi-task, by hand"))
+    plain = int(run("step", *flags, "paper's equations, plainly"))
+    assert 0 < multi < plain
+
+
+@pytest.mark.slow
+def test_step_measures_each_contender_in_a_process_of_its_own() -> None:
+    command = [sys.executable, str(BENCHMARKS / "step.py"), "--quick", "--device", "cpu", "--only", "reverse"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "maxl reverse, virtual step" in done.stdout
+
+
+@pytest.mark.parametrize("peer", ["paper's equations, plainly", "higher", "torchopt", "betty-ml"])
+@pytest.mark.filterwarnings("ignore")  # the libraries' own
+@pytest.mark.usefixtures("float64")
+def test_peers_give_the_same_hypergradient(peer: str) -> None:
+    from _contenders import Bench
+    from _peers import ENTROPY_WEIGHT, PEERS, reason_missing
+
+    if reason := reason_missing(peer):
+        pytest.skip(reason)
+    bench = Bench.build("tiny", 6, "cpu", torch.float64)
+    x, y, _, _ = bench.batches[0]
+    expected = maxl.hypergradient(bench.network, bench.generator, x, y, 0.1, entropy_weight=ENTROPY_WEIGHT)
+    before = {name: value.clone() for name, value in bench.network.named_parameters()}
+    found = PEERS[peer](bench.network, bench.generator, x, y, 0.1)
+    for h, e in zip(found, expected, strict=True):
+        torch.testing.assert_close(h, e, rtol=1e-9, atol=1e-12)
+    for name, value in bench.network.named_parameters():
+        assert torch.equal(value, before[name])
+
+
+def test_a_wrong_hypergradient_stops_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+    import step
+
+    monkeypatch.setitem(step.PEERS, "higher", lambda *args: [2 * h for h in maxl.hypergradient(*args)])
+    monkeypatch.setattr(step, "reason_missing", lambda name: None if name == "higher" else "left out")
+    with pytest.raises(ArithmeticError, match="agree to 1e-6"):
+        step.agreement("tiny", 4, "cpu")
+
+
+def test_cost_prints_a_table_for_each_quantity(run: Callable[..., str]) -> None:
+    printed = run("cost", "--quick", "--device", "cpu")
+    heads = [
+        line for line in printed.splitlines() if line.startswith(("| batch size", "| depth", "| meta_every"))
+    ]
+    assert [head.split("|")[1].strip() for head in heads] == ["batch size", "depth", "meta_every"]
+    assert printed.count("maxl forward, next batch |") == 2
+
+
+def test_gpu_checks_the_gradient_before_it_times(run: Callable[..., str]) -> None:
+    printed = run("gpu", "--quick", "--device", "cpu")
+    errors = re.findall(r"^(.+?) +differs from float64 by (.+)$", printed, flags=re.MULTILINE)
+    assert [name for name, _ in errors] == [
+        *("hypergradient in float32", "hypergradient in bf16"),
+        *("plain training gradient in float32", "plain training gradient in bf16"),
+    ]
+    assert float(errors[0][1]) < 1e-4
+    assert printed.index("differs from float64") < printed.index("| batch 8")
+    rows = re.findall(
+        r"^\| (single|human|MAXL exact|MAXL everyday|reverse mode, float32) ", printed, re.MULTILINE
+    )
+    assert len(rows) == 5
+
+
+def test_precision_is_told_part_by_part(run: Callable[..., str]) -> None:
+    printed = run("precision", "--quick", "--device", "cpu")
+    errors = {
+        name.strip(): float(e) for name, e in re.findall(r"^\| (.+?) \| (\d\S+)", printed, re.MULTILINE)
+    }
+    assert errors["meta step, float32"] < 1e-4
+    parts = [
+        errors[f"meta step, {part} in bf16"]
+        for part in ("training", "outer gradient", "tangent", "generator")
+    ]
+    assert all(1e-3 < error < errors["meta step, all in bf16"] for error in parts)
+    assert errors["plain gradient, float32"] < 1e-4 < errors["plain gradient, bf16"]
+
+
+@pytest.mark.slow
+def test_families_says_what_it_found(run: Callable[..., str], tmp_path: Path) -> None:
+    out = tmp_path / "families.md"
+    run("families", "regnet", "deit", "--out", str(out))
+    page = out.read_text()
+    assert "of 4 rows forward mode" in page
+    assert "The others" not in page
+    assert f"torch {torch.__version__}" in page
+    assert page.count("| regnet | regnetx_002 |") == 2
