@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import maxl
-from maxl.hypergradients import METHODS, Problem, RandomState
+from maxl.hypergradients import WAYS, Problem, RandomState
 
 
 def agreement(network: str, batch: int, device: str) -> dict[str, float]:
@@ -179,7 +179,7 @@ def passes(args: argparse.Namespace) -> dict[str, float]:
         "forward pass, no graph": forward,
         "forward and backward": forward_and_backward,
         "generator, forward and backward": generator_pass,
-        **{f"along u, {name}": lambda m=method: m(problem, signals, u) for name, method in METHODS.items()},
+        **{f"along u, {name}": lambda m=method: m(problem, signals, u) for name, method in WAYS.items()},
     }
     return {
         name: statistics.median([timed(run, args.device) for _ in range(args.repeats + 1)][1:])

@@ -22,12 +22,12 @@ from maxl.experiments.runs.config import (
     LEARNED_METHODS,
     METHODS,
     RunConfig,
-    check_choice,
     nearest,
 )
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.trainer import load_data, resume, train
 from maxl.experiments.studies.statistics import compare
+from maxl.presets import check_choice
 
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue
