@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -55,6 +55,19 @@ class Lookahead(ABC):
                 and teach), ``teach`` (teach, where dL_out/dt is known), ``rule``, ``weights`` and ``problem``.
             update: The training step just taken.
         """
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the object keeps from step to step, tensors and numbers alone, for a checkpoint."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what ``state_dict`` gave.
+
+        Raises:
+            ValueError: if there is something to restore and no place for it.
+        """
+        if state:
+            raise ValueError(f"{type(self).__name__} keeps nothing from step to step; got {', '.join(state)}")
 
     def check(self, learner: MetaAuxiliaryLearner) -> None:
         """Refuses what cannot be followed, before any step.

@@ -107,7 +107,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         self.meta_optimizer = meta_optimizer
         self._teacher = Teacher(source, meta_optimizer, self.supervision)
         self.way = OrReverse(chosen.way)
-        self.lookahead = copy.copy(chosen.lookahead)
+        self.lookahead = copy.deepcopy(chosen.lookahead)
         self.schedule = chosen.schedule
         self._tracker = UpdateTracker()
         self.lookahead.check(self)  # fail now, not at the first meta step
@@ -304,6 +304,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         return {
             "steps": self.steps,
             "cache": self.labels.state_dict(),
+            "lookahead": self.lookahead.state_dict(),
             "update": None if self.update is None else self.update.state_dict(),
         }
 
@@ -311,6 +312,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         """Restores what ``state_dict`` gave, after the networks and optimizers have been restored."""
         self.steps = state["steps"]
         self.labels.load_state_dict(state["cache"])
+        self.lookahead.load_state_dict(state.get("lookahead", {}))
         self._tracker = UpdateTracker()
         if (saved := state["update"]) is not None:
             # Before parts there was one batch, which stood in the update itself.

@@ -31,7 +31,7 @@ class Generated:
         self.generator = generator
         self._call = generator if passes is None else passes.call
         self._pure = partial(pure_call, generator) if passes is None else passes.pure
-        self._autocast = autocast
+        self.autocast = autocast
 
     def constant(self, x: Tensor, y: Tensor, index: Tensor | None = None) -> Signals:
         """g(x, y) without a graph."""
@@ -48,7 +48,7 @@ class Generated:
             return as_tuple(self._pure({}, x, y))
 
     def _precision(self, x: Tensor) -> AbstractContextManager[object]:
-        return nullcontext() if self._autocast is None else torch.autocast(x.device.type, self._autocast)
+        return nullcontext() if self.autocast is None else torch.autocast(x.device.type, self.autocast)
 
     def state_dict(self) -> dict[str, object] | None:
         """What is remembered from step to step: nothing."""
