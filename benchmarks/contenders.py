@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from _peers import ENTROPY_WEIGHT, PEERS, Hypergradient
+from peers import ENTROPY_WEIGHT, PEERS, Hypergradient
 from torch import Tensor, nn
 
 import maxl
