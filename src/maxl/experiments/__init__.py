@@ -14,7 +14,8 @@ def _missing() -> list[str]:
 
 
 if _absent := _missing():
+    _more = f" and {len(_absent) - 2} more" if len(_absent) > 2 else ""
     raise ImportError(
-        f"the experiments and the command line need more than torch: {', '.join(_absent)} not installed; "
-        'pip install "maxl-torch[experiments]"'
+        'the command line and the experiments need the extra "experiments"; not installed: '
+        f'{", ".join(_absent[:2])}{_more}: pip install "maxl-torch[experiments]"'
     )
