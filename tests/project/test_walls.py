@@ -249,3 +249,15 @@ def test_without_the_extra_an_import_says_what_to_install(torch_alone: Path, mod
     last = done.stderr.splitlines()[-1]
     assert last.startswith("ImportError: the command line and the experiments need the extra")
     assert last.endswith(HINT)
+
+
+# What a reader takes in at one sitting
+
+
+def test_no_file_of_the_package_is_longer_than_400_lines() -> None:
+    lengths = {str(f.relative_to(SRC)): len(f.read_text().splitlines()) for f in SRC.rglob("*.py")}
+    assert {file: length for file, length in lengths.items() if length > 400} == {}
+
+
+def test_the_package_has_at_most_eight_modules_at_its_top() -> None:
+    assert 1 < len(list((SRC / "maxl").glob("*.py"))) <= 8
