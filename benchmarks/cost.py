@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from _contenders import BASELINE, Bench, contenders, learner
+from contenders import BASELINE, Bench, contenders, learner
 from step import timed
 
 FOLLOWED = (

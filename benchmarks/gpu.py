@@ -16,8 +16,8 @@ import statistics
 from collections.abc import Callable
 
 import torch
-from _contenders import Bench, Contender, contenders, learner
-from _peers import reason_missing
+from contenders import Bench, Contender, contenders, learner
+from peers import reason_missing
 from precision import meta_gradient, relative_error, training_gradient
 from step import SHAPES, operations, render_rows, timed
 

@@ -15,7 +15,7 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
-from _contenders import Bench
+from contenders import Bench
 from step import SHAPES, render_rows
 from torch import Tensor
 

@@ -21,8 +21,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from _contenders import BASELINE, MULTI, RATE, SHAPES, Bench, Contender, contenders
-from _peers import ENTROPY_WEIGHT, PEERS, reason_missing
+from contenders import BASELINE, MULTI, RATE, SHAPES, Bench, Contender, contenders
+from peers import ENTROPY_WEIGHT, PEERS, reason_missing
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 

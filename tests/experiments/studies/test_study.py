@@ -16,7 +16,7 @@ from _run_helpers import files, metrics, tiny
 from _run_helpers import one_thread as one_thread
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.trainer import train
-from maxl.experiments.studies.study import Study, _take_device, device_count, write_tables
+from maxl.experiments.studies.study import Study, device_count, take_device, write_tables
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_runs_take_turns_on_several_gpus(tmp_path: Path, monkeypatch: pytest.Mon
     for index in (0, 1, 0):
         turns.put(index)
     for _ in range(4):  # one more than there are turns: as on one GPU, nothing is chosen
-        _take_device(turns)
+        take_device(turns)
     assert taken == [0, 1, 0]
 
 

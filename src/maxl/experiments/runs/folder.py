@@ -7,6 +7,7 @@ import math
 import os
 import platform
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +118,8 @@ class RunFolder:
 
 def versions() -> dict[str, str]:
     """Versions that a result depends on."""
-    import maxl
-
     return {
-        "maxl": maxl.__version__,
+        "maxl": metadata.version("maxl-torch"),
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -153,7 +153,7 @@ class Study:
         for worker in range(jobs if devices > 1 else 0):
             turns.put(worker % devices)
         with ProcessPoolExecutor(
-            jobs, mp_context=context, initializer=_take_device, initargs=(turns,)
+            jobs, mp_context=context, initializer=take_device, initargs=(turns,)
         ) as pool:
             waiting = {
                 pool.submit(_execute, p.config, out / p.path, p.label, max(1, cores // jobs)): p for p in todo
@@ -252,7 +252,7 @@ def device_count(name: str) -> int:
     return 1 if ":" in name else torch.accelerator.device_count()
 
 
-def _take_device(turns: SimpleQueue[int]) -> None:
+def take_device(turns: SimpleQueue[int]) -> None:
     """Makes the next GPU in turn this process's own; nothing where there is one at most."""
     if not turns.empty():
         torch.accelerator.set_device_index(turns.get())
