@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -233,13 +234,8 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
                 return loss, gradient
             total = total + share * loss
             parts = [None if g is None else share * g for g in gradient]
-            v = (
-                parts
-                if not v
-                else [
-                    b if a is None else a if b is None else a.add_(b) for a, b in zip(v, parts, strict=True)
-                ]
-            )
+            pairs = zip(v or [None] * len(parts), parts, strict=True)
+            v = [b if a is None else a if b is None else a.add_(b) for a, b in pairs]
         return total, v
 
     def teach_through(self, update: Update, outer: Tensor, v: list[Tensor | None]) -> StepResult:
@@ -314,12 +310,8 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         self.labels.load_state_dict(state["cache"])
         self.lookahead.load_state_dict(state.get("lookahead", {}))
         self._tracker = UpdateTracker()
-        if (saved := state["update"]) is not None:
-            # Before parts there was one batch, which stood in the update itself.
-            parts = saved.get("parts", [saved])
-            update = Update([self._restored(part) for part in parts], factor=saved["factor"])
-            update.set_weights(saved["weights"])
-            self.keep_update(update)
+        if state["update"] is not None:
+            self.keep_update(Update.restored(state["update"], partial(self._problem, recording=None)))
 
     # The sequence of a training step, of which ``MultiTaskLearner._backward`` is the sentence.
 
@@ -404,9 +396,3 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
     def _recording(self) -> Recording | None:
         # Nothing can be recorded within a compiled pass.
         return Recording() if self.passes is None and self.way.way.reuses_outputs else None
-
-    def _restored(self, saved: dict[str, Any]) -> Part:
-        device = saved["x"].device
-        problem = self._problem(saved["x"], saved["y"], RandomState.from_state(saved["random"], device), None)
-        label_random = RandomState.from_state(saved["label_random"], device)
-        return Part(problem, saved["signals"], None, label_random, saved.get("share", 1.0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,6 +106,25 @@ class Update:
     def scaled(self) -> bool:
         """Whether a gradient scaler was at work."""
         return self.scale is not None
+
+    @classmethod
+    def restored(
+        cls, state: dict[str, Any], problem: Callable[[Tensor, Tensor, RandomState], Problem]
+    ) -> Update:
+        """What ``state_dict`` gave, with problems made anew of (x, y, random state)."""
+        parts = []
+        for saved in state.get(
+            "parts", [state]
+        ):  # before there were parts, one batch stood in the update itself
+            device = saved["x"].device
+            random, label_random = (
+                RandomState.from_state(saved[name], device) for name in ("random", "label_random")
+            )
+            made = problem(saved["x"], saved["y"], random)
+            parts.append(Part(made, saved["signals"], None, label_random, saved.get("share", 1.0)))
+        update = cls(parts, factor=state["factor"])
+        update.set_weights(state["weights"])
+        return update
 
     def set_weights(self, weights: Mapping[str, Tensor]) -> None:
         """The weights at which all parts are differentiated."""
