@@ -165,6 +165,76 @@ def test_an_interruption_leaves_no_trace(
     assert summary["test_accuracy"] == metrics(tmp_path / "whole")[-1]["test_accuracy"]
 
 
+LOOKS: dict[str, dict[str, Any]] = {
+    "dropout": {},
+    "batch statistics": {"trunk": "convnet4", "label_statistics": "batch"},
+    "dropout and batch statistics": {"label_statistics": "batch"},
+    "random labels": {"method": "random"},
+    "rotating folds": {"evaluate": "rotating", "held_out": 0.3},
+}
+
+
+@pytest.mark.parametrize("changes", LOOKS.values(), ids=LOOKS)
+def test_looks_leave_no_trace_in_what_is_trained(
+    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "trunk" not in changes:
+        monkeypatch.setattr("maxl.experiments.runs.build.trunks.build", lambda *_: dropout_trunk())
+    for name, every in (("often", 1), ("seldom", 3)):
+        train(tiny(**{"epochs": 3, "look_every": every, **changes}), tmp_path / name, data=DATA)
+    often, seldom = (metrics(tmp_path / name) for name in ("often", "seldom"))
+    assert [set(a) - set(b) != set() for a, b in zip(often, seldom, strict=True)] == [True, True, False]
+    assert seldom == [{name: a[name] for name in b} for a, b in zip(often, seldom, strict=True)]
+    expected, weights = ((tmp_path / n / "model.safetensors").read_bytes() for n in ("often", "seldom"))
+    assert weights == expected
+
+
+def note_threads(seen: list[int]) -> Any:
+    return lambda row: seen.append(torch.get_num_threads())
+
+
+@pytest.mark.parametrize("method", ["kmeans", "maxl"])
+def test_the_bits_of_a_run_do_not_depend_on_the_threads_around_it(method: str, tmp_path: Path) -> None:
+    config = tiny(method=method, train_size=300, batch_size=150, trunk="convnet4", epochs=1)
+    seen: list[int] = []
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        run = train(config, tmp_path / str(count), report=note_threads(seen))
+        assert (run["threads"], torch.get_num_threads()) == (1, count)
+    assert seen == [1, 1]
+    assert metrics(tmp_path / "1") == metrics(tmp_path / "3")
+    expected, weights = ((tmp_path / n / "model.safetensors").read_bytes() for n in ("1", "3"))
+    assert weights == expected
+
+
+def test_a_run_uses_the_threads_of_its_config_and_its_continuation_does(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def cut(row: dict[str, Any]) -> None:
+        seen.append(torch.get_num_threads())
+        interrupt_after(2)(row)
+
+    with pytest.raises(Interrupted):
+        train(tiny(epochs=3, threads=2), tmp_path, data=DATA, report=cut)
+    assert resume(tmp_path, data=DATA, report=note_threads(seen))["threads"] == 2
+    assert (set(seen), torch.get_num_threads()) == ({2}, 1)
+
+
+def test_a_run_continued_elsewhere_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Interrupted):
+        train(tiny(epochs=4), tmp_path, data=DATA, report=interrupt_after(2))
+    first = torch.load(tmp_path / "checkpoint" / "state.pt", weights_only=True)["origin"]
+    moved = {**first, "machine": "another", "versions": {**first["versions"], "torch": "9.9"}}
+    monkeypatch.setattr("maxl.experiments.runs.trainer.origin", lambda *_: moved)
+    with pytest.raises(Interrupted):
+        resume(tmp_path, data=DATA, report=interrupt_after(3))
+    summary = resume(tmp_path, data=DATA)  # a second time on the other machine: said once
+    assert summary["machine"] == f"{first['machine']}, then another"
+    assert summary["versions"]["torch"] == f"{torch.__version__}, then 9.9"
+    assert summary["versions"]["python"] == first["versions"]["python"]
+    assert (summary["device"], summary["threads"]) == ("cpu", 1)
+
+
 def dropout_trunk() -> torch.nn.Module:
     layers = [torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Dropout(0.5)]
     trunk = torch.nn.Sequential(*layers)

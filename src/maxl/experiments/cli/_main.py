@@ -54,7 +54,7 @@ def parser() -> Parser:
     demo.add_argument("--out", type=Path, default=Path("maxl-demo"), help="study folder (default: maxl-demo)")
     demo.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="(default: 0 1 2 3 4)")
     demo.add_argument(
-        "--jobs", type=int, help="runs at a time (default: one a GPU, or on the CPU one a core, at most 4)"
+        "--jobs", type=int, help="runs at a time (default: one a GPU, or on the CPU one a core, at most 16)"
     )
     demo.set_defaults(run=_demo)
 
@@ -94,7 +94,8 @@ def parser() -> Parser:
         "--jobs",
         type=int,
         metavar="N",
-        help="runs at a time (default: one a GPU, or on the CPU one a core, at most 4)",
+        help="runs at a time, whatever it is the results are the same (default: one a GPU, or on the CPU as "
+        "many as its cores hold at --threads, at most 16)",
     )
     compare.add_argument("--config", type=Path, help="YAML file with settings; flags override it")
     add_preset_flag(compare)

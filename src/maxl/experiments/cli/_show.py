@@ -20,6 +20,7 @@ from rich.table import Table
 
 from maxl.experiments.cli._arguments import terminal_width
 from maxl.experiments.runs.config import LEARNED_METHODS
+from maxl.experiments.studies.notes import origin_notes
 from maxl.experiments.studies.statistics import compare, mean_interval, settings
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def run_table(summary: dict[str, Any]) -> Table:
 
 
 def study_tables(results: pd.DataFrame) -> Iterator[tuple[Table, list[str]]]:
-    """For each setting: mean ± 95 % interval of every method, and what the paired comparisons say in words."""
+    """For each setting: mean ± 95 % interval of every method, and what is to be said of it in words."""
     for setting, runs in settings(results):
         comparisons = compare(runs)
         title = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in setting.items() if v is not None)
@@ -118,7 +119,7 @@ def study_tables(results: pd.DataFrame) -> Iterator[tuple[Table, list[str]]]:
                 p,
                 f"{1000 * group['seconds_per_step'].median():.1f}",
             )
-        yield table, _verdicts(comparisons)
+        yield table, [*_verdicts(comparisons), *origin_notes(runs.to_dict("records"))]
 
 
 def _verdicts(comparisons: pd.DataFrame) -> list[str]:

@@ -7,6 +7,7 @@ import pandas as pd
 from maxl.experiments.report.final import accuracy_interval, interval_text
 from maxl.experiments.report.labels import label_verdicts
 from maxl.experiments.report.runs import Setting, Study, base_method, size_text
+from maxl.experiments.studies.notes import origin_notes
 from maxl.experiments.studies.statistics import SIGNIFICANCE
 
 _CONTROLS = ("random", "uniform", "frozen")
@@ -86,6 +87,7 @@ def limits(study: Study) -> list[str]:
         "A difference is claimed where the paired t-test over common seeds gives p < 0.05 after Holm's "
         "correction for all comparisons with the same reference.",
         "Accuracy is that of the last epoch, never of the best one, which would favour noisy methods.",
+        *origin_notes(run.summary for run in study.runs),
     ]
     if any(_lacks_control(setting) for setting in study.settings):
         said.append(

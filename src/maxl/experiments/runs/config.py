@@ -136,6 +136,9 @@ class RunConfig:
 
     seed: int = option(0, "of weights, order, augmentation, subsets", group="machine")
     device: str = option("auto", "cpu, cuda, mps or auto", group="machine")
+    threads: int = option(
+        1, "CPU threads of a run; another number rounds differently and gives other bits", group="machine"
+    )
     precision: str = option(
         "float32",
         "of the passes; weights stay float32. tf32: float32 with TF32 matrix products, on GPUs that have them",
@@ -232,7 +235,7 @@ _SEEDS = 2**32  # as many as NumPy and scikit-learn take
 
 _AT_LEAST: dict[str, float] = {
     **dict.fromkeys(
-        ("epochs", "batch_size", "meta_every", "look_every", "checkpoint_every", "image_size"), 1
+        ("epochs", "batch_size", "meta_every", "look_every", "checkpoint_every", "image_size", "threads"), 1
     ),
     **dict.fromkeys(("seed", "gamma", "momentum", "weight_decay", "meta_weight_decay"), 0),
     **dict.fromkeys(("entropy_weight", "auxiliary_weight", "validation_size"), 0),

@@ -83,8 +83,3 @@ def peak_memory(device: torch.device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def device_name(device: torch.device) -> str:
-    """The GPU's name, or the device's type."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

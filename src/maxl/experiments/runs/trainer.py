@@ -26,11 +26,12 @@ from maxl.experiments.runs.evaluation import (
     gradient_cosine,
     label_statistics,
 )
-from maxl.experiments.runs.folder import RunFolder, versions, write_at_once
-from maxl.experiments.runs.monitoring import Report, Totals, device_name, peak_memory, tensorboard
+from maxl.experiments.runs.folder import RunFolder, write_at_once
+from maxl.experiments.runs.machine import joined, origin, threads
+from maxl.experiments.runs.monitoring import Report, Totals, peak_memory, tensorboard
 from maxl.experiments.runs.outer import OuterData
 from maxl.experiments.runs.snapshot import write_snapshot
-from maxl.hypergradients import RandomState, as_signals
+from maxl.hypergradients import RandomState, as_signals, pure_call
 from maxl.learning import MetaAuxiliaryLearner
 
 EVALUATION_BATCH = 500
@@ -60,10 +61,12 @@ class Trainer:
         self.folder = folder
         self.device = resolve_device(config.device)
         data = load_data(config) if data is None else data
-        self.outer = OuterData(config, data.train, partial(self._stream, data))
-        self.data = dataclasses.replace(data, train=self.outer.train)
-        self.stream = self.outer.batches
-        self.setup: Setup = build(config, self.data, self.device)
+        with threads(config.threads):
+            self.outer = OuterData(config, data.train, partial(self._stream, data))
+            self.data = dataclasses.replace(data, train=self.outer.train)
+            self.stream = self.outer.batches
+            self.setup: Setup = build(config, self.data, self.device)
+        self.origin = origin(self.device, config.threads)
         self.epoch = 0
         self.train_seconds = 0.0
 
@@ -88,7 +91,7 @@ class Trainer:
         Returns:
             The summary, as written to summary.json.
         """
-        with tensor_float32(self.config.precision != "float32"):
+        with threads(self.config.threads), tensor_float32(self.config.precision != "float32"):
             return self._fit(report)
 
     def _fit(self, report: Report) -> dict[str, Any]:
@@ -135,7 +138,8 @@ class Trainer:
         self.epoch += 1
         self._close_epoch()
         if self.epoch % config.look_every == 0 or self.epoch == config.epochs:
-            row |= self._look()
+            with RandomState.capture(self.device).replay():  # a look draws too, where there is dropout
+                row |= self._look()
         return {"epoch": self.epoch, **row, "learning_rate": rate, "seconds": seconds}
 
     def _third(self, batch: Batch) -> Tensor | None:
@@ -193,7 +197,7 @@ class Trainer:
             third = self._third(batch)
             if setup.generator is not None:
                 with torch.no_grad():
-                    signals = as_signals(setup.generator(batch.x, batch.primary))
+                    signals = as_signals(pure_call(setup.generator, {}, batch.x, batch.primary))
             else:
                 assert third is not None
                 signals = (third,)
@@ -256,13 +260,12 @@ class Trainer:
             "seconds_per_step": self.train_seconds / steps,
             "seconds_total": self.train_seconds,
             "peak_memory_bytes": peak_memory(self.device),
-            "device": device_name(self.device),
             "primary_names": list(data.primary_names),
             "input_shape": list(data.input_shape),
             "mean": list(data.mean),
             "std": list(data.std),
             "features": None if data.features is None else dataclasses.asdict(data.features),
-            "versions": versions(),
+            **self.origin,
         }
         self.folder.write_summary(summary)
         return summary
@@ -279,6 +282,7 @@ class Trainer:
             "optimizers": [o.state_dict() for o in setup.optimizers],
             "learner": setup.learner.state_dict(),
             "random": RandomState.capture(self.device).state(),
+            "origin": self.origin,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -286,6 +290,7 @@ class Trainer:
         setup = self.setup
         self.epoch, self.train_seconds = state["epoch"], state["train_seconds"]
         self.label = state["label"]
+        self.origin = joined(state["origin"], self.origin)
         setup.network.load_state_dict(state["network"])
         if setup.generator is not None:
             setup.generator.load_state_dict(state["generator"])
@@ -340,16 +345,17 @@ def resume(
 
 def load_data(config: RunConfig) -> DataSet:
     """The data set that a config names, augmented as it says."""
-    data = load(
-        config.data,
-        data_dir=config.data_dir,
-        primary=config.primary,
-        human=config.human,
-        train_size=None if config.train_size is None else _size(config.train_size),
-        validation_size=_size(config.validation_size),
-        seed=config.seed,
-        image_size=config.image_size,
-    )
+    with threads(config.threads):
+        data = load(
+            config.data,
+            data_dir=config.data_dir,
+            primary=config.primary,
+            human=config.human,
+            train_size=None if config.train_size is None else _size(config.train_size),
+            validation_size=_size(config.validation_size),
+            seed=config.seed,
+            image_size=config.image_size,
+        )
     if config.augment == "auto":
         return data
     if config.augment != "none" and data.train.x.ndim != 4:

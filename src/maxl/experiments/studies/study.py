@@ -27,6 +27,7 @@ from maxl.experiments.runs.config import (
 )
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.trainer import load_data, resume, train
+from maxl.experiments.studies.notes import versions_text
 from maxl.experiments.studies.statistics import compare
 
 if TYPE_CHECKING:
@@ -49,7 +50,11 @@ _META_FIELDS = (
 _SETTING_FIELDS = ("data", "primary", "trunk", "train_size", "psi")
 
 # Fields that may differ between the machines that share a study.
-_MACHINE_FIELDS = frozenset(("data_dir", "device", "tensorboard", "checkpoint_every", "look_every"))
+_MACHINE_FIELDS = frozenset(
+    ("data_dir", "device", "threads", "tensorboard", "checkpoint_every", "look_every")
+)
+
+_MOST_JOBS = 16  # by default: each has PyTorch and the data set in memory of its own
 
 Progress = Callable[[int, int, str], None]  # epochs done, epochs in all, what is running
 
@@ -129,8 +134,9 @@ class Study:
 
         Args:
             out: The study's folder. Finished runs in it are kept, interrupted ones continued.
-            jobs: Runs at a time; by default one on each GPU, or up to four on the CPU, one for each core. With
-                several GPUs and device "auto" or "cuda" they take turns: more jobs than GPUs share them.
+            jobs: Runs at a time, which changes no result; by default one on each GPU, or on the CPU as many as
+                its cores hold at the config's threads, at most 16. With several GPUs and device "auto" or "cuda"
+                they take turns: more jobs than GPUs share them.
             progress: Called about twice a second.
 
         Returns:
@@ -145,8 +151,9 @@ class Study:
         out.mkdir(parents=True, exist_ok=True)
         known = _read_record(out) | self._identity()  # a value once fixed stays so under another grid
         (out / "study.yaml").write_text(yaml.safe_dump(known, sort_keys=False))
-        devices, cores = device_count(self.base.device), os.cpu_count() or 1
-        jobs = max(1, min(jobs or devices or min(4, cores), len(todo) or 1))
+        devices = device_count(self.base.device)
+        fitting = min(_MOST_JOBS, (os.cpu_count() or 1) // max(p.config.threads for p in planned))
+        jobs = max(1, min(jobs or devices or fitting, len(todo) or 1))
         total = sum(p.config.epochs for p in planned)
         context = multiprocessing.get_context("spawn")  # fork and threads do not mix
         turns = context.SimpleQueue()
@@ -155,9 +162,7 @@ class Study:
         with ProcessPoolExecutor(
             jobs, mp_context=context, initializer=_take_device, initargs=(turns,)
         ) as pool:
-            waiting = {
-                pool.submit(_execute, p.config, out / p.path, p.label, max(1, cores // jobs)): p for p in todo
-            }
+            waiting = {pool.submit(_execute, p.config, out / p.path, p.label): p for p in todo}
             try:
                 while waiting:
                     done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
@@ -224,6 +229,7 @@ def write_tables(out: Path) -> pd.DataFrame:
         psi = summary["psi"]
         uniform = psi is not None and len(set(psi)) == 1
         kept["psi"] = None if psi is None else str(psi[0] if uniform else psi)
+        kept["versions"] = versions_text(summary["versions"]) if "versions" in summary else None
         rows.append({**kept, "run": str(path.parent.relative_to(out))})
     results = pd.DataFrame(rows)
     order = results["method"].map(lambda m: METHODS.index(str(m).split()[0]))
@@ -258,9 +264,8 @@ def _take_device(turns: SimpleQueue[int]) -> None:
         torch.accelerator.set_device_index(turns.get())
 
 
-def _execute(config: RunConfig, path: Path, label: str, threads: int) -> None:
+def _execute(config: RunConfig, path: Path, label: str) -> None:
     """One run in a process of its own."""
-    torch.set_num_threads(threads)
     try:
         if RunFolder(path).started:
             resume(path, label=label)
