@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 import maxl
 from _run_helpers import digits, files, metrics, model, tiny
 from _run_helpers import one_thread as one_thread
+from maxl.experiments.cli._show import run_table
 from maxl.experiments.data import DataSet, Split, evaluation_batches
+from maxl.experiments.report.final import cost
+from maxl.experiments.report.runs import load_study
+from maxl.experiments.report.style import looks
 from maxl.experiments.runs.config import METHODS, RunConfig
 from maxl.experiments.runs.evaluation import evaluating
 from maxl.experiments.runs.folder import RunFolder
@@ -187,6 +194,37 @@ def test_looks_leave_no_trace_in_what_is_trained(
     assert seldom == [{name: a[name] for name in b} for a, b in zip(often, seldom, strict=True)]
     expected, weights = ((tmp_path / n / "model.safetensors").read_bytes() for n in ("often", "seldom"))
     assert weights == expected
+
+
+@pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK), reason="a peak is forgotten by Linux alone"
+)
+def test_the_peak_of_memory_is_that_of_the_run_and_not_of_what_the_process_did_before(tmp_path: Path) -> None:
+    large = torch.ones(2**28)  # a gibibyte, of an earlier run
+    with_it = train(tiny(epochs=1), tmp_path / "with it", data=DATA)["peak_memory_bytes"]
+    del large
+    without = train(tiny(epochs=1), tmp_path / "without", data=DATA)["peak_memory_bytes"]
+    assert 0.9 * 2**30 < with_it - without < 1.1 * 2**30
+
+    def takes_memory(row: dict[str, Any]) -> None:
+        torch.ones(2**27)
+
+    peak = train(tiny(epochs=1), tmp_path / "own", data=DATA, report=takes_memory)["peak_memory_bytes"]
+    assert peak > without + 0.9 * 2**29
+
+
+def test_where_the_system_does_not_tell_there_is_no_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maxl.experiments.runs.machine.sys.platform", "darwin")
+    summary = train(tiny(epochs=1), tmp_path, data=DATA)
+    assert summary["peak_memory_bytes"] is None
+    out = Console(file=io.StringIO(), width=120)
+    out.print(run_table(summary))
+    assert "GiB" not in out.file.getvalue()  # type: ignore[attr-defined]
+    (figure, table) = cost(load_study(tmp_path).settings[0], looks(["maxl"]))
+    assert table.frame["Peak memory (MiB)"].tolist() == ["–"]  # type: ignore[union-attr]
+    assert len(figure.plot.data) == 1  # type: ignore[union-attr]  # of time
 
 
 def note_threads(seen: list[int]) -> Any:

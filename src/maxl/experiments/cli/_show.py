@@ -84,7 +84,7 @@ def run_table(summary: dict[str, Any]) -> Table:
         percent(summary["test_accuracy"]),
         percent(summary["train_accuracy"]),
         f"{1000 * summary['seconds_per_step']:.1f}",
-        f"{summary['peak_memory_bytes'] / 2**30:.2f} GiB",
+        "–" if (peak := summary["peak_memory_bytes"]) is None else f"{peak / 2**30:.2f} GiB",
     )
     return table
 

@@ -27,8 +27,8 @@ from maxl.experiments.runs.evaluation import (
     label_statistics,
 )
 from maxl.experiments.runs.folder import RunFolder, write_at_once
-from maxl.experiments.runs.machine import joined, origin, threads
-from maxl.experiments.runs.monitoring import Report, Totals, peak_memory, tensorboard
+from maxl.experiments.runs.machine import PeakMemory, joined, origin, threads
+from maxl.experiments.runs.monitoring import Report, Totals, tensorboard
 from maxl.experiments.runs.outer import OuterData
 from maxl.experiments.runs.snapshot import write_snapshot
 from maxl.hypergradients import RandomState, as_signals, pure_call
@@ -95,6 +95,7 @@ class Trainer:
             return self._fit(report)
 
     def _fit(self, report: Report) -> dict[str, Any]:
+        memory = PeakMemory(self.device)
         if self.epoch == 0:
             self.folder.create(self.config)
             # Dropout and the like draw from torch's generator; the run owns it from here on.
@@ -108,7 +109,7 @@ class Trainer:
                 report(row)
                 if self.epoch % self.config.checkpoint_every == 0 or self.epoch == self.config.epochs:
                     self.folder.save_checkpoint(self.state_dict())
-        return self._finish()
+        return self._finish(memory)
 
     def _run_epoch(self) -> dict[str, Any]:
         config, setup = self.config, self.setup
@@ -215,7 +216,7 @@ class Trainer:
     def _in_order(self, split: Split) -> Iterator[Batch]:
         return evaluation_batches(split, EVALUATION_BATCH, self.data.mean, self.data.std, self.device)
 
-    def _finish(self) -> dict[str, Any]:
+    def _finish(self, memory: PeakMemory) -> dict[str, Any]:
         """Writes model, snapshot and, last of all, the summary."""
         config, data, setup = self.config, self.data, self.setup
         self.folder.save_model(
@@ -259,7 +260,7 @@ class Trainer:
             "label_verdict": last.get("label_verdict"),
             "seconds_per_step": self.train_seconds / steps,
             "seconds_total": self.train_seconds,
-            "peak_memory_bytes": peak_memory(self.device),
+            "peak_memory_bytes": memory.read(),
             "primary_names": list(data.primary_names),
             "input_shape": list(data.input_shape),
             "mean": list(data.mean),
