@@ -224,6 +224,8 @@ def test_compare_prints_a_table_and_repeats_no_run(
     assert run(line) == 0
     out = capsys.readouterr().out
     assert "against single" in out
+    assert "each mean alone, uncorrected" in " ".join(out.split())
+    assert "95 % simultaneous intervals over 2 comparisons" in " ".join(out.split())
     verdicts = r"psi {}.*- uniform: [^-]*single.*- maxl: [^-]*single.*- maxl: [^-]*uniform"
     assert re.search(
         verdicts.format(2) + ".*" + verdicts.format(3), out, re.DOTALL

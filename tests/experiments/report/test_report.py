@@ -144,7 +144,7 @@ def test_results_table_has_the_numbers_of_the_statistics(study, parts):
     interval = mean_interval([100 * value for value in values])
     row = accuracy.frame.set_index("Method").loc["maxl"]
     assert row["Mean (%)"] == f"{interval.mean:.2f}"
-    assert row["95 % interval"] == f"± {interval.high - interval.mean:.2f}"
+    assert row["95 % interval, uncorrected"] == f"± {interval.high - interval.mean:.2f}"
     assert len(comparisons.frame) == len(study.settings[0].comparisons) == 4
     against = comparisons.frame.set_index(["Compared with", "Method"]).loc[("single", "maxl")]
     assert against["Verdict"].startswith("better than single by")
@@ -286,13 +286,72 @@ def test_several_psi_and_entropy_weights(tmp_path):
     write_study(tmp_path / "with", methods=("single", "maxl"), psis=(10, 2), bare=True)
     write_study(tmp_path / "without", methods=("maxl",), psis=(10, 2), bare=True, entropy_weight=0.0)
     study = load_study(tmp_path)
-    assert study.methods == ["single", "maxl (λ = 0.0)", "maxl (λ = 0.2)"]
+    assert study.methods == ["single", "maxl entropy_weight=0", "maxl entropy_weight=0.2"]
     assert [setting.name for setting in study.settings] == ["digits, ψ = 2", "digits, ψ = 10"]
     (figure,) = accuracy_by_psi(study, looks(study.methods))
     assert [trace.name for trace in figure.plot.data] == study.methods
     assert all(list(trace.x) == [2, 10] for trace in figure.plot.data)
     single = figure.plot.data[0]
     assert single.y[0] == single.y[1]
+
+
+def test_variants_of_a_grid_are_drawn_alike_and_compared_at_the_same_setting(tmp_path):
+    for seed in range(4):
+        write_run(tmp_path / f"s{seed}", method="single", seed=seed, psi=None, final=0.70, bare=True)
+        for weight, lift in ((0.3, 0.0), (5.0, 0.1)):
+            for method, final in (("uniform", 0.72), ("maxl", 0.71)):
+                name = method if weight == 0.3 else f"{method} auxiliary_weight=5"
+                folder = write_run(
+                    tmp_path / f"{name}{seed}", method=name, seed=seed, final=final + lift, bare=True
+                )
+                config = {"method": method, "seed": seed, "auxiliary_weight": weight}
+                (folder / "config.yaml").write_text(json.dumps(config))
+    study = load_study(tmp_path)
+    assert study.methods == [
+        *("single", "uniform", "uniform auxiliary_weight=5", "maxl", "maxl auxiliary_weight=5"),
+    ]
+    drawn = looks(study.methods)
+    assert drawn["maxl"].colour == drawn["maxl auxiliary_weight=5"].colour != drawn["uniform"].colour
+    said = found(study.settings[0])
+    strong = [words for words in said if words.startswith("maxl auxiliary_weight=5: ")]
+    assert [re.split(r" \(p| by|: within", words)[0].split(" ")[-2:] for words in strong] == [
+        ["than", "single"],
+        ["uniform", "auxiliary_weight=5"],
+    ]
+    assert any(
+        words.startswith("maxl: worse than uniform auxiliary_weight=5 (the best control) by")
+        for words in said
+    )
+    table = next(section.parts for section in sections(study) if section.title == "Results")[1]
+    assert "uniform auxiliary_weight=5 (the best control)" in set(table.frame["Compared with"])
+
+
+def test_variants_in_folders_of_their_own_name_what_matters_to_both(tmp_path):
+    for weight in (0.3, 5.0):
+        for method in ("single", "uniform", "maxl"):
+            if (method, weight) != ("single", 5.0):
+                folder = write_run(tmp_path / f"{method}{weight}", method=method, bare=True)
+                (folder / "config.yaml").write_text(
+                    json.dumps({"method": method, "auxiliary_weight": weight})
+                )
+    study = load_study(tmp_path)
+    assert "uniform auxiliary_weight=5" in study.methods
+    assert "single" in study.methods  # to which it does not matter
+    compared_with = study.settings[0].comparisons
+    pairs = set(zip(compared_with["method"], compared_with["reference"], strict=True))
+    assert ("maxl auxiliary_weight=5", "uniform auxiliary_weight=5") in pairs
+    assert ("maxl auxiliary_weight=5", "uniform auxiliary_weight=0.3") not in pairs
+
+
+@pytest.mark.parametrize("shown", [write_markdown, write_report])
+def test_intervals_are_called_what_they_are(tmp_path, shown):
+    text = shown(
+        write_study(tmp_path, methods=("single", "uniform", "random", "maxl"), bare=True)
+    ).read_text()
+    assert "with 95 % simultaneous intervals over 3 comparisons" in text
+    assert "95 % interval, uncorrected" in text
+    assert "p (Bonferroni)" in text
+    assert "Holm" not in text[: text.find("* plotly.js v")]
 
 
 def test_training_sizes_are_settings(tmp_path):

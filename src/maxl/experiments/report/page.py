@@ -46,7 +46,7 @@ def sections(study: Study) -> list[Section]:
         ),
         Section(
             "Learning curves",
-            "The band is the 95 % interval over seeds.",
+            "The band is the 95 % interval over seeds, of each mean alone.",
             [accuracy_over_epochs(setting, look) for setting in study.settings],
         ),
         Section(

@@ -9,10 +9,11 @@ import numpy as np
 import plotly.graph_objects as go
 
 from maxl.experiments.report.parts import Figure, Gallery, Note, Part, Picture, Row
-from maxl.experiments.report.runs import Run, Setting, Study, base_method, psi_text
+from maxl.experiments.report.runs import Run, Setting, Study, psi_text
 from maxl.experiments.report.style import CLASS_COLOURS, CLASS_SYMBOLS
 from maxl.experiments.runs.snapshot import Snapshot
 from maxl.experiments.studies.statistics import parse_psi
+from maxl.experiments.studies.variants import base_method
 
 _SEED = 0  # t-SNE is random; the same report shows the same picture
 _MOST_PANELS = 12  # a panel costs seconds
@@ -139,7 +140,7 @@ def gallery(study: Study) -> list[Part]:
                 Note(f"{setting.name}: no gallery, because no run has a label generator and images.")
             )
             continue
-        run = next((run for run in with_images if run.method == "maxl"), with_images[0])
+        run = next((run for run in with_images if base_method(run.label) == "maxl"), with_images[0])
         snapshot = run.snapshot
         assert snapshot is not None  # with_images
         note = "Labels differ from run to run; this is one of them. Probabilities fall from left to right."

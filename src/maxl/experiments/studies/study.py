@@ -17,18 +17,12 @@ import yaml
 
 from maxl.experiments.data import DataSet
 from maxl.experiments.runs.build import check
-from maxl.experiments.runs.config import (
-    HUMAN_METHODS,
-    LEARNED_METHODS,
-    METHODS,
-    RunConfig,
-    check_choice,
-    nearest,
-)
+from maxl.experiments.runs.config import METHODS, RunConfig, check_choice, nearest
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.trainer import load_data, resume, train
 from maxl.experiments.studies.notes import versions_text
 from maxl.experiments.studies.statistics import compare
+from maxl.experiments.studies.variants import base_method, irrelevant_fields, value_text, variant_name
 
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue
@@ -37,14 +31,6 @@ if TYPE_CHECKING:
 
 _DATA_FIELDS = (
     *("data", "data_dir", "primary", "human", "train_size", "validation_size", "image_size", "augment"),
-)
-# Fields that do not matter to some methods: a grid over them repeats no run of these methods.
-_LABEL_FIELDS = ("auxiliary_weight", "psi")
-_GENERATOR_FIELDS = ("generator_trunk", "label_statistics")
-_META_FIELDS = (
-    *("entropy_weight", "regulariser", "meta_optimizer", "meta_learning_rate", "meta_weight_decay"),
-    *("hypergradient", "schedule", "lookahead", "lookahead_rule", "evaluate", "held_out", "meta_every"),
-    "cache_labels",
 )
 # Fields that tell settings apart rather than variants of a method.
 _SETTING_FIELDS = ("data", "primary", "trunk", "train_size", "psi")
@@ -121,10 +107,10 @@ class Study:
             )
             # What equals the base keeps the name that it has without a grid, and so is the same run.
             changed = {n: v for n, v in varied.items() if getattr(config, n) != getattr(self.base, n)}
-            variant = [f"{n}={_text(v)}" for n, v in changed.items() if n not in _SETTING_FIELDS]
-            setting = [f"{n}={_text(v)}" for n, v in changed.items()]
+            variant = {n: v for n, v in changed.items() if n not in _SETTING_FIELDS}
+            setting = [f"{n}={value_text(v)}" for n, v in changed.items()]
             path = Path("runs", *setting, method, f"seed{seed}")
-            runs.setdefault(path, PlannedRun(path, config, " ".join([method, *variant])))
+            runs.setdefault(path, PlannedRun(path, config, variant_name(method, variant)))
         return list(runs.values())
 
     def run(
@@ -232,7 +218,7 @@ def write_tables(out: Path) -> pd.DataFrame:
         kept["versions"] = versions_text(summary["versions"]) if "versions" in summary else None
         rows.append({**kept, "run": str(path.parent.relative_to(out))})
     results = pd.DataFrame(rows)
-    order = results["method"].map(lambda m: METHODS.index(str(m).split()[0]))
+    order = results["method"].map(lambda m: METHODS.index(base_method(str(m))))
     results = results.iloc[
         order.to_frame("order")
         .assign(seed=results["seed"])
@@ -283,24 +269,3 @@ def _epochs_done(out: Path, planned: Sequence[PlannedRun]) -> int:
             with metrics.open("rb") as file:
                 done += sum(1 for _ in file)
     return done
-
-
-def irrelevant_fields(method: str) -> tuple[str, ...]:
-    """Fields of ``RunConfig`` that make no difference to a method's runs."""
-    if method == "single":
-        return (*_LABEL_FIELDS, *_GENERATOR_FIELDS, *_META_FIELDS)
-    if method in LEARNED_METHODS:
-        return ()
-    if method == "frozen":
-        return _META_FIELDS
-    return (
-        ("psi", *_GENERATOR_FIELDS, *_META_FIELDS)
-        if method in HUMAN_METHODS
-        else (*_GENERATOR_FIELDS, *_META_FIELDS)
-    )
-
-
-def _text(value: Any) -> str:
-    items = value if isinstance(value, (list, tuple)) else [value]
-    no_path = str.maketrans("/:", "__")
-    return "-".join(f"{i:g}" if isinstance(i, float) else str(i).translate(no_path) for i in items)
