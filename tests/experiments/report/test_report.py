@@ -19,6 +19,7 @@ from maxl.experiments.report import write_images, write_markdown, write_report
 from maxl.experiments.report.draw import heat_maps
 from maxl.experiments.report.final import accuracy_by_psi
 from maxl.experiments.report.page import page, sections
+from maxl.experiments.report.page import title as title_of
 from maxl.experiments.report.parts import Figure, Gallery, Note, Row, Table
 from maxl.experiments.report.runs import load_study
 from maxl.experiments.report.series import curve
@@ -100,6 +101,82 @@ def test_a_gain_that_a_control_also_shows_is_not_credited_to_the_labels(tmp_path
     said = " ".join(found(load_study(tmp_path).settings[0]))
     assert "maxl: better than single by" in said
     assert "maxl is not shown to beat frozen, so its gain over single may come from" in said
+
+
+def test_no_method_is_named_where_nothing_is_shown_to_differ(tmp_path):
+    for method in ("single", "uniform", "maxl"):
+        for seed in range(3):
+            write_run(tmp_path / f"{method}{seed}", method=method, seed=seed, final=0.8, bare=True)
+    said = found(load_study(tmp_path).settings[0])
+    assert said[0].startswith("No method stands out: mean test accuracies lie between ")
+    assert not any(method in said[0] for method in ("single", "uniform", "maxl"))
+
+
+def test_the_highest_mean_comes_with_the_methods_that_it_is_not_shown_to_beat(tmp_path):
+    for seed in range(4):
+        for method, final in (("single", 0.5), ("uniform", 0.8), ("maxl", 0.801)):
+            accuracy = final + 0.01 * seed + 0.002 * ((seed + len(method)) % 3)
+            write_run(
+                tmp_path / f"{method}{seed}", method=method, seed=seed, test_accuracy=accuracy, bare=True
+            )
+    said = found(load_study(tmp_path).settings[0])
+    assert re.fullmatch(
+        r"Highest mean test accuracy: maxl with 81\.\d %( \(.*\)); not shown to be better than uniform\.",
+        said[0],
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "name"), [("/home/a/pictures", "pictures"), ("hf:owner/name", "hf:owner/name")]
+)
+def test_a_title_asks_the_question_and_names_the_data_and_not_its_folder(tmp_path, data, name):
+    study = load_study(write_study(tmp_path, methods=("single", "maxl"), data=data, bare=True))
+    assert title_of(study) == f"Do auxiliary labels help on {name}?"
+    assert study.settings[0].name == f"{name}, ψ = 3"
+    assert any(f"Data: {data}" in sentence for sentence in compared(study))
+
+
+def test_one_method_is_no_question(tmp_path):
+    assert title_of(load_study(write_study(tmp_path, methods=("maxl",), bare=True))) == "MAXL study: digits"
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 12, 30])
+def test_bands_have_no_points_on_their_edges(tmp_path, epochs):
+    study = load_study(write_study(tmp_path, methods=("single", "maxl"), epochs=epochs))
+    parts = [
+        part
+        for s in sections(study)
+        for part in s.parts
+        if s.title in ("Learning curves", "Generated labels")
+    ]
+    bands = [t for f in _figures(parts) for t in f.plot.data if getattr(t, "fill", None) == "toself"]
+    assert len(bands) >= 2
+    assert {band.mode for band in bands} == {"lines"}
+
+
+@pytest.mark.parametrize(("information", "shown"), [(0.001, False), (0.5, True)])
+def test_labels_that_say_nothing_have_no_maps_and_no_gallery(tmp_path, information, shown):
+    folder = write_study(tmp_path, methods=("single", "maxl"))
+    for path in folder.rglob("metrics.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        if "maxl" in str(path):
+            path.write_text(
+                "".join(json.dumps({**row, "label_information": information}) + "\n" for row in rows)
+            )
+    by_title = {section.title: section.parts for section in sections(load_study(folder))}
+    maps = [f for f in _figures(by_title["Generated labels"]) if "by primary class" in f.title]
+    notes = [p.text for t in ("Generated labels", "Gallery") for p in by_title[t] if isinstance(p, Note)]
+    assert len(maps) == (2 if shown else 0)
+    assert isinstance(by_title["Gallery"][0], Gallery) == shown
+    assert ["say" in note for note in notes] == ([] if shown else [True, True])
+
+
+def test_one_auxiliary_class_a_class_has_no_share_of_no_entropy(tmp_path):
+    folder = write_study(tmp_path, methods=("single", "maxl"), psis=(1,))
+    (figure,) = (
+        f for s in sections(load_study(folder)) for f in _figures(s.parts) if f.title.startswith("Entropy")
+    )
+    assert figure.description.endswith("Maximum 0.00 nats.")
 
 
 def test_a_study_without_controls_says_so(tmp_path):

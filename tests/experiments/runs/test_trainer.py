@@ -27,6 +27,7 @@ from maxl.experiments.runs.evaluation import evaluating
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.outer import folds, split_off
 from maxl.experiments.runs.trainer import Trainer, load_data, resume, train
+from maxl.experiments.studies.variants import irrelevant_fields
 from maxl.learning import MetaAuxiliaryLearner
 
 
@@ -433,6 +434,23 @@ def test_frozen_labels_do_not_change_and_maxls_do(tmp_path: Path) -> None:
         train(tiny(method=method, meta_learning_rate=0.1), tmp_path / method, data=DATA)
         first, second = (row["label_entropy"] for row in metrics(tmp_path / method))
         assert (first != second) == change
+
+
+def test_a_field_that_changes_a_method_is_not_called_irrelevant_to_it(tmp_path: Path) -> None:
+    def rows(method: str, **changes: Any) -> list[dict[str, Any]]:
+        train(
+            tiny(method=method, trunk="convnet4", **changes), tmp_path / str(len(files(tmp_path))), data=DATA
+        )
+        return metrics(max(tmp_path.iterdir(), key=lambda p: p.stat().st_mtime_ns))
+
+    plain = rows(
+        "frozen", label_statistics="batch"
+    )  # a label then depends on its batch, which differs by epoch
+    assert rows("frozen", label_statistics="batch", cache_labels=True) != plain
+    assert "cache_labels" not in irrelevant_fields("frozen")
+    for name, value in (("meta_learning_rate", 0.5), ("entropy_weight", 9.0), ("lookahead", "virtual")):
+        assert name in irrelevant_fields("frozen")
+        assert rows("frozen", label_statistics="batch", **{name: value}) == plain
 
 
 def test_a_label_depends_on_its_sample_alone_from_the_first_step(tmp_path: Path) -> None:

@@ -65,9 +65,11 @@ def parser() -> Parser:
         epilog="(defaults in brackets)\nexample:\n"
         "  maxl train --data digits --method maxl --psi 5 --epochs 20 --out run",
     )
-    train.add_argument("--out", type=Path, default=Path("run"), help="folder to write (default: run)")
+    train.add_argument("--out", type=Path, help="folder to write (default: run)")
     train.add_argument("--config", type=Path, help="YAML file with settings; flags override it")
-    train.add_argument("--resume", type=Path, metavar="RUN", help="continue an interrupted run")
+    train.add_argument(
+        "--resume", type=Path, metavar="RUN", help="continue an interrupted run, as its own settings say"
+    )
     add_preset_flag(train)
     add_help_all(train)
     add_config_flags(train)
@@ -161,13 +163,13 @@ def _train(namespace: argparse.Namespace) -> None:
     if namespace.resume is not None:
         folder = RunFolder(namespace.resume)
         given = set(vars(namespace)) - {"command", "run", "out", "config", "resume", "preset"}
-        if given or namespace.config is not None or namespace.preset is not None:
+        if given or any(value is not None for value in (namespace.out, namespace.config, namespace.preset)):
             raise ValueError("--resume takes a run's settings from its folder; leave out the other flags")
         from maxl.experiments.runs.config import RunConfig
 
         config = RunConfig.read(folder.config) if folder.config.exists() else RunConfig()
     else:
-        folder = RunFolder(namespace.out)
+        folder = RunFolder(namespace.out or Path("run"))
         config = read_config(namespace)
         folder.require_free()
     data = None if namespace.resume is not None else load_data(config)

@@ -209,7 +209,7 @@ def _psi_order(psi: Psi) -> tuple[int, ...]:
 
 
 def _setting_name(facts: dict[str, Any], varying: set[str]) -> str:
-    parts = [str(facts["data"])]
+    parts = [str(facts["data"]) if "data" in varying else data_name(facts["data"])]
     if "primary" in varying and facts.get("primary") is not None:
         parts.append(f"primary task {facts['primary']}")
     if "trunk" in varying and facts.get("trunk") is not None:
@@ -219,6 +219,12 @@ def _setting_name(facts: dict[str, Any], varying: set[str]) -> str:
     if facts["psi"] is not None:
         parts.append(psi_text(facts["psi"]))
     return ", ".join(parts)
+
+
+def data_name(data: object) -> str:
+    """A data set's name; the last part of a path, which says where it lies rather than what it is."""
+    text = str(data)
+    return text if text.startswith("hf:") else Path(text).name or text
 
 
 def size_text(size: float | None) -> str:

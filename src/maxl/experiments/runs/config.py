@@ -125,7 +125,10 @@ class RunConfig:
     )
     meta_every: int = option(1, "a meta step in every so-many-th iteration", group="meta")
     cache_labels: bool = option(
-        False, "reuse labels between meta steps instead of making them anew", group="meta"
+        False,
+        "train on each sample's last label, old as it is, where no meta step makes it anew; pays with "
+        "--meta-every above 1",
+        group="meta",
     )
     label_statistics: str = option(
         "running",
@@ -150,7 +153,9 @@ class RunConfig:
         True, "convolution weights in channels-last layout, which is faster", group="machine"
     )
     tensorboard: bool = option(True, "also write TensorBoard logs", group="machine")
-    look_every: int = option(1, "epochs between looks at test set, labels and cosine", group="machine")
+    look_every: int = option(
+        1, "epochs between looks at test set, labels and cosine, which change nothing", group="machine"
+    )
     checkpoint_every: int = option(1, "epochs between checkpoints", group="machine")
 
     def __post_init__(self) -> None:
@@ -193,6 +198,11 @@ class RunConfig:
             raise ValueError(
                 "--evaluate rotating trains on other samples in each epoch: use it without --cache-labels "
                 "and with --schedule iteration"
+            )
+        if self.schedule == "epochs" and self.cache_labels:
+            raise ValueError(
+                "--schedule epochs has no meta steps between training steps that could renew labels: leave out "
+                "--cache-labels"
             )
         if self.momentum and self.optimizer != "sgd":
             raise ValueError(f"--momentum goes with --optimizer sgd; got {self.optimizer}")

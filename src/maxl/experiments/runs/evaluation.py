@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from maxl.hierarchy import Hierarchy
-from maxl.hypergradients import AuxiliaryLoss, PrimaryLoss, pure_call
+from maxl.hypergradients import AuxiliaryLoss, PrimaryLoss, RandomState, pure_call
 from maxl.losses import label_information
+
+INFORMATIVE = 0.02  # of the largest entropy: labels with less mutual information say nothing of their samples
 
 
 @contextmanager
@@ -70,7 +72,7 @@ class LabelStatistics:
         """What is wrong with the labels, in words, or None."""
         if self.entropy_max == 0.0:
             return "psi is 1 for every class: the labels repeat the primary task"
-        if self.information >= 0.02 * self.entropy_max:
+        if self.information >= INFORMATIVE * self.entropy_max:
             return None
         if self.entropy > 0.9 * self.entropy_max:
             return (
@@ -120,11 +122,12 @@ def gradient_cosine(
 ) -> tuple[float, dict[str, float]]:
     """Cosine of ∇L_pri and ∇L_aux on the shared trunk: over all its weights, and layer by layer.
 
-    A layer is a module's weight of two or more dimensions, taken as one vector. Changes nothing.
+    A layer is a module's weight of two or more dimensions, taken as one vector. Changes nothing: neither
+    weights, gradients and buffers nor torch's random state, which dropout draws from.
     """
     names = [name for name, p in trunk.named_parameters() if p.requires_grad]
     weights = [p for p in trunk.parameters() if p.requires_grad]
-    with torch.enable_grad():
+    with torch.enable_grad(), RandomState.capture(x.device).replay():
         primary, auxiliary = pure_call(network, {}, x)
         first: Sequence[Tensor | None] = torch.autograd.grad(
             primary_loss(primary.float(), y), weights, retain_graph=True, allow_unused=True

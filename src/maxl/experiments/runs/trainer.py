@@ -139,7 +139,7 @@ class Trainer:
         self.epoch += 1
         self._close_epoch()
         if self.epoch % config.look_every == 0 or self.epoch == config.epochs:
-            with RandomState.capture(self.device).replay():  # a look draws too, where there is dropout
+            with RandomState.capture(self.device).replay():  # labels draw too, where there is dropout
                 row |= self._look()
         return {"epoch": self.epoch, **row, "learning_rate": rate, "seconds": seconds}
 

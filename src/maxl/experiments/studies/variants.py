@@ -24,8 +24,8 @@ def irrelevant_fields(method: str) -> tuple[str, ...]:
         return (*_LABEL_FIELDS, *_GENERATOR_FIELDS, *_META_FIELDS)
     if method in LEARNED_METHODS:
         return ()
-    if method == "frozen":
-        return _META_FIELDS
+    if method == "frozen":  # a label that is kept has another crop or batch than one made anew
+        return tuple(name for name in _META_FIELDS if name != "cache_labels")
     return (
         ("psi", *_GENERATOR_FIELDS, *_META_FIELDS)
         if method in HUMAN_METHODS
