@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import multiprocessing
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -28,12 +29,11 @@ from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.trainer import Trainer, load_data
 from maxl.experiments.studies.statistics import (
-    SIGNIFICANCE,
     PairedDifference,
-    holm,
     mean_interval,
     p_text,
     paired_difference,
+    paired_differences,
 )
 from settings import ADAM, HUMAN, METHODS, SEEDS, SETTINGS, TUNED, TUNED_METHODS, TUNING_SEEDS, VALIDATION
 from variants import SPOILS, VARIANTS
@@ -163,7 +163,7 @@ def tables() -> str:
 
 
 def table(accuracy: Mapping[str, Mapping[int, float]]) -> str:
-    """One table; p-values are Holm-corrected over its rows."""
+    """One table; differences and p-values are corrected over its rows, mean accuracies are not."""
     controls = ("single", "uniform")
     head = ["labels", "seeds", "test accuracy, %", *(f"against {c}, points" for c in controls)]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
@@ -176,7 +176,7 @@ def table(accuracy: Mapping[str, Mapping[int, float]]) -> str:
 
 
 def summary() -> str:
-    """Markdown: a row for each data set with all of ``SEEDS``; differences in points, bold where p < 0.05."""
+    """Markdown: a row for each data set with all of ``SEEDS``; differences as in ``tables``, bold if claimed."""
     others = [m for m in METHODS if m != "single"]
     lines = [
         "| data | single, % | " + " | ".join(others) + " | maxl against uniform |",
@@ -189,9 +189,7 @@ def summary() -> str:
         against_single = differences(accuracy, "single", short=True)
         single = mean_interval(accuracy["single"].values())
         cells = [name, f"{100 * single.mean:.1f}", *(against_single.get(m, "") for m in others)]
-        cells.append(
-            differences({m: accuracy[m] for m in ("uniform", "maxl")}, "uniform", short=True)["maxl"]
-        )
+        cells.append(differences(accuracy, "uniform", short=True)["maxl"])
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -237,26 +235,27 @@ def hypotheses() -> str:
 def differences(
     accuracy: Mapping[str, Mapping[int, float]], control: str, *, short: bool = False
 ) -> dict[str, str]:
-    """Mean paired difference ± 95 % interval by method, p-values Holm-corrected over the methods."""
+    """Mean paired difference ± simultaneous 95 % interval by method, with p corrected over the methods too."""
     others = [m for m in accuracy if m != control]
-    found = [paired_difference(accuracy[m], accuracy[control]) for m in others]
+    found = paired_differences([(accuracy[m], accuracy[control]) for m in others])
     cells = {control: ""}
-    for method, d, p in zip(others, found, holm([d.p for d in found]), strict=True):
+    for method, d in zip(others, found, strict=True):
         if d.n < 2:
             cells[method] = ""
             continue
-        cells[method] = emphasised(d, p) if short else f"{points(d)} ({p_text(p)})"
+        cells[method] = emphasised(d) if short else f"{points(d)} ({p_text(d.p_corrected)})"
     return cells
 
 
 def points(d: PairedDifference) -> str:
     """A difference of accuracies in points, with half the width of its interval."""
-    return f"{100 * d.mean:+.2f} ± {50 * (d.high - d.low):.2f}".replace("-", "−")
+    mean = f"{100 * d.mean:+.2f}".replace("-", "−")
+    return f"{mean}, too few seeds" if math.isnan(d.detectable) else f"{mean} ± {100 * d.detectable:.2f}"
 
 
-def emphasised(d: PairedDifference, p: float) -> str:
-    """The same, bold where the corrected p is below 0.05."""
-    return f"**{points(d)}**" if p < SIGNIFICANCE else points(d)
+def emphasised(d: PairedDifference) -> str:
+    """The same, bold where the interval excludes zero."""
+    return f"**{points(d)}**" if d.claimed else points(d)
 
 
 def data_folder(name: str, data_dir: str | None) -> str | None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evidence import HERE, Task, data_folder, emphasised, read, replace_sections, text, work
-from maxl.experiments.studies.statistics import PairedDifference, holm, mean_interval, paired_difference
-from maxl.experiments.studies.study import irrelevant_fields
+from maxl.experiments.studies.statistics import PairedDifference, mean_interval, paired_differences
+from maxl.experiments.studies.variants import irrelevant_fields
 from settings import IMAGES, SEEDS, SETTINGS
 
 METHODS = ("single", "uniform", "maxl")
@@ -98,26 +98,23 @@ def rows(name: str) -> list[Row]:
     return made
 
 
-def differences(found: Sequence[Row]) -> list[list[tuple[PairedDifference, float]]]:
-    """For each row its paired differences in the order of ``COMPARISONS``, with p corrected over the rows."""
+def differences(found: Sequence[Row]) -> list[list[PairedDifference]]:
+    """For each row its paired differences in the order of ``COMPARISONS``, corrected over the rows."""
     columns = []
     for method, control in COMPARISONS:
-        column = [paired_difference(row.accuracy[method], row.accuracy[control]) for row in found]
-        columns.append(list(zip(column, holm([d.p for d in column]), strict=True)))
+        columns.append(paired_differences([(row.accuracy[method], row.accuracy[control]) for row in found]))
     return [list(row) for row in zip(*columns, strict=True)]
 
 
 def table(found: Sequence[Row]) -> str:
-    """Markdown: a line a setting; bold where p < 0.05 after Holm's correction over the lines of a column."""
+    """Markdown: a line a setting; intervals simultaneous over the lines of a column, bold where without zero."""
     head = ("changed", "to", "seeds", "single, %", *(f"{m} − {c}" for m, c in COMPARISONS))
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row, cells in zip(found, differences(found), strict=True):
         single = mean_interval(row.accuracy["single"].values())
-        shown = [emphasised(d, p) for d, p in cells]
+        shown = [emphasised(d) for d in cells]
         to = ", ".join(f"{k} {v}" for k, v in row.changes.items())
-        lines.append(
-            f"| {' | '.join([row.axis, to, str(cells[0][0].n), f'{100 * single.mean:.1f}', *shown])} |"
-        )
+        lines.append(f"| {' | '.join([row.axis, to, str(cells[0].n), f'{100 * single.mean:.1f}', *shown])} |")
     return "\n".join(lines)
 
 
@@ -141,7 +138,7 @@ SERIES = (
 
 
 def draw(file: Path) -> None:
-    """A point and a 95 % interval for each setting and comparison, one panel a data set."""
+    """A point and a simultaneous 95 % interval for each setting and comparison, one panel a data set."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -154,7 +151,7 @@ def draw(file: Path) -> None:
     for panel, (name, found) in zip(panels[0], parts.items(), strict=True):
         cells = differences(found)
         for k, (comparison, colour, marker) in enumerate(SERIES):
-            column = [row[COMPARISONS.index(comparison)][0] for row in cells]
+            column = [row[COMPARISONS.index(comparison)] for row in cells]
             panel.errorbar(
                 [100 * d.mean for d in column],
                 [i + 0.25 * k for i in range(len(found))],
@@ -169,7 +166,7 @@ def draw(file: Path) -> None:
         panel.set_yticks([i + 0.25 for i in range(len(found))], [_label(row) for row in found], fontsize=8)
         panel.set_ylim(height - 0.2, -0.5)
         panel.set_title(f"{name}, {len(found[0].accuracy['single'])} seeds")
-        panel.set_xlabel("points of test accuracy, 95 % interval")
+        panel.set_xlabel("points of test accuracy, 95 % simultaneous intervals")
         panel.legend(loc="lower right", fontsize=8)
         panel.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()

@@ -13,6 +13,7 @@ import yaml
 
 from maxl.experiments.cli import Parser, add_config_flags, add_help_all, read_config, run_study
 from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.studies.notes import origin_notes
 from maxl.experiments.studies.statistics import mean_interval, settings
 from maxl.experiments.studies.study import Study
 from maxl.presets import PRESETS
@@ -63,7 +64,7 @@ def recipe_parser(doc: str, out: str, *, fixed: Sequence[str]) -> Parser:
         "--jobs",
         type=int,
         metavar="N",
-        help="runs at a time (one a GPU, or on the CPU one a core, at most 4)",
+        help="runs at a time (one a GPU, or on the CPU one a core, at most 16)",
     )
     add_help_all(parser)
     add_config_flags(parser, leave_out=("method", "seed", *fixed))
@@ -128,7 +129,8 @@ def run_studies(studies: Mapping[str, Study], out: Path, jobs: int | None) -> No
 
 
 def overview(results: pd.DataFrame) -> str:
-    """Markdown: a row for each study and ψ, a column for each method, mean test accuracy ± 95 % interval.
+    """Markdown: a row for each study and ψ, a column for each method, mean test accuracy ± 95 % interval of each
+    mean alone; then what the runs do not have in common, if anything.
 
     Args:
         results: One row a run, with the columns of a study's results and ``study``.
@@ -141,7 +143,8 @@ def overview(results: pd.DataFrame) -> str:
             psi = setting["psi"]
             shown = " ".join(map(str, psi)) if isinstance(psi, tuple) else "" if psi is None else str(psi)
             lines.append(f"| {name} | {shown} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    notes = origin_notes(results.to_dict("records"))
+    return "\n".join(lines) + "\n" + "".join(f"\n{note}\n" for note in notes)
 
 
 def _cell(accuracies: pd.Series[float]) -> str:

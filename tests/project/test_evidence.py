@@ -72,7 +72,7 @@ def test_a_setting_is_shown_against_the_controls_that_it_shares(
     tuned, classes = sweep.table(sweep.rows("mnist14")).splitlines()[2:]
     assert tuned.startswith("| as tuned |  | 3 | 90.1 | +0.00 ± 0.00 |")
     assert (
-        classes == "| classes | psi 2 | 3 | 90.1 | **+2.01 ± 0.02** | **+3.02 ± 0.05** | **+1.01 ± 0.02** |"
+        classes == "| classes | psi 2 | 3 | 90.1 | **+2.01 ± 0.04** | **+3.02 ± 0.07** | **+1.01 ± 0.04** |"
     )
 
 
@@ -188,3 +188,18 @@ def test_several_steps_give_the_gradient_of_the_loss_after_them(evidence: Module
         slope = (trained(step, steps)[0] - trained(-step, steps)[0]) / (2 * step)
         gradient = trained(0.0, steps)[1][1, 2]
         torch.testing.assert_close(gradient, slope, rtol=1e-6, atol=1e-12)
+
+
+def test_a_comparison_has_one_interval_on_all_pages_and_is_bold_where_it_excludes_zero(
+    evidence: ModuleType,
+) -> None:
+    rows = [line.split(" | ") for line in evidence.summary().splitlines()[2:]]
+    for name, *_, last in rows:
+        table = evidence.tables().split(f"## {name.removeprefix('| ')}\n")[1]
+        in_table = next(line for line in table.splitlines() if line.startswith("| maxl "))
+        assert last.strip(" |*") in in_table
+    cells = [cell for row in rows for cell in row if "±" in cell]
+    assert len(cells) > 50
+    for cell in cells:
+        mean, half = (float(x) for x in cell.replace("−", "-").strip(" |*").split(" ± "))
+        assert (abs(mean) > half) == cell.strip(" |").startswith("**"), cell

@@ -104,6 +104,11 @@ MISTAKES = {
     "resume of nothing": ("train --resume none", "--resume needs the folder of a run; none holds none"),
     "resume of a finished run": ("train --resume taken", "taken is finished"),
     "resume with a flag": ("train --resume taken --epochs 3", "leave out the other flags"),
+    "resume with a folder": ("train --resume taken --out new", "leave out the other flags"),
+    "kept labels that nothing renews": (
+        f"train {SMALL} --schedule epochs --cache-labels",
+        "--schedule epochs has no meta steps between .* leave out --cache-labels",
+    ),
     "negative seed": (f"compare {SMALL} --seeds 0 -1", "--seeds needs numbers of at least 0; got -1"),
     "no jobs": (f"compare {SMALL} --jobs 0", "--jobs needs to be at least 1; got 0"),
     "grid without values": (f"compare {SMALL} --grid psi", "--grid needs NAME=VALUE,VALUE items; got 'psi'"),
@@ -224,6 +229,8 @@ def test_compare_prints_a_table_and_repeats_no_run(
     assert run(line) == 0
     out = capsys.readouterr().out
     assert "against single" in out
+    assert "each mean alone, uncorrected" in " ".join(out.split())
+    assert "95 % simultaneous intervals over 2 comparisons" in " ".join(out.split())
     verdicts = r"psi {}.*- uniform: [^-]*single.*- maxl: [^-]*single.*- maxl: [^-]*uniform"
     assert re.search(
         verdicts.format(2) + ".*" + verdicts.format(3), out, re.DOTALL

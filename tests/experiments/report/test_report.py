@@ -19,6 +19,7 @@ from maxl.experiments.report import write_images, write_markdown, write_report
 from maxl.experiments.report.draw import heat_maps
 from maxl.experiments.report.final import accuracy_by_psi
 from maxl.experiments.report.page import page, sections
+from maxl.experiments.report.page import title as title_of
 from maxl.experiments.report.parts import Figure, Gallery, Note, Row, Table
 from maxl.experiments.report.runs import load_study
 from maxl.experiments.report.series import curve
@@ -102,6 +103,82 @@ def test_a_gain_that_a_control_also_shows_is_not_credited_to_the_labels(tmp_path
     assert "maxl is not shown to beat frozen, so its gain over single may come from" in said
 
 
+def test_no_method_is_named_where_nothing_is_shown_to_differ(tmp_path):
+    for method in ("single", "uniform", "maxl"):
+        for seed in range(3):
+            write_run(tmp_path / f"{method}{seed}", method=method, seed=seed, final=0.8, bare=True)
+    said = found(load_study(tmp_path).settings[0])
+    assert said[0].startswith("No method stands out: mean test accuracies lie between ")
+    assert not any(method in said[0] for method in ("single", "uniform", "maxl"))
+
+
+def test_the_highest_mean_comes_with_the_methods_that_it_is_not_shown_to_beat(tmp_path):
+    for seed in range(4):
+        for method, final in (("single", 0.5), ("uniform", 0.8), ("maxl", 0.801)):
+            accuracy = final + 0.01 * seed + 0.002 * ((seed + len(method)) % 3)
+            write_run(
+                tmp_path / f"{method}{seed}", method=method, seed=seed, test_accuracy=accuracy, bare=True
+            )
+    said = found(load_study(tmp_path).settings[0])
+    assert re.fullmatch(
+        r"Highest mean test accuracy: maxl with 81\.\d %( \(.*\)); not shown to be better than uniform\.",
+        said[0],
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "name"), [("/home/a/pictures", "pictures"), ("hf:owner/name", "hf:owner/name")]
+)
+def test_a_title_asks_the_question_and_names_the_data_and_not_its_folder(tmp_path, data, name):
+    study = load_study(write_study(tmp_path, methods=("single", "maxl"), data=data, bare=True))
+    assert title_of(study) == f"Do auxiliary labels help on {name}?"
+    assert study.settings[0].name == f"{name}, ψ = 3"
+    assert any(f"Data: {data}" in sentence for sentence in compared(study))
+
+
+def test_one_method_is_no_question(tmp_path):
+    assert title_of(load_study(write_study(tmp_path, methods=("maxl",), bare=True))) == "MAXL study: digits"
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 12, 30])
+def test_bands_have_no_points_on_their_edges(tmp_path, epochs):
+    study = load_study(write_study(tmp_path, methods=("single", "maxl"), epochs=epochs))
+    parts = [
+        part
+        for s in sections(study)
+        for part in s.parts
+        if s.title in ("Learning curves", "Generated labels")
+    ]
+    bands = [t for f in _figures(parts) for t in f.plot.data if getattr(t, "fill", None) == "toself"]
+    assert len(bands) >= 2
+    assert {band.mode for band in bands} == {"lines"}
+
+
+@pytest.mark.parametrize(("information", "shown"), [(0.001, False), (0.5, True)])
+def test_labels_that_say_nothing_have_no_maps_and_no_gallery(tmp_path, information, shown):
+    folder = write_study(tmp_path, methods=("single", "maxl"))
+    for path in folder.rglob("metrics.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        if "maxl" in str(path):
+            path.write_text(
+                "".join(json.dumps({**row, "label_information": information}) + "\n" for row in rows)
+            )
+    by_title = {section.title: section.parts for section in sections(load_study(folder))}
+    maps = [f for f in _figures(by_title["Generated labels"]) if "by primary class" in f.title]
+    notes = [p.text for t in ("Generated labels", "Gallery") for p in by_title[t] if isinstance(p, Note)]
+    assert len(maps) == (2 if shown else 0)
+    assert isinstance(by_title["Gallery"][0], Gallery) == shown
+    assert ["say" in note for note in notes] == ([] if shown else [True, True])
+
+
+def test_one_auxiliary_class_a_class_has_no_share_of_no_entropy(tmp_path):
+    folder = write_study(tmp_path, methods=("single", "maxl"), psis=(1,))
+    (figure,) = (
+        f for s in sections(load_study(folder)) for f in _figures(s.parts) if f.title.startswith("Entropy")
+    )
+    assert figure.description.endswith("Maximum 0.00 nats.")
+
+
 def test_a_study_without_controls_says_so(tmp_path):
     study = load_study(write_study(tmp_path, methods=("single", "maxl"), bare=True))
     assert any("without a control (random, uniform, frozen)" in sentence for sentence in limits(study))
@@ -144,7 +221,7 @@ def test_results_table_has_the_numbers_of_the_statistics(study, parts):
     interval = mean_interval([100 * value for value in values])
     row = accuracy.frame.set_index("Method").loc["maxl"]
     assert row["Mean (%)"] == f"{interval.mean:.2f}"
-    assert row["95 % interval"] == f"± {interval.high - interval.mean:.2f}"
+    assert row["95 % interval, uncorrected"] == f"± {interval.high - interval.mean:.2f}"
     assert len(comparisons.frame) == len(study.settings[0].comparisons) == 4
     against = comparisons.frame.set_index(["Compared with", "Method"]).loc[("single", "maxl")]
     assert against["Verdict"].startswith("better than single by")
@@ -286,13 +363,72 @@ def test_several_psi_and_entropy_weights(tmp_path):
     write_study(tmp_path / "with", methods=("single", "maxl"), psis=(10, 2), bare=True)
     write_study(tmp_path / "without", methods=("maxl",), psis=(10, 2), bare=True, entropy_weight=0.0)
     study = load_study(tmp_path)
-    assert study.methods == ["single", "maxl (λ = 0.0)", "maxl (λ = 0.2)"]
+    assert study.methods == ["single", "maxl entropy_weight=0", "maxl entropy_weight=0.2"]
     assert [setting.name for setting in study.settings] == ["digits, ψ = 2", "digits, ψ = 10"]
     (figure,) = accuracy_by_psi(study, looks(study.methods))
     assert [trace.name for trace in figure.plot.data] == study.methods
     assert all(list(trace.x) == [2, 10] for trace in figure.plot.data)
     single = figure.plot.data[0]
     assert single.y[0] == single.y[1]
+
+
+def test_variants_of_a_grid_are_drawn_alike_and_compared_at_the_same_setting(tmp_path):
+    for seed in range(4):
+        write_run(tmp_path / f"s{seed}", method="single", seed=seed, psi=None, final=0.70, bare=True)
+        for weight, lift in ((0.3, 0.0), (5.0, 0.1)):
+            for method, final in (("uniform", 0.72), ("maxl", 0.71)):
+                name = method if weight == 0.3 else f"{method} auxiliary_weight=5"
+                folder = write_run(
+                    tmp_path / f"{name}{seed}", method=name, seed=seed, final=final + lift, bare=True
+                )
+                config = {"method": method, "seed": seed, "auxiliary_weight": weight}
+                (folder / "config.yaml").write_text(json.dumps(config))
+    study = load_study(tmp_path)
+    assert study.methods == [
+        *("single", "uniform", "uniform auxiliary_weight=5", "maxl", "maxl auxiliary_weight=5"),
+    ]
+    drawn = looks(study.methods)
+    assert drawn["maxl"].colour == drawn["maxl auxiliary_weight=5"].colour != drawn["uniform"].colour
+    said = found(study.settings[0])
+    strong = [words for words in said if words.startswith("maxl auxiliary_weight=5: ")]
+    assert [re.split(r" \(p| by|: within", words)[0].split(" ")[-2:] for words in strong] == [
+        ["than", "single"],
+        ["uniform", "auxiliary_weight=5"],
+    ]
+    assert any(
+        words.startswith("maxl: worse than uniform auxiliary_weight=5 (the best control) by")
+        for words in said
+    )
+    table = next(section.parts for section in sections(study) if section.title == "Results")[1]
+    assert "uniform auxiliary_weight=5 (the best control)" in set(table.frame["Compared with"])
+
+
+def test_variants_in_folders_of_their_own_name_what_matters_to_both(tmp_path):
+    for weight in (0.3, 5.0):
+        for method in ("single", "uniform", "maxl"):
+            if (method, weight) != ("single", 5.0):
+                folder = write_run(tmp_path / f"{method}{weight}", method=method, bare=True)
+                (folder / "config.yaml").write_text(
+                    json.dumps({"method": method, "auxiliary_weight": weight})
+                )
+    study = load_study(tmp_path)
+    assert "uniform auxiliary_weight=5" in study.methods
+    assert "single" in study.methods  # to which it does not matter
+    compared_with = study.settings[0].comparisons
+    pairs = set(zip(compared_with["method"], compared_with["reference"], strict=True))
+    assert ("maxl auxiliary_weight=5", "uniform auxiliary_weight=5") in pairs
+    assert ("maxl auxiliary_weight=5", "uniform auxiliary_weight=0.3") not in pairs
+
+
+@pytest.mark.parametrize("shown", [write_markdown, write_report])
+def test_intervals_are_called_what_they_are(tmp_path, shown):
+    text = shown(
+        write_study(tmp_path, methods=("single", "uniform", "random", "maxl"), bare=True)
+    ).read_text()
+    assert "with 95 % simultaneous intervals over 3 comparisons" in text
+    assert "95 % interval, uncorrected" in text
+    assert "p (Bonferroni)" in text
+    assert "Holm" not in text[: text.find("* plotly.js v")]
 
 
 def test_training_sizes_are_settings(tmp_path):

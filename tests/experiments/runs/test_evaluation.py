@@ -129,6 +129,16 @@ def test_the_gradient_cosine_is_that_of_two_ordinary_backward_passes_and_changes
     assert layers["10"] == pytest.approx(float(last), rel=1e-4)
 
 
+def test_the_gradient_cosine_leaves_the_random_state_alone_where_there_is_dropout() -> None:
+    network, generator = pair(dropout=0.5)
+    x, y = batch()
+    labels = generator(x, y).detach()
+    network.train()
+    state = torch.get_rng_state()
+    gradient_cosine(network, network.trunk, x, y, (labels,), maxl.Classification(), AuxiliaryLabels())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_the_gradient_cosine_of_a_task_with_itself_is_one_and_against_itself_minus_one() -> None:
     trunk = nn.Linear(4, 3)
     head = nn.Linear(3, 2)

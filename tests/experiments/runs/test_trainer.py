@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 import maxl
 from _run_helpers import digits, files, metrics, model, tiny
 from _run_helpers import one_thread as one_thread
+from maxl.experiments.cli.show import run_table
 from maxl.experiments.data import DataSet, Split, evaluation_batches
+from maxl.experiments.report.final import cost
+from maxl.experiments.report.runs import load_study
+from maxl.experiments.report.style import looks
 from maxl.experiments.runs.config import METHODS, RunConfig
 from maxl.experiments.runs.evaluation import evaluating
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.outer import folds, split_off
 from maxl.experiments.runs.trainer import Trainer, load_data, resume, train
+from maxl.experiments.studies.variants import irrelevant_fields
 from maxl.learning import MetaAuxiliaryLearner
 
 
@@ -163,6 +171,107 @@ def test_an_interruption_leaves_no_trace(
     expected, weights = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut"))
     assert weights == expected
     assert summary["test_accuracy"] == metrics(tmp_path / "whole")[-1]["test_accuracy"]
+
+
+LOOKS: dict[str, dict[str, Any]] = {
+    "dropout": {},
+    "batch statistics": {"trunk": "convnet4", "label_statistics": "batch"},
+    "dropout and batch statistics": {"label_statistics": "batch"},
+    "random labels": {"method": "random"},
+    "rotating folds": {"evaluate": "rotating", "held_out": 0.3},
+}
+
+
+@pytest.mark.parametrize("changes", LOOKS.values(), ids=LOOKS)
+def test_looks_leave_no_trace_in_what_is_trained(
+    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "trunk" not in changes:
+        monkeypatch.setattr("maxl.experiments.runs.build.trunks.build", lambda *_: dropout_trunk())
+    for name, every in (("often", 1), ("seldom", 3)):
+        train(tiny(**{"epochs": 3, "look_every": every, **changes}), tmp_path / name, data=DATA)
+    often, seldom = (metrics(tmp_path / name) for name in ("often", "seldom"))
+    assert [set(a) - set(b) != set() for a, b in zip(often, seldom, strict=True)] == [True, True, False]
+    assert seldom == [{name: a[name] for name in b} for a, b in zip(often, seldom, strict=True)]
+    expected, weights = ((tmp_path / n / "model.safetensors").read_bytes() for n in ("often", "seldom"))
+    assert weights == expected
+
+
+@pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK), reason="a peak is forgotten by Linux alone"
+)
+def test_the_peak_of_memory_is_that_of_the_run_and_not_of_what_the_process_did_before(tmp_path: Path) -> None:
+    large = torch.ones(2**28)  # a gibibyte, of an earlier run
+    with_it = train(tiny(epochs=1), tmp_path / "with it", data=DATA)["peak_memory_bytes"]
+    del large
+    without = train(tiny(epochs=1), tmp_path / "without", data=DATA)["peak_memory_bytes"]
+    assert 0.9 * 2**30 < with_it - without < 1.1 * 2**30
+
+    def takes_memory(row: dict[str, Any]) -> None:
+        torch.ones(2**27)
+
+    peak = train(tiny(epochs=1), tmp_path / "own", data=DATA, report=takes_memory)["peak_memory_bytes"]
+    assert peak > without + 0.9 * 2**29
+
+
+def test_where_the_system_does_not_tell_there_is_no_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maxl.experiments.runs.machine.sys.platform", "darwin")
+    summary = train(tiny(epochs=1), tmp_path, data=DATA)
+    assert summary["peak_memory_bytes"] is None
+    out = Console(file=io.StringIO(), width=120)
+    out.print(run_table(summary))
+    assert "GiB" not in out.file.getvalue()  # type: ignore[attr-defined]
+    (figure, table) = cost(load_study(tmp_path).settings[0], looks(["maxl"]))
+    assert table.frame["Peak memory (MiB)"].tolist() == ["–"]  # type: ignore[union-attr]
+    assert len(figure.plot.data) == 1  # type: ignore[union-attr]  # of time
+
+
+def note_threads(seen: list[int]) -> Any:
+    return lambda row: seen.append(torch.get_num_threads())
+
+
+@pytest.mark.parametrize("method", ["kmeans", "maxl"])
+def test_the_bits_of_a_run_do_not_depend_on_the_threads_around_it(method: str, tmp_path: Path) -> None:
+    config = tiny(method=method, train_size=300, batch_size=150, trunk="convnet4", epochs=1)
+    seen: list[int] = []
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        run = train(config, tmp_path / str(count), report=note_threads(seen))
+        assert (run["threads"], torch.get_num_threads()) == (1, count)
+    assert seen == [1, 1]
+    assert metrics(tmp_path / "1") == metrics(tmp_path / "3")
+    expected, weights = ((tmp_path / n / "model.safetensors").read_bytes() for n in ("1", "3"))
+    assert weights == expected
+
+
+def test_a_run_uses_the_threads_of_its_config_and_its_continuation_does(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def cut(row: dict[str, Any]) -> None:
+        seen.append(torch.get_num_threads())
+        interrupt_after(2)(row)
+
+    with pytest.raises(Interrupted):
+        train(tiny(epochs=3, threads=2), tmp_path, data=DATA, report=cut)
+    assert resume(tmp_path, data=DATA, report=note_threads(seen))["threads"] == 2
+    assert (set(seen), torch.get_num_threads()) == ({2}, 1)
+
+
+def test_a_run_continued_elsewhere_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Interrupted):
+        train(tiny(epochs=4), tmp_path, data=DATA, report=interrupt_after(2))
+    first = torch.load(tmp_path / "checkpoint" / "state.pt", weights_only=True)["origin"]
+    moved = {**first, "machine": "another", "versions": {**first["versions"], "torch": "9.9"}}
+    monkeypatch.setattr("maxl.experiments.runs.trainer.origin", lambda *_: moved)
+    with pytest.raises(Interrupted):
+        resume(tmp_path, data=DATA, report=interrupt_after(3))
+    summary = resume(tmp_path, data=DATA)  # a second time on the other machine: said once
+    assert summary["machine"] == f"{first['machine']}, then another"
+    assert summary["versions"]["torch"] == f"{torch.__version__}, then 9.9"
+    assert summary["versions"]["python"] == first["versions"]["python"]
+    assert (summary["device"], summary["threads"]) == ("cpu", 1)
 
 
 def dropout_trunk() -> torch.nn.Module:
@@ -325,6 +434,23 @@ def test_frozen_labels_do_not_change_and_maxls_do(tmp_path: Path) -> None:
         train(tiny(method=method, meta_learning_rate=0.1), tmp_path / method, data=DATA)
         first, second = (row["label_entropy"] for row in metrics(tmp_path / method))
         assert (first != second) == change
+
+
+def test_a_field_that_changes_a_method_is_not_called_irrelevant_to_it(tmp_path: Path) -> None:
+    def rows(method: str, **changes: Any) -> list[dict[str, Any]]:
+        train(
+            tiny(method=method, trunk="convnet4", **changes), tmp_path / str(len(files(tmp_path))), data=DATA
+        )
+        return metrics(max(tmp_path.iterdir(), key=lambda p: p.stat().st_mtime_ns))
+
+    plain = rows(
+        "frozen", label_statistics="batch"
+    )  # a label then depends on its batch, which differs by epoch
+    assert rows("frozen", label_statistics="batch", cache_labels=True) != plain
+    assert "cache_labels" not in irrelevant_fields("frozen")
+    for name, value in (("meta_learning_rate", 0.5), ("entropy_weight", 9.0), ("lookahead", "virtual")):
+        assert name in irrelevant_fields("frozen")
+        assert rows("frozen", label_statistics="batch", **{name: value}) == plain
 
 
 def test_a_label_depends_on_its_sample_alone_from_the_first_step(tmp_path: Path) -> None:

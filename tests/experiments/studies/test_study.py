@@ -14,8 +14,12 @@ import torch
 
 from _run_helpers import files, metrics, tiny
 from _run_helpers import one_thread as one_thread
+from maxl.experiments.cli.show import study_tables
+from maxl.experiments.report.runs import load_study
+from maxl.experiments.report.summary import limits
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.trainer import train
+from maxl.experiments.studies.notes import origin_notes
 from maxl.experiments.studies.study import Study, device_count, take_device, write_tables
 
 
@@ -178,11 +182,10 @@ def test_a_run_that_fails_stops_the_study_and_keeps_what_is_finished(tmp_path: P
 def test_parallel_runs_give_the_numbers_of_runs_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "maxl.experiments.studies.study.os.cpu_count", lambda: 1
-    )  # one thread a run, however many run
-    both = study("single", "maxl", seeds=(0,))
+    monkeypatch.setattr("maxl.experiments.studies.study.os.cpu_count", lambda: 8)  # more than a run uses
+    both = study("single", "maxl", seeds=(0,), train_size=300, batch_size=150, trunk="convnet4")
     both.run(tmp_path / "parallel", jobs=2)  # in processes of their own
+    torch.set_num_threads(3)  # what runs alone has the machine to itself
     for planned in both.plan():
         train(planned.config, tmp_path / "single" / planned.path)
         alone, parallel = (tmp_path / name / planned.path for name in ("single", "parallel"))
@@ -202,6 +205,50 @@ def test_runs_take_turns_on_several_gpus(tmp_path: Path, monkeypatch: pytest.Mon
     for _ in range(4):  # one more than there are turns: as on one GPU, nothing is chosen
         take_device(turns)
     assert taken == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "runs", "jobs"),
+    [(2, 1, 12, 2), (2, 4, 12, 1), (8, 2, 12, 4), (64, 1, 60, 16), (64, 1, 3, 3), (64, 16, 60, 4)],
+)
+def test_as_many_runs_at_a_time_as_the_cores_hold(
+    cores: int, threads: int, runs: int, jobs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Asked(Exception): ...
+
+    def pool(jobs: int, **_: object) -> None:
+        raise Asked(jobs)
+
+    monkeypatch.setattr("maxl.experiments.studies.study.ProcessPoolExecutor", pool)
+    monkeypatch.setattr("maxl.experiments.studies.study.os.cpu_count", lambda: cores)
+    with pytest.raises(Asked, match=f"^{jobs}$"):
+        study("single", seeds=tuple(range(runs)), threads=threads).run(tmp_path)
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_study_with_runs_of_different_origins_says_so(tmp_path: Path) -> None:
+    alike = study("single", seeds=(0, 1)).run(tmp_path)
+    assert alike["threads"].tolist() == [1, 1]
+    assert f"torch {torch.__version__}" in alike["versions"][0]
+    assert origin_notes(alike.to_dict("records")) == []
+    mixed = study("single", seeds=(0, 1, 2), threads=2).run(tmp_path)  # may go on so, but not in silence
+    (note,) = origin_notes(mixed.to_dict("records"))
+    assert note.startswith("Runs differ in threads (1: 2 runs; 2: 1 run): the same seed gives other numbers")
+    from_csv = pd.read_csv(tmp_path / "results.csv")
+    assert origin_notes(from_csv.to_dict("records")) == [note]
+    ((_, lines),) = study_tables(mixed)
+    assert note in lines
+    assert note in limits(load_study(tmp_path))
+
+
+def test_what_an_older_run_did_not_record_is_a_difference() -> None:
+    recorded = {"machine": "a", "device": "cpu", "threads": 1, "versions": {"torch": "2.15", "platform": "x"}}
+    elsewhere = {**recorded, "versions": {"torch": "2.15", "platform": "y"}}
+    assert origin_notes([recorded, elsewhere]) == []  # another kernel alone
+    assert origin_notes([{}, {}]) == []
+    told = origin_notes([recorded, {}])
+    assert len(told) == 4
+    assert "versions (torch 2.15: 1 run; not recorded: 1 run)" in told[-1]
 
 
 def test_tables_name_psi_briefly(tmp_path: Path) -> None:

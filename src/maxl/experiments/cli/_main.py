@@ -56,7 +56,7 @@ def parser() -> Parser:
     demo.add_argument("--out", type=Path, default=Path("maxl-demo"), help="study folder (default: maxl-demo)")
     demo.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="(default: 0 1 2 3 4)")
     demo.add_argument(
-        "--jobs", type=int, help="runs at a time (default: one a GPU, or on the CPU one a core, at most 4)"
+        "--jobs", type=int, help="runs at a time (default: one a GPU, or on the CPU one a core, at most 16)"
     )
     demo.set_defaults(run=_demo)
 
@@ -67,9 +67,11 @@ def parser() -> Parser:
         epilog="(defaults in brackets)\nexample:\n"
         "  maxl train --data digits --method maxl --psi 5 --epochs 20 --out run",
     )
-    train.add_argument("--out", type=Path, default=Path("run"), help="folder to write (default: run)")
+    train.add_argument("--out", type=Path, help="folder to write (default: run)")
     train.add_argument("--config", type=Path, help="YAML file with settings; flags override it")
-    train.add_argument("--resume", type=Path, metavar="RUN", help="continue an interrupted run")
+    train.add_argument(
+        "--resume", type=Path, metavar="RUN", help="continue an interrupted run, as its own settings say"
+    )
     add_preset_flag(train)
     add_help_all(train)
     add_config_flags(train)
@@ -96,7 +98,8 @@ def parser() -> Parser:
         "--jobs",
         type=int,
         metavar="N",
-        help="runs at a time (default: one a GPU, or on the CPU one a core, at most 4)",
+        help="runs at a time, whatever it is the results are the same (default: one a GPU, or on the CPU as "
+        "many as its cores hold at --threads, at most 16)",
     )
     compare.add_argument("--config", type=Path, help="YAML file with settings; flags override it")
     add_preset_flag(compare)
@@ -155,20 +158,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(namespace: argparse.Namespace) -> None:
-    from maxl.experiments.cli._show import console, percent, progress_bar, run_table
+    from maxl.experiments.cli.show import console, percent, progress_bar, run_table
     from maxl.experiments.runs.folder import RunFolder
     from maxl.experiments.runs.trainer import load_data, resume, train
 
     if namespace.resume is not None:
         folder = RunFolder(namespace.resume)
         given = set(vars(namespace)) - {"command", "run", "out", "config", "resume", "preset"}
-        if given or namespace.config is not None or namespace.preset is not None:
+        if given or any(value is not None for value in (namespace.out, namespace.config, namespace.preset)):
             raise ValueError("--resume takes a run's settings from its folder; leave out the other flags")
         from maxl.experiments.runs.config import RunConfig
 
         config = RunConfig.read(folder.config) if folder.config.exists() else RunConfig()
     else:
-        folder = RunFolder(namespace.out)
+        folder = RunFolder(namespace.out or Path("run"))
         config = read_config(namespace)
         folder.require_free()
     data = None if namespace.resume is not None else load_data(config)

@@ -21,7 +21,7 @@ def run_study(study: Study, out: Path, jobs: int | None) -> None:
         ValueError: if ``jobs`` is below 1, or as ``Study.run``.
     """
     # Not above: they import torch, pandas and plotly, for which --help is not to wait.
-    from maxl.experiments.cli._show import console, label_verdicts, progress_bar, study_tables
+    from maxl.experiments.cli.show import console, label_verdicts, progress_bar, study_tables
     from maxl.experiments.report import write_report
 
     if jobs is not None and jobs < 1:

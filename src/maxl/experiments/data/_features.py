@@ -106,12 +106,15 @@ def fit_text(raw: Raw, dimensions: int = TEXT_FEATURES) -> TextFeatures:
     Returns: the transform for any part, to float32 features (N, D).
     """
     from sklearn.decomposition import TruncatedSVD
+    from threadpoolctl import threadpool_limits
 
     assert isinstance(raw, list)
     vectorizer = _vectorizer()
     counts = vectorizer.fit_transform(raw)
     svd = TruncatedSVD(min(dimensions, *counts.shape), random_state=0)
-    standardise = fit_standardise(torch.from_numpy(svd.fit_transform(counts)))
+    with threadpool_limits(1):  # sums over threads round differently from machine to machine
+        reduced = svd.fit_transform(counts)
+    standardise = fit_standardise(torch.from_numpy(reduced))
     return TextFeatures(
         terms=tuple(vectorizer.get_feature_names_out().tolist()),
         idf=torch.from_numpy(vectorizer.idf_),

@@ -38,6 +38,7 @@ def add_band(
         outline = go.Scatter(
             x=[*known.index, *known.index[::-1]],
             y=[*known["high"].round(_DIGITS), *known["low"].round(_DIGITS)[::-1]],
+            mode="lines",  # by default few epochs would get a dot at every corner of the band
             fill="toself",
             fillcolor=look.band(),
             line={"width": 0},

@@ -67,7 +67,7 @@ def _by_psi(settings: list[Setting], looks: Mapping[str, Look]) -> Figure:
         title=f"Accuracy against the number of auxiliary classes: {name}",
         plot=plot,
         description=(
-            f"Final test accuracy for ψ = {', '.join(map(str, psis))}, mean over seeds with 95 % intervals. "
+            f"Final test accuracy for ψ = {', '.join(map(str, psis))}, mean over seeds with 95 % intervals of each mean alone. "
             "A method without auxiliary labels is the same at every ψ."
         ),
         table=pd.DataFrame(rows).fillna("–"),

@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pandas as pd
 
@@ -14,6 +15,7 @@ from maxl.experiments.report.parts import Figure, Note, Part, Points
 from maxl.experiments.report.runs import Run, Setting
 from maxl.experiments.report.series import curves, ends_table, nested_mean, thinned
 from maxl.experiments.report.style import Look
+from maxl.experiments.runs.evaluation import INFORMATIVE
 
 
 def labels_over_epochs(setting: Setting, looks: Mapping[str, Look]) -> list[Part]:
@@ -23,11 +25,37 @@ def labels_over_epochs(setting: Setting, looks: Mapping[str, Look]) -> list[Part
         parts.append(Points([f"{setting.name}: {sentence}" for sentence in said]))
     for draw in (_entropy, _usage, _what_moves_them):
         parts += draw(setting, looks)
+    telling = {
+        label: kept
+        for label, runs in setting.methods.items()
+        if (kept := [r for r in runs if informative(r)])
+    }
+    if parts and not telling.keys() & _labelled(setting):
+        reason = "no figures by primary class, because the labels say nothing of the samples they belong to"
+        return [*parts, Note(f"{setting.name}: {reason}.")]
+    setting = replace(setting, methods=telling)
     parts += _by_class(setting, "label_usage_per_class", "Auxiliary classes in use by primary class", "Share")
     parts += _by_class(setting, "label_entropy_per_class", "Label entropy by primary class", "Nats")
     return parts or [
         Note(f"{setting.name}: no label figures, because no run recorded label entropy or usage.")
     ]
+
+
+def informative(run: Run) -> bool:
+    """Whether a run's labels say something of their samples at the end; also where that was not recorded."""
+    information, most = run.series("label_information"), run.series("label_entropy_max")
+    if information.empty or most.empty:
+        return True
+    return bool(most.iloc[-1] > 0 and information.iloc[-1] >= INFORMATIVE * most.iloc[-1])
+
+
+def _labelled(setting: Setting) -> set[str]:
+    """Methods whose runs looked at labels."""
+    return {
+        label
+        for label, runs in setting.methods.items()
+        if any(not run.series("label_entropy").empty for run in runs)
+    }
 
 
 def label_verdicts(setting: Setting) -> list[str]:
@@ -62,7 +90,9 @@ def _entropy(setting: Setting, looks: Mapping[str, Look]) -> list[Part]:
         line = {"width": 1.5, "color": "#808080", "dash": "dash"}
         plot.add_hline(y=limit, line=line, annotation_text="maximum: uniform labels")
         shares = [f"{label} {curve['mean'].iloc[-1] / limit:.0%}" for label, curve in found.items() if limit]
-        words = f" Maximum {limit:.2f} nats; at the last epoch: {'; '.join(shares)} of it."
+        words = f" Maximum {limit:.2f} nats" + (
+            f"; at the last epoch: {'; '.join(shares)} of it." if shares else "."
+        )
     return [
         Figure(
             title=f"Entropy of the labels: {setting.name}",

@@ -9,12 +9,13 @@ from maxl.experiments.report.final import accuracy_by_psi, cost
 from maxl.experiments.report.html import document
 from maxl.experiments.report.labels import labels_over_epochs
 from maxl.experiments.report.parts import Part, Points, Section
-from maxl.experiments.report.runs import Study
+from maxl.experiments.report.runs import Study, data_name
 from maxl.experiments.report.samples import features, gallery
 from maxl.experiments.report.style import looks, templates
 from maxl.experiments.report.summary import compared, found, limits
 from maxl.experiments.report.tables import accuracy_table, comparison_table
 from maxl.experiments.report.training import accuracy_over_epochs, cosine_over_epochs
+from maxl.experiments.studies.variants import base_method
 
 
 def page(study: Study) -> str:
@@ -27,11 +28,13 @@ def page(study: Study) -> str:
 
 
 def title(study: Study) -> str:
-    """ "MAXL study: digits" or, for one run, "MAXL run: digits, maxl, seed 0"."""
+    """ "Do auxiliary labels help on digits?" or, for one run, "MAXL run: digits, maxl, seed 0"."""
     if len(study.runs) == 1:
         run = study.runs[0]
-        return f"MAXL run: {run.summary['data']}, {run.label}, seed {run.seed}"
-    return f"MAXL study: {', '.join(dict.fromkeys(str(run.summary['data']) for run in study.runs))}"
+        return f"MAXL run: {data_name(run.summary['data'])}, {run.label}, seed {run.seed}"
+    data = ", ".join(dict.fromkeys(data_name(run.summary["data"]) for run in study.runs))
+    methods = {base_method(label) for label in study.methods}
+    return f"Do auxiliary labels help on {data}?" if len(methods) > 1 else f"MAXL study: {data}"
 
 
 def sections(study: Study) -> list[Section]:
@@ -46,7 +49,7 @@ def sections(study: Study) -> list[Section]:
         ),
         Section(
             "Learning curves",
-            "The band is the 95 % interval over seeds.",
+            "The band is the 95 % interval over seeds, of each mean alone.",
             [accuracy_over_epochs(setting, look) for setting in study.settings],
         ),
         Section(
@@ -72,7 +75,8 @@ def sections(study: Study) -> list[Section]:
         Section("Gallery", "The training images that score highest in an auxiliary class.", gallery(study)),
         Section(
             "Cost",
-            "Inference costs the same for all methods: only the trunk and the primary head remain.",
+            "Inference costs the same for all methods: only the trunk and the primary head remain. Peak memory on "
+            "the CPU is that of the whole process while it trains, PyTorch included, to within a tenth.",
             [part for setting in study.settings for part in cost(setting, look)],
         ),
     ]

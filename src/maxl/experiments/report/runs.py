@@ -17,6 +17,7 @@ import yaml
 from maxl.experiments.runs.config import METHODS
 from maxl.experiments.runs.snapshot import Snapshot, read_snapshot
 from maxl.experiments.studies.statistics import Psi, compare, parse_psi, settings
+from maxl.experiments.studies.variants import base_method, irrelevant_fields, variant_name
 
 # Facts of a run that never make it another variant of its method.
 _INCIDENTAL = {"seed", "out", "psi", "method", "data_dir", "device", "workers", "resume", "config"}
@@ -42,7 +43,7 @@ class Run:
 
     @property
     def method(self) -> str:
-        """The method's name without the variant."""
+        """The method's name as the run has it, with the variant that its study's grid gave it."""
         return str(self.summary["method"])
 
     @property
@@ -140,7 +141,8 @@ def label_variants(runs: Sequence[Run]) -> list[Run]:
     """Adds to a method's name what tells its variants apart, where a study has several.
 
     Variants show as runs of the same method, seed and setting; what they differ in names them, for all runs
-    of the method, so that the name means the same everywhere.
+    of the method, so that the name means the same everywhere, and for the other methods to which it matters,
+    so that variants of two methods can be compared at the same setting.
 
     Raises:
         ValueError: if two runs of the same seed and setting differ in nothing.
@@ -159,12 +161,14 @@ def label_variants(runs: Sequence[Run]) -> list[Run]:
                     f"{twins[0].folder} and {twins[1].folder} differ in nothing: remove one"
                 )
             differing[twins[0].method] |= keys
-    return [replace(run, label=_label(run, sorted(differing[run.method]))) for run in runs]
+    everywhere = set().union(*differing.values())
+    return [replace(run, label=_label(run, differing[run.method], everywhere)) for run in runs]
 
 
-def _label(run: Run, keys: Sequence[str]) -> str:
-    parts = [f"{'λ' if key == 'entropy_weight' else key} = {_facts(run).get(key)}" for key in keys]
-    return f"{run.method} ({', '.join(parts)})" if parts else run.method
+def _label(run: Run, own: set[str], everywhere: set[str]) -> str:
+    facts, irrelevant = _facts(run), irrelevant_fields(base_method(run.method))
+    told = own | {key for key in everywhere if key.rsplit(".", 1)[-1] not in irrelevant and key in facts}
+    return variant_name(run.method, {key: facts.get(key) for key in sorted(told)})
 
 
 def _facts(run: Run) -> dict[str, Any]:
@@ -205,7 +209,7 @@ def _psi_order(psi: Psi) -> tuple[int, ...]:
 
 
 def _setting_name(facts: dict[str, Any], varying: set[str]) -> str:
-    parts = [str(facts["data"])]
+    parts = [str(facts["data"]) if "data" in varying else data_name(facts["data"])]
     if "primary" in varying and facts.get("primary") is not None:
         parts.append(f"primary task {facts['primary']}")
     if "trunk" in varying and facts.get("trunk") is not None:
@@ -215,6 +219,12 @@ def _setting_name(facts: dict[str, Any], varying: set[str]) -> str:
     if facts["psi"] is not None:
         parts.append(psi_text(facts["psi"]))
     return ", ".join(parts)
+
+
+def data_name(data: object) -> str:
+    """A data set's name; the last part of a path, which says where it lies rather than what it is."""
+    text = str(data)
+    return text if text.startswith("hf:") else Path(text).name or text
 
 
 def size_text(size: float | None) -> str:
@@ -230,11 +240,6 @@ def psi_text(psi: object) -> str:
         shown = ", ".join(str(count) for count in psi[:8])
         return f"ψ = [{shown}{', …' if len(psi) > 8 else ''}]"
     return f"ψ = {psi}"
-
-
-def base_method(label: str) -> str:
-    """The method of a label, without what tells the variant apart."""
-    return label.split(" (")[0]
 
 
 def _method_order(label: str) -> tuple[int, str]:

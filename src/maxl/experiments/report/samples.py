@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import plotly.graph_objects as go
 
+from maxl.experiments.report.labels import informative
 from maxl.experiments.report.parts import Figure, Gallery, Note, Part, Picture, Row
-from maxl.experiments.report.runs import Run, Setting, Study, base_method, psi_text
+from maxl.experiments.report.runs import Run, Setting, Study, data_name, psi_text
 from maxl.experiments.report.style import CLASS_COLOURS, CLASS_SYMBOLS
 from maxl.experiments.runs.snapshot import Snapshot
 from maxl.experiments.studies.statistics import parse_psi
+from maxl.experiments.studies.variants import base_method
 
 _SEED = 0  # t-SNE is random; the same report shows the same picture
 _MOST_PANELS = 12  # a panel costs seconds
@@ -87,7 +89,7 @@ def _embedding(run: Run) -> Figure:
     plot.update_yaxes(**plain, scaleanchor="x")
     plot.update_layout(margin={"l": 8, "r": 8}, legend={"itemsizing": "constant", "maxheight": 1.0})
     psi = parse_psi(run.summary.get("psi"))
-    name = f"{run.summary['data']}, {run.label}" + ("" if psi is None else f", {psi_text(psi)}")
+    name = f"{data_name(run.summary['data'])}, {run.label}" + ("" if psi is None else f", {psi_text(psi)}")
     return Figure(
         title=f"t-SNE of test features: {name}, seed {run.seed}",
         plot=plot,
@@ -139,7 +141,12 @@ def gallery(study: Study) -> list[Part]:
                 Note(f"{setting.name}: no gallery, because no run has a label generator and images.")
             )
             continue
-        run = next((run for run in with_images if run.method == "maxl"), with_images[0])
+        telling = [run for run in with_images if informative(run)]
+        if not telling:
+            reason = "no gallery, because the labels of no run say anything of the images they belong to"
+            parts.append(Note(f"{setting.name}: {reason}."))
+            continue
+        run = next((run for run in telling if base_method(run.label) == "maxl"), telling[0])
         snapshot = run.snapshot
         assert snapshot is not None  # with_images
         note = "Labels differ from run to run; this is one of them. Probabilities fall from left to right."

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from maxl.experiments.report.runs import base_method
+from maxl.experiments.studies.variants import base_method
 
 # Distinct under the common colour-vision deficiencies and at least 3:1 against both page backgrounds. Each
 # method has a dash of its own as well, so that no figure depends on colour alone.

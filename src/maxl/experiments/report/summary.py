@@ -6,8 +6,9 @@ import pandas as pd
 
 from maxl.experiments.report.final import accuracy_interval, interval_text
 from maxl.experiments.report.labels import label_verdicts
-from maxl.experiments.report.runs import Setting, Study, base_method, size_text
-from maxl.experiments.studies.statistics import SIGNIFICANCE
+from maxl.experiments.report.runs import Setting, Study, size_text
+from maxl.experiments.studies.notes import origin_notes
+from maxl.experiments.studies.variants import base_method
 
 _CONTROLS = ("random", "uniform", "frozen")
 
@@ -44,18 +45,12 @@ def compared(study: Study) -> list[str]:
 
 def found(setting: Setting) -> list[str]:
     """What was found in one setting, the verdicts on MAXL first."""
-    intervals = {label: accuracy_interval(runs) for label, runs in setting.methods.items()}
-    best = max(intervals, key=lambda label: intervals[label].mean)
-    of_best = interval_text(intervals[best], unit=" %")
-    if len(intervals) == 1:
-        said = [f"{best}: test accuracy {of_best}."]
-    else:
-        said = [f"Highest mean test accuracy: {best} with {of_best}."]
     table = setting.comparisons
+    said = [_headline(setting, table)]
     subjects = [label for label in setting.methods if base_method(label) == "maxl"]
     if not subjects:  # nothing learned here: the others against single-task
         subjects = [label for label in setting.methods if label != "single"]
-        table = table[table["reference"] == "single"]
+        table = table[table["reference"].map(base_method) == "single"]
     for label in subjects:
         verdicts = dict.fromkeys(table.loc[table["method"] == label, "verdict"])  # "one seed" said once
         said += [f"{label}: {words}." for words in verdicts]
@@ -63,13 +58,35 @@ def found(setting: Setting) -> list[str]:
     return [*said, *(f"Labels of {sentence.rstrip('.')}." for sentence in label_verdicts(setting))]
 
 
+def _headline(setting: Setting, table: pd.DataFrame) -> str:
+    """Which method has the highest mean, if that is more than chance."""
+    intervals = {label: accuracy_interval(runs) for label, runs in setting.methods.items()}
+    best = max(intervals, key=lambda label: intervals[label].mean)
+    of_best = interval_text(intervals[best], unit=" %")
+    if len(intervals) == 1:
+        return f"{best}: test accuracy {of_best}."
+    below = set(table.loc[(table["method"] == best) & (table["low"] > 0), "reference"])
+    below |= set(table.loc[(table["reference"] == best) & (table["high"] < 0), "method"])
+    if not below:
+        lowest = min(interval.mean for interval in intervals.values())
+        highest = intervals[best].mean
+        return (
+            f"No method stands out: mean test accuracies lie between {lowest:.1f} and {highest:.1f} %, and none "
+            "is shown to differ from the highest."
+        )
+    rest = [label for label in intervals if label not in below and label != best]
+    unsure = f"; not shown to be better than {', '.join(rest)}" if rest else ""
+    return f"Highest mean test accuracy: {best} with {of_best}{unsure}."
+
+
 def _attribution(label: str, table: pd.DataFrame) -> str | None:
     """A gain over single-task is no proof that learning the labels did it; say which controls it beat."""
-    table = table[table["method"] == label]
-    better = set(table[(table["p_holm"] < SIGNIFICANCE) & (table["difference"] > 0)]["reference"])
+    table = table[(table["method"] == label) & (table["against"] == "same setting")]
+    references = table["reference"].map(base_method)
+    better = set(references[table["low"] > 0])
     if base_method(label) != "maxl" or "single" not in better:
         return None
-    unbeaten = [name for name in _CONTROLS if name in set(table["reference"]) - better]
+    unbeaten = [name for name in _CONTROLS if name in set(references) - better]
     if not unbeaten:
         return None
     return (
@@ -81,11 +98,16 @@ def _attribution(label: str, table: pd.DataFrame) -> str | None:
 def limits(study: Study) -> list[str]:
     """How to read all numbers of the report."""
     said = [
-        "Intervals are 95 % Student t intervals over seeds: they cover the randomness of training, not that "
-        "of drawing the test set, which is the same for all runs.",
-        "A difference is claimed where the paired t-test over common seeds gives p < 0.05 after Holm's "
-        "correction for all comparisons with the same reference.",
+        "Intervals are Student t intervals over seeds: they cover the randomness of training, not that of "
+        "drawing the test set, which is the same for all runs. That of an accuracy, and the band of a curve, is a "
+        "95 % interval of this mean alone, not corrected for their number.",
+        "Intervals of differences are paired by seed and simultaneous: 95 % for all comparisons with the same "
+        "reference together (Bonferroni). A difference is claimed where its interval excludes zero, which is where "
+        "the corrected p is below 0.05.",
+        "A method is compared with references at its own setting, the same values of all fields that matter to "
+        "both, and with the best control where that is at another.",
         "Accuracy is that of the last epoch, never of the best one, which would favour noisy methods.",
+        *origin_notes(run.summary for run in study.runs),
     ]
     if any(_lacks_control(setting) for setting in study.settings):
         said.append(

@@ -9,7 +9,7 @@ import pandas as pd
 
 from maxl.experiments.report.parts import Table
 from maxl.experiments.report.runs import Setting
-from maxl.experiments.studies.statistics import mean_interval, p_text
+from maxl.experiments.studies.statistics import intervals_text, mean_interval, p_text
 
 
 def accuracy_table(setting: Setting) -> Table:
@@ -24,7 +24,7 @@ def accuracy_table(setting: Setting) -> Table:
                 "Method": label,
                 "Seeds": interval.n,
                 "Mean (%)": f"{interval.mean:.2f}",
-                "95 % interval": half,
+                "95 % interval, uncorrected": half,
                 "Lowest (%)": f"{min(accuracies):.2f}",
                 "Highest (%)": f"{max(accuracies):.2f}",
             }
@@ -37,12 +37,11 @@ def comparison_table(setting: Setting) -> Table | None:
     if setting.comparisons.empty:
         return None
     rows = [_comparison(dict(row)) for _, row in setting.comparisons.iterrows()]
-    rows.sort(key=lambda row: list(setting.methods).index(row["Method"]))
-    order = list(dict.fromkeys(setting.comparisons["reference"]))
-    rows.sort(key=lambda row: order.index(row["Compared with"]))
-    return Table(
-        f"Differences in points, paired by seed: {setting.name}", pd.DataFrame(rows), "Compared with"
-    )
+    order = list(dict.fromkeys(row["Compared with"] for row in rows))
+    rows.sort(key=lambda row: (order.index(row["Compared with"]), list(setting.methods).index(row["Method"])))
+    intervals = intervals_text(setting.comparisons["comparisons"])
+    caption = f"Differences in points, paired by seed, with {intervals}: {setting.name}"
+    return Table(caption, pd.DataFrame(rows), "Compared with")
 
 
 def _comparison(row: dict[str, Any]) -> dict[str, str]:
@@ -51,13 +50,15 @@ def _comparison(row: dict[str, Any]) -> dict[str, str]:
         "–" if math.isnan(number) else f"{number:+.2f}".replace("-", "−") for number in numbers
     )
     return {
-        "Compared with": str(row["reference"]),
+        "Compared with": str(row["reference"])
+        + (" (the best control)" if row["against"] == "best control" else ""),
         "Method": str(row["method"]),
         "Verdict": str(row["verdict"]),
         "Difference": mean,
-        "95 % interval": "–" if low == "–" else f"{low} to {high}",
-        "p (Holm)": "–"
-        if math.isnan(row["p_holm"])
-        else p_text(row["p_holm"]).removeprefix("p ").removeprefix("= "),
+        "Interval": "–" if low == "–" else f"{low} to {high}",
+        "Comparisons": str(row["comparisons"]),
+        "p (Bonferroni)": "–"
+        if math.isnan(row["p_corrected"])
+        else p_text(row["p_corrected"]).removeprefix("p ").removeprefix("= "),
         "Won / lost / tied": f"{row['wins']} / {row['losses']} / {row['ties']}",
     }

@@ -54,6 +54,7 @@ def cluster_labels(latent: Tensor, primary: Tensor, hierarchy: Hierarchy, seed: 
         ValueError: if a class has fewer samples than clusters.
     """
     from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
 
     points, labels = latent.cpu().numpy(), primary.cpu()
     result = torch.zeros(len(labels), dtype=torch.int64)
@@ -65,7 +66,7 @@ def cluster_labels(latent: Tensor, primary: Tensor, hierarchy: Hierarchy, seed: 
                 f"k-means needs at least as many samples as clusters in each class; got {len(members)} "
                 f"samples for {len(block)} clusters in class {c}: lower psi or use more data"
             )
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), threadpool_limits(1):  # its sums over threads round differently
             # Identical points give fewer clusters than asked for, which is a valid labelling.
             warnings.filterwarnings("ignore", message="Number of distinct clusters")
             clusters = KMeans(len(block), n_init=4, random_state=seed).fit(points[members.numpy()])

@@ -130,7 +130,10 @@ class RunConfig:
     )
     meta_every: int = option(1, "a meta step in every so-many-th iteration", group="meta")
     cache_labels: bool = option(
-        False, "reuse labels between meta steps instead of making them anew", group="meta"
+        False,
+        "train on each sample's last label, old as it is, where no meta step makes it anew; pays with "
+        "--meta-every above 1",
+        group="meta",
     )
     label_statistics: str = option(
         "running",
@@ -141,6 +144,9 @@ class RunConfig:
 
     seed: int = option(0, "of weights, order, augmentation, subsets", group="machine")
     device: str = option("auto", "cpu, cuda, mps or auto", group="machine")
+    threads: int = option(
+        1, "CPU threads of a run; another number rounds differently and gives other bits", group="machine"
+    )
     precision: str = option(
         "float32",
         "of the passes; weights stay float32. tf32: float32 with TF32 matrix products, on GPUs that have them",
@@ -152,7 +158,9 @@ class RunConfig:
         True, "convolution weights in channels-last layout, which is faster", group="machine"
     )
     tensorboard: bool = option(True, "also write TensorBoard logs", group="machine")
-    look_every: int = option(1, "epochs between looks at test set, labels and cosine", group="machine")
+    look_every: int = option(
+        1, "epochs between looks at test set, labels and cosine, which change nothing", group="machine"
+    )
     checkpoint_every: int = option(1, "epochs between checkpoints", group="machine")
 
     def __post_init__(self) -> None:
@@ -196,6 +204,11 @@ class RunConfig:
                 "--evaluate rotating trains on other samples in each epoch: use it without --cache-labels "
                 "and with --schedule iteration"
             )
+        if self.schedule == "epochs" and self.cache_labels:
+            raise ValueError(
+                "--schedule epochs has no meta steps between training steps that could renew labels: leave out "
+                "--cache-labels"
+            )
         if self.momentum and self.optimizer != "sgd":
             raise ValueError(f"--momentum goes with --optimizer sgd; got {self.optimizer}")
 
@@ -237,7 +250,7 @@ _SEEDS = 2**32  # as many as NumPy and scikit-learn take
 
 _AT_LEAST: dict[str, float] = {
     **dict.fromkeys(
-        ("epochs", "batch_size", "meta_every", "look_every", "checkpoint_every", "image_size"), 1
+        ("epochs", "batch_size", "meta_every", "look_every", "checkpoint_every", "image_size", "threads"), 1
     ),
     **dict.fromkeys(("seed", "gamma", "momentum", "weight_decay", "meta_weight_decay"), 0),
     **dict.fromkeys(("entropy_weight", "auxiliary_weight", "validation_size"), 0),

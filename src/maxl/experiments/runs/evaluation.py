@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from maxl.hierarchy import Hierarchy
-from maxl.hypergradients import OuterLoss, in_float, pure_call
+from maxl.hypergradients import OuterLoss, RandomState, in_float, pure_call
 from maxl.losses import label_information
 from maxl.supervision import Supervision
 from maxl.tasks import Task
+
+INFORMATIVE = 0.02  # of the largest entropy: labels with less mutual information say nothing of their samples
 
 
 @contextmanager
@@ -72,7 +74,7 @@ class LabelStatistics:
         """What is wrong with the labels, in words, or None."""
         if self.entropy_max == 0.0:
             return "psi is 1 for every class: the labels repeat the primary task"
-        if self.information >= 0.02 * self.entropy_max:
+        if self.information >= INFORMATIVE * self.entropy_max:
             return None
         if self.entropy > 0.9 * self.entropy_max:
             return (
@@ -122,11 +124,12 @@ def gradient_cosine(
 ) -> tuple[float, dict[str, float]]:
     """Cosine of ∇L_pri and ∇L_aux on the shared trunk: over all its weights, and layer by layer.
 
-    A layer is a module's weight of two or more dimensions, taken as one vector. Changes nothing.
+    A layer is a module's weight of two or more dimensions, taken as one vector. Changes nothing: neither
+    weights, gradients and buffers nor torch's random state, which dropout draws from.
     """
     names = [name for name, p in trunk.named_parameters() if p.requires_grad]
     weights = [p for p in trunk.parameters() if p.requires_grad]
-    with torch.enable_grad():
+    with torch.enable_grad(), RandomState.capture(x.device).replay():
         losses = supervision.losses(task, in_float(pure_call(network, {}, x)), y, signals)
         assert losses.auxiliary is not None
         first: Sequence[Tensor | None] = torch.autograd.grad(

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -114,16 +112,6 @@ class RunFolder:
         from safetensors.torch import save
 
         write_at_once(self.model, save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}))
-
-
-def versions() -> dict[str, str]:
-    """Versions that a result depends on."""
-    return {
-        "maxl": metadata.version("maxl-torch"),
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-    }
 
 
 def write_at_once(path: Path, content: bytes) -> None:

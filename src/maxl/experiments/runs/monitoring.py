@@ -1,4 +1,4 @@
-"""What a run watches while it trains: sums of an epoch, TensorBoard, memory."""
+"""What a run watches while it trains: sums of an epoch, TensorBoard."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from maxl.learning import StepResult
@@ -72,19 +71,3 @@ def tensorboard(path: Path | None) -> Iterator[Report]:
         yield log
     finally:
         writer.close()
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: the allocator's peak on a GPU, the process's peak resident set elsewhere."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def device_name(device: torch.device) -> str:
-    """The GPU's name, or the device's type."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -25,11 +25,12 @@ from maxl.experiments.runs.evaluation import (
     gradient_cosine,
     label_statistics,
 )
-from maxl.experiments.runs.folder import RunFolder, versions, write_at_once
-from maxl.experiments.runs.monitoring import Report, Totals, device_name, peak_memory, tensorboard
+from maxl.experiments.runs.folder import RunFolder, write_at_once
+from maxl.experiments.runs.machine import PeakMemory, joined, origin, threads
+from maxl.experiments.runs.monitoring import Report, Totals, tensorboard
 from maxl.experiments.runs.outer import OuterBatch, OuterData
 from maxl.experiments.runs.snapshot import write_snapshot
-from maxl.hypergradients import RandomState, as_tuple
+from maxl.hypergradients import RandomState, as_tuple, pure_call
 from maxl.learning import MetaAuxiliaryLearner, StepResult
 
 EVALUATION_BATCH = 500
@@ -59,10 +60,12 @@ class Trainer:
         self.folder = folder
         self.device = resolve_device(config.device)
         data = load_data(config) if data is None else data
-        self.outer = OuterData(config, data.train, partial(self._stream, data))
-        self.data = dataclasses.replace(data, train=self.outer.train)
-        self.stream = self.outer.batches
-        self.setup: Setup = build(config, self.data, self.device)
+        with threads(config.threads):
+            self.outer = OuterData(config, data.train, partial(self._stream, data))
+            self.data = dataclasses.replace(data, train=self.outer.train)
+            self.stream = self.outer.batches
+            self.setup: Setup = build(config, self.data, self.device)
+        self.origin = origin(self.device, config.threads)
         self.epoch = 0
         self.train_seconds = 0.0
 
@@ -87,10 +90,11 @@ class Trainer:
         Returns:
             The summary, as written to summary.json.
         """
-        with tensor_float32(self.config.precision != "float32"):
+        with threads(self.config.threads), tensor_float32(self.config.precision != "float32"):
             return self._fit(report)
 
     def _fit(self, report: Report) -> dict[str, Any]:
+        memory = PeakMemory(self.device)
         if self.epoch == 0:
             self.folder.create(self.config)
             # Dropout and the like draw from torch's generator; the run owns it from here on.
@@ -104,7 +108,7 @@ class Trainer:
                 report(row)
                 if self.epoch % self.config.checkpoint_every == 0 or self.epoch == self.config.epochs:
                     self.folder.save_checkpoint(self.state_dict())
-        return self._finish()
+        return self._finish(memory)
 
     def _run_epoch(self) -> dict[str, Any]:
         config, setup, learner = self.config, self.setup, self.setup.learner
@@ -129,7 +133,8 @@ class Trainer:
         self.epoch += 1
         self._close_epoch()
         if self.epoch % config.look_every == 0 or self.epoch == config.epochs:
-            row |= self._look()
+            with RandomState.capture(self.device).replay():  # labels draw too, where there is dropout
+                row |= self._look()
         return {"epoch": self.epoch, **row, "learning_rate": rate, "seconds": seconds}
 
     def _step(self, batch: Batch, outer: OuterBatch, *, teach: bool) -> StepResult:
@@ -196,7 +201,7 @@ class Trainer:
                 signals = (
                     setup.learner.source.constant(batch.x, batch.primary, batch.index)
                     if setup.generator is None
-                    else as_tuple(setup.generator(batch.x, batch.primary))
+                    else as_tuple(pure_call(setup.generator, {}, batch.x, batch.primary))
                 )
             row["gradient_cosine"], row["gradient_cosine_layers"] = gradient_cosine(
                 setup.network,
@@ -212,7 +217,7 @@ class Trainer:
     def _in_order(self, split: Split) -> Iterator[Batch]:
         return evaluation_batches(split, EVALUATION_BATCH, self.data.mean, self.data.std, self.device)
 
-    def _finish(self) -> dict[str, Any]:
+    def _finish(self, memory: PeakMemory) -> dict[str, Any]:
         """Writes model, snapshot and, last of all, the summary."""
         config, data, setup = self.config, self.data, self.setup
         self.folder.save_model(
@@ -256,14 +261,13 @@ class Trainer:
             "label_verdict": last.get("label_verdict"),
             "seconds_per_step": self.train_seconds / steps,
             "seconds_total": self.train_seconds,
-            "peak_memory_bytes": peak_memory(self.device),
-            "device": device_name(self.device),
+            "peak_memory_bytes": memory.read(),
             "primary_names": list(data.primary_names),
             "input_shape": list(data.input_shape),
             "mean": list(data.mean),
             "std": list(data.std),
             "features": None if data.features is None else dataclasses.asdict(data.features),
-            "versions": versions(),
+            **self.origin,
         }
         self.folder.write_summary(summary)
         return summary
@@ -280,6 +284,7 @@ class Trainer:
             "optimizers": [o.state_dict() for o in setup.optimizers],
             "learner": setup.learner.state_dict(),
             "random": RandomState.capture(self.device).state(),
+            "origin": self.origin,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -287,6 +292,7 @@ class Trainer:
         setup = self.setup
         self.epoch, self.train_seconds = state["epoch"], state["train_seconds"]
         self.label = state["label"]
+        self.origin = joined(state["origin"], self.origin)
         setup.network.load_state_dict(state["network"])
         if setup.generator is not None:
             setup.generator.load_state_dict(state["generator"])
@@ -341,16 +347,17 @@ def resume(
 
 def load_data(config: RunConfig) -> DataSet:
     """The data set that a config names, augmented as it says."""
-    data = load(
-        config.data,
-        data_dir=config.data_dir,
-        primary=config.primary,
-        human=config.human,
-        train_size=None if config.train_size is None else _size(config.train_size),
-        validation_size=_size(config.validation_size),
-        seed=config.seed,
-        image_size=config.image_size,
-    )
+    with threads(config.threads):
+        data = load(
+            config.data,
+            data_dir=config.data_dir,
+            primary=config.primary,
+            human=config.human,
+            train_size=None if config.train_size is None else _size(config.train_size),
+            validation_size=_size(config.validation_size),
+            seed=config.seed,
+            image_size=config.image_size,
+        )
     if config.augment == "auto":
         return data
     if config.augment != "none" and data.train.x.ndim != 4:

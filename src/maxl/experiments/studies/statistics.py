@@ -12,10 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from maxl.experiments.studies.variants import base_method, same_setting
+
 if TYPE_CHECKING:
     import pandas as pd
 
-LEVEL = 0.95  # of every interval
+LEVEL = 0.95  # of every interval, or of all intervals together where they are simultaneous
 SIGNIFICANCE = 0.05  # of every test, after correction
 RELEVANT = 0.01  # the smallest difference in accuracy worth acting on: one point
 REFERENCES = ("single", "random", "uniform", "frozen")
@@ -39,10 +41,12 @@ class PairedDifference:
 
     Attributes:
         mean: Mean difference; NaN without a common seed.
-        low, high: Its 95 % interval; NaN below two seeds, both the mean where all differences agree.
-        p: Two-sided p-value of "no difference"; NaN below two seeds.
+        low, high: Its interval: 95 % for all ``comparisons`` together. NaN below two seeds, and where all seeds
+            agree on a difference but are too few to claim it.
+        p: Two-sided p-value of "no difference" by itself; NaN below two seeds.
         wins, losses, ties: Seeds in which a is above, below or equal to b.
         n: Seeds that both have.
+        comparisons: How many differences are looked at together, this one included.
     """
 
     mean: float
@@ -53,6 +57,22 @@ class PairedDifference:
     losses: int
     ties: int
     n: int
+    comparisons: int = 1
+
+    @property
+    def p_corrected(self) -> float:
+        """p after Bonferroni's correction for all comparisons."""
+        return min(1.0, self.comparisons * self.p) if not math.isnan(self.p) else math.nan
+
+    @property
+    def claimed(self) -> bool:
+        """Whether the interval excludes zero, and so the corrected p is below 0.05: the two are one decision."""
+        return self.low > 0 or self.high < 0
+
+    @property
+    def detectable(self) -> float:
+        """Half the interval's width: with this spread, the smallest mean that would have been claimed."""
+        return (self.high - self.low) / 2
 
 
 def mean_interval(values: Iterable[float], level: float = LEVEL) -> Interval:
@@ -81,7 +101,9 @@ def mean_interval(values: Iterable[float], level: float = LEVEL) -> Interval:
     return Interval(mean, mean - half, mean + half, n)
 
 
-def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> PairedDifference:
+def paired_difference(
+    a: Mapping[int, float], b: Mapping[int, float], comparisons: int = 1
+) -> PairedDifference:
     """a − b over the seeds in both: t interval and paired t-test.
 
     Where every seed gives the same difference, the t-test would divide by zero and report certainty. Such
@@ -90,62 +112,59 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> PairedD
 
     Args:
         a, b: Seed to result.
+        comparisons: How many differences are looked at together; widens the interval (Bonferroni).
 
     Raises:
-        ValueError: if a result of a common seed is not finite.
+        ValueError: if a result of a common seed is not finite, or there is no comparison.
     """
     from scipy import stats
 
+    if comparisons < 1:
+        raise ValueError(f"comparisons needs to be at least 1; got {comparisons}")
     seeds = sorted(set(a) & set(b))
     # Rounded far below any accuracy's step, so that equal differences stay equal in floating point.
     differences = [round(a[seed] - b[seed], 12) for seed in seeds]
     wins, losses = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
     n = len(seeds)
-    counts = (wins, losses, n - wins - losses, n)
+    counts = (wins, losses, n - wins - losses, n, comparisons)
     if n == 0:
         return PairedDifference(math.nan, math.nan, math.nan, math.nan, *counts)
-    interval = mean_interval(differences)
+    interval = mean_interval(differences, 1 - SIGNIFICANCE / comparisons)
+    low, high = interval.low, interval.high
     if n == 1:
         p = math.nan
     elif len(set(differences)) == 1:
-        interval = Interval(differences[0], differences[0], differences[0], n)
         p = 1.0 if differences[0] == 0 else 2.0 ** (1 - n)
+        # The values that the sign-flip test does not reject: all of them, or this one alone.
+        told = differences[0] == 0 or comparisons * p < SIGNIFICANCE
+        low = high = differences[0] if told else math.nan
     else:
         p = float(stats.ttest_1samp(differences, 0.0).pvalue)
-    return PairedDifference(interval.mean, interval.low, interval.high, p, *counts)
+    return PairedDifference(interval.mean, low, high, p, *counts)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction of several p-values, in the order given.
+def paired_differences(
+    pairs: Sequence[tuple[Mapping[int, float], Mapping[int, float]]],
+) -> list[PairedDifference]:
+    """``paired_difference`` of several pairs that are looked at together.
 
-    NaN (a comparison that could not be tested) stays NaN and does not count as a comparison.
-
-    Raises:
-        ValueError: if a p-value is outside [0, 1].
+    The intervals hold all at once with 95 % or more, and each says what its corrected p says. Pairs without two
+    common seeds are no comparison and do not count as one.
     """
-    for p in p_values:
-        if not (math.isnan(p) or 0 <= p <= 1):
-            raise ValueError(f"p-values need to lie in [0, 1]; got {p}")
-    tested = sorted((i for i, p in enumerate(p_values) if not math.isnan(p)), key=lambda i: p_values[i])
-    adjusted, running = [math.nan] * len(p_values), 0.0
-    for rank, i in enumerate(tested):
-        running = max(running, (len(tested) - rank) * p_values[i])
-        adjusted[i] = min(1.0, running)
-    return adjusted
+    tested = sum(len(set(a) & set(b)) > 1 for a, b in pairs)
+    return [paired_difference(a, b, max(1, tested)) for a, b in pairs]
 
 
-def verdict(
-    difference: PairedDifference, p_adjusted: float, reference: str, relevant: float = RELEVANT
-) -> str:
+def verdict(difference: PairedDifference, reference: str, relevant: float = RELEVANT) -> str:
     """One comparison in words, for a reader who will read nothing else.
 
-    A difference is claimed only below p = 0.05 after correction. Where none is claimed, the words say whether
-    the interval excludes a relevant difference (then the two are level) or not (then too few seeds were run);
-    "no evidence of a difference" alone would let a reader take the second for the first.
+    A difference is claimed where the interval excludes zero. Where none is claimed, the words say whether the
+    interval excludes a relevant difference (then the two are level) or not (then too few seeds were run, and
+    what they could have shown is said); "no evidence of a difference" alone would let a reader take the second
+    for the first.
 
     Args:
         difference: Of the method to the reference.
-        p_adjusted: Its p-value after correction for the other comparisons.
         reference: Name of the method compared with.
         relevant: Smallest difference that matters, as a share: 0.01 is one point.
     """
@@ -153,38 +172,44 @@ def verdict(
         return f"no seed in common with {reference}: no statement possible"
     if difference.n == 1:
         return "one seed: no statement possible"
-    if math.isnan(p_adjusted):
-        raise ValueError(f"a difference over {difference.n} seeds needs its p-value; got NaN")
-    if p_adjusted < SIGNIFICANCE:
+    p = p_text(difference.p_corrected)
+    if difference.claimed:
         word = "better" if difference.mean > 0 else "worse"
-        return f"{word} than {reference} by {_points(abs(difference.mean))} ({p_text(p_adjusted)})"
+        return f"{word} than {reference} by {_points(abs(difference.mean))} ({p})"
     if difference.wins == difference.losses == 0:
         return f"equal to {reference} in all {difference.n} seeds"
-    none = f"no evidence of a difference from {reference} ({p_text(p_adjusted)})"
-    if difference.low == difference.high:  # all seeds agree, but are too few
-        return f"{none}: all {difference.n} seeds agree on {_signed(difference.mean)}, but they are too few"
-    if -relevant < difference.low and difference.high < relevant:
-        within = f"the 95 % interval stays within ±{_points(relevant)}"
-        return f"level with {reference}: {within} ({p_text(p_adjusted)})"
+    unknown = f"cannot tell whether different from {reference} ({p})"
+    if math.isnan(difference.low):  # all seeds agree, but are too few
+        return (
+            f"{unknown}: all {difference.n} seeds agree on {_signed(difference.mean)}, but they are too few"
+        )
+    widest = max(-difference.low, difference.high)
+    if widest < relevant:
+        return f"level with {reference}: within ±{_points(_rounded_up(widest))} ({p})"
     low, high = _signed(difference.low, unit=""), _signed(difference.high)
-    return f"{none}; too few seeds to exclude a relevant one: {low} to {high} remain possible"
+    shown = _points(_rounded_up(difference.detectable))
+    return f"{unknown}: {low} to {high} remain possible; {difference.n} seeds could have shown no less than {shown}"
 
 
 def compare(results: pd.DataFrame, references: Sequence[str] = REFERENCES) -> pd.DataFrame:
     """Every method against every reference that was run, setting by setting.
 
     A setting is one data set, training size and ψ, and one primary task and trunk where ``results`` has these
-    columns. Runs without ψ (single-task) serve every ψ of their data set and size.
+    columns. Runs without ψ (single-task) serve every ψ of their data set and size. Variants of a method (a grid)
+    are compared with the variants of a reference that have the same values of all fields that matter to both.
+    Where the best of all references is another variant, a method that is none is compared with that one too.
 
     Args:
         results: One row a run: data, train_size, psi, method, seed, test_accuracy in [0, 1]; further columns
-            are ignored. ψ may be a number, a list, its text, or missing.
+            are ignored. ψ may be a number, a list, its text, or missing. A method may be a variant's name.
         references: Methods to compare with.
 
     Returns:
-        One row a comparison, with the setting's columns, then method, reference, difference, low, high, p,
-        p_holm (Holm over all comparisons with the same reference in the setting), wins, losses, ties, n and
-        verdict. Empty, with these columns, where nothing can be compared.
+        One row a comparison, with the setting's columns, then method, reference, against ("same setting" or
+        "best control"), difference, its simultaneous 95 % interval low to high, p (of this comparison alone),
+        p_corrected, comparisons (how many interval and p_corrected are corrected for: all with variants of the
+        same reference in the setting; with the best control all that it was the best of), wins, losses, ties, n
+        and verdict. Empty, with these columns, where nothing can be compared.
 
     Raises:
         ValueError: if a column is missing, or a setting has two runs of one method and seed.
@@ -194,19 +219,52 @@ def compare(results: pd.DataFrame, references: Sequence[str] = REFERENCES) -> pd
     rows: list[dict[str, Any]] = []
     for setting, runs in settings(results):
         accuracies = _by_method(setting, runs)
-        for reference in (name for name in references if name in accuracies):
-            others = [name for name in accuracies if name != reference]
-            differences = [paired_difference(accuracies[name], accuracies[reference]) for name in others]
-            adjusted = holm([difference.p for difference in differences])
-            for name, difference, p_holm in zip(others, differences, adjusted, strict=True):
-                numbers = {**vars(difference)}
-                row = {**setting, "method": name, "reference": reference, "difference": numbers.pop("mean")}
-                row |= numbers | {"p_holm": p_holm, "verdict": verdict(difference, p_holm, reference)}
-                rows.append(row)
-    columns = [*setting_columns(results), "psi", "method", "reference", "difference", "low", "high", "p"]
-    columns += ["p_holm", "wins", "losses", "ties", "n", "verdict"]
+        for reference in references:
+            found = _same_setting(accuracies, reference)
+            rows += [setting | _row(*compared, "same setting") for compared in found]
+        found = _best_control(accuracies, references)
+        rows += [setting | _row(*compared, "best control") for compared in found]
+    columns = [*setting_columns(results), "psi", "method", "reference", "against", "difference"]
+    columns += ["low", "high", "p", "p_corrected", "comparisons", "wins", "losses", "ties", "n", "verdict"]
     frame = pd.DataFrame(rows, columns=columns)
     return frame.astype({"psi": object})
+
+
+_Compared = tuple[str, str, PairedDifference]  # method, reference
+_Accuracies = Mapping[str, Mapping[int, float]]  # by method, then by seed
+
+
+def _same_setting(accuracies: _Accuracies, reference: str) -> list[_Compared]:
+    """Every method against the variants of a reference in its own setting."""
+    variants = [name for name in accuracies if base_method(name) == reference]
+    pairs = [(name, other) for other in variants for name in accuracies if same_setting(name, other)]
+    differences = paired_differences([(accuracies[name], accuracies[other]) for name, other in pairs])
+    return [(*pair, difference) for pair, difference in zip(pairs, differences, strict=True)]
+
+
+def _best_control(accuracies: _Accuracies, references: Sequence[str]) -> list[_Compared]:
+    """The methods that are no reference against the best variant of all, where it is of another setting.
+
+    The best was chosen by the results compared, so the correction is for every one that it was chosen from.
+    """
+    controls = [name for name in accuracies if base_method(name) in references]
+    others = [name for name in accuracies if name not in controls]
+    if not controls:
+        return []
+    best = max(controls, key=lambda name: sum(accuracies[name].values()) / len(accuracies[name]))
+    count = len(others) * len(controls)
+    return [
+        (name, best, paired_difference(accuracies[name], accuracies[best], count))
+        for name in others
+        if not same_setting(name, best)
+    ]
+
+
+def _row(method: str, reference: str, difference: PairedDifference, against: str) -> dict[str, Any]:
+    named = reference if against == "same setting" else f"{reference} (the best control)"
+    numbers = {**vars(difference)}
+    row = {"method": method, "reference": reference, "against": against, "difference": numbers.pop("mean")}
+    return row | numbers | {"p_corrected": difference.p_corrected, "verdict": verdict(difference, named)}
 
 
 def settings(results: pd.DataFrame) -> list[tuple[dict[str, Any], pd.DataFrame]]:
@@ -261,8 +319,23 @@ def parse_psi(value: object) -> Psi:
     return None if math.isnan(number) else int(number)
 
 
+def intervals_text(comparisons: Iterable[int]) -> str:
+    """What the intervals of differences are: "95 % simultaneous intervals over 3 comparisons".
+
+    Args:
+        comparisons: How many each of the intervals is corrected for.
+    """
+    counts = sorted(set(comparisons))
+    if counts == [1]:
+        return "95 % interval of one comparison"
+    many = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"95 % simultaneous intervals over {many} comparisons"
+
+
 def p_text(p: float) -> str:
     """A p-value as it is read aloud: "p = 0.012", "p < 0.001"."""
+    if SIGNIFICANCE - 0.0005 <= p < SIGNIFICANCE:
+        p = SIGNIFICANCE - 0.001  # rounding is not to carry it over the line
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
@@ -285,8 +358,14 @@ def _plain(value: Any) -> Any:
 
 
 def _points(share: float) -> str:
-    points = round(100 * share, 1) if share >= 0.0005 else round(100 * share, 2)
+    points = round(100 * share, 1) if share >= 0.001 else round(100 * share, 2)
     return f"{points:g} point{'s' if points != 1 else ''}"
+
+
+def _rounded_up(share: float) -> float:
+    """To a tenth of a point, or a hundredth where it is less than that."""
+    step = 0.001 if share > 0.001 else 0.0001
+    return math.ceil(share / step - 1e-6) * step
 
 
 def _signed(share: float, unit: str = " points") -> str:

@@ -17,16 +17,12 @@ import yaml
 
 from maxl.experiments.data import DataSet
 from maxl.experiments.runs.build import check
-from maxl.experiments.runs.config import (
-    HUMAN_METHODS,
-    LEARNED_METHODS,
-    METHODS,
-    RunConfig,
-    nearest,
-)
+from maxl.experiments.runs.config import METHODS, RunConfig, nearest
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.trainer import load_data, resume, train
+from maxl.experiments.studies.notes import versions_text
 from maxl.experiments.studies.statistics import compare
+from maxl.experiments.studies.variants import base_method, irrelevant_fields, value_text, variant_name
 from maxl.presets import check_choice
 
 if TYPE_CHECKING:
@@ -37,19 +33,15 @@ if TYPE_CHECKING:
 _DATA_FIELDS = (
     *("data", "data_dir", "primary", "human", "train_size", "validation_size", "image_size", "augment"),
 )
-# Fields that do not matter to some methods: a grid over them repeats no run of these methods.
-_LABEL_FIELDS = ("auxiliary_weight", "psi")
-_GENERATOR_FIELDS = ("generator_trunk", "label_statistics")
-_META_FIELDS = (
-    *("entropy_weight", "regulariser", "meta_optimizer", "meta_learning_rate", "meta_weight_decay"),
-    *("hypergradient", "schedule", "lookahead", "lookahead_rule", "evaluate", "held_out", "meta_every"),
-    "cache_labels",
-)
 # Fields that tell settings apart rather than variants of a method.
 _SETTING_FIELDS = ("data", "primary", "trunk", "train_size", "psi")
 
 # Fields that may differ between the machines that share a study.
-_MACHINE_FIELDS = frozenset(("data_dir", "device", "tensorboard", "checkpoint_every", "look_every"))
+_MACHINE_FIELDS = frozenset(
+    ("data_dir", "device", "threads", "tensorboard", "checkpoint_every", "look_every")
+)
+
+_MOST_JOBS = 16  # by default: each has PyTorch and the data set in memory of its own
 
 Progress = Callable[[int, int, str], None]  # epochs done, epochs in all, what is running
 
@@ -116,10 +108,10 @@ class Study:
             )
             # What equals the base keeps the name that it has without a grid, and so is the same run.
             changed = {n: v for n, v in varied.items() if getattr(config, n) != getattr(self.base, n)}
-            variant = [f"{n}={_text(v)}" for n, v in changed.items() if n not in _SETTING_FIELDS]
-            setting = [f"{n}={_text(v)}" for n, v in changed.items()]
+            variant = {n: v for n, v in changed.items() if n not in _SETTING_FIELDS}
+            setting = [f"{n}={value_text(v)}" for n, v in changed.items()]
             path = Path("runs", *setting, method, f"seed{seed}")
-            runs.setdefault(path, PlannedRun(path, config, " ".join([method, *variant])))
+            runs.setdefault(path, PlannedRun(path, config, variant_name(method, variant)))
         return list(runs.values())
 
     def run(
@@ -129,8 +121,9 @@ class Study:
 
         Args:
             out: The study's folder. Finished runs in it are kept, interrupted ones continued.
-            jobs: Runs at a time; by default one on each GPU, or up to four on the CPU, one for each core. With
-                several GPUs and device "auto" or "cuda" they take turns: more jobs than GPUs share them.
+            jobs: Runs at a time, which changes no result; by default one on each GPU, or on the CPU as many as
+                its cores hold at the config's threads, at most 16. With several GPUs and device "auto" or "cuda"
+                they take turns: more jobs than GPUs share them.
             progress: Called about twice a second.
 
         Returns:
@@ -145,8 +138,9 @@ class Study:
         out.mkdir(parents=True, exist_ok=True)
         known = _read_record(out) | self._identity()  # a value once fixed stays so under another grid
         (out / "study.yaml").write_text(yaml.safe_dump(known, sort_keys=False))
-        devices, cores = device_count(self.base.device), os.cpu_count() or 1
-        jobs = max(1, min(jobs or devices or min(4, cores), len(todo) or 1))
+        devices = device_count(self.base.device)
+        fitting = min(_MOST_JOBS, (os.cpu_count() or 1) // max(p.config.threads for p in planned))
+        jobs = max(1, min(jobs or devices or fitting, len(todo) or 1))
         total = sum(p.config.epochs for p in planned)
         context = multiprocessing.get_context("spawn")  # fork and threads do not mix
         turns = context.SimpleQueue()
@@ -155,9 +149,7 @@ class Study:
         with ProcessPoolExecutor(
             jobs, mp_context=context, initializer=take_device, initargs=(turns,)
         ) as pool:
-            waiting = {
-                pool.submit(_execute, p.config, out / p.path, p.label, max(1, cores // jobs)): p for p in todo
-            }
+            waiting = {pool.submit(_execute, p.config, out / p.path, p.label): p for p in todo}
             try:
                 while waiting:
                     done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
@@ -224,9 +216,10 @@ def write_tables(out: Path) -> pd.DataFrame:
         psi = summary["psi"]
         uniform = psi is not None and len(set(psi)) == 1
         kept["psi"] = None if psi is None else str(psi[0] if uniform else psi)
+        kept["versions"] = versions_text(summary["versions"]) if "versions" in summary else None
         rows.append({**kept, "run": str(path.parent.relative_to(out))})
     results = pd.DataFrame(rows)
-    order = results["method"].map(lambda m: METHODS.index(str(m).split()[0]))
+    order = results["method"].map(lambda m: METHODS.index(base_method(str(m))))
     results = results.iloc[
         order.to_frame("order")
         .assign(seed=results["seed"])
@@ -258,9 +251,8 @@ def take_device(turns: SimpleQueue[int]) -> None:
         torch.accelerator.set_device_index(turns.get())
 
 
-def _execute(config: RunConfig, path: Path, label: str, threads: int) -> None:
+def _execute(config: RunConfig, path: Path, label: str) -> None:
     """One run in a process of its own."""
-    torch.set_num_threads(threads)
     try:
         if RunFolder(path).started:
             resume(path, label=label)
@@ -278,24 +270,3 @@ def _epochs_done(out: Path, planned: Sequence[PlannedRun]) -> int:
             with metrics.open("rb") as file:
                 done += sum(1 for _ in file)
     return done
-
-
-def irrelevant_fields(method: str) -> tuple[str, ...]:
-    """Fields of ``RunConfig`` that make no difference to a method's runs."""
-    if method == "single":
-        return (*_LABEL_FIELDS, *_GENERATOR_FIELDS, *_META_FIELDS)
-    if method in LEARNED_METHODS:
-        return ()
-    if method == "frozen":
-        return _META_FIELDS
-    return (
-        ("psi", *_GENERATOR_FIELDS, *_META_FIELDS)
-        if method in HUMAN_METHODS
-        else (*_GENERATOR_FIELDS, *_META_FIELDS)
-    )
-
-
-def _text(value: Any) -> str:
-    items = value if isinstance(value, (list, tuple)) else [value]
-    no_path = str.maketrans("/:", "__")
-    return "-".join(f"{i:g}" if isinstance(i, float) else str(i).translate(no_path) for i in items)

@@ -20,7 +20,9 @@ from rich.table import Table
 
 from maxl.experiments.cli._arguments import terminal_width
 from maxl.experiments.runs.config import LEARNED_METHODS
-from maxl.experiments.studies.statistics import compare, mean_interval, settings
+from maxl.experiments.studies.notes import origin_notes
+from maxl.experiments.studies.statistics import compare, intervals_text, mean_interval, p_text, settings
+from maxl.experiments.studies.variants import base_method
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,33 +85,40 @@ def run_table(summary: dict[str, Any]) -> Table:
         percent(summary["test_accuracy"]),
         percent(summary["train_accuracy"]),
         f"{1000 * summary['seconds_per_step']:.1f}",
-        f"{summary['peak_memory_bytes'] / 2**30:.2f} GiB",
+        "–" if (peak := summary["peak_memory_bytes"]) is None else f"{peak / 2**30:.2f} GiB",
     )
     return table
 
 
 def study_tables(results: pd.DataFrame) -> Iterator[tuple[Table, list[str]]]:
-    """For each setting: mean ± 95 % interval of every method, and what the paired comparisons say in words."""
+    """For each setting: mean ± 95 % interval of every method, and what is to be said of it in words."""
     for setting, runs in settings(results):
         comparisons = compare(runs)
+        versus_single = comparisons[
+            (comparisons["against"] == "same setting")
+            & (comparisons["reference"].map(base_method) == "single")
+        ]
         title = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in setting.items() if v is not None)
-        table = Table(title=title, title_justify="left")
+        table = Table(
+            title=title, title_justify="left", caption=_caption(versus_single), caption_justify="left"
+        )
         table.add_column("method")
         table.add_column("seeds", justify="right")
         table.add_column("test accuracy", justify="right")
         table.add_column("against single (paired, points)", justify="right")
-        table.add_column("p (Holm)", justify="right")
+        table.add_column("p (Bonferroni)", justify="right")
         table.add_column("ms a step", justify="right")
         for method, group in runs.groupby("method", sort=False):
             interval = mean_interval(group["test_accuracy"])
             spread = (interval.high - interval.low) / 2
-            row = comparisons[(comparisons["method"] == method) & (comparisons["reference"] == "single")]
+            row = versus_single[versus_single["method"] == method]
             versus, p = "", ""
             if len(row):
                 first = row.iloc[0]
                 half = (first["high"] - first["low"]) / 2
                 versus = f"{100 * first['difference']:+.2f}{_plus_minus(half)}"
-                p = "" if math.isnan(first["p_holm"]) else f"{first['p_holm']:.3f}"
+                tested = not math.isnan(first["p_corrected"])
+                p = p_text(first["p_corrected"]).removeprefix("p ").removeprefix("= ") if tested else ""
             table.add_row(
                 str(method),
                 str(interval.n),
@@ -118,17 +127,27 @@ def study_tables(results: pd.DataFrame) -> Iterator[tuple[Table, list[str]]]:
                 p,
                 f"{1000 * group['seconds_per_step'].median():.1f}",
             )
-        yield table, _verdicts(comparisons)
+        yield table, [*_verdicts(comparisons), *origin_notes(runs.to_dict("records"))]
 
 
 def _verdicts(comparisons: pd.DataFrame) -> list[str]:
-    """A sentence for each method against single-task, and for learned labels against uniform ones."""
+    """A sentence for each method against single-task, and for learned labels against uniform ones and the best."""
     lines = []
     for row in comparisons.itertuples():
-        learned = str(row.method).split()[0] in LEARNED_METHODS  # the rest of a name is what a grid varies
-        if row.reference == "single" or (learned and row.reference == "uniform"):
+        learned = base_method(str(row.method)) in LEARNED_METHODS
+        telling = base_method(str(row.reference)) == "uniform" or row.against == "best control"
+        if base_method(str(row.reference)) == "single" or (learned and telling):
             lines.append(f"{row.method}: {row.verdict}")
-    return lines
+    return list(dict.fromkeys(lines))
+
+
+def _caption(versus_single: pd.DataFrame) -> str:
+    """What the intervals of the table are."""
+    own = "test accuracy: 95 % interval of each mean alone, uncorrected"
+    tested = versus_single[versus_single["n"] > 1]
+    if tested.empty:
+        return own
+    return f"{own}; against single: {intervals_text(tested['comparisons'])}"
 
 
 def label_verdicts(results: pd.DataFrame) -> list[str]:

@@ -1,0 +1,79 @@
+"""Variants of a method within a study: their names, and which runs they may be compared with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from maxl.experiments.runs.config import HUMAN_METHODS, LEARNED_METHODS
+
+# Fields that do not matter to some methods: a grid over them repeats no run of these methods.
+_LABEL_FIELDS = ("auxiliary_weight", "psi")
+_GENERATOR_FIELDS = ("generator_trunk", "label_statistics")
+_META_FIELDS = (
+    *("entropy_weight", "regulariser", "meta_optimizer", "meta_learning_rate", "meta_weight_decay"),
+    *("hypergradient", "schedule", "lookahead", "lookahead_rule", "evaluate", "held_out", "meta_every"),
+    "cache_labels",
+)
+
+
+def irrelevant_fields(method: str) -> tuple[str, ...]:
+    """Fields of ``RunConfig`` that make no difference to a method's runs."""
+    if method == "single":
+        return (*_LABEL_FIELDS, *_GENERATOR_FIELDS, *_META_FIELDS)
+    if method in LEARNED_METHODS:
+        return ()
+    if method == "frozen":  # a label that is kept has another crop or batch than one made anew
+        return tuple(name for name in _META_FIELDS if name != "cache_labels")
+    return (
+        ("psi", *_GENERATOR_FIELDS, *_META_FIELDS)
+        if method in HUMAN_METHODS
+        else (*_GENERATOR_FIELDS, *_META_FIELDS)
+    )
+
+
+def variant_name(method: str, values: Mapping[str, Any]) -> str:
+    """A method's name with the fields that tell the variant from others.
+
+    Example:
+        >>> variant_name("maxl", {"entropy_weight": 0.0})
+        'maxl entropy_weight=0'
+    """
+    return " ".join([method, *(f"{name}={value_text(value)}" for name, value in values.items())])
+
+
+def base_method(name: str) -> str:
+    """The method of a variant's name."""
+    return name.split(" ")[0]
+
+
+def same_setting(first: str, second: str) -> bool:
+    """Whether two variants of different methods agree in every field that matters to both.
+
+    Example:
+        >>> same_setting("maxl auxiliary_weight=5", "single")  # which has no auxiliary loss
+        True
+        >>> same_setting("maxl auxiliary_weight=5", "uniform")
+        False
+    """
+    methods = base_method(first), base_method(second)
+    values = _values(first), _values(second)
+    shared = {
+        name
+        for name in {**values[0], **values[1]}
+        if not any(name.rsplit(".", 1)[-1] in irrelevant_fields(method) for method in methods)
+    }
+    return methods[0] != methods[1] and all(values[0].get(name) == values[1].get(name) for name in shared)
+
+
+def value_text(value: Any) -> str:
+    """A field's value as it stands in names and paths."""
+    items = value if isinstance(value, (list, tuple)) else [value]
+    no_path = str.maketrans("/:", "__")
+    return "-".join(f"{i:g}" if isinstance(i, float) else str(i).translate(no_path) for i in items)
+
+
+def _values(name: str) -> dict[str, str]:
+    parts = re.split(r" (?=[\w.]+=)", name)[1:]
+    return dict(part.split("=", 1) for part in parts)
