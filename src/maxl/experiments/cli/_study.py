@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from maxl.experiments.cli._show import console, label_verdicts, progress_bar, study_tables
-from maxl.experiments.studies.study import Study
+from maxl.experiments.studies.study import Study, divergences
 
 
 def run_study(study: Study, out: Path, jobs: int | None) -> None:
@@ -17,7 +17,7 @@ def run_study(study: Study, out: Path, jobs: int | None) -> None:
         jobs: Runs at a time; None for the study's own choice.
 
     Raises:
-        ValueError: if ``jobs`` is below 1, or as ``Study.run``.
+        ValueError, ChildProcessError: if ``jobs`` is below 1, or as ``Study.run``.
     """
     from maxl.experiments.report import write_report  # imports plotly, which takes a while
 
@@ -32,5 +32,7 @@ def run_study(study: Study, out: Path, jobs: int | None) -> None:
         show.print("\n".join(f"- {line}" for line in lines))
     for line in label_verdicts(results):
         show.print(f"- {line}")
+    for path, reason in divergences(out).items():
+        show.print(f"- left out: {path} {reason}")
     show.print(f"Runs, results.csv and comparisons.csv: {out}")
     show.print(f"Report: {write_report(out)}")
