@@ -66,7 +66,8 @@ def test_every_method_trains_and_writes_the_whole_folder(method: str, tmp_path: 
     out = tmp_path / "new" / "run"
     summary = train(tiny(method=method, trunk="convnet4"), out, data=DATA)
     assert files(out) == [
-        *("checkpoint", "checkpoint/state.pt", "config.yaml", "metrics.jsonl"),
+        *(".lock", "checkpoint", "checkpoint/previous.pt", "checkpoint/state.pt"),
+        *("config.yaml", "metrics.jsonl"),
         *("model.safetensors", "snapshot.npz", "summary.json"),
     ]
     assert json.loads((out / "summary.json").read_text()) == summary
