@@ -26,6 +26,7 @@ from maxl.experiments.runs.config import (
     nearest,
 )
 from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.outer import check_held_out
 from maxl.experiments.runs.trainer import load_data, resume, train
 from maxl.experiments.studies.statistics import compare
 
@@ -202,6 +203,7 @@ class Study:
             key = tuple(getattr(p.config, name) for name in _DATA_FIELDS)
             if key not in loaded:
                 loaded[key] = load_data(p.config)
+            check_held_out(p.config, len(loaded[key].train))
             rest = (key, p.config.method, p.config.psi, p.config.trunk, p.config.generator_trunk)
             if rest not in checked:
                 check(p.config, loaded[key])
