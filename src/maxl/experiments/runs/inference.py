@@ -11,18 +11,20 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
 from maxl.experiments.data import (
     IMAGE_SUFFIXES,
+    Table,
     TextFeatures,
     decode,
+    image_files,
     normalise,
     read_features,
     read_table,
     read_texts,
+    require_regular,
     to_channels,
 )
 from maxl.experiments.runs import trunks
@@ -69,8 +71,10 @@ class PrimaryModel(nn.Module):
         self.input_shape = input_shape
         self.feature_names = feature_names
         shape = (-1, *[1] * (len(input_shape) - 1))
-        self.register_buffer("mean", torch.tensor(mean).view(shape), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(shape), persistent=False)
+        # Float32 has seven digits: of a column of Unix seconds it would keep the day and lose the hour.
+        dtype = torch.float32 if feature_names is None else torch.float64
+        self.register_buffer("mean", torch.tensor(mean, dtype=dtype).view(shape), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=dtype).view(shape), persistent=False)
 
     @property
     def takes_images(self) -> bool:
@@ -81,24 +85,25 @@ class PrimaryModel(nn.Module):
         """Primary logits, shape (N, C).
 
         Args:
-            x: Images of shape (N, *input_shape), uint8 or floats in [0, 1], or numeric features, float32,
-                as they stand in the table: both are normalised here. Features of text as the run's data set
-                gives them.
+            x: Images of shape (N, *input_shape), uint8 or floats in [0, 1], or numeric features, float64, as they
+                stand in the table: both are normalised here. Features of text as the run's data set gives them.
 
         Raises:
             ValueError: if the samples have another shape than the run's.
         """
+        logits: Tensor = self.primary_head(self.trunk(self.normalise(x)))
+        return logits
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """What the trunk takes, float32, from what ``forward`` does."""
         if tuple(x.shape[1:]) != self.input_shape:
             raise ValueError(
                 f"samples need the run's shape (N, {', '.join(map(str, self.input_shape))}); "
                 f"got {tuple(x.shape)}"
             )
         if x.dtype == torch.uint8:
-            x = normalise(x, self.mean.flatten().tolist(), self.std.flatten().tolist())
-        else:
-            x = (x - self.mean) / self.std  # features of text: by 0 and 1
-        logits: Tensor = self.primary_head(self.trunk(x))
-        return logits
+            return normalise(x, self.mean.flatten().tolist(), self.std.flatten().tolist())
+        return ((x - self.mean) / self.std).float()  # features of text: by 0 and 1
 
 
 class Prediction(NamedTuple):
@@ -173,7 +178,7 @@ def predict(run: Path, source: Path, *, device: str = "cpu") -> list[Prediction]
         )
     names: list[Path | int]
     if model.takes_images:
-        files = [source] if source.is_file() else _images_below(source)
+        files = image_files(source) if source.is_dir() else [require_regular(source)]
         if not files:
             raise ValueError(f"predict needs images ({', '.join(sorted(IMAGE_SUFFIXES))}); {source} has none")
         names, parts = [*files], (files[start : start + _BATCH] for start in range(0, len(files), _BATCH))
@@ -186,11 +191,18 @@ def predict(run: Path, source: Path, *, device: str = "cpu") -> list[Prediction]
         names = [*range(len(rows))]
         batches = (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
     where = resolve_device(device)
-    model.to(where)
+    trunk, primary_head = model.trunk.to(where), model.primary_head.to(where)
     best: list[tuple[float, int]] = []
     for x in batches:
         with torch.no_grad():
-            top = model(x.to(where)).float().softmax(1).max(1)
+            # Normalised before it moves: not every device computes in float64.
+            top = primary_head(trunk(model.normalise(x).to(where))).float().softmax(1).max(1)
+        if not top.values.isfinite().all():
+            odd = names[len(best) + int((~top.values.isfinite()).nonzero()[0])]
+            raise ValueError(
+                f"predict needs samples like those of training; {'row ' if isinstance(odd, int) else ''}{odd} of "
+                f"{source} is so far from them that the model gives no number for it"
+            )
         best += zip(top.values.tolist(), top.indices.tolist(), strict=True)
     return [
         Prediction(name, model.primary_names[c], probability)
@@ -204,7 +216,7 @@ def export(run: Path, format: str, out: Path) -> Path:
     | format | file | input |
     |---|---|---|
     | safetensors | weights of trunk and primary head | as for the trunk: normalise with the JSON's mean, std |
-    | torch-export | .pt2 program for ``torch.export.load`` | float32: in [0, 1], or raw features; any batch size |
+    | torch-export | .pt2 program for ``torch.export.load`` | float32 in [0, 1], or raw features, float64; any batch size |
     | onnx | ONNX model, input "x", output "logits" | likewise |
 
     A program is loaded again and compared with the model before anything is written.
@@ -248,6 +260,7 @@ def export(run: Path, format: str, out: Path) -> Path:
     )
     described = {name: summary.get(name) for name in kept}
     described["normalisation_inside"] = format != "safetensors"
+    described["input_dtype"] = str(_example(model, 1).dtype).removeprefix("torch.")
     sidecar = out.with_suffix(".json")
     out.parent.mkdir(parents=True, exist_ok=True)
     write_at_once(sidecar, (json.dumps(described, indent=2) + "\n").encode())
@@ -298,30 +311,29 @@ def _compare(model: PrimaryModel, program: Callable[[Tensor], Tensor]) -> None:
 
 def _example(model: PrimaryModel, batch: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    return torch.rand(batch, *model.input_shape, generator=generator)
+    x = torch.rand(batch, *model.input_shape, generator=generator)
+    return x if model.feature_names is None else x.double()
 
 
 def _dynamic_batch() -> dict[str, Any]:
     return {"x": {0: torch.export.Dim("batch")}}
 
 
-def _images_below(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-
-
 def _read_rows(file: Path, names: tuple[str, ...]) -> Tensor:
-    """The columns of a table that the run was trained on, float32 of shape (N, D)."""
+    """The columns of a table that the run was trained on, float64 of shape (N, D)."""
     if file.suffix not in (".csv", ".parquet"):
         raise ValueError(f"predict needs a CSV or parquet file for a run on features; got {file}")
     table = _table_with(names, file)
-    return read_features(table, names, np.arange(len(table)))
+    return read_features(table, names, np.arange(len(table.content)))
 
 
-def _table_with(names: Sequence[str], file: Path) -> pa.Table:
-    """A table that has the columns of the training table."""
+def _table_with(names: Sequence[str], file: Path) -> Table:
+    """A table that has the columns of the training table, and rows."""
     table = read_table(file)
-    if missing := [name for name in names if name not in table.column_names]:
+    if missing := [name for name in names if name not in table.content.column_names]:
         raise ValueError(f"predict needs the columns of the training table; {file} lacks {missing[0]!r}")
+    if not len(table.content):
+        raise ValueError(f"predict needs at least one row; {file} has none")
     return table
 
 
@@ -331,15 +343,27 @@ def _read_texts(source: Path, stored: Path) -> Tensor:
         raise ValueError(f"predict needs {stored}, how the run makes features of text: train the run again")
     features = TextFeatures.read(stored)
     if source.suffix == ".txt":
-        texts = source.read_text("utf-8").splitlines()
+        texts = _read_lines(source)
     elif source.suffix in (".csv", ".parquet"):
         table = _table_with([features.column], source)
-        texts = read_texts(table, features.column, np.arange(len(table)))
+        texts = read_texts(table, features.column, np.arange(len(table.content)))
     else:
         raise ValueError(f"predict needs a .txt, CSV or parquet file for a run on text; got {source}")
-    if not texts:
-        raise ValueError(f"predict needs at least one text; {source} is empty")
     return features(texts)
+
+
+def _read_lines(file: Path) -> list[str]:
+    """The lines of a text file, parted by newlines alone: form feeds and the like belong to a text."""
+    content = require_regular(file).read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"'{file}', line {line}: no UTF-8 text: save it as UTF-8") from error
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    if lines == [""]:
+        raise ValueError(f"predict needs at least one text; {file} is empty")
+    return lines
 
 
 def _read(file: Path, shape: tuple[int, ...]) -> Tensor:
