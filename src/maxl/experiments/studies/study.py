@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import multiprocessing
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ _META_FIELDS = (
 )
 # Fields that tell settings apart rather than variants of a method.
 _SETTING_FIELDS = ("data", "primary", "trunk", "train_size", "psi")
+
+_NO_NAME = re.compile(r"[/\\:%\x00-\x1f]")  # what a folder's name cannot hold, and what stands for it
 
 # Fields that may differ between the machines that share a study.
 _MACHINE_FIELDS = frozenset(("data_dir", "device", "tensorboard", "checkpoint_every", "look_every"))
@@ -120,7 +123,11 @@ class Study:
             variant = [f"{n}={_text(v)}" for n, v in changed.items() if n not in _SETTING_FIELDS]
             setting = [f"{n}={_text(v)}" for n, v in changed.items()]
             path = Path("runs", *setting, method, f"seed{seed}")
-            runs.setdefault(path, PlannedRun(path, config, " ".join([method, *variant])))
+            planned = runs.setdefault(path, PlannedRun(path, config, " ".join([method, *variant])))
+            if planned.config != config:
+                raise ValueError(
+                    f"--grid has two values that are both written {'/'.join(path.parts[1:-2])}: leave one out"
+                )
         return list(runs.values())
 
     def run(
@@ -298,6 +305,15 @@ def irrelevant_fields(method: str) -> tuple[str, ...]:
 
 
 def _text(value: Any) -> str:
+    """A value as part of a folder's name, another one for every other value."""
     items = value if isinstance(value, (list, tuple)) else [value]
-    no_path = str.maketrans("/:", "__")
-    return "-".join(f"{i:g}" if isinstance(i, float) else str(i).translate(no_path) for i in items)
+    return "-".join(_number(i) if isinstance(i, float) else _NO_NAME.sub(_escape, str(i)) for i in items)
+
+
+def _number(value: float) -> str:
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return f"%{ord(found[0]):02X}"
