@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.table import Table
 
 from maxl.experiments.cli._arguments import terminal_width
+from maxl.experiments.cli._terminal import shown
 from maxl.experiments.runs.config import LEARNED_METHODS
 from maxl.experiments.studies.statistics import compare, mean_interval, settings
 
@@ -27,22 +28,22 @@ if TYPE_CHECKING:
 
 
 def console() -> Console:
-    """Standard output."""
-    return Console(width=terminal_width(), highlight=False)
+    """Standard output, where names are names: square brackets in them are no markup, colons no emoji."""
+    return Console(width=terminal_width(), highlight=False, markup=False, emoji=False)
 
 
 @contextmanager
 def progress_bar(what: str, total: int, done: int = 0) -> Iterator[Any]:
     """A bar on stderr; yields ``advance(completed, note)``."""
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("epochs"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
+        TextColumn("{task.fields[note]}", markup=False),
+        console=Console(stderr=True, markup=False, emoji=False),
         transient=False,
     )
     task = bar.add_task(what, total=total, completed=done, note="")
@@ -65,7 +66,7 @@ def progress_bar(what: str, total: int, done: int = 0) -> Iterator[Any]:
 
 def run_table(summary: dict[str, Any]) -> Table:
     """One run's result."""
-    table = Table(title=f"{summary['method']} on {summary['data']}", title_justify="left")
+    table = Table(title=shown(f"{summary['method']} on {summary['data']}"), title_justify="left")
     for name in (
         "method",
         "seed",
@@ -77,7 +78,7 @@ def run_table(summary: dict[str, Any]) -> Table:
     ):
         table.add_column(name, justify="left" if name == "method" else "right")
     table.add_row(
-        summary["method"],
+        shown(summary["method"]),
         str(summary["seed"]),
         str(summary["train_size"]),
         percent(summary["test_accuracy"]),
@@ -93,7 +94,7 @@ def study_tables(results: pd.DataFrame) -> Iterator[tuple[Table, list[str]]]:
     for setting, runs in settings(results):
         comparisons = compare(runs)
         title = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in setting.items() if v is not None)
-        table = Table(title=title, title_justify="left")
+        table = Table(title=shown(title), title_justify="left")
         table.add_column("method")
         table.add_column("seeds", justify="right")
         table.add_column("test accuracy", justify="right")
@@ -111,10 +112,10 @@ def study_tables(results: pd.DataFrame) -> Iterator[tuple[Table, list[str]]]:
                 versus = f"{100 * first['difference']:+.2f}{_plus_minus(half)}"
                 p = "" if math.isnan(first["p_holm"]) else f"{first['p_holm']:.3f}"
             table.add_row(
-                str(method),
+                shown(method),
                 str(interval.n),
-                f"{100 * interval.mean:.2f}{_plus_minus(spread)} %",
-                versus,
+                shown(f"{100 * interval.mean:.2f}{_plus_minus(spread)} %"),
+                shown(versus),
                 p,
                 f"{1000 * group['seconds_per_step'].median():.1f}",
             )
@@ -127,7 +128,7 @@ def _verdicts(comparisons: pd.DataFrame) -> list[str]:
     for row in comparisons.itertuples():
         learned = str(row.method).split()[0] in LEARNED_METHODS  # the rest of a name is what a grid varies
         if row.reference == "single" or (learned and row.reference == "uniform"):
-            lines.append(f"{row.method}: {row.verdict}")
+            lines.append(shown(f"{row.method}: {row.verdict}"))
     return lines
 
 
@@ -135,7 +136,7 @@ def label_verdicts(results: pd.DataFrame) -> list[str]:
     """A sentence for each method whose labels carry no information."""
     empty = results[results["label_verdict"].notna()] if "label_verdict" in results else results[:0]
     return [
-        f"{method}: in {len(group)} runs {group['label_verdict'].iloc[0]}"
+        shown(f"{method}: in {len(group)} runs {group['label_verdict'].iloc[0]}")
         for method, group in empty.groupby("method", sort=False)
         if method != "frozen"
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from maxl.experiments.cli._show import console, label_verdicts, progress_bar, study_tables
+from maxl.experiments.cli._terminal import shown
 from maxl.experiments.studies.study import Study
 
 
@@ -26,11 +27,12 @@ def run_study(study: Study, out: Path, jobs: int | None) -> None:
     total = sum(p.config.epochs for p in study.plan())
     with progress_bar("study", total) as advance:
         results = study.run(out, jobs=jobs, progress=lambda done, _, note: advance(done, note))
+    report = write_report(out)  # before anything is printed: whoever reads may stop after the first line
     show = console()
     for table, lines in study_tables(results):
         show.print(table)
         show.print("\n".join(f"- {line}" for line in lines))
     for line in label_verdicts(results):
         show.print(f"- {line}")
-    show.print(f"Runs, results.csv and comparisons.csv: {out}")
-    show.print(f"Report: {write_report(out)}")
+    show.print(f"Runs, results.csv and comparisons.csv: {shown(out)}", soft_wrap=True)
+    show.print(f"Report: {shown(report)}", soft_wrap=True)

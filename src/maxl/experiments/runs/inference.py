@@ -30,7 +30,7 @@ from maxl.experiments.data import (
 from maxl.experiments.runs import trunks
 from maxl.experiments.runs.build import resolve_device
 from maxl.experiments.runs.config import RunConfig, check_choice
-from maxl.experiments.runs.folder import RunFolder, write_at_once
+from maxl.experiments.runs.folder import RunFolder, require_no_run_file, write_at_once
 from maxl.networks import head, infer_feature_dim
 
 FORMATS = {"safetensors": ".safetensors", "torch-export": ".pt2", "onnx": ".onnx"}
@@ -230,12 +230,15 @@ def export(run: Path, format: str, out: Path) -> Path:
         The JSON file: class names, shape and normalisation of the inputs, and versions.
 
     Raises:
-        ValueError: if the format is unknown, the suffix is another format's, packages are missing, or the
-            run is unfinished.
+        ValueError: if the format is unknown, the suffix is another format's, packages are missing, the run is
+            unfinished, or a file of a run would be replaced.
     """
     check_choice("--format", format, tuple(FORMATS))
     if out.suffix != FORMATS[format]:
         raise ValueError(f"--out needs to end in {FORMATS[format]} for {format}; got {out}")
+    sidecar = out.with_suffix(".json")
+    for file in (out, sidecar):
+        require_no_run_file(file)
     model = load_model(run)
     folder = RunFolder(run)
     if format == "safetensors":
@@ -261,7 +264,6 @@ def export(run: Path, format: str, out: Path) -> Path:
     described = {name: summary.get(name) for name in kept}
     described["normalisation_inside"] = format != "safetensors"
     described["input_dtype"] = str(_example(model, 1).dtype).removeprefix("torch.")
-    sidecar = out.with_suffix(".json")
     out.parent.mkdir(parents=True, exist_ok=True)
     write_at_once(sidecar, (json.dumps(described, indent=2) + "\n").encode())
     write_at_once(out, content)
