@@ -209,10 +209,12 @@ def test_export_as_a_torch_program(kind: str, grey_run: Path, feature_run: Path,
     sidecar = export(run, "torch-export", tmp_path / "m.pt2")
     program, model = torch.export.load(tmp_path / "m.pt2").module(), load_model(run)
     for batch in (1, 5):
-        x = torch.rand(batch, *model.input_shape)
+        x = torch.rand(batch, *model.input_shape, dtype=torch.float32 if kind == "grey" else torch.float64)
         with torch.no_grad():
             torch.testing.assert_close(program(x), model(x))
-    assert json.loads(sidecar.read_text())["normalisation_inside"]
+    described = json.loads(sidecar.read_text())
+    assert described["normalisation_inside"]
+    assert described["input_dtype"] == ("float32" if kind == "grey" else "float64")
     assert files(tmp_path) == ["m.json", "m.pt2"]
 
 

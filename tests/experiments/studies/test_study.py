@@ -296,3 +296,32 @@ def test_tables_name_psi_briefly(tmp_path: Path) -> None:
             {"method": "maxl", "seed": seed, "data": "d", "train_size": 9, "psi": psi, "test_accuracy": 0.5}
         )
     assert write_tables(tmp_path)["psi"].fillna("").tolist() == ["2", "[1, 2, 3]", ""]
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        {"learning_rate": [0.1234561, 0.1234562, 0.1]},
+        {"auxiliary_weight": [0.3, 0.30000001, 1e-7]},
+        {"train_size": [1234567, 1234568, 0.5]},
+        {"trunk": ["a/b:c", "a_b:c", "a_b_c", "a%2Fb:c"]},
+        {"data": ["x/y", "x\\y", "x_y", "x\ny"]},
+    ],
+)
+def test_two_values_of_a_grid_never_share_a_folder(grid: dict[str, list[Any]]) -> None:
+    planned = study("maxl", seeds=(0,), grid=grid).plan()
+    name = next(iter(grid))
+    assert [getattr(p.config, name) for p in planned] == grid[name]
+    assert len({p.path for p in planned}) == len(grid[name])
+    assert all(len(p.path.parts) in (3, 4) for p in planned)  # a value makes one folder, not two
+
+
+def test_folders_keep_the_short_names_of_plain_numbers() -> None:
+    planned = study("maxl", seeds=(0,), grid={"learning_rate": [0.002, 1e-5, 1.0]}).plan()
+    names = [p.path.parts[1] for p in planned]
+    assert names == ["learning_rate=0.002", "learning_rate=1e-05", "learning_rate=1"]
+
+
+def test_values_that_are_written_alike_are_refused() -> None:
+    with pytest.raises(ValueError, match="two values that are both written human=None"):
+        study("maxl", seeds=(0,), human="x", grid={"human": [None, "None"]}).plan()

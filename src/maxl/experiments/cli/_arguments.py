@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
+from maxl.experiments.cli.terminal import visible
 from maxl.experiments.runs.config import RunConfig, flag, nearest, refuse_code
 from maxl.presets import PRESETS, check_choice
 
@@ -48,7 +49,7 @@ class Parser(argparse.ArgumentParser):
             name = message.split("'")[1]
             commands = next(a.choices for a in self._actions if isinstance(a, argparse._SubParsersAction))
             message = f"unknown command {name!r}{nearest(name, commands)}"
-        self.exit(2, f"maxl: error: {' '.join(message.split())}\n")
+        self.exit(2, f"maxl: error: {visible(' '.join(message.split()))}\n")
 
     def parse_checked(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parses; an unknown flag is refused with the nearest known one."""

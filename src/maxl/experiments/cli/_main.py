@@ -25,6 +25,7 @@ from maxl.experiments.cli._arguments import (
     read_config,
 )
 from maxl.experiments.cli._predict import add_commands
+from maxl.experiments.cli.terminal import close_quietly, prepare_streams, shown, visible
 from maxl.experiments.runs.config import CODE_FIELDS, RunConfig
 from maxl.experiments.runs.files import RunWarning
 
@@ -157,16 +158,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
 
     Returns:
-        The exit code: 0; 2 for a mistake in what was asked; 130 if interrupted; 143 if terminated (SIGTERM).
+        The exit code: 0; 2 for a mistake in what was asked; 130 if interrupted; 143 if terminated (SIGTERM); 1 if what
+        reads the output closes it early, as ``head`` does: the work itself is done by then.
     """
-    given = sys.argv[1:] if arguments is None else list(arguments)
+    prepare_streams()
+    try:
+        try:
+            return _run(sys.argv[1:] if arguments is None else list(arguments))
+        finally:
+            sys.stdout.flush()  # here, where a closed pipe can still be met
+    except BrokenPipeError:
+        close_quietly()
+        return 1
+
+
+def _run(given: Sequence[str]) -> int:
     namespace = parser().parse_checked(given)
     with warnings.catch_warnings(), terminable() as signalled:
         warnings.showwarning = _show_warning
         try:
             namespace.run(namespace)
+        except BrokenPipeError:
+            raise
         except (ValueError, OSError, FloatingPointError) as error:
-            print(f"maxl: error: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"maxl: error: {visible(' '.join(str(error).split()))}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             word, code = ("terminated", 143) if signalled() else ("interrupted", 130)
@@ -278,8 +293,8 @@ def _train(namespace: argparse.Namespace) -> None:
     out = console()
     out.print(run_table(summary))
     if summary["label_verdict"]:
-        out.print(f"Note: {summary['label_verdict']}.")
-    out.print(f"Run folder: {folder.path}")
+        out.print(f"Note: {shown(summary['label_verdict'])}.")
+    out.print(f"Run folder: {shown(folder.path)}", soft_wrap=True)
 
 
 def _compare(namespace: argparse.Namespace) -> None:
@@ -303,20 +318,22 @@ def _check(namespace: argparse.Namespace) -> None:
     from maxl.experiments.runs.build import resolve_device
     from maxl.experiments.runs.checking import run_check
 
-    print(
-        run_check(
-            namespace.trunk,
-            tuple(namespace.shape),
-            namespace.classes,
-            namespace.psi[0] if len(namespace.psi) == 1 else namespace.psi,
-            namespace.batch_size,
-            device=str(resolve_device(namespace.device)),
-            seed=namespace.seed,
-        )
+    report = run_check(
+        namespace.trunk,
+        tuple(namespace.shape),
+        namespace.classes,
+        namespace.psi[0] if len(namespace.psi) == 1 else namespace.psi,
+        namespace.batch_size,
+        device=str(resolve_device(namespace.device)),
+        seed=namespace.seed,
     )
+    print(shown(report))
 
 
 def _report(namespace: argparse.Namespace) -> None:
     from maxl.experiments.report import write_report
+    from maxl.experiments.runs.folder import require_no_run_file
 
-    print(write_report(namespace.folder, namespace.out))
+    if namespace.out is not None:
+        require_no_run_file(namespace.out)
+    print(shown(write_report(namespace.folder, namespace.out)))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from maxl.experiments.cli._arguments import add_trust_flag
+from maxl.experiments.cli.terminal import shown, visible
 
 
 def add_commands(commands: Any) -> None:
@@ -18,7 +19,8 @@ def add_commands(commands: Any) -> None:
         "predict",
         help="the class of each image, row of a table or text, as CSV",
         description="Classifies images, rows of numeric features, or texts with the model of a finished run: file (or\n"
-        "row, from 0), class, probability.",
+        "row, from 0), class, probability. A text that a spreadsheet would take for a formula (= + - @ or a tab first)\n"
+        "gets a leading apostrophe, and control characters are written out (\\x1b).",
         epilog="example:\n  maxl predict run images/ --out predictions.csv\n  maxl predict run new.csv",
     )
     predict.add_argument("folder", type=Path, metavar="RUN", help="folder of a run")
@@ -56,19 +58,41 @@ def add_commands(commands: Any) -> None:
 
 def _predict(namespace: argparse.Namespace) -> None:
     from maxl.experiments.runs.files import write_at_once
+    from maxl.experiments.runs.folder import require_no_run_file
     from maxl.experiments.runs.inference import predict
 
+    if namespace.out is not None:
+        require_no_run_file(namespace.out)
+        if namespace.out.exists() and namespace.source.exists() and namespace.out.samefile(namespace.source):
+            raise ValueError(f"--out needs another file than the source; {namespace.out} is the source")
     predictions = predict(namespace.folder, namespace.source, device=namespace.device, trust=namespace.trust)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     rows = bool(predictions) and isinstance(predictions[0].file, int)
     writer.writerow(("row" if rows else "file", "class", "probability"))
-    writer.writerows((p.file, p.name, f"{p.probability:.6f}") for p in predictions)
+    writer.writerows(
+        (p.file if isinstance(p.file, int) else _cell(str(p.file)), _cell(p.name), f"{p.probability:.6f}")
+        for p in predictions
+    )
     if namespace.out is None:
         sys.stdout.write(text.getvalue())
     else:
         namespace.out.parent.mkdir(parents=True, exist_ok=True)
         write_at_once(namespace.out, text.getvalue().encode())
+
+
+def _cell(text: str) -> str:
+    """A text as a cell that neither a spreadsheet takes for a formula nor a terminal for commands."""
+    formula = text.startswith(("=", "+", "-", "@", "\t", "\r")) and not _is_number(text)
+    return visible("'" + text if formula else text)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _export(namespace: argparse.Namespace) -> None:
@@ -78,4 +102,4 @@ def _export(namespace: argparse.Namespace) -> None:
     check_choice("--format", namespace.format, tuple(FORMATS))
     out = namespace.out or Path("model" + FORMATS[namespace.format])
     sidecar = export(namespace.folder, namespace.format, out, trust=namespace.trust)
-    print(f"{out}\n{sidecar}")
+    print(shown(f"{out}\n{sidecar}"))

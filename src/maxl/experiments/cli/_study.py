@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from maxl.experiments.cli.terminal import shown
+
 if TYPE_CHECKING:
     from maxl.experiments.studies.study import Study
 
@@ -30,6 +32,7 @@ def run_study(study: Study, out: Path, jobs: int | None) -> None:
     total = sum(p.config.epochs for p in study.plan())
     with progress_bar("study", total) as advance:
         results = study.run(out, jobs=jobs, progress=lambda done, _, note: advance(done, note))
+    report = write_report(out)  # before anything is printed: whoever reads may stop after the first line
     show = console()
     for table, lines in study_tables(results):
         show.print(table)
@@ -37,6 +40,6 @@ def run_study(study: Study, out: Path, jobs: int | None) -> None:
     for line in label_verdicts(results):
         show.print(f"- {line}")
     for path, reason in divergences(out).items():
-        show.print(f"- left out: {path} {reason}")
-    show.print(f"Runs, results.csv and comparisons.csv: {out}")
-    show.print(f"Report: {write_report(out)}")
+        show.print(f"- left out: {shown(path)} {shown(reason)}")
+    show.print(f"Runs, results.csv and comparisons.csv: {shown(out)}", soft_wrap=True)
+    show.print(f"Report: {shown(report)}", soft_wrap=True)

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,6 +19,7 @@ from rich.progress import (
 from rich.table import Table
 
 from maxl.experiments.cli._arguments import terminal_width
+from maxl.experiments.cli.terminal import shown
 from maxl.experiments.runs.config import LEARNED_METHODS
 from maxl.experiments.studies.notes import origin_notes
 from maxl.experiments.studies.statistics import compare, intervals_text, mean_interval, p_text, settings
@@ -30,22 +30,22 @@ if TYPE_CHECKING:
 
 
 def console() -> Console:
-    """Standard output."""
-    return Console(width=terminal_width(), highlight=False, markup=False)
+    """Standard output, where names are names: square brackets in them are no markup, colons no emoji."""
+    return Console(width=terminal_width(), highlight=False, markup=False, emoji=False)
 
 
 @contextmanager
 def progress_bar(what: str, total: int, done: int = 0) -> Iterator[Any]:
     """A bar on stderr; yields ``advance(completed, note)``."""
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("epochs"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
+        TextColumn("{task.fields[note]}", markup=False),
+        console=Console(stderr=True, markup=False, emoji=False),
         transient=False,
     )
     task = bar.add_task(what, total=total, completed=done, note="")
@@ -68,7 +68,7 @@ def progress_bar(what: str, total: int, done: int = 0) -> Iterator[Any]:
 
 def run_table(summary: dict[str, Any]) -> Table:
     """One run's result."""
-    table = Table(title=escape(f"{summary['method']} on {summary['data']}"), title_justify="left")
+    table = Table(title=shown(f"{summary['method']} on {summary['data']}"), title_justify="left")
     for name in (
         "method",
         "seed",
@@ -80,7 +80,7 @@ def run_table(summary: dict[str, Any]) -> Table:
     ):
         table.add_column(name, justify="left" if name == "method" else "right")
     table.add_row(
-        escape(summary["method"]),
+        shown(summary["method"]),
         str(summary["seed"]),
         str(summary["train_size"]),
         percent(summary["test_accuracy"]),
@@ -101,7 +101,7 @@ def study_tables(results: pd.DataFrame) -> Iterator[tuple[Table, list[str]]]:
         ]
         title = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in setting.items() if v is not None)
         table = Table(
-            title=escape(title), title_justify="left", caption=_caption(versus_single), caption_justify="left"
+            title=shown(title), title_justify="left", caption=_caption(versus_single), caption_justify="left"
         )
         table.add_column("method")
         table.add_column("seeds", justify="right")
@@ -121,10 +121,10 @@ def study_tables(results: pd.DataFrame) -> Iterator[tuple[Table, list[str]]]:
                 tested = not math.isnan(first["p_corrected"])
                 p = p_text(first["p_corrected"]).removeprefix("p ").removeprefix("= ") if tested else ""
             table.add_row(
-                escape(str(method)),
+                shown(method),
                 str(interval.n),
-                f"{100 * interval.mean:.2f}{_plus_minus(spread)} %",
-                versus,
+                shown(f"{100 * interval.mean:.2f}{_plus_minus(spread)} %"),
+                shown(versus),
                 p,
                 f"{1000 * group['seconds_per_step'].median():.1f}",
             )
@@ -138,7 +138,7 @@ def _verdicts(comparisons: pd.DataFrame) -> list[str]:
         learned = base_method(str(row.method)) in LEARNED_METHODS
         telling = base_method(str(row.reference)) == "uniform" or row.against == "best control"
         if base_method(str(row.reference)) == "single" or (learned and telling):
-            lines.append(f"{row.method}: {row.verdict}")
+            lines.append(shown(f"{row.method}: {row.verdict}"))
     return list(dict.fromkeys(lines))
 
 
@@ -155,7 +155,7 @@ def label_verdicts(results: pd.DataFrame) -> list[str]:
     """A sentence for each method whose labels carry no information."""
     empty = results[results["label_verdict"].notna()] if "label_verdict" in results else results[:0]
     return [
-        f"{method}: in {len(group)} runs {group['label_verdict'].iloc[0]}"
+        shown(f"{method}: in {len(group)} runs {group['label_verdict'].iloc[0]}")
         for method, group in empty.groupby("method", sort=False)
         if method != "frozen"
     ]

@@ -3,14 +3,16 @@
 `load` gives a `DataSet` of `Split`s; `BatchStream` and `evaluation_batches` turn a split into `Batch`es.
 """
 
-from maxl.experiments.data._arrow import read_features, read_table, read_texts
+from maxl.experiments.data._arrow import read_features, read_texts
 from maxl.experiments.data._cifar100 import LEVEL_3_OF_LEVEL_10, LEVEL_10_OF_COARSE, LEVELS
 from maxl.experiments.data._features import TextFeatures
-from maxl.experiments.data._images import IMAGE_SUFFIXES, decode, to_channels
+from maxl.experiments.data._files import IMAGE_SUFFIXES, image_files, require_regular
+from maxl.experiments.data._images import decode, to_channels
 from maxl.experiments.data._load import load
 from maxl.experiments.data._open import NAMES
 from maxl.experiments.data._select import balanced_order
 from maxl.experiments.data._stream import Batch, BatchStream, augment_batch, evaluation_batches, normalise
+from maxl.experiments.data._tables import Table, read_table
 from maxl.experiments.data._types import DataSet, Split
 from maxl.experiments.data._walk import files_below
 
@@ -24,16 +26,19 @@ __all__ = [
     "BatchStream",
     "DataSet",
     "Split",
+    "Table",
     "TextFeatures",
     "augment_batch",
     "balanced_order",
     "decode",
     "evaluation_batches",
     "files_below",
+    "image_files",
     "load",
     "normalise",
     "read_features",
     "read_table",
     "read_texts",
+    "require_regular",
     "to_channels",
 ]

@@ -3,58 +3,30 @@
 from __future__ import annotations
 
 import gzip
-import pickle
+import math
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from maxl.experiments.data._batches import read_batch, read_names, unpickle
+from maxl.experiments.data._files import require_regular
 from maxl.experiments.data._images import resize
 from maxl.experiments.data._source import Column, Part, Source
 
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles NumPy arrays in plain containers and refuses everything else, so that no code can run."""
-
-    _allowed = frozenset(
-        {
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy._core.multiarray", "_reconstruct"),
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-            ("_codecs", "encode"),
-        }
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._allowed:
-            raise pickle.UnpicklingError(
-                f"a data file may hold arrays only; this one asks for {module}.{name}"
-            )
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+_MOST_BYTES = 1 << 31  # of one idx file: 45 times MNIST
+# What loadmat raises for damaged files, beside its own errors.
+_DAMAGED_MAT = (
+    *(OSError, EOFError, zlib.error, ValueError, TypeError, LookupError, OverflowError),
+    *(NotImplementedError, MemoryError),
+)
 
 
-def unpickle(file: Path) -> dict[str, Any]:
-    """One pickled dictionary of arrays and lists, as the CIFAR and ImageNet32 archives hold them.
-
-    Raises:
-        ValueError: if the file is no such pickle, or would need any class but NumPy's arrays.
-    """
-    with file.open("rb") as stream:
-        try:
-            content = _ArrayUnpickler(stream, encoding="latin1").load()  # written by Python 2
-        except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, ValueError) as error:
-            raise ValueError(f"'{file}' cannot be read as a pickled batch: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"'{file}' should hold a dictionary; got {type(content).__name__}")
-    return content
-
-
-def array_part(pixels: np.ndarray, columns: dict[str, Column], image_size: int | None) -> Part:
+def array_part(pixels: np.ndarray, columns: dict[str, Column], image_size: int | None, origin: str) -> Part:
     """A part whose images are decoded already: uint8, shape (N, C, H, W)."""
-    return Part(columns, lambda rows: resize(torch.from_numpy(pixels[rows]), image_size))
+    return Part(columns, lambda rows: resize(torch.from_numpy(pixels[rows]), image_size), origin)
 
 
 def cifar10(folder: Path, image_size: int | None) -> Source | None:
@@ -62,7 +34,8 @@ def cifar10(folder: Path, image_size: int | None) -> Source | None:
     root = _holding(folder, "test_batch", "cifar-10-batches-py")
     if root is None:
         return None
-    names = tuple(unpickle(_existing(root / "batches.meta"))["label_names"])
+    meta = _existing(root / "batches.meta")
+    names = read_names(meta, unpickle(meta), "label_names")
     batches = [_existing(root / f"data_batch_{i}") for i in range(1, 6)]
     return _batches_source(batches, [root / "test_batch"], {"labels": "label"}, {"label": names}, image_size)
 
@@ -73,7 +46,10 @@ def cifar100(folder: Path, image_size: int | None) -> Source | None:
     if root is None:
         return None
     meta = unpickle(root / "meta")
-    names = {"fine_label": tuple(meta["fine_label_names"]), "coarse_label": tuple(meta["coarse_label_names"])}
+    names = {
+        "fine_label": read_names(root / "meta", meta, "fine_label_names"),
+        "coarse_label": read_names(root / "meta", meta, "coarse_label_names"),
+    }
     keys = {"fine_labels": "fine_label", "coarse_labels": "coarse_label"}
     return _batches_source([_existing(root / "train")], [_existing(root / "test")], keys, names, image_size)
 
@@ -89,6 +65,11 @@ def imagenet32(folder: Path, image_size: int | None) -> Source | None:
     test = sorted(folder.glob("val_data*"))
     if not test:
         raise FileNotFoundError(f"'{folder}' has train_data_batch_* but no val_data or val_data.npz")
+    for files in (train, test):
+        if len({file.name.removesuffix(".npz") for file in files}) < len(files):
+            raise ValueError(
+                f"'{folder}' has {files[0].name.removesuffix('.npz')} pickled and as .npz: keep one"
+            )
     return _batches_source(train, test, {"labels": "label"}, {}, image_size)
 
 
@@ -102,24 +83,20 @@ def _batches_source(
     """Batches of rows of 3·S·S bytes; `keys` maps their keys of labels to columns."""
 
     def part(files: Sequence[Path]) -> Part:
-        batches = [_read_batch(file, keys) for file in files]
-        data = np.concatenate([np.asarray(batch["data"], dtype=np.uint8) for batch in batches])
-        side = round((data.shape[1] / 3) ** 0.5)
+        pixels, labels = zip(*(read_batch(file, [*keys]) for file in files), strict=True)
+        if other := next((i for i, x in enumerate(pixels) if x.shape[1:] != pixels[0].shape[1:]), None):
+            raise ValueError(
+                f"images must all have one size; '{files[other]}' has {pixels[other].shape[2:]}, "
+                f"'{files[0]}' {pixels[0].shape[2:]}"
+            )
         columns = {
-            column: Column(np.concatenate([np.asarray(batch[key]) for batch in batches]), names.get(column))
+            column: Column(np.concatenate([batch[key] for batch in labels]), names.get(column))
             for key, column in keys.items()
         }
-        return array_part(data.reshape(-1, 3, side, side), columns, image_size)
+        origin = f"'{files[0]}'" + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+        return array_part(np.concatenate(pixels), columns, image_size, origin)
 
     return Source(part(train), part(test))
-
-
-def _read_batch(file: Path, keys: Mapping[str, str]) -> dict[str, Any]:
-    batch = dict(np.load(file, allow_pickle=False)) if file.suffix == ".npz" else unpickle(file)
-    for key in ("data", *keys):
-        if key not in batch:
-            raise ValueError(f"'{file}' lacks '{key}'; it holds: {', '.join(map(str, batch))}")
-    return batch
 
 
 def mnist(folder: Path, image_size: int | None) -> Source | None:
@@ -131,12 +108,11 @@ def mnist(folder: Path, image_size: int | None) -> Source | None:
         return None
 
     def part(prefix: str) -> Part:
-        images, labels = (
-            _read_idx(_idx_file(root, f"{prefix}-{kind}")) for kind in ("images?idx3", "labels?idx1")
-        )
+        file = _idx_file(root, f"{prefix}-images?idx3")
+        images, labels = _read_idx(file, axes=3), _read_idx(_idx_file(root, f"{prefix}-labels?idx1"), axes=1)
         if len(images) != len(labels):
             raise ValueError(f"'{root}': {len(images)} images but {len(labels)} labels in the {prefix} files")
-        return array_part(images[:, None], {"label": Column(labels)}, image_size)
+        return array_part(images[:, None], {"label": Column(labels)}, image_size, f"'{file}'")
 
     return Source(part("train"), part("t10k"))
 
@@ -148,16 +124,26 @@ def _idx_file(root: Path, pattern: str) -> Path:
     return files[0]
 
 
-def _read_idx(file: Path) -> np.ndarray:
+def _read_idx(file: Path, axes: int) -> np.ndarray:
     """An idx file of bytes: two zero bytes, type 8, the number of axes, each axis as a big-endian uint32."""
-    content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    axes = content[3] if len(content) > 3 and content[:3] == b"\x00\x00\x08" else 0
-    shape = (
-        np.frombuffer(content, dtype=">u4", count=axes, offset=4) if len(content) >= 4 + 4 * axes else None
-    )
-    if not axes or shape is None or len(content) - 4 - 4 * axes != int(np.prod(shape, dtype=np.int64)):
-        raise ValueError(f"'{file}' is no complete idx file of bytes; fetch it again")
-    return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * axes).reshape(shape.astype(np.int64))
+    require_regular(file)
+    head = 4 + 4 * axes
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+            start = stream.read(head)
+            shape = (
+                tuple(np.frombuffer(start, dtype=">u4", count=axes, offset=4).tolist())
+                if len(start) == head
+                else ()
+            )
+            whole = start[:4] == bytes((0, 0, 8, axes)) and math.prod(shape) <= _MOST_BYTES
+            # No more than the head promises, and one byte: a small file can unpack to anything.
+            content = stream.read(math.prod(shape) + 1) if whole else b""
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"'{file}' is damaged ({error}); fetch it again") from error
+    if not whole or len(content) != math.prod(shape):
+        raise ValueError(f"'{file}' is no complete idx file of bytes with {axes} axes; fetch it again")
+    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 
 def svhn(folder: Path, image_size: int | None) -> Source | None:
@@ -165,11 +151,35 @@ def svhn(folder: Path, image_size: int | None) -> Source | None:
     if not (folder / "train_32x32.mat").exists():
         return None
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    damaged = (MatReadError, *_DAMAGED_MAT)
 
     def part(file: Path) -> Part:
-        content = loadmat(_existing(file), variable_names=["X", "y"])
-        labels = content["y"].ravel().astype(np.int64) % 10  # the file calls the digit zero 10
-        return array_part(content["X"].transpose(3, 2, 0, 1), {"label": Column(labels)}, image_size)
+        try:
+            content = loadmat(require_regular(file), variable_names=["X", "y"])
+        except damaged as error:
+            raise ValueError(f"'{file}' cannot be read as a MAT file: {error}; fetch it again") from error
+        pixels, stored = content.get("X"), content.get("y")
+        if (
+            not isinstance(pixels, np.ndarray)
+            or pixels.dtype != np.uint8
+            or pixels.ndim != 4
+            or pixels.shape[2] != 3
+        ):
+            raise ValueError(f"'{file}' needs images as 'X', uint8 of shape (H, W, 3, N)")
+        count = pixels.shape[3]
+        if (
+            not isinstance(stored, np.ndarray)
+            or stored.dtype.kind not in "iuf"
+            or stored.shape != (count, 1)
+            or not np.isin(stored, np.arange(1, 11)).all()
+        ):
+            raise ValueError(
+                f"'{file}' needs a digit an image as 'y', whole numbers 1..10 of shape ({count}, 1)"
+            )
+        labels = stored.ravel().astype(np.int64) % 10  # the file calls the digit zero 10
+        return array_part(pixels.transpose(3, 2, 0, 1), {"label": Column(labels)}, image_size, f"'{file}'")
 
     return Source(part(folder / "train_32x32.mat"), part(folder / "test_32x32.mat"))
 
@@ -182,7 +192,7 @@ def digits(image_size: int | None) -> Source:
 
     content = load_digits()
     pixels = np.round(content.images * (255 / 16)).astype(np.uint8)[:, None]  # stored as 0..16
-    whole = array_part(pixels, {"label": Column(content.target.astype(np.int64))}, image_size)
+    whole = array_part(pixels, {"label": Column(content.target.astype(np.int64))}, image_size, "digits")
     train, test = cut_test(content.target, tuple("0123456789"), count=797)
     return Source(whole.rows(train), whole.rows(test))
 

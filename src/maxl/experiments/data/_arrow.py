@@ -6,7 +6,7 @@ besides labels; else its numeric columns. Whatever is chosen as primary or human
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,37 +16,23 @@ import torch
 from torch import Tensor
 
 from maxl.experiments.data._features import fit_standardise, fit_text
-from maxl.experiments.data._images import IMAGE_SUFFIXES, decode
+from maxl.experiments.data._files import IMAGE_SUFFIXES
+from maxl.experiments.data._images import decode
 from maxl.experiments.data._labels import check_column
 from maxl.experiments.data._source import Column, IntArray, Part, Raw, Source
+from maxl.experiments.data._tables import Table, check_same_names, class_names
 
 _DECODE_ROWS = 4096  # rows whose encoded images are copied out of the table at a time
-
-
-def read_tables(folder: Path, part: str) -> pa.Table | None:
-    """The files `<part>*.parquet` of a folder as one table, or `<part>*.csv`; None where there are none."""
-    files = sorted(folder.glob(f"{part}*.parquet")) or sorted(folder.glob(f"{part}*.csv"))
-    return pa.concat_tables([read_table(file) for file in files]) if files else None
-
-
-def read_table(file: Path) -> pa.Table:
-    """A parquet or CSV file.
-
-    Raises:
-        ValueError: if the file cannot be read as what its suffix says.
-    """
-    from pyarrow import csv, parquet
-
-    try:
-        return csv.read_csv(file) if file.suffix == ".csv" else parquet.read_table(file)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"'{file}' cannot be read as a {file.suffix[1:]} file: {error}") from error
+_PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # what pandas stores beside the columns: no feature
+_PLAIN_NUMBER = re.compile(r"\s*[-+]?[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?\s*")
+_NUMBER = re.compile(r"[-+\s]*[0-9.,'\s]*[0-9][0-9.,'\s]*([eE][-+]?[0-9]+)?\s*%?\s*")  # in any country's way
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def table_source(
-    train: pa.Table,
-    test: pa.Table | None = None,
-    validation: pa.Table | None = None,
+    train: Table,
+    test: Table | None = None,
+    validation: Table | None = None,
     *,
     primary: str | None,
     human: str | None,
@@ -63,36 +49,44 @@ def table_source(
         image_size: As in `load`.
 
     Raises:
-        ValueError: if a column is missing, or if nothing is left to learn from.
+        ValueError: if a column is missing or of another kind than it needs to be, if class names differ
+            between the parts, or if nothing is left to learn from.
     """
-    class_names = _class_names(train)
-    labels = [field.name for field in train.schema if _may_label(field.type)]
-    primary = primary or _default_primary(labels, class_names)
-    check_column(labels, primary, "primary")
-    if human is not None:
-        check_column(labels, human, "human")
-    columns, kind = _samples(train, {primary, human, *class_names})
+    names, schema = class_names(train), train.content.schema
+    labels = [field.name for field in schema if _may_label(field.type)]
+    primary = primary or _default_primary(labels, names)
+    parts = [part for part in (train, test, validation) if part is not None]
+    for part in parts:
+        if missing := {*schema.names} - {*part.content.column_names}:
+            raise ValueError(
+                f"every part needs the columns of the training part; {part.origin} lacks '{min(missing)}'"
+            )
+        for role, column in (("primary", primary), ("human", human)):
+            if column is not None:
+                _check_labels(part, column, role, labels)
+        check_same_names(train, part)
+    columns, kind = _samples(train, {primary, human, *names})
     free = [name for name in labels if name not in columns]
-    for table in (test, validation):
-        missing = set() if table is None else {*train.column_names} - {*table.column_names}
-        if missing:
-            raise ValueError(f"every part needs the columns of the training part; one lacks '{min(missing)}'")
 
-    def read(table: pa.Table, rows: IntArray) -> Raw:
+    def read(table: Table, rows: IntArray) -> Raw:
         if kind == "image":
             return _read_images(table, columns[0], rows, base, image_size)
         if kind == "text":
             return read_texts(table, columns[0], rows)
         return read_features(table, columns, rows)
 
-    def part(table: pa.Table) -> Part:
-        found = {name: Column(_to_numpy(table, name), class_names.get(name)) for name in free}
-        return Part(found, lambda rows: read(table, rows))
+    def make(table: Table) -> Part:
+        found = {
+            name: Column(_to_numpy(table.content, name), names.get(name))
+            for name in free
+            if _may_label(table.content.schema.field(name).type)
+        }
+        return Part(found, lambda rows: read(table, rows), table.origin)
 
     return Source(
-        train=part(train),
-        test=None if test is None else part(test),
-        validation=None if validation is None else part(validation),
+        train=make(train),
+        test=None if test is None else make(test),
+        validation=None if validation is None else make(validation),
         primary=primary,
         human=human,
         fit={"image": None, "text": fit_text, "features": fit_standardise}[kind],
@@ -100,17 +94,15 @@ def table_source(
     )
 
 
-def _class_names(table: pa.Table) -> dict[str, tuple[str, ...]]:
-    """The names of each column of class labels, which the field's parquet files carry in their metadata."""
-    metadata: Mapping[bytes, bytes] = table.schema.metadata or {}
-    if b"huggingface" not in metadata:
-        return {}
-    features = json.loads(metadata[b"huggingface"])["info"].get("features") or {}
-    return {
-        name: tuple(feature["names"])
-        for name, feature in features.items()
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
-    }
+def _check_labels(table: Table, column: str, role: str, labels: Sequence[str]) -> None:
+    """ValueError unless `column` is there and of a kind that can be classes."""
+    if column not in table.content.column_names:
+        check_column(labels, column, role)
+    kind = table.content.schema.field(column).type
+    if not _may_label(kind):
+        raise ValueError(
+            f"{role} labels need whole numbers or text; column '{column}' of {table.origin} is {kind}"
+        )
 
 
 def _may_label(kind: pa.DataType) -> bool:
@@ -134,28 +126,62 @@ def _default_primary(labels: Sequence[str], class_names: Mapping[str, tuple[str,
     raise ValueError(f"say which column holds the primary labels (--primary); columns: {', '.join(labels)}")
 
 
-def _is_image(table: pa.Table, name: str) -> bool:
-    kind = table.schema.field(name).type
+def _image_column(table: Table, name: str) -> bool:
+    """Whether a column holds images, encoded or as paths.
+
+    Raises:
+        ValueError: if most rows of a column are paths of images and the others are not.
+    """
+    kind = table.content.schema.field(name).type
     if pa.types.is_struct(kind):
-        return {"bytes", "path"} <= {field.name for field in kind}
-    if _is_string(kind) and len(table):
-        first = table[name][0].as_py()
-        return first is not None and Path(first).suffix.lower() in IMAGE_SUFFIXES
+        fields = {field.name: field.type for field in kind}
+        return {"bytes", "path"} <= {*fields} and _is_binary(fields["bytes"]) and _is_string(fields["path"])
+    if not _is_string(kind):
+        return _is_binary(kind)
+    values = table.content[name].to_pylist()
+    other = [
+        row
+        for row, value in enumerate(values)
+        if value is None or Path(value).suffix.lower() not in IMAGE_SUFFIXES
+    ]
+    if values and 0 < len(other) < len(values) / 2:
+        raise ValueError(
+            f"column '{name}' of {table.origin} needs paths of images ({', '.join(sorted(IMAGE_SUFFIXES))}) in "
+            f"every row or in few; row {other[0]} holds {values[other[0]]!r}, most others hold paths"
+        )
+    return bool(values) and not other
+
+
+def _is_binary(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _samples(table: pa.Table, labels: set[str | None]) -> tuple[list[str], str]:
+def _samples(table: Table, labels: set[str | None]) -> tuple[list[str], str]:
     """The columns that hold the samples, and their kind: "image", "text" or "features"."""
-    rest = [name for name in table.column_names if name not in labels]
+    names = table.content.column_names
+    rest = [name for name in names if name not in labels and not _PANDAS_INDEX.fullmatch(name)]
     if not rest:
         raise ValueError(
-            "a table needs an image, text or numeric column besides its labels; "
-            f"it has: {', '.join(table.column_names)}"
+            f"a table needs an image, text or numeric column besides its labels; it has: {', '.join(names)}"
         )
-    images = [name for name in rest if _is_image(table, name)]
+    images = [name for name in rest if _image_column(table, name)]
     if images:
         return images[:1], "image"
-    return rest, "text" if len(rest) == 1 and _is_string(table.schema.field(rest[0]).type) else "features"
+    if len(rest) > 1 or not _is_string(table.content.schema.field(rest[0]).type):
+        return rest, "features"
+    _check_words(table, rest[0])
+    return rest, "text"
+
+
+def _check_words(table: Table, name: str) -> None:
+    """ValueError if a column of text is one of numbers, of which some are written as Arrow does not read them."""
+    values = [value or "" for value in table.content[name].to_pylist()]
+    if 2 * sum(_NUMBER.fullmatch(value) is not None for value in values) > len(values):
+        row = next((row for row, value in enumerate(values) if not _PLAIN_NUMBER.fullmatch(value)), 0)
+        raise ValueError(
+            f"column '{name}' of {table.origin} holds numbers, but row {row} holds {values[row]!r}: write all of "
+            "them as 1234.5, and remove or fill missing ones"
+        )
 
 
 def _to_numpy(table: pa.Table, name: str) -> np.ndarray:
@@ -163,52 +189,68 @@ def _to_numpy(table: pa.Table, name: str) -> np.ndarray:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if _is_string(column.type):
-        # Missing strings stay None, so that they are found; present ones sort as ordinary strings.
-        return (
-            np.array(column.to_pylist(), dtype=object) if column.null_count else np.array(column.to_pylist())
-        )
+        # As objects: NumPy's own strings would lose trailing zero bytes, and missing ones stay None.
+        return np.array(column.to_pylist(), dtype=object)
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
     values: np.ndarray = column.to_numpy()  # missing integers become NaN
     return values
 
 
-def _read_images(table: pa.Table, name: str, rows: IntArray, base: Path, image_size: int | None) -> Tensor:
+def _read_images(table: Table, name: str, rows: IntArray, base: Path, image_size: int | None) -> Tensor:
+    def where(i: int) -> str:
+        return f"the image in column '{name}', row {rows[i]} of {table.origin},"
+
     def items() -> Iterator[bytes | Path]:
         for start in range(0, len(rows), _DECODE_ROWS):
-            for item in table[name].take(pa.array(rows[start : start + _DECODE_ROWS])).to_pylist():
+            taken = table.content[name].take(pa.array(rows[start : start + _DECODE_ROWS])).to_pylist()
+            for i, item in enumerate(taken, start):
                 content = item["bytes"] or item["path"] if isinstance(item, dict) else item
-                if content is None:
-                    raise ValueError(f"column '{name}' has a row without an image; remove it")
+                if not isinstance(content, (bytes, str)) or not content:
+                    raise ValueError(f"{where(i)} is missing; remove the row")
                 yield content if isinstance(content, bytes) else base / content
 
-    return decode(items(), len(rows), lambda i: f"the image in column '{name}', row {rows[i]}", image_size)
+    return decode(items(), len(rows), where, image_size)
 
 
-def read_texts(table: pa.Table, name: str, rows: IntArray) -> list[str]:
-    """A column of texts of some rows; a missing one is empty."""
-    return [text or "" for text in table[name].take(pa.array(rows)).to_pylist()]
-
-
-def read_features(table: pa.Table, names: Sequence[str], rows: IntArray) -> Tensor:
-    """Numeric columns of some rows as float32, shape (N, D).
+def read_texts(table: Table, name: str, rows: IntArray) -> list[str]:
+    """A column of texts of some rows; a missing one is empty.
 
     Raises:
-        ValueError: if a column is not numeric, or a value is missing or not finite.
+        ValueError: if the column holds anything but text.
+    """
+    kind = table.content.schema.field(name).type
+    if not _is_string(kind):
+        raise ValueError(f"texts need a column of text; column '{name}' of {table.origin} is {kind}")
+    return [text or "" for text in table.content[name].take(pa.array(rows)).to_pylist()]
+
+
+def read_features(table: Table, names: Sequence[str], rows: IntArray) -> Tensor:
+    """Numeric columns of some rows as float64, shape (N, D), so that large offsets lose no digits.
+
+    Raises:
+        ValueError: if a column is not numeric, or a value is missing, not finite, or beyond float32.
     """
     columns = []
     for name in names:
-        values = _to_numpy(table, name)[rows]
+        values = _to_numpy(table.content, name)[rows]
         if values.dtype.kind not in "iuf":
             raise ValueError(
-                f"features must be numbers; column '{name}' is {table.schema.field(name).type}: "
-                "drop it, encode it, or name it as labels"
+                f"features must be numbers; column '{name}' is {table.content.schema.field(name).type} in "
+                f"{table.origin}: drop it, encode it, or name it as labels"
             )
-        bad = np.flatnonzero(~np.isfinite(values))
-        if len(bad):
-            raise ValueError(
-                f"features must be finite; column '{name}', row {rows[bad[0]]} holds {values[bad[0]]}"
-                f" ({len(bad)} such rows): remove or fill these rows"
-            )
-        columns.append(torch.from_numpy(values.astype(np.float32)))
+        for bad, rule in (
+            (~np.isfinite(values), "be finite"),
+            (
+                np.abs(values.astype(np.float64)) > _LARGEST,
+                f"lie within ±{_LARGEST:.2g}, the range of float32",
+            ),
+        ):
+            if bad.any():
+                first = np.flatnonzero(bad)[0]
+                raise ValueError(
+                    f"features must {rule}; column '{name}', row {rows[first]} holds {values[first]} "
+                    f"({np.count_nonzero(bad)} such rows) in {table.origin}: remove or fill these rows"
+                )
+        columns.append(torch.from_numpy(values.astype(np.float64)))
     return torch.stack(columns, dim=1)

@@ -25,21 +25,30 @@ class Standardise:
 
     def __call__(self, raw: Raw) -> Tensor:
         assert isinstance(raw, Tensor)
-        return ((raw.double() - self.mean) / self.std).float()
+        standardised = ((raw.double() - self.mean) / self.std).float()
+        if not standardised.isfinite().all():
+            row, column = (~standardised.isfinite()).nonzero()[0].tolist()
+            raise ValueError(
+                f"sample {row} lies too far from the training samples for float32: its feature {column} is "
+                f"{raw[row, column]:g}, theirs {self.mean[column]:g} ± {self.std[column]:g}"
+            )
+        return standardised
 
 
 def fit_standardise(raw: Raw) -> Standardise:
     """Standardise each feature: zero mean and unit variance over the training samples.
 
     Args:
-        raw: Training features, float32, shape (N, D).
+        raw: Training features, shape (N, D).
 
     Returns: the transform for any part; a feature that is constant in training becomes 0 there.
     """
     assert isinstance(raw, Tensor)
     features = raw.double()  # sums over many rows
     mean, std = features.mean(0), features.std(0, correction=0)
-    return Standardise(mean, torch.where(std > 0, std, 1.0))
+    # By comparison: the mean of equal values is rounded, and their deviation then not quite zero.
+    constant = (features == features[0]).all(0) | (std == 0)
+    return Standardise(torch.where(constant, features[0], mean), torch.where(constant, 1.0, std))
 
 
 @dataclass(frozen=True)

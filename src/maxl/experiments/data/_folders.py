@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
-from maxl.experiments.data._images import IMAGE_SUFFIXES, decode
-from maxl.experiments.data._source import Column, Part, Source
-from maxl.experiments.data._walk import files_below
+from maxl.experiments.data._files import IMAGE_SUFFIXES, image_files, without_images
+from maxl.experiments.data._images import decode
+from maxl.experiments.data._source import Column, IntArray, Part, Source
 
 _CLIP = re.compile(r"v_(?P<label>\w+)_g(?P<group>\d+)_c\d+")
 _UCF_TEST_GROUPS = range(1, 8)  # groups 1-7 are the test part of the published split 1
@@ -29,13 +30,15 @@ def image_folder(folder: Path, image_size: int | None) -> Source:
         ValueError: if there are no images, or if some classes have finer classes and others have not.
     """
     train, test, validation = (_subfolder(folder, names) for names in (_TRAIN, _TEST, _VALIDATION))
-    if train is None or not any(child.is_dir() for child in train.iterdir()):  # "train" may be a class
-        return _source([_find(folder)], image_size)
+    if train is None or not any(
+        child.is_dir() and not child.name.startswith(".") for child in train.iterdir()
+    ):  # "train" may be a class
+        return _source([folder], image_size)
     if test is None:  # as usual for ImageNet, whose test labels are not public
         test, validation = validation, None
     if test is None:
         raise FileNotFoundError(f"'{folder}' has '{train.name}/' but no 'test/' or 'validation/' beside it")
-    return _source([_find(root) for root in (train, test, validation) if root is not None], image_size)
+    return _source([root for root in (train, test, validation) if root is not None], image_size)
 
 
 def cinic10(folder: Path, image_size: int | None) -> Source | None:
@@ -53,7 +56,7 @@ def ucf101(folder: Path, image_size: int | None) -> Source | None:
     if _is_split(folder):
         return image_folder(folder, image_size)
     clips: dict[Path, list[Path]] = {}
-    for file in _image_files(folder):
+    for file in image_files(folder):
         if _CLIP.fullmatch(file.parent.name):
             clips.setdefault(file.parent, []).append(file)
     if not clips:
@@ -62,7 +65,7 @@ def ucf101(folder: Path, image_size: int | None) -> Source | None:
     matches = [_CLIP.fullmatch(clip.name) for clip in clips]
     labels = [match["label"] for match in matches if match]
     is_test = np.array([int(match["group"]) in _UCF_TEST_GROUPS for match in matches if match])
-    whole = _part(frames, {"class": labels}, image_size)
+    whole = _part(folder, frames, {"class": labels}, image_size)
     return Source(whole.rows(np.flatnonzero(~is_test)), whole.rows(np.flatnonzero(is_test)), primary="class")
 
 
@@ -74,15 +77,17 @@ def _subfolder(folder: Path, names: Sequence[str]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_dir()), None)
 
 
-def _image_files(folder: Path) -> list[Path]:
-    return [file for file in files_below(folder) if file.suffix.lower() in IMAGE_SUFFIXES]
-
-
 def _find(root: Path) -> tuple[list[Path], dict[str, list[str]]]:
     """The image files below `root` and the columns that their folders' names make."""
-    files = [file for file in _image_files(root) if file.parent != root]
+    files = [file for file in image_files(root) if file.parent != root]
     if not files:
         raise ValueError(f"'{root}' has no images in subfolders; each class needs a subfolder of images")
+    for folder in sorted(root.iterdir()):
+        if folder.is_dir() and not folder.name.startswith(".") and (other := without_images(folder)):
+            raise ValueError(
+                f"each class needs images ({', '.join(sorted(IMAGE_SUFFIXES))}); '{folder}' holds none, but "
+                f"'{other.name}': convert its files, or move it away"
+            )
     parents = [file.relative_to(root).parts[:-1] for file in files]
     depth = min(map(len, parents))
     if depth == 1 and max(map(len, parents)) > 1:
@@ -90,25 +95,26 @@ def _find(root: Path) -> tuple[list[Path], dict[str, list[str]]]:
         raise ValueError(
             f"'{root}': either every class has finer subfolders or none has; got '{flat}' beside others"
         )
+    if depth > 1 and len({parent[1] for parent in parents}) == 1:
+        depth = 1  # cat/images/, dog/images/: no finer classes
     return files, {
         name: [parent[level] for parent in parents]
         for level, name in enumerate(("class", "subclass")[:depth])
     }
 
 
-def _source(found: Sequence[tuple[list[Path], dict[str, list[str]]]], image_size: int | None) -> Source:
-    parts = [_part(files, columns, image_size) for files, columns in found]
+def _source(roots: Sequence[Path], image_size: int | None) -> Source:
+    parts = [_part(root, *_find(root), image_size) for root in roots]
     nested = all("subclass" in part.columns for part in parts)
     train, test, validation = [*parts, None, None][:3]
     assert train is not None
     return Source(train, test, validation, primary="class", human="subclass" if nested else None)
 
 
-def _part(files: list[Path], columns: dict[str, list[str]], image_size: int | None) -> Part:
-    arrays = {name: Column(np.array(values)) for name, values in columns.items()}
-    return Part(
-        arrays,
-        lambda rows: decode(
-            (files[row] for row in rows), len(rows), lambda i: f"'{files[rows[i]]}'", image_size
-        ),
-    )
+def _part(root: Path, files: list[Path], columns: dict[str, list[str]], image_size: int | None) -> Part:
+    arrays = {name: Column(np.array(values, dtype=object)) for name, values in columns.items()}
+
+    def read(rows: IntArray) -> Tensor:
+        return decode((files[row] for row in rows), len(rows), lambda i: f"'{files[rows[i]]}'", image_size)
+
+    return Part(arrays, read, f"'{root}'")

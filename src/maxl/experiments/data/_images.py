@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import warnings
+import zlib
 from collections.abc import Callable, Iterable
 from functools import partial
 from io import BytesIO
@@ -12,9 +15,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from maxl.experiments.data._files import require_regular
+
 Pixels = npt.NDArray[np.uint8]
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
+# What Pillow's decoders raise for broken files.
+_DAMAGED = (
+    *(OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, OverflowError, MemoryError),
+    *(NotImplementedError, struct.error, zlib.error),
 )
 
 
@@ -34,8 +41,19 @@ def decode(
     Returns: uint8, shape (N, C, H, W).
 
     Raises:
-        ValueError: if an image cannot be decoded, has more than 8 bits a channel, or differs in size.
+        ValueError: if an image cannot be decoded, has more than 8 bits a channel, differs in size, or is so
+            large that it may be made to exhaust the memory.
     """
+    with warnings.catch_warnings():
+        from PIL.Image import DecompressionBombWarning
+
+        warnings.simplefilter("error", DecompressionBombWarning)
+        return _decode(items, count, name, image_size)
+
+
+def _decode(
+    items: Iterable[bytes | Path], count: int, name: Callable[[int], str], image_size: int | None
+) -> Tensor:
     images = np.zeros((0, 1, 1, 1), dtype=np.uint8)
     for i, item in enumerate(items):
         pixels = _decode_one(item, partial(name, i), image_size)
@@ -79,13 +97,22 @@ def to_channels(images: Tensor, channels: int) -> Tensor:
 
 def _decode_one(item: bytes | Path, name: Callable[[], str], image_size: int | None) -> Pixels:
     """One image as uint8, shape (H, W, C) with C 1 or 3."""
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(BytesIO(item) if isinstance(item, bytes) else item) as file:
+        with Image.open(BytesIO(item) if isinstance(item, bytes) else require_regular(item)) as file:
             mode = file.mode
+            ImageOps.exif_transpose(file, in_place=True)  # cameras store which side is up
             image = file.convert("L" if mode in ("1", "L", "LA") else "RGB")
-    except (OSError, SyntaxError) as error:  # PIL raises both for broken files
+    except UnidentifiedImageError as error:
+        raise ValueError(
+            f"{name()} cannot be decoded as an image: its format is none that is known"
+        ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(
+            f"{name()} is larger than the {Image.MAX_IMAGE_PIXELS} pixels that are taken for safe: scale it down"
+        ) from error
+    except _DAMAGED as error:
         raise ValueError(f"{name()} cannot be decoded as an image: {error}") from error
     if mode[0] in "IF":  # 16 and 32 bits: converting would clip, not scale
         raise ValueError(f"images must have 8 bits a channel; {name()} has mode {mode}: convert it")

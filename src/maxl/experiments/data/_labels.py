@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Collection, Sequence
+from decimal import Decimal
 
 import numpy as np
 
-from maxl.experiments.data._source import Column, IntArray, Part, nearest
+from maxl.experiments.data._source import IntArray, Part, nearest
+
+_FLOATS_MERGE = 2.0**53  # the first of the whole numbers that share a float64 with a neighbour
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 
 def check_column(columns: Collection[str], name: str, role: str) -> None:
@@ -34,45 +40,83 @@ def encode(parts: Sequence[Part], name: str) -> tuple[list[IntArray], tuple[str,
     Returns: one int64 array of shape (N,) a part, and the names of the classes.
 
     Raises:
-        ValueError: if a label is missing, negative, not an integer, or beyond the names; says in which row.
+        ValueError: if a label is missing, negative, not an integer, or beyond the names; says in which row;
+            if one part has text and another numbers, there is one class only, or two are written alike.
     """
+    for part in parts:
+        _check_values(name, part)
     columns = [part.columns[name] for part in parts]
-    for column in columns:
-        _check_values(name, column)
     names = columns[0].names
     if names is not None:
         return [column.values.astype(np.int64) for column in columns], names
-    values = np.concatenate([column.values for column in columns])
-    if values.dtype.kind == "f":  # whole numbers, as checked
-        values = values.astype(np.int64)
+    is_text = [column.values.dtype.kind in "OU" for column in columns]
+    if any(is_text) and not all(is_text):
+        one, other = parts[is_text.index(True)], parts[is_text.index(False)]
+        raise ValueError(
+            f"labels in column '{name}' need to be text or numbers in all parts alike; "
+            f"they are text in {one.origin}, numbers in {other.origin}"
+        )
+    # Not negative, and whole where they are floats, as checked: unsigned integers hold all of them.
+    values = np.concatenate(
+        [column.values if is_text[0] else column.values.astype(np.uint64) for column in columns]
+    )
     classes, codes = np.unique(values, return_inverse=True)
+    class_names = tuple(map(str, classes.tolist()))
+    if is_text[0]:
+        _check_alike(name, class_names)
+    if len(class_names) == 1:
+        raise ValueError(
+            f"labels in column '{name}' need at least 2 classes; all of them are '{class_names[0]}'"
+        )
     boundaries = np.cumsum([len(column.values) for column in columns])[:-1]
-    return [part.astype(np.int64) for part in np.split(codes, boundaries)], tuple(map(str, classes.tolist()))
+    return [part.astype(np.int64) for part in np.split(codes, boundaries)], class_names
 
 
-def _check_values(name: str, column: Column) -> None:
+def _check_values(name: str, part: Part) -> None:
+    column = part.columns[name]
     values = column.values
     if values.dtype.kind == "f":
-        _reject(name, values, ~np.isfinite(values), "is missing or not finite")
-        _reject(name, values, values != np.floor(values), "is not a whole number, so it is no class")
+        _reject(name, part, ~np.isfinite(values), "is missing or not finite")
+        _reject(name, part, values != np.floor(values), "is not a whole number, so it is no class")
+        _reject(name, part, values >= _FLOATS_MERGE, "is so large that floats merge whole numbers")
     elif values.dtype.kind == "O":
-        missing = np.fromiter((value is None for value in values), dtype=bool, count=len(values))
-        _reject(name, values, missing, "is missing")
-    elif values.dtype.kind == "U":
-        _reject(name, values, values == "", "is empty")
-    if values.dtype.kind in "if":
-        _reject(name, values, values < 0, "is negative")
-        if column.names is not None:
-            _reject(name, values, values >= len(column.names), f"is beyond the {len(column.names)} classes")
+        _reject(name, part, np.array([value is None for value in values], dtype=bool), "is missing")
+    if values.dtype.kind in "OU":
+        _reject(name, part, np.array([value == "" for value in values], dtype=bool), "is empty")
+    else:
+        _reject(name, part, values < 0, "is negative")
+    if column.names is not None:
+        if values.dtype.kind in "OU":
+            raise ValueError(
+                f"labels in column '{name}' need to be the numbers of its {len(column.names)} named classes; "
+                f"they are text in {part.origin}"
+            )
+        _reject(name, part, values >= len(column.names), f"is beyond the {len(column.names)} classes")
 
 
-def _reject(name: str, values: np.ndarray, bad: np.ndarray, rule: str) -> None:
+def _reject(name: str, part: Part, bad: np.ndarray, rule: str) -> None:
     rows = np.flatnonzero(bad)
     if len(rows):
         raise ValueError(
             f"labels in column '{name}': row {rows[0]} {rule} "
-            f"(got {values[rows[0]]}; {len(rows)} such rows): remove or correct these rows"
+            f"(got {part.columns[name].values[rows[0]]}; {len(rows)} such rows in {part.origin}): "
+            "remove or correct these rows"
         )
+
+
+def _check_alike(name: str, class_names: Sequence[str]) -> None:
+    """ValueError if two classes differ only in how they are written: spaces, accents, or 1 and 1.0."""
+    seen: dict[str | Decimal, str] = {}
+    for written in class_names:
+        meant: str | Decimal = unicodedata.normalize("NFC", written).strip()
+        if _NUMBER.fullmatch(str(meant)):
+            meant = Decimal(str(meant))
+        if meant in seen:
+            raise ValueError(
+                f"labels in column '{name}': {seen[meant]!a} and {written!a} are one class in two spellings, "
+                "as it seems: write them alike, or give them different names"
+            )
+        seen[meant] = written
 
 
 def check_refines(

@@ -87,6 +87,13 @@ def load(
     raw = train.part.read(np.arange(len(train.primary)))
     transform = _as_is if source.fit is None else source.fit(raw)
     inputs = [transform(raw), *(part.read_with(transform) for part in (test, validation) if part is not None)]
+    for x, part in zip(inputs, (train, test, validation), strict=False):
+        if part is not None and x.shape[2:] != inputs[0].shape[2:]:
+            raise ValueError(
+                f"images must all have one size; those of {part.part.origin} are "
+                f"{'x'.join(map(str, x.shape[2:]))}, those of {train.part.origin} "
+                f"{'x'.join(map(str, inputs[0].shape[2:]))}: pass image_size (--image-size) to scale them"
+            )
     if inputs[0].ndim == 4:  # grey parts follow coloured ones
         inputs = [to_channels(x, max(x.shape[1] for x in inputs)) for x in inputs]
     channels = inputs[0].shape[1]
@@ -139,6 +146,8 @@ def _labelled_parts(
     human = None if human == primary else human
     parts = [part for part in (source.train, source.test, source.validation) if part is not None]
     for part in parts:
+        if not len(part):
+            raise ValueError(f"a part needs samples; {part.origin} is empty")
         check_column(part.columns, primary, "primary")
         if human is not None:
             check_column(part.columns, human, "human")

@@ -116,7 +116,8 @@ def _open_path(path: Path, primary: str | None, human: str | None, image_size: i
         return _open_tables(path, primary, human, image_size) or folders.image_folder(path, image_size)
     if path.suffix not in (".csv", ".parquet"):
         raise ValueError(f"a data file must be .csv or .parquet; got '{path}'")
-    from maxl.experiments.data._arrow import read_table, table_source
+    from maxl.experiments.data._arrow import table_source
+    from maxl.experiments.data._tables import read_table
 
     return table_source(
         read_table(path), primary=primary, human=human, base=path.parent, image_size=image_size
@@ -127,7 +128,8 @@ def _open_tables(
     folder: Path, primary: str | None, human: str | None, image_size: int | None
 ) -> Source | None:
     """The tables train*, test* and, where there are any, validation* of a folder; None without train*."""
-    from maxl.experiments.data._arrow import read_tables, table_source
+    from maxl.experiments.data._arrow import table_source
+    from maxl.experiments.data._tables import read_tables
 
     train = read_tables(folder, "train")
     if train is None:
@@ -145,6 +147,7 @@ def _open_hub(
     import datasets
 
     from maxl.experiments.data._arrow import table_source
+    from maxl.experiments.data._tables import Table
 
     try:
         splits = datasets.load_dataset(repository, config)
@@ -158,7 +161,10 @@ def _open_hub(
         raise ValueError(f"'{repository}' has no train split; it has: {', '.join(splits)}")
     # The schema of the features, unlike the table's own, always carries the class names.
     tables = {
-        name: split.data.table.replace_schema_metadata(split.features.arrow_schema.metadata)
+        name: Table(
+            split.data.table.replace_schema_metadata(split.features.arrow_schema.metadata),
+            f"'{repository}', {name}",
+        )
         for name, split in splits.items()
     }
     validation = tables.get("validation")

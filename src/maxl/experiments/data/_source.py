@@ -36,10 +36,12 @@ class Part:
     Attributes:
         columns: Every column that can serve as labels, by name.
         read: Decodes the given rows: images uint8 (n, C, H, W), features (n, D), or a list of texts.
+        origin: How messages name it: "'file'" as a rule.
     """
 
     columns: dict[str, Column]
     read: Callable[[IntArray], Raw]
+    origin: str
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())).values)
@@ -47,7 +49,7 @@ class Part:
     def rows(self, index: IntArray) -> Part:
         """The part made of these rows only."""
         columns = {name: Column(column.values[index], column.names) for name, column in self.columns.items()}
-        return Part(columns, lambda rows: self.read(index[rows]))
+        return Part(columns, lambda rows: self.read(index[rows]), self.origin)
 
 
 @dataclass(frozen=True)

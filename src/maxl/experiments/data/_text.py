@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,21 +24,40 @@ def clinc150(folder: Path) -> Source | None:
         raise FileNotFoundError(
             f"'{folder}' has data_full.json but not domains.json, which groups the intents"
         )
-    sentences: dict[str, list[tuple[str, str]]] = json.loads((folder / "data_full.json").read_text("utf-8"))
-    domains: dict[str, list[str]] = json.loads((folder / "domains.json").read_text("utf-8"))
-    domain_of = {intent: domain for domain, intents in domains.items() for intent in intents}
+    sentences, domains = _read_json(folder / "data_full.json"), _read_json(folder / "domains.json")
+    domain_of: dict[str, str] = {}
+    for domain, intents in domains.items():
+        if not isinstance(intents, list) or not all(isinstance(intent, str) for intent in intents):
+            raise ValueError(f"'{folder / 'domains.json'}' needs a list of intents for '{domain}'")
+        for intent in intents:
+            if domain_of.setdefault(intent, domain) != domain:
+                raise ValueError(
+                    f"'{folder / 'domains.json'}' puts the intent '{intent}' into both '{domain_of[intent]}' "
+                    f"and '{domain}'"
+                )
 
     def part(key: str) -> Part:
-        texts = [text for text, _ in sentences[key]]
-        intents = [intent for _, intent in sentences[key]]
-        unknown = next((intent for intent in intents if intent not in domain_of), None)
-        if unknown is not None:
-            raise ValueError(f"domains.json gives no domain for the intent '{unknown}' of data_full.json")
+        origin = f"'{folder / 'data_full.json'}', {key}"
+        pairs = sentences.get(key)
+        if not isinstance(pairs, list):
+            raise ValueError(f"{origin}: needs a list of [text, intent]; got {type(pairs).__name__}")
+        for row, pair in enumerate(pairs):
+            if (
+                not isinstance(pair, list)
+                or len(pair) != 2
+                or not all(isinstance(item, str) for item in pair)
+            ):
+                raise ValueError(f"{origin}, row {row}: needs [text, intent], two strings")
+            if pair[1] not in domain_of:
+                raise ValueError(
+                    f"domains.json gives no domain for the intent '{pair[1]}' of {origin}, row {row}"
+                )
+        texts = [text for text, _ in pairs]
         columns = {
-            "domain": Column(np.array([domain_of[intent] for intent in intents])),
-            "intent": Column(np.array(intents)),
+            "domain": Column(np.array([domain_of[intent] for _, intent in pairs], dtype=object)),
+            "intent": Column(np.array([intent for _, intent in pairs], dtype=object)),
         }
-        return Part(columns, lambda rows: [texts[row] for row in rows])
+        return Part(columns, lambda rows: [texts[row] for row in rows], origin)
 
     return Source(
         part("train"),
@@ -48,3 +68,14 @@ def clinc150(folder: Path) -> Source | None:
         fit=fit_text,
         feature_names=("text",),
     )
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """A JSON file that holds a dictionary."""
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"'{file}' cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"'{file}' needs to hold a dictionary; got {type(content).__name__}")
+    return content

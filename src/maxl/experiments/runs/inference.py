@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
 from maxl.experiments.data import (
     IMAGE_SUFFIXES,
-    TextFeatures,
-    decode,
-    files_below,
+    image_files,
     normalise,
-    read_features,
-    read_table,
-    read_texts,
-    to_channels,
+    require_regular,
 )
 from maxl.experiments.runs import trunks
 from maxl.experiments.runs.build import resolve_device
 from maxl.experiments.runs.files import write_at_once
-from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.folder import RunFolder, require_no_run_file
+from maxl.experiments.runs.inputs import read_image, read_rows, read_text_rows
 from maxl.experiments.runs.summary import require_model
 from maxl.networks import head, infer_feature_dim
 from maxl.presets import check_choice
@@ -72,8 +66,10 @@ class PrimaryModel(nn.Module):
         self.input_shape = input_shape
         self.feature_names = feature_names
         shape = (-1, *[1] * (len(input_shape) - 1))
-        self.register_buffer("mean", torch.tensor(mean).view(shape), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(shape), persistent=False)
+        # Float32 has seven digits: of a column of Unix seconds it would keep the day and lose the hour.
+        dtype = torch.float32 if feature_names is None else torch.float64
+        self.register_buffer("mean", torch.tensor(mean, dtype=dtype).view(shape), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=dtype).view(shape), persistent=False)
 
     @property
     def takes_images(self) -> bool:
@@ -84,24 +80,25 @@ class PrimaryModel(nn.Module):
         """Primary logits, shape (N, C).
 
         Args:
-            x: Images of shape (N, *input_shape), uint8 or floats in [0, 1], or numeric features, float32,
-                as they stand in the table: both are normalised here. Features of text as the run's data set
-                gives them.
+            x: Images of shape (N, *input_shape), uint8 or floats in [0, 1], or numeric features, float64, as they
+                stand in the table: both are normalised here. Features of text as the run's data set gives them.
 
         Raises:
             ValueError: if the samples have another shape than the run's.
         """
+        logits: Tensor = self.primary_head(self.trunk(self.normalise(x)))
+        return logits
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """What the trunk takes, float32, from what ``forward`` does."""
         if tuple(x.shape[1:]) != self.input_shape:
             raise ValueError(
                 f"samples need the run's shape (N, {', '.join(map(str, self.input_shape))}); "
                 f"got {tuple(x.shape)}"
             )
         if x.dtype == torch.uint8:
-            x = normalise(x, self.mean.flatten().tolist(), self.std.flatten().tolist())
-        else:
-            x = (x - self.mean) / self.std  # features of text: by 0 and 1
-        logits: Tensor = self.primary_head(self.trunk(x))
-        return logits
+            return normalise(x, self.mean.flatten().tolist(), self.std.flatten().tolist())
+        return ((x - self.mean) / self.std).float()  # features of text: by 0 and 1
 
 
 class Prediction(NamedTuple):
@@ -197,24 +194,31 @@ def predict(run: Path, source: Path, *, device: str = "cpu", trust: bool = False
         )
     names: list[Path | int]
     if model.takes_images:
-        files = [source] if source.is_file() else _images_below(source)
+        files = image_files(source) if source.is_dir() else [require_regular(source)]
         if not files:
             raise ValueError(f"predict needs images ({', '.join(sorted(IMAGE_SUFFIXES))}); {source} has none")
         names, parts = [*files], (files[start : start + _BATCH] for start in range(0, len(files), _BATCH))
-        batches = (torch.cat([_read(file, model.input_shape) for file in part]) for part in parts)
+        batches = (torch.cat([read_image(file, model.input_shape) for file in part]) for part in parts)
     else:
         if model.feature_names is None:
-            rows = _read_texts(source, RunFolder(run), model.input_shape[0])
+            rows = read_text_rows(source, RunFolder(run), model.input_shape[0])
         else:
-            rows = _read_rows(source, model.feature_names)
+            rows = read_rows(source, model.feature_names)
         names = [*range(len(rows))]
         batches = (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
     where = resolve_device(device)
-    model.to(where)
+    trunk, primary_head = model.trunk.to(where), model.primary_head.to(where)
     best: list[tuple[float, int]] = []
     for x in batches:
         with torch.no_grad():
-            top = model(x.to(where)).float().softmax(1).max(1)
+            # Normalised before it moves: not every device computes in float64.
+            top = primary_head(trunk(model.normalise(x).to(where))).float().softmax(1).max(1)
+        if not top.values.isfinite().all():
+            odd = names[len(best) + int((~top.values.isfinite()).nonzero()[0])]
+            raise ValueError(
+                f"predict needs samples like those of training; {'row ' if isinstance(odd, int) else ''}{odd} of "
+                f"{source} is so far from them that the model gives no number for it"
+            )
         best += zip(top.values.tolist(), top.indices.tolist(), strict=True)
     return [
         Prediction(name, model.primary_names[c], probability)
@@ -228,7 +232,7 @@ def export(run: Path, format: str, out: Path, *, trust: bool = False) -> Path:
     | format | file | input |
     |---|---|---|
     | safetensors | weights of trunk and primary head | as for the trunk: normalise with the JSON's mean, std |
-    | torch-export | .pt2 program for ``torch.export.load`` | float32: in [0, 1], or raw features; any batch size |
+    | torch-export | .pt2 program for ``torch.export.load`` | float32 in [0, 1], or raw features, float64; any batch size |
     | onnx | ONNX model, input "x", output "logits" | likewise |
 
     A program is loaded again and compared with the model before anything is written.
@@ -243,12 +247,15 @@ def export(run: Path, format: str, out: Path, *, trust: bool = False) -> Path:
         The JSON file: class names, shape and normalisation of the inputs, and versions.
 
     Raises:
-        ValueError: if the format is unknown, the suffix is another format's, packages are missing, or the
-            run is unfinished.
+        ValueError: if the format is unknown, the suffix is another format's, packages are missing, the run is
+            unfinished, or a file of a run would be replaced.
     """
     check_choice("--format", format, tuple(FORMATS))
     if out.suffix != FORMATS[format]:
         raise ValueError(f"--out needs to end in {FORMATS[format]} for {format}; got {out}")
+    sidecar = out.with_suffix(".json")
+    for file in (out, sidecar):
+        require_no_run_file(file)
     model = load_model(run, trust=trust)
     folder = RunFolder(run)
     if format == "safetensors":
@@ -273,7 +280,7 @@ def export(run: Path, format: str, out: Path, *, trust: bool = False) -> Path:
     )
     described = {name: summary.get(name) for name in kept}
     described["normalisation_inside"] = format != "safetensors"
-    sidecar = out.with_suffix(".json")
+    described["input_dtype"] = str(_example(model, 1).dtype).removeprefix("torch.")
     out.parent.mkdir(parents=True, exist_ok=True)
     write_at_once(sidecar, (json.dumps(described, indent=2) + "\n").encode())
     write_at_once(out, content)
@@ -323,68 +330,9 @@ def _compare(model: PrimaryModel, program: Callable[[Tensor], Tensor]) -> None:
 
 def _example(model: PrimaryModel, batch: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    return torch.rand(batch, *model.input_shape, generator=generator)
+    x = torch.rand(batch, *model.input_shape, generator=generator)
+    return x if model.feature_names is None else x.double()
 
 
 def _dynamic_batch() -> dict[str, Any]:
     return {"x": {0: torch.export.Dim("batch")}}
-
-
-def _images_below(folder: Path) -> list[Path]:
-    return [file for file in files_below(folder) if file.suffix.lower() in IMAGE_SUFFIXES]
-
-
-def _read_rows(file: Path, names: tuple[str, ...]) -> Tensor:
-    """The columns of a table that the run was trained on, float32 of shape (N, D)."""
-    if file.suffix not in (".csv", ".parquet"):
-        raise ValueError(f"predict needs a CSV or parquet file for a run on features; got {file}")
-    table = _table_with(names, file)
-    return read_features(table, names, np.arange(len(table)))
-
-
-def _table_with(names: Sequence[str], file: Path) -> pa.Table:
-    """A table that has the columns of the training table."""
-    table = read_table(file)
-    if missing := [name for name in names if name not in table.column_names]:
-        raise ValueError(f"predict needs the columns of the training table; {file} lacks {missing[0]!r}")
-    return table
-
-
-def _read_texts(source: Path, folder: RunFolder, width: int) -> Tensor:
-    """Texts, a line or row each, as the features that the run was trained on, float32 of shape (N, D)."""
-    from safetensors import SafetensorError
-
-    stored = folder.text
-    if not stored.is_file():
-        raise ValueError(f"predict needs {stored}, how the run makes features of text: train the run again")
-    folder.verify(stored, folder.read_summary())
-    try:
-        features = TextFeatures.read(stored)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{stored} does not say how the run makes features of text: {error}") from error
-    shapes = (len(features.idf), tuple(features.components.shape), len(features.standardise.mean))
-    if shapes != (len(features.terms), (width, len(features.terms)), width):
-        raise ValueError(f"{stored} does not say how the run makes features of text: its sizes do not fit")
-    if source.suffix == ".txt":
-        texts = source.read_text("utf-8").splitlines()
-    elif source.suffix in (".csv", ".parquet"):
-        table = _table_with([features.column], source)
-        texts = read_texts(table, features.column, np.arange(len(table)))
-    else:
-        raise ValueError(f"predict needs a .txt, CSV or parquet file for a run on text; got {source}")
-    if not texts:
-        raise ValueError(f"predict needs at least one text; {source} is empty")
-    return features(texts)
-
-
-def _read(file: Path, shape: tuple[int, ...]) -> Tensor:
-    """One image as uint8 of shape (1, *shape)."""
-    from torchvision.transforms.v2 import functional as transforms
-
-    channels, height, width = shape
-    image = decode([file], 1, lambda _: f"'{file}'", height if height == width else None)
-    if image.shape[2:] != (height, width):
-        image = transforms.resize(image, [height, width], antialias=True)
-    if image.shape[1] > channels:
-        image = transforms.rgb_to_grayscale(image)
-    return to_channels(image, channels)

@@ -37,7 +37,8 @@ class OuterData:
         batches: Batches of ``train``.
 
     Raises:
-        ValueError: if samples are to be augmented anew in a data set that is not augmented at all.
+        ValueError: if samples are to be augmented anew in a data set that is not augmented at all, or the part
+            that is held out would be less than a sample.
     """
 
     def __init__(self, config: RunConfig, split: Split, stream: MakeStream) -> None:
@@ -46,6 +47,7 @@ class OuterData:
         self.train = split
         self._held_out: BatchStream | None = None
         self._folds: list[Tensor] = []
+        check_held_out(config, len(split))
         if self._kind == "held-out":
             self.train, held_out = split_off(split, config.held_out, config.seed)
             self._held_out = stream(held_out, config.seed + 1)
@@ -80,6 +82,19 @@ class OuterData:
             yield from ((batch, None) for batch in self.batches.epoch(epoch))
 
 
+def check_held_out(config: RunConfig, samples: int) -> None:
+    """ValueError if a config holds less than one of so many samples out."""
+    if (
+        config.method in LEARNED_METHODS
+        and config.evaluate in ("held-out", "rotating")
+        and config.held_out * samples < 1 - 1e-9  # 1/49 of 49 is a rounding below 1
+    ):
+        raise ValueError(
+            f"--held-out needs a share of at least one sample, 1/{samples} with --evaluate {config.evaluate}; "
+            f"got {config.held_out} of {samples} samples"
+        )
+
+
 def folds(split: Split, count: int, seed: int) -> list[Tensor]:
     """Positions of the samples in ``count`` balanced parts, each int64 and sorted."""
     order = _balanced(split, seed)
@@ -89,7 +104,7 @@ def folds(split: Split, count: int, seed: int) -> list[Tensor]:
 def split_off(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     """The split without a balanced part, and that part."""
     order = _balanced(split, seed)
-    count = max(1, round(fraction * len(split)))
+    count = round(fraction * len(split))
     return split.select(order[count:].sort().values), split.select(order[:count].sort().values)
 
 

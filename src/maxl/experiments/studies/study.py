@@ -19,6 +19,7 @@ from maxl.experiments.runs.config import MACHINE_FIELDS, METHODS, RunConfig, nea
 from maxl.experiments.runs.files import read_yaml, write_at_once, write_whole
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.lock import locked, require_unlocked
+from maxl.experiments.runs.outer import check_held_out
 from maxl.experiments.runs.summary import CHECKSUM
 from maxl.experiments.runs.trainer import load_data
 from maxl.experiments.studies.notes import versions_text
@@ -106,7 +107,12 @@ class Study:
             variant = {n: v for n, v in changed.items() if n not in _SETTING_FIELDS}
             setting = [f"{n}={value_text(v)}" for n, v in changed.items()]
             path = Path("runs", *setting, method, f"seed{seed}")
-            runs.setdefault(path, PlannedRun(path, config, variant_name(method, variant)))
+            label = variant_name(method, variant)
+            planned = runs.setdefault(path, PlannedRun(path, config, label))
+            if planned.config != config:
+                raise ValueError(
+                    f"--grid has two values that are both written {'/'.join(path.parts[1:-2])}: leave one out"
+                )
         return list(runs.values())
 
     def run(
@@ -196,6 +202,7 @@ class Study:
             key = tuple(getattr(p.config, name) for name in _DATA_FIELDS)
             if key not in loaded:
                 loaded[key] = load_data(p.config)
+            check_held_out(p.config, len(loaded[key].train))
             rest = (key, p.config.method, p.config.psi, p.config.trunk, p.config.generator_trunk)
             if rest not in checked:
                 check(p.config, loaded[key])

@@ -17,6 +17,8 @@ _META_FIELDS = (
     "cache_labels",
 )
 
+_NO_NAME = re.compile(r"[/\\:%\x00-\x1f]")  # what a folder's name cannot hold, and what stands for it
+
 
 def irrelevant_fields(method: str) -> tuple[str, ...]:
     """Fields of ``RunConfig`` that make no difference to a method's runs."""
@@ -68,10 +70,18 @@ def same_setting(first: str, second: str) -> bool:
 
 
 def value_text(value: Any) -> str:
-    """A field's value as it stands in names and paths."""
+    """A field's value as it stands in names and paths, another one for every other value."""
     items = value if isinstance(value, (list, tuple)) else [value]
-    no_path = str.maketrans("/:", "__")
-    return "-".join(f"{i:g}" if isinstance(i, float) else str(i).translate(no_path) for i in items)
+    return "-".join(_number(i) if isinstance(i, float) else _NO_NAME.sub(_escape, str(i)) for i in items)
+
+
+def _number(value: float) -> str:
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return f"%{ord(found[0]):02X}"
 
 
 def _values(name: str) -> dict[str, str]:

@@ -1,0 +1,196 @@
+"""Parquet and CSV files as tables, refused where they cannot be read for certain as they were meant."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from maxl.experiments.data._files import require_regular
+
+_SHARD = re.compile(r"[-_.]?(?P<index>\d+)(-of-(?P<count>\d+))?(-[0-9a-f]+)?")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table and how messages name it: "'file'" as a rule."""
+
+    content: pa.Table
+    origin: str
+
+
+def read_tables(folder: Path, part: str) -> Table | None:
+    """One part of a folder: `<part>*.parquet`, or `<part>*.csv`; None where there are none.
+
+    Raises:
+        ValueError: if there are several files that are not the numbered pieces of one table, one of the
+            pieces is missing, or they differ in their columns or class names; or as `read_table`.
+    """
+    files = sorted(folder.glob(f"{part}*.parquet")) or sorted(folder.glob(f"{part}*.csv"))
+    if not files:
+        return None
+    _check_pieces(files, part)
+    tables = [read_table(file) for file in files]
+    first = tables[0]
+    for table in tables[1:]:
+        if {*table.content.column_names} != {*first.content.column_names}:
+            raise ValueError(
+                f"pieces of one table need the same columns; {table.origin} differs from {first.origin}"
+            )
+        check_same_names(first, table)
+    try:
+        whole = pa.concat_tables([table.content for table in tables], promote_options="permissive")
+    except pa.ArrowException as error:
+        raise ValueError(
+            f"pieces of one table need columns of the same kinds; those of {first.origin} differ: {error}"
+        ) from error
+    return Table(whole, first.origin if len(files) == 1 else f"'{folder / part}*{files[0].suffix}'")
+
+
+def _check_pieces(files: Sequence[Path], part: str) -> None:
+    """ValueError unless there is one file, or the numbered pieces of one table, all of them."""
+    matches = [_SHARD.fullmatch(file.stem.removeprefix(part)) for file in files]
+    counts = {match["count"] for match in matches if match}
+    odd = [file for file, match in zip(files, matches, strict=True) if match is None]
+    if len(files) > 1 and (odd or len(counts) > 1):
+        one = odd[-1] if odd else files[-1]
+        raise ValueError(
+            f"a part is one file or numbered pieces ({part}-00000-of-00002); '{one}' lies beside "
+            f"'{files[0] if one != files[0] else files[1]}': move away what does not belong to it"
+        )
+    if counts and (count := counts.pop()) is not None:
+        present = [int(match["index"]) for match in matches if match]
+        missing = sorted({*range(int(count))} - {*present})
+        if missing or len(present) != int(count):
+            what = f"piece {missing[0]} is missing" if missing else "one is there twice"
+            raise ValueError(
+                f"'{files[0].parent}' needs each of the {int(count)} pieces of {part} once; {what}"
+            )
+
+
+def read_table(file: Path) -> Table:
+    """A parquet or CSV file (comma-separated UTF-8 with a header line).
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if the file cannot be read as what its suffix says, or two columns share a name.
+    """
+    require_regular(file)
+    try:
+        content = _read_csv(file) if file.suffix == ".csv" else _read_parquet(file)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"'{file}' cannot be read as a {file.suffix[1:]} file: {error}") from error
+    name, times = Counter(content.column_names).most_common(1)[0] if content.column_names else ("", 0)
+    if times > 1:
+        raise ValueError(f"columns need different names; '{file}' has {times} called '{name}'")
+    return Table(content, f"'{file}'")
+
+
+def _read_parquet(file: Path) -> pa.Table:
+    from pyarrow import parquet
+
+    table = parquet.read_table(file, page_checksum_verification=True)
+    table.validate(full=True)  # text that is not UTF-8, and offsets that lead nowhere
+    return table
+
+
+def _read_csv(file: Path) -> pa.Table:
+    from pyarrow import csv as arrow_csv
+
+    content = file.read_bytes()
+    _check_csv(file, content)
+    table = arrow_csv.read_csv(
+        pa.BufferReader(content), parse_options=arrow_csv.ParseOptions(newlines_in_values=True)
+    )
+    if "" in table.column_names:
+        raise ValueError(
+            f"'{file}': column {table.column_names.index('') + 1} has no name (an index written along?): "
+            "name it or leave it out"
+        )
+    return table
+
+
+def _check_csv(file: Path, content: bytes) -> None:
+    """ValueError, with the line, if `content` is no UTF-8, or has other separators or uneven quotes.
+
+    Arrow would take such text for other columns, values or rows than were meant.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"'{file}', line {line}: no UTF-8 text: save it as UTF-8") from error
+    if (zero := text.find("\0")) >= 0:
+        line = text.count("\n", 0, zero) + 1
+        raise ValueError(f"'{file}', line {line}: a zero byte, so this is no text: save it as UTF-8")
+    header = text.lstrip("\r\n").split("\n", 1)[0]
+    if "," not in header and (other := next((mark for mark in ";\t|" if mark in header), None)):
+        raise ValueError(f"'{file}': columns need to be separated by commas; got {other!r} in the first line")
+    if '"' in text:
+        limit = csv.field_size_limit(sys.maxsize)  # a text may be long
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        start = 1
+        try:
+            for _ in reader:
+                start = reader.line_num + 1
+        except csv.Error as error:
+            raise ValueError(
+                f"'{file}', line {start}: the quotes of a value are not even ({error})"
+            ) from error
+        finally:
+            csv.field_size_limit(limit)
+
+
+def class_names(table: Table) -> dict[str, tuple[str, ...]]:
+    """The names of each column of class labels, which the field's parquet files carry in their metadata.
+
+    Raises:
+        ValueError: if that metadata is damaged, or two classes of a column share a name.
+    """
+    metadata: Mapping[bytes, bytes] = table.content.schema.metadata or {}
+    if b"huggingface" not in metadata:
+        return {}
+    try:
+        described = json.loads(metadata[b"huggingface"])
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{table.origin} has damaged metadata of the hub: {error}") from error
+    info = described.get("info") if isinstance(described, dict) else None
+    features = (info.get("features") or {}) if isinstance(info, dict) else None
+    if not isinstance(features, dict):
+        raise ValueError(f"{table.origin} has damaged metadata of the hub: it describes no features")
+    return {
+        column: _distinct(feature["names"], column, table.origin)
+        for column, feature in features.items()
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
+    }
+
+
+def _distinct(names: object, column: str, origin: str) -> tuple[str, ...]:
+    if (
+        not isinstance(names, list)
+        or not all(isinstance(name, str) for name in names)
+        or len({*names}) < len(names)
+    ):
+        raise ValueError(
+            f"{origin}: the classes of column '{column}' need a list of different names; got {names}"
+        )
+    return tuple(names)
+
+
+def check_same_names(one: Table, other: Table) -> None:
+    """ValueError if a number stands for another class in `other` than in `one`."""
+    known = class_names(one)
+    for column, names in class_names(other).items():
+        if known.get(column, names) != names:
+            raise ValueError(
+                f"column '{column}' needs the same classes in the same order in every file; "
+                f"those of {other.origin} differ from {one.origin}"
+            )

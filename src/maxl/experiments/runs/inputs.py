@@ -1,0 +1,91 @@
+"""Files of new samples, as the inputs of a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from maxl.experiments.data import (
+    Table,
+    TextFeatures,
+    decode,
+    read_features,
+    read_table,
+    read_texts,
+    require_regular,
+    to_channels,
+)
+from maxl.experiments.runs.folder import RunFolder
+
+
+def read_rows(file: Path, names: tuple[str, ...]) -> Tensor:
+    """The columns of a table that the run was trained on, float64 of shape (N, D)."""
+    if file.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"predict needs a CSV or parquet file for a run on features; got {file}")
+    table = _table_with(names, file)
+    return read_features(table, names, np.arange(len(table.content)))
+
+
+def _table_with(names: Sequence[str], file: Path) -> Table:
+    """A table that has the columns of the training table, and rows."""
+    table = read_table(file)
+    if missing := [name for name in names if name not in table.content.column_names]:
+        raise ValueError(f"predict needs the columns of the training table; {file} lacks {missing[0]!r}")
+    if not len(table.content):
+        raise ValueError(f"predict needs at least one row; {file} has none")
+    return table
+
+
+def read_text_rows(source: Path, folder: RunFolder, width: int) -> Tensor:
+    """Texts, a line or row each, as the features that the run was trained on, float32 of shape (N, D)."""
+    from safetensors import SafetensorError
+
+    stored = folder.text
+    if not stored.is_file():
+        raise ValueError(f"predict needs {stored}, how the run makes features of text: train the run again")
+    folder.verify(stored, folder.read_summary())
+    try:
+        features = TextFeatures.read(stored)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{stored} does not say how the run makes features of text: {error}") from error
+    shapes = (len(features.idf), tuple(features.components.shape), len(features.standardise.mean))
+    if shapes != (len(features.terms), (width, len(features.terms)), width):
+        raise ValueError(f"{stored} does not say how the run makes features of text: its sizes do not fit")
+    if source.suffix == ".txt":
+        texts = _read_lines(source)
+    elif source.suffix in (".csv", ".parquet"):
+        table = _table_with([features.column], source)
+        texts = read_texts(table, features.column, np.arange(len(table.content)))
+    else:
+        raise ValueError(f"predict needs a .txt, CSV or parquet file for a run on text; got {source}")
+    return features(texts)
+
+
+def _read_lines(file: Path) -> list[str]:
+    """The lines of a text file, parted by newlines alone: form feeds and the like belong to a text."""
+    content = require_regular(file).read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"'{file}', line {line}: no UTF-8 text: save it as UTF-8") from error
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    if lines == [""]:
+        raise ValueError(f"predict needs at least one text; {file} is empty")
+    return lines
+
+
+def read_image(file: Path, shape: tuple[int, ...]) -> Tensor:
+    """One image as uint8 of shape (1, *shape)."""
+    from torchvision.transforms.v2 import functional as transforms
+
+    channels, height, width = shape
+    image = decode([file], 1, lambda _: f"'{file}'", height if height == width else None)
+    if image.shape[2:] != (height, width):
+        image = transforms.resize(image, [height, width], antialias=True)
+    if image.shape[1] > channels:
+        image = transforms.rgb_to_grayscale(image)
+    return to_channels(image, channels)
