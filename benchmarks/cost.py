@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from _contenders import BASELINE, Bench, contenders, learner
+from contenders import BASELINE, Bench, contenders, learner
 from step import timed
 
 FOLLOWED = (
@@ -71,7 +71,7 @@ def curves(args: argparse.Namespace) -> list[Curve]:
     for evaluate in ("same", "next"):
         by_k = []
         for k in args.every:
-            make = learner(cached=True, lookahead="update", evaluate=evaluate, meta_every=k)
+            make = learner(cached=True, evaluate=evaluate, meta_every=k)
             by_k.append(ratio(make, network, args.batches[-1], k, args))
         found.append(Curve("meta_every", f"maxl forward, {evaluate} batch, cached labels", args.every, by_k))
     return found

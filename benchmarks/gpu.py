@@ -16,8 +16,8 @@ import statistics
 from collections.abc import Callable
 
 import torch
-from _contenders import Bench, Contender, contenders, learner
-from _peers import reason_missing
+from contenders import Bench, Contender, contenders, learner
+from peers import reason_missing
 from precision import meta_gradient, relative_error, training_gradient
 from step import SHAPES, operations, render_rows, timed
 
@@ -42,8 +42,8 @@ def ways(precision: torch.dtype | None, compile: bool) -> dict[str, Contender]:
     return {
         "single": Contender(fixed(False)),
         "human": Contender(fixed(True)),
-        "MAXL exact": Contender(learner(lookahead="update", **options)),
-        "MAXL exact, low memory": Contender(learner(lookahead="update", favour="memory", **options)),
+        "MAXL exact": Contender(learner(**options)),
+        "MAXL exact, low memory": Contender(learner(favour="memory", **options)),
         "MAXL everyday": Contender(learner(cached=True, **everyday, **options), everyday["meta_every"]),
     }
 
@@ -52,7 +52,7 @@ def yardsticks() -> dict[str, Contender]:
     """Eager float32, differentiated twice: the authors' way, and a library's."""
     peers = contenders()
     return {
-        "reverse mode, float32": Contender(learner("reverse", check_finite=False)),
+        "reverse mode, float32": Contender(learner("reverse", lookahead="virtual", check_finite=False)),
         **{name: peers[name] for name in ("higher",) if reason_missing(name) is None},
     }
 

@@ -15,46 +15,34 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
-from _contenders import Bench
+from contenders import Bench
 from step import SHAPES, render_rows
 from torch import Tensor
 
 import maxl
-from maxl.hypergradients import Problem
+from maxl.learning import Update
 
 PARTS = ("training", "outer gradient", "tangent", "generator")
 
 
-class Parts(maxl.MetaAuxiliaryLearner):
+class Parts(maxl.Taken):
     """The same iteration with only some of its ``lowered`` parts in bf16; each part makes its own passes."""
 
-    def __init__(self, *modules: Any, lowered: Collection[str], **options: Any) -> None:
-        super().__init__(*modules, favour="memory", **options)
+    def __init__(self, lowered: Collection[str]) -> None:
+        super().__init__(recompute=True)
         self.lowered = lowered
 
-    def step(
-        self,
-        x: Tensor,
-        y: Tensor,
-        index: Tensor | None = None,
-        outer_batch: tuple[Tensor, Tensor] | None = None,
-    ) -> maxl.StepResult:
-        self.autocast = self._dtype("training")
-        return super().step(x, y, index, outer_batch)
+    def check(self, learner: maxl.MetaAuxiliaryLearner) -> None:
+        super().check(learner)
+        learner.autocast = self._dtype("training")
 
-    def meta_step(
-        self, x: Tensor, y: Tensor, outer_batch: tuple[Tensor, Tensor] | None = None
-    ) -> maxl.StepResult:
-        assert self.update is not None
-        self.update.problem.autocast = self._dtype("outer gradient")
-        self.labels = type(self.labels)(self.generator, 0, self._dtype("generator"))
-        return super().meta_step(x, y, outer_batch)
-
-    def _along(
-        self, problem: Problem, signals: tuple[Tensor, ...], u: list[Tensor | None]
-    ) -> tuple[Tensor, ...]:
-        problem.autocast = self._dtype("tangent")
-        return super()._along(problem, signals, u)
+    def teach(self, learner: maxl.MetaAuxiliaryLearner, update: Update) -> maxl.StepResult:
+        learner.autocast = self._dtype("outer gradient")
+        outer, v = learner.outer_gradient(update)
+        for part in update.parts:
+            part.problem.autocast = self._dtype("tangent")
+        learner.labels.autocast = self._dtype("generator")
+        return learner.teach_through(update, outer, v)
 
     def _dtype(self, part: str) -> torch.dtype | None:
         return torch.bfloat16 if part in self.lowered else None
@@ -65,7 +53,6 @@ def meta_gradient(
     batch: int,
     device: str,
     dtype: torch.dtype,
-    kind: type[maxl.MetaAuxiliaryLearner] = maxl.MetaAuxiliaryLearner,
     **options: Any,
 ) -> Tensor:
     """The generator's gradient in an iteration from the start: what plain SGD at rate 1 moves it by, negated."""
@@ -74,12 +61,11 @@ def meta_gradient(
         module.to(dtype)
     x, y, _, _ = bench.batches[0]
     before = [p.detach().double().clone() for p in bench.generator.parameters()]
-    learner = kind(
+    learner = maxl.MetaAuxiliaryLearner(
         bench.network,
         bench.generator,
         bench.optimizer,
         torch.optim.SGD(bench.generator.parameters(), lr=1.0),
-        lookahead="update",
         entropy_weight=0.0,
         **options,
     )
@@ -117,7 +103,7 @@ def main() -> None:
             "all in bf16": PARTS,
         }
         rows = [
-            row(f"meta step, {name}", meta_gradient(*where, torch.float32, Parts, lowered=parts), exact)
+            row(f"meta step, {name}", meta_gradient(*where, torch.float32, lookahead=Parts(parts)), exact)
             for name, parts in lowered.items()
         ]
         plain = training_gradient(*where, torch.float64)

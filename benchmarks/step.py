@@ -21,13 +21,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from _contenders import BASELINE, MULTI, RATE, SHAPES, Bench, Contender, contenders
-from _peers import ENTROPY_WEIGHT, PEERS, reason_missing
+from contenders import BASELINE, MULTI, RATE, SHAPES, Bench, Contender, contenders
+from peers import ENTROPY_WEIGHT, PEERS, reason_missing
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import maxl
-from maxl.hypergradients import METHODS, Problem, RandomState
+from maxl.hypergradients import WAYS, Problem, RandomState
+from maxl.supervision import AuxiliaryLabels
 
 
 def agreement(network: str, batch: int, device: str) -> dict[str, float]:
@@ -158,8 +159,8 @@ def passes(args: argparse.Namespace) -> dict[str, float]:
         weights=weights,
         x=x,
         y=y,
-        primary_loss=maxl.focal_loss,
-        auxiliary_loss=maxl.focal_loss,
+        training_loss=AuxiliaryLabels().bind(maxl.Classification()),
+        outer_loss=maxl.Classification().loss,
         random=RandomState.capture(x.device),
     )
     u = [torch.randn_like(p) for p in weights.values()]
@@ -179,7 +180,7 @@ def passes(args: argparse.Namespace) -> dict[str, float]:
         "forward pass, no graph": forward,
         "forward and backward": forward_and_backward,
         "generator, forward and backward": generator_pass,
-        **{f"along u, {name}": lambda m=method: m(problem, signals, u) for name, method in METHODS.items()},
+        **{f"along u, {name}": lambda w=way: w.along(problem, signals, u) for name, way in WAYS.items()},
     }
     return {
         name: statistics.median([timed(run, args.device) for _ in range(args.repeats + 1)][1:])

@@ -5,7 +5,6 @@ None of them earned a place in the package. ``dev/evidence.py run NAME --methods
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,18 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from averaged import Averaged
 from maxl.experiments.data import DataSet
 from maxl.experiments.runs.trainer import Trainer
 from maxl.experiments.runs.trunks import build
-from maxl.hypergradients import (
-    RandomState,
-    as_signals,
-    leaves_of,
-    pull_back,
-    regulariser_slope,
-    scale,
-)
-from maxl.learning import MetaAuxiliaryLearner, StepResult
+from maxl.learning import MetaAuxiliaryLearner
+from several_steps import SeveralSteps
 
 SHARPNESS = 10.0  # 1 / temperature of the labels
 AVERAGING = 0.1  # of each step's weights in the running average
@@ -64,12 +57,12 @@ def hard(trainer: Trainer) -> None:
 
 def averaged(trainer: Trainer) -> None:
     """The outer loss at a running average of the weights."""
-    trainer.setup.learner = AveragedOuter(_learner(trainer))
+    _learner(trainer).lookahead = Averaged(AVERAGING)
 
 
 def several(trainer: Trainer) -> None:
     """The outer loss after several training steps, an epoch at most, differentiated through all of them."""
-    trainer.setup.learner = SeveralSteps(_learner(trainer), steps=min(STEPS, len(trainer.stream)))
+    _learner(trainer).lookahead = SeveralSteps(min(STEPS, len(trainer.stream)))
 
 
 _LIVELY: dict[str, Any] = {"meta_learning_rate": 1e-2}
@@ -83,80 +76,6 @@ VARIANTS: dict[str, Variant] = {
     "rotating": Variant({**_LIVELY, "evaluate": "rotating"}),
     "information": Variant({**_LIVELY, "regulariser": "information"}),
 }
-
-
-class AveragedOuter(MetaAuxiliaryLearner):
-    """Judges each update by ∇L_pri at an exponential average of the weights that includes it.
-
-    A step enters this average and all later ones with factors that sum to one, hence no factor here.
-    """
-
-    def __init__(self, learner: MetaAuxiliaryLearner) -> None:
-        vars(self).update(vars(learner))
-        self.average = {name: p.detach().clone() for name, p in self._weights().items()}
-
-    def meta_step(self, x: Tensor, y: Tensor, outer_batch: tuple[Tensor, Tensor] | None = None) -> StepResult:
-        assert self.update is not None
-        for name, p in self._weights().items():
-            self.average[name].lerp_(p.detach(), AVERAGING)
-        outer, v = self.update.problem.outer_gradient(self.average, *(outer_batch or (x, y)))
-        return self._meta_through(outer, scale(v, self.update.factor, in_place=True))
-
-
-class SeveralSteps(MetaAuxiliaryLearner):
-    """After every step, differentiates through the last ``steps`` of them, to the mean loss of their batches.
-
-    The network's optimizer needs to be SGD without momentum and weight decay.
-    """
-
-    def __init__(self, learner: MetaAuxiliaryLearner, steps: int) -> None:
-        vars(self).update(vars(learner))
-        self.taken: deque[tuple[dict[str, Tensor], Tensor, Tensor]] = deque(maxlen=steps)
-
-    def step(
-        self,
-        x: Tensor,
-        y: Tensor,
-        index: Tensor | None = None,
-        outer_batch: tuple[Tensor, Tensor] | None = None,
-    ) -> StepResult:
-        self.taken.append((self._weights_before(), x, y))
-        trained = self.train_step(x, y, index)
-        outer, norm = self._through_all()
-        return replace(trained, outer_loss=outer, hypergradient_norm=norm)
-
-    def _through_all(self) -> tuple[Tensor, Tensor]:
-        (group,) = self.optimizer.param_groups
-        assert not group["momentum"]
-        assert not group["weight_decay"]
-        weights, made = leaves_of(self.taken[0][0]), []
-        for _, x, y in self.taken:
-            labels = as_signals(self.labels.with_graph(x, y))
-            leaves = tuple(s.detach().requires_grad_() for s in labels)
-            made.append((labels, leaves, y))
-            problem = self._problem(weights, x, y, RandomState.capture(x.device), None)
-            with torch.enable_grad():
-                loss = problem.training_loss(weights, leaves)
-                gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
-                weights = {
-                    n: w - group["lr"] * g for (n, w), g in zip(weights.items(), gradients, strict=True)
-                }
-        with torch.enable_grad():
-            outer = torch.stack([problem.outer_loss(weights, x, y) for _, x, y in self.taken]).mean()
-        flat = [s for _, leaves, _ in made for s in leaves]
-        slopes = iter(torch.autograd.grad(outer, flat))
-        theta = [p for p in self.generator.parameters() if p.requires_grad]
-        norms = []
-        for labels, leaves, y in made:
-            seeds = [next(slopes) for _ in leaves]
-            norms.append(seeds[0].norm())
-            seeds[0] = seeds[0] + regulariser_slope(labels[0], y, self.entropy_weight, self.regulariser)[0]
-            for p, g in zip(theta, pull_back(labels, tuple(seeds), theta), strict=True):
-                if g is not None:
-                    p.grad = g if p.grad is None else p.grad + g
-        self.meta_optimizer.step()
-        self.meta_optimizer.zero_grad(set_to_none=True)
-        return outer.detach(), torch.stack(norms).norm()
 
 
 def narrow(input_shape: Sequence[int]) -> nn.Module:

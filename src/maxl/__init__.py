@@ -10,8 +10,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from maxl.check import HypergradientReport, check_hypergradient
     from maxl.hierarchy import Hierarchy
-    from maxl.hypergradients import hypergradient
-    from maxl.learning import AccumulatingLearner, MetaAuxiliaryLearner, MultiTaskLearner, StepResult
+    from maxl.hypergradients import FiniteDifference, Forward, Reverse, hypergradient
+    from maxl.learning import (
+        AccumulatingLearner,
+        Every,
+        Gated,
+        MetaAuxiliaryLearner,
+        MultiTaskLearner,
+        Next,
+        StepResult,
+        Taken,
+        Virtual,
+    )
     from maxl.losses import focal_loss, label_information, negative_entropy, weighted_focal_loss
     from maxl.networks import (
         LabelGenerator,
@@ -21,22 +31,32 @@ if TYPE_CHECKING:
         masked_softmax,
     )
     from maxl.presets import PRESETS
+    from maxl.tasks import Classification
 
 _HOMES = {
     "maxl.check": ("HypergradientReport", "check_hypergradient"),
     "maxl.hierarchy": ("Hierarchy",),
-    "maxl.hypergradients": ("hypergradient",),
-    "maxl.learning": ("AccumulatingLearner", "MetaAuxiliaryLearner", "MultiTaskLearner", "StepResult"),
+    "maxl.hypergradients": ("FiniteDifference", "Forward", "Reverse", "hypergradient"),
+    "maxl.learning": (
+        *("AccumulatingLearner", "Every", "Gated", "MetaAuxiliaryLearner", "MultiTaskLearner", "Next"),
+        *("StepResult", "Taken", "Virtual"),
+    ),
     "maxl.losses": ("focal_loss", "label_information", "negative_entropy", "weighted_focal_loss"),
     "maxl.networks": (
         *("LabelGenerator", "Logits", "MultiTaskNetwork", "WeightedLabelGenerator", "masked_softmax"),
     ),
     "maxl.presets": ("PRESETS",),
+    "maxl.tasks": ("Classification",),
 }
 
 __all__ = [
     "PRESETS",
     "AccumulatingLearner",
+    "Classification",
+    "Every",
+    "FiniteDifference",
+    "Forward",
+    "Gated",
     "Hierarchy",
     "HypergradientReport",
     "LabelGenerator",
@@ -44,7 +64,11 @@ __all__ = [
     "MetaAuxiliaryLearner",
     "MultiTaskLearner",
     "MultiTaskNetwork",
+    "Next",
+    "Reverse",
     "StepResult",
+    "Taken",
+    "Virtual",
     "WeightedLabelGenerator",
     "check_hypergradient",
     "focal_loss",

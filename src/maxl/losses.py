@@ -6,10 +6,14 @@ through ``log_softmax``, and no constant is added inside a logarithm.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from maxl.hierarchy import Hierarchy
+
+AuxiliaryLoss = Callable[..., Tensor]  # (logits, labels) or (logits, labels, weights) -> scalar
 
 
 def focal_loss(
@@ -29,6 +33,12 @@ def focal_loss(
     Raises:
         ValueError: if the shapes do not fit or γ is negative.
     """
+    per_sample = focal_losses(logits, targets, gamma)
+    return (per_sample if sample_weight is None else sample_weight * per_sample).mean()
+
+
+def focal_losses(logits: Tensor, targets: Tensor, gamma: float = 2.0) -> Tensor:
+    """The focal loss of each sample, shape (N,); arguments and errors as for ``focal_loss``."""
     if gamma < 0:
         raise ValueError(f"gamma needs to be at least 0; got {gamma}")
     log_p = logits.log_softmax(-1)
@@ -43,10 +53,7 @@ def focal_loss(
             f"got {tuple(targets.shape)} for logits of shape {tuple(logits.shape)}"
         )
     per_class = -log_p if gamma == 0 else -((-torch.expm1(log_p)).clamp_min(_tiny(log_p)) ** gamma) * log_p
-    per_sample = (per_class if soft is None else soft * per_class).sum(-1)
-    if sample_weight is not None:
-        per_sample = sample_weight * per_sample
-    return per_sample.mean()
+    return (per_class if soft is None else soft * per_class).sum(-1)
 
 
 def weighted_focal_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:

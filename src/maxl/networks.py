@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from maxl.hierarchy import Hierarchy
+from maxl.tasks import Classification, Task
 
 
 class Logits(NamedTuple):
@@ -50,6 +51,16 @@ def _feature_dim(trunk: nn.Module, given: int | None) -> int:
     return dim
 
 
+def _checked(features: Tensor, expected: int | None, trunk: nn.Module) -> Tensor:
+    """Features of shape (N, D), D as the heads were built for, if they were built here."""
+    if expected is None or (features.dim() == 2 and features.shape[1] == expected):
+        return features
+    raise ValueError(
+        f"the trunk needs to give features of shape (N, {expected}); {type(trunk).__name__} gave "
+        f"{tuple(features.shape)}: end it with pooling and nn.Flatten(), and say the width it gives as feature_dim="
+    )
+
+
 class MultiTaskNetwork(nn.Module):
     """One trunk, two heads (hard parameter sharing; paper, section 3.1).
 
@@ -59,9 +70,10 @@ class MultiTaskNetwork(nn.Module):
         primary_head: Module from (N, D) to (N, C); the authors' two-layer head by default.
         auxiliary_head: Module from (N, D) to (N, K); likewise.
         feature_dim: D, where the trunk does not state it.
+        task: What the primary outputs mean, and so how many there are; ``maxl.Classification()`` by default.
 
     Raises:
-        ValueError: if a head has to be built and D is unknown.
+        ValueError: if a head has to be built and D is unknown; in a pass, if the features do not fit heads built here.
     """
 
     def __init__(
@@ -72,11 +84,14 @@ class MultiTaskNetwork(nn.Module):
         primary_head: nn.Module | None = None,
         auxiliary_head: nn.Module | None = None,
         feature_dim: int | None = None,
+        task: Task | None = None,
     ) -> None:
         super().__init__()
+        self.task: Task = task or Classification()
+        self._width: int | None = None
         if primary_head is None or auxiliary_head is None:
-            feature_dim = _feature_dim(trunk, feature_dim)
-            primary_head = primary_head or head(feature_dim, hierarchy.num_primary)
+            self._width = feature_dim = _feature_dim(trunk, feature_dim)
+            primary_head = primary_head or head(feature_dim, self.task.num_outputs(hierarchy))
             auxiliary_head = auxiliary_head or head(feature_dim, hierarchy.num_auxiliary)
         self.trunk = trunk
         self.primary_head = primary_head
@@ -85,12 +100,12 @@ class MultiTaskNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Logits:
         """Logits of both tasks, shapes (N, C) and (N, K)."""
-        features = self.trunk(x)
+        features = _checked(self.trunk(x), self._width, self.trunk)
         return Logits(self.primary_head(features), self.auxiliary_head(features))
 
     def predict(self, x: Tensor) -> Tensor:
         """Primary logits alone, shape (N, C): inference costs what the single-task network costs."""
-        logits: Tensor = self.primary_head(self.trunk(x))
+        logits: Tensor = self.primary_head(_checked(self.trunk(x), self._width, self.trunk))
         return logits
 
 
@@ -115,9 +130,10 @@ class LabelGenerator(nn.Module):
         hierarchy: ψ.
         head: Module from (N, D) to (N, K); the authors' two-layer head by default.
         feature_dim: D, where the trunk does not state it.
+        task: Says which auxiliary classes a target may use; ``maxl.Classification()`` by default.
 
     Raises:
-        ValueError: if the head has to be built and D is unknown.
+        ValueError: if the head has to be built and D is unknown; in a pass, if the features do not fit that head.
     """
 
     def __init__(
@@ -127,9 +143,12 @@ class LabelGenerator(nn.Module):
         *,
         head: nn.Module | None = None,
         feature_dim: int | None = None,
+        task: Task | None = None,
     ) -> None:
         super().__init__()
+        self.task: Task = task or Classification()
         self.trunk = trunk
+        self._width = _feature_dim(trunk, feature_dim) if head is None else None
         self.head = head if head is not None else _build_head(trunk, hierarchy, feature_dim)
         self.hierarchy = hierarchy
         # A copy that moves with the module; rebuilt from the hierarchy, so not part of the state.
@@ -148,23 +167,21 @@ class LabelGenerator(nn.Module):
             Labels of shape (N, K); each row is a distribution over the block of its primary class. They
             are float32 at least, also under autocast: the double gradient needs their small differences.
         """
-        return self.labels(self.trunk(x), y)
+        return self.labels(_checked(self.trunk(x), self._width, self.trunk), y)
 
     def labels(self, features: Tensor, y: Tensor) -> Tensor:
         """The labels that belong to trunk features of shape (N, D)."""
         logits = self.head(features)
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
-        rows = self.mask.expand(len(y), -1) if self.hierarchy.num_primary == 1 else self.mask[y]
-        return masked_softmax(logits, rows)
+        return masked_softmax(logits, self.task.rows(y, self.mask))
 
 
 class WeightedLabelGenerator(LabelGenerator):
     """A label generator with one more output: a weight in (0, 2) for each sample's auxiliary loss.
 
     The weights are learned by the same double gradient as the labels (weight-aware MAXL, OpenReview
-    sRDCzh6gVw); they start near 1. Use an auxiliary loss that takes (logits, labels, weights), such as
-    ``weighted_focal_loss``.
+    sRDCzh6gVw); they start near 1. Learners then take ``maxl.supervision.WeightedLabels()`` by default.
 
     Args:
         As for ``LabelGenerator``; the weight's head is one linear layer, so D needs to be known.
@@ -177,14 +194,15 @@ class WeightedLabelGenerator(LabelGenerator):
         *,
         head: nn.Module | None = None,
         feature_dim: int | None = None,
+        task: Task | None = None,
     ) -> None:
-        super().__init__(trunk, hierarchy, head=head, feature_dim=feature_dim)
+        super().__init__(trunk, hierarchy, head=head, feature_dim=feature_dim, task=task)
         self.weight_head = nn.Linear(_feature_dim(trunk, feature_dim), 1)
         nn.init.zeros_(self.weight_head.bias)
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Soft labels of shape (N, K) and weights of shape (N,)."""
-        features = self.trunk(x)
+        features = _checked(self.trunk(x), self._width, self.trunk)
         return self.labels(features, y), 2 * torch.sigmoid(self.weight_head(features)).squeeze(1)
 
 

@@ -1,7 +1,9 @@
-"""Named ways to share passes between training steps and meta steps."""
+"""Named ways to share passes between training steps and meta steps, and the check that a name exists."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -15,4 +17,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     # each sample's last label instead of making it anew, a label that is some epochs and another crop old.
     "everyday": {"lookahead": "update", "evaluate": "next", "meta_every": 6},
 }
-"""Keyword arguments of ``MetaAuxiliaryLearner``, and fields of a run's config, by name."""
+"""Keyword arguments of ``MetaAuxiliaryLearner``, and fields of a run's config, by name. "exact" is the default."""
+
+
+def check_choice(what: str, value: str, choices: Iterable[str]) -> None:
+    """ValueError with the nearest choice, or all of them, unless ``value`` is among them."""
+    names = list(choices)
+    if value not in names:
+        match = get_close_matches(str(value), names, n=1, cutoff=0.5)
+        hint = f"; did you mean {match[0]!r}?" if match else ""
+        raise ValueError(f"{what} needs to be one of {', '.join(names)}; got {value!r}{hint}")

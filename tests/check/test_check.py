@@ -13,7 +13,6 @@ from torch.autograd.function import once_differentiable
 import _networks
 import maxl
 from maxl.check import HypergradientReport, MethodResult, check_hypergradient
-from maxl.check import _case as _check_case
 from maxl.experiments.runs.checking import run_check
 
 
@@ -217,43 +216,87 @@ def test_noise_drawn_per_precision_moves_the_reference() -> None:
     assert forward.relative_error < 1e-5
 
 
-def test_a_wrong_method_is_not_recommended(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = _check_case.hypergradient
+class WrongTangent(torch.autograd.Function):
+    """The identity with a forward-mode formula that is a fifth too large."""
 
-    def wrong(*args: Any, method: str, **options: Any) -> tuple[Tensor, ...]:
-        found = right(*args, method=method, **options)
-        return tuple(1.2 * h for h in found) if method == "forward" else found
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.clone()
 
-    monkeypatch.setattr(_check_case, "hypergradient", wrong)
-    report = check_hypergradient(*networks(torch.tanh), repeats=1)
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        return 1.2 * tangent
+
+
+class WrongBackward(torch.autograd.Function):
+    """The identity with a backward that is a fifth too large."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return 1.2 * gradient
+
+
+class WrongTwice(WrongTangent):
+    """The same, whose second derivative by reverse mode is a fifth too large as well."""
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return WrongBackward.apply(gradient)
+
+
+class Through(nn.Module):
+    """A network whose auxiliary logits pass through a function."""
+
+    def __init__(self, network: nn.Module, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.network = network
+        self.function = function
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        primary, auxiliary = self.network(x)
+        return primary, self.function(auxiliary)
+
+
+def test_a_wrong_method_is_not_recommended() -> None:
+    network, generator, x, y = networks(torch.tanh)
+    report = check_hypergradient(Through(network, WrongTangent.apply), generator, x, y, repeats=1)
     assert by_method(report)["forward"].relative_error == pytest.approx(0.2, rel=1e-3)
     assert report.recommended == "reverse"
 
 
-def test_a_wrong_reference_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = _check_case.hypergradient
-
-    def wrong(*args: Any, **options: Any) -> tuple[Tensor, ...]:
-        return tuple(1.2 * h for h in right(*args, **options))
-
-    monkeypatch.setattr(_check_case, "hypergradient", wrong)
-    report = check_hypergradient(*networks(torch.tanh), repeats=1)
+def test_a_wrong_reference_is_not_trusted() -> None:
+    network, generator, x, y = networks(torch.tanh)
+    report = check_hypergradient(Through(network, WrongTwice.apply), generator, x, y, repeats=1)
     assert report.central_difference_error == pytest.approx(0.2 / 1.2, rel=0.3)
     assert report.recommended is None
     assert any("trust no method" in note for note in report.notes)
 
 
-def test_a_changed_buffer_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = _check_case.hypergradient
+class Counting(nn.BatchNorm1d):
+    """Counts its passes even when told to track nothing."""
 
-    def impure(network: nn.Module, *args: Any, **options: Any) -> tuple[Tensor, ...]:
-        with torch.no_grad():
-            network.get_buffer("trunk.1.running_mean").add_(1.0)
-        return right(network, *args, **options)
+    def forward(self, x: Tensor) -> Tensor:
+        self.get_buffer("num_batches_tracked").add_(1)
+        return super().forward(x)
 
-    monkeypatch.setattr(_check_case, "hypergradient", impure)
-    report = check_hypergradient(*_networks.pair(), *_networks.batch(), repeats=1, directions=0)
-    assert all(row.note == "changes network.trunk.1.running_mean" for row in report.rows)
+
+def test_a_changed_buffer_is_noted() -> None:
+    network, generator, x, y = networks(torch.tanh)
+    network.trunk = nn.Sequential(network.trunk, Counting(8))
+    report = check_hypergradient(network, generator, x, y, repeats=1, directions=0)
+    assert all(row.note == "changes network.trunk.1.num_batches_tracked" for row in report.rows)
 
 
 def test_networks_that_cannot_be_copied_are_refused() -> None:

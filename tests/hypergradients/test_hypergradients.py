@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 import maxl
 from _networks import PSI, batch, flatten, pair, relative_error, same, snapshot
-from maxl.hypergradients import METHODS, DualKernels, Recording, logit_gradient, untracked
+from maxl.hypergradients import WAYS, DualKernels, Recording, logit_gradient, untracked
 
 RATE = 0.1
 
@@ -35,7 +35,7 @@ def lookahead_loss(
         return maxl.focal_loss(functional_call(network, ahead, (outer[0],)).primary, outer[1]).detach()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", WAYS)
 @pytest.mark.parametrize("other_batch", [False, True])
 @pytest.mark.usefixtures("float64")
 def test_every_method_agrees_with_central_differences(method: str, other_batch: bool) -> None:
@@ -92,7 +92,7 @@ def test_forward_follows_the_optimizer_as_reverse_mode_through_its_step_does(
     assert relative_error(forward, reverse) < 1e-8
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", WAYS)
 @pytest.mark.parametrize("training", [True, False])
 def test_the_pure_function_changes_nothing(method: str, training: bool) -> None:
     network, generator = pair(dropout=0.5)
@@ -113,7 +113,7 @@ def test_dropout_draws_the_same_mask_in_the_passes_that_must_agree() -> None:
     network, generator = pair(dropout=0.5)
     x, y = batch()
     grads = []
-    for method in METHODS:
+    for method in WAYS:
         torch.manual_seed(5)
         grads.append(flatten(maxl.hypergradient(network, generator, x, y, RATE, method)))
     assert relative_error(grads[0], grads[1]) < 1e-8
@@ -124,7 +124,7 @@ def test_dropout_draws_the_same_mask_in_the_passes_that_must_agree() -> None:
 def test_a_zero_learning_rate_leaves_the_regulariser_alone() -> None:
     network, generator = pair()
     x, y = batch()
-    for method in METHODS:
+    for method in WAYS:
         grads = maxl.hypergradient(network, generator, x, y, 0.0, method)
         assert flatten(grads).abs().max() == 0
     regularised = maxl.hypergradient(network, generator, x, y, 0.0, entropy_weight=0.2)

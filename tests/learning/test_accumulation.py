@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import maxl
 from _networks import PSI, batch
-from maxl.hypergradients import METHODS
+from maxl.hypergradients import WAYS
 
 
 def trunk() -> nn.Sequential:
@@ -32,7 +32,7 @@ def networks() -> tuple[maxl.MultiTaskNetwork, maxl.LabelGenerator]:
 @pytest.mark.parametrize(
     ("method", "kind"),
     # Adam's first steps stretch the direction far along weights with tiny gradients: too far for differences
-    [*((m, torch.optim.SGD) for m in METHODS), ("forward", torch.optim.Adam), ("reverse", torch.optim.Adam)],
+    [*((m, torch.optim.SGD) for m in WAYS), ("forward", torch.optim.Adam), ("reverse", torch.optim.Adam)],
 )
 @pytest.mark.parametrize("options", [{}, {"meta_every": 2, "cache_labels": 12}])
 @pytest.mark.usefixtures("float64")

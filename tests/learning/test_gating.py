@@ -131,7 +131,7 @@ def test_what_a_gate_does_not_go_with_is_refused() -> None:
     network, generator = pair()
     optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (network, generator)]
     with pytest.raises(ValueError, match='pass lookahead="update" with it'):
-        maxl.MetaAuxiliaryLearner(network, generator, *optimizers, gate=cosine_gate)
+        maxl.MetaAuxiliaryLearner(network, generator, *optimizers, gate=cosine_gate, lookahead="virtual")
     with pytest.raises(ValueError, match="needs the gradients of a whole batch"):
         AccumulatingLearner(network, generator, *optimizers, microbatch=2, gate=cosine_gate)
     gated = maxl.MetaAuxiliaryLearner(network, generator, *optimizers, lookahead="update", gate=cosine_gate)

@@ -25,7 +25,7 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before, threads = set(sys.modules), torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
-    for name in {"_contenders", "_peers", "step", "cost", "families", "gpu"} & (set(sys.modules) - before):
+    for name in {"contenders", "peers", "step", "cost", "families", "gpu"} & (set(sys.modules) - before):
         del sys.modules[name]
 
 
@@ -76,8 +76,8 @@ def test_step_measures_each_contender_in_a_process_of_its_own() -> None:
 @pytest.mark.filterwarnings("ignore")  # the libraries' own
 @pytest.mark.usefixtures("float64")
 def test_peers_give_the_same_hypergradient(peer: str) -> None:
-    from _contenders import Bench
-    from _peers import ENTROPY_WEIGHT, PEERS, reason_missing
+    from contenders import Bench
+    from peers import ENTROPY_WEIGHT, PEERS, reason_missing
 
     if reason := reason_missing(peer):
         pytest.skip(reason)

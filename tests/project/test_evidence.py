@@ -152,7 +152,7 @@ def test_spoiled_labels(evidence: ModuleType) -> None:
 
 def test_several_steps_give_the_gradient_of_the_loss_after_them(evidence: ModuleType) -> None:
     """Against central differences of the loss after real steps, in float64."""
-    from variants import SeveralSteps
+    from several_steps import SeveralSteps
 
     def trained(shift: float, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
         torch.manual_seed(0)
@@ -165,15 +165,13 @@ def test_several_steps_give_the_gradient_of_the_loss_after_them(evidence: Module
             weight[1, 2] += shift
         before = weight.detach().clone()
         meta_optimizer = torch.optim.SGD([weight], lr=1.0 if shift == 0 else 0.0)
-        learner = SeveralSteps(
-            maxl.MetaAuxiliaryLearner(
-                network,
-                generator,
-                torch.optim.SGD(network.parameters(), lr=0.5),
-                meta_optimizer,
-                entropy_weight=0.0,
-            ),
-            steps,
+        learner = maxl.MetaAuxiliaryLearner(
+            network,
+            generator,
+            torch.optim.SGD(network.parameters(), lr=0.5),
+            meta_optimizer,
+            entropy_weight=0.0,
+            lookahead=SeveralSteps(steps),
         )
         for group in meta_optimizer.param_groups:
             rate, group["lr"] = group["lr"], 0.0

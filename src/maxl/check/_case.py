@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
-from maxl.hypergradients import AuxiliaryLoss, PrimaryLoss, RandomState, as_signals, hypergradient, pure_call
+from maxl.hypergradients import OuterLoss, RandomState, as_tuple, hypergradient, pure_call
+from maxl.losses import AuxiliaryLoss
 
 Gradient = tuple[Tensor, ...]
 
@@ -28,7 +29,7 @@ class Case:
     optimizer: Optimizer
     x: Tensor
     y: Tensor
-    primary_loss: PrimaryLoss
+    primary_loss: OuterLoss
     auxiliary_loss: AuxiliaryLoss
     random: RandomState
 
@@ -71,7 +72,7 @@ class Case:
     def outputs(self) -> tuple[Tensor, ...]:
         """Labels and logits, without a graph; changes nothing."""
         with torch.no_grad(), self.random.replay():
-            signals = as_signals(pure_call(self.generator, {}, self.x, self.y))
+            signals = as_tuple(pure_call(self.generator, {}, self.x, self.y))
             with self.random.replay():
                 return (*signals, *pure_call(self.network, {}, self.x))
 
@@ -86,7 +87,7 @@ class Case:
             with torch.no_grad():
                 for p, d in zip(trial.theta(), shift, strict=True):
                     p.add_(d)
-                signals = as_signals(pure_call(trial.generator, {}, self.x, self.y))
+                signals = as_tuple(pure_call(trial.generator, {}, self.x, self.y))
             with torch.enable_grad(), self.random.replay():
                 primary, auxiliary = pure_call(trial.network, {}, self.x)
                 loss = self.primary_loss(primary, self.y) + self.auxiliary_loss(auxiliary, *signals)

@@ -26,8 +26,8 @@ from maxl.check._case import (
     norm,
     relative_difference,
 )
-from maxl.hypergradients import METHODS, AuxiliaryLoss, PrimaryLoss, RandomState
-from maxl.losses import focal_loss
+from maxl.hypergradients import WAYS, OuterLoss, RandomState
+from maxl.losses import AuxiliaryLoss, focal_loss
 
 _EXACT = ("forward", "reverse")
 _STEP = "single-task step"
@@ -111,7 +111,7 @@ def check_hypergradient(
     *,
     learning_rate: float = 0.01,
     optimizer: Optimizer | None = None,
-    primary_loss: PrimaryLoss = focal_loss,
+    primary_loss: OuterLoss = focal_loss,
     auxiliary_loss: AuxiliaryLoss = focal_loss,
     repeats: int = 3,
     directions: int = 1,
@@ -212,7 +212,7 @@ def _compare(case: Case, exact: Gradient | None, repeats: int) -> tuple[list[Met
     """Each method once for its result, then all in turn for the times: a busy machine hits them alike."""
     rows: dict[str, MethodResult] = {}
     runs: dict[str, Callable[[], object]] = {}
-    for method in METHODS:
+    for method in WAYS:
         rows[method] = _try(case, method, exact)
         if rows[method].works:
             runs[method] = partial(case.hypergradient, method)

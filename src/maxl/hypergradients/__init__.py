@@ -1,61 +1,63 @@
-"""The double gradient: how the generator's labels change the loss after the network's next step.
+"""The double gradient: how a generator's signals change the loss after the network's next step.
 
-``hypergradient`` is the pure function; ``forward``, ``reverse`` and ``finite_difference`` are the methods.
-All share the direction u of ``Problem.direction`` and differ in how they differentiate along it.
+``hypergradient`` is the pure function; ``Forward``, ``Reverse`` and ``FiniteDifference`` are the ways to
+differentiate. All share the direction u of ``Problem.direction`` and differ in how they differentiate along it.
 """
 
-from maxl.hypergradients._api import (
-    METHODS,
-    Regulariser,
-    as_signals,
-    check_method,
-    hypergradient,
-    label_gradient,
-    logit_gradient,
-    missing_forward_formula,
-    pull_back,
-    regulariser_slope,
-    warn_fallback,
-)
+from maxl.hypergradients._api import WAYS, as_way, hypergradient
 from maxl.hypergradients._compiled import Compiled, CompiledPasses
 from maxl.hypergradients._dual_kernels import DualKernels, Recording
-from maxl.hypergradients._finite_difference import finite_difference
-from maxl.hypergradients._forward import forward
-from maxl.hypergradients._problem import AuxiliaryLoss, PrimaryLoss, Problem, Signals, leaves_of, scale
-from maxl.hypergradients._purity import RandomState, differentiable_kernels, pure_call, untracked
-from maxl.hypergradients._reverse import reverse, reverse_along
-from maxl.hypergradients._update_rules import Factor, Lookahead
+from maxl.hypergradients._fallback import OrReverse, missing_forward_formula
+from maxl.hypergradients._finite_difference import FiniteDifference
+from maxl.hypergradients._forward import Forward
+from maxl.hypergradients._problem import (
+    OuterLoss,
+    Outputs,
+    Problem,
+    Signals,
+    TrainingLoss,
+    as_tuple,
+    in_float,
+    leaves_of,
+    scale,
+)
+from maxl.hypergradients._purity import differentiable_kernels, pure_call, untracked
+from maxl.hypergradients._random_state import RandomState
+from maxl.hypergradients._reverse import Reverse
+from maxl.hypergradients._signals import logit_gradient, pull_back, slopes
+from maxl.hypergradients._update_rule import Factor, UpdateRule
+from maxl.hypergradients._way import Way
 
 __all__ = [
-    "METHODS",
-    "AuxiliaryLoss",
+    "WAYS",
     "Compiled",
     "CompiledPasses",
     "DualKernels",
     "Factor",
-    "Lookahead",
-    "PrimaryLoss",
+    "FiniteDifference",
+    "Forward",
+    "OrReverse",
+    "OuterLoss",
+    "Outputs",
     "Problem",
     "RandomState",
     "Recording",
-    "Regulariser",
+    "Reverse",
     "Signals",
-    "as_signals",
-    "check_method",
+    "TrainingLoss",
+    "UpdateRule",
+    "Way",
+    "as_tuple",
+    "as_way",
     "differentiable_kernels",
-    "finite_difference",
-    "forward",
     "hypergradient",
-    "label_gradient",
+    "in_float",
     "leaves_of",
     "logit_gradient",
     "missing_forward_formula",
     "pull_back",
     "pure_call",
-    "regulariser_slope",
-    "reverse",
-    "reverse_along",
     "scale",
+    "slopes",
     "untracked",
-    "warn_fallback",
 ]

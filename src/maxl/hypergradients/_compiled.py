@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp
 from torch.nn.modules.batchnorm import _NormBase
 
+from maxl.hypergradients._problem import Outputs, as_tuple
 from maxl.hypergradients._purity import pure_call, spare_buffers, untracked
 
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
@@ -81,7 +82,7 @@ class CompiledPasses:
         def tangent(
             moved: dict[str, Tensor], along: dict[str, Tensor], fixed: dict[str, Tensor], x: Tensor
         ) -> Any:
-            return jvp(lambda w: functional_call(module, {**fixed, **w}, (x,))[1], (moved,), (along,))
+            return jvp(lambda w: as_tuple(functional_call(module, {**fixed, **w}, (x,))), (moved,), (along,))
 
         self.call = Compiled(call, f"the {name}'s pass")
         self.predict = Compiled(predict, f"the {name}'s primary pass")
@@ -97,15 +98,15 @@ class CompiledPasses:
 
     def tangent(
         self, weights: Mapping[str, Tensor], u: Mapping[str, Tensor | None], x: Tensor
-    ) -> tuple[Tensor, Tensor] | None:
-        """Auxiliary logits at ``weights`` and their tangent along u; None where this does not compile."""
+    ) -> tuple[Outputs, Outputs] | None:
+        """Outputs at ``weights`` and their tangents along u; None where this does not compile."""
         along = {name: u_p for name, u_p in u.items() if u_p is not None}
         if self._tangent.compiled is None or not along:
             return None
         moved = {name: weights[name].detach() for name in along}
         fixed = {name: p.detach() for name, p in weights.items() if name not in along}
         with untracked(self.module), _norms_in_float32(self.module, x.device.type):
-            pair: tuple[Tensor, Tensor] | None = self._tangent(
+            pair: tuple[Outputs, Outputs] | None = self._tangent(
                 moved, along, {**spare_buffers(self.module), **fixed}, x
             )
         return pair

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,42 +16,67 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from maxl.hypergradients._dual_kernels import DualKernels
 from maxl.hypergradients._problem import Problem, Signals
 from maxl.hypergradients._purity import differentiable_kernels
+from maxl.hypergradients._way import Way
 
 
-def forward(problem: Problem, signals: Signals, u: Sequence[Tensor | None]) -> Signals:
-    """dL_pri(θ₁⁺)/dt = −d/dt ⟨u, ∇_θ₁ L_in(θ₁, t)⟩ by one forward-mode pass of the network along u.
+@dataclass(frozen=True)
+class Forward(Way):
+    """One forward-mode pass of the network along u; exact and fast. Beyond the paper.
 
-    Only L_aux depends on t, and only through the auxiliary logits z. The pass gives z and its tangent ż;
-    ⟨u, ∇L_aux⟩ = ⟨∂L_aux/∂z, ż⟩ is then differentiated with respect to t. Beyond the paper.
-
-    Args:
-        problem: The two-level problem, at the weights from which the training step starts.
-        signals: The labels t, and the sample weights if the generator gives any.
-        u: −(∂U/∂∇)ᵀ v for each weight, None where it is zero.
-
-    Raises:
-        NotImplementedError: if an operator of the network has no forward-mode formula.
+    Signals meet the weights only where they meet the network's outputs z. The pass gives z and its tangent ż;
+    ⟨u, ∇_θ₁ L_in⟩ = ⟨∂L_in/∂z, ż⟩ is then differentiated with respect to t, among tensors of the outputs' size.
     """
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        compiled = problem.auxiliary_tangent(u)
-    if compiled is not None:
-        return contract(problem, signals, *compiled)
-    _load_decompositions()
-    with (
-        torch.no_grad(),
-        problem.random.replay(),
-        forward_ad.dual_level(),
-        DualKernels(problem.recording),
-        differentiable_kernels(problem.network, problem.x.device.type),
-    ):
-        duals = {
-            name: p.detach() if u_p is None else forward_ad.make_dual(p.detach(), u_p)  # type: ignore[no-untyped-call]
-            for (name, p), u_p in zip(problem.weights.items(), u, strict=True)
-        }
-        z, dz = forward_ad.unpack_dual(problem.logits(duals, problem.x)[1])  # type: ignore[no-untyped-call]
-    if dz is None:  # the auxiliary head does not depend on any weight that moves
+
+    reuses_outputs: ClassVar[bool] = True
+
+    def along(self, problem: Problem, signals: Signals, u: Sequence[Tensor | None]) -> Signals:
+        """As ``Way.along``.
+
+        Raises:
+            NotImplementedError: if an operator of the network has no forward-mode formula.
+        """
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            compiled = problem.compiled_tangent(u)
+        if compiled is not None:
+            return contract(problem, signals, *compiled)
+        _load_decompositions()
+        with (
+            torch.no_grad(),
+            problem.random.replay(),
+            forward_ad.dual_level(),
+            DualKernels(problem.recording),
+            differentiable_kernels(problem.network, problem.x.device.type),
+        ):
+            duals = {
+                name: p.detach() if u_p is None else forward_ad.make_dual(p.detach(), u_p)  # type: ignore[no-untyped-call]
+                for (name, p), u_p in zip(problem.weights.items(), u, strict=True)
+            }
+            halves = [forward_ad.unpack_dual(o) for o in problem.outputs(duals, problem.x)]  # type: ignore[no-untyped-call]
+        return contract(problem, signals, [h.primal for h in halves], [h.tangent for h in halves])
+
+
+def contract(
+    problem: Problem, signals: Signals, outputs: Sequence[Tensor], tangents: Sequence[Tensor | None]
+) -> Signals:
+    """−d/dt ⟨∂L_in(z, y, t)/∂z, ż⟩; an output without a tangent does not depend on any weight that moves."""
+    with torch.enable_grad():
+        leaves = tuple(s.detach().requires_grad_() for s in signals)
+        z = tuple(o.detach().requires_grad_() for o in outputs)
+        moving = [(o, dz.detach()) for o, dz in zip(z, tangents, strict=True) if dz is not None]
+        if not moving:
+            return tuple(torch.zeros_like(s) for s in signals)
+        loss = problem.training_loss(z, problem.y, leaves)
+        slopes = torch.autograd.grad(loss, [o for o, _ in moving], create_graph=True, allow_unused=True)
+        terms = [
+            (slope * dz).sum()
+            for slope, (_, dz) in zip(slopes, moving, strict=True)
+            if slope is not None and slope.requires_grad
+        ]
+    if not terms:
         return tuple(torch.zeros_like(s) for s in signals)
-    return contract(problem, signals, z, dz)
+    derivative = torch.stack(terms).sum() if len(terms) > 1 else terms[0]
+    gradients = torch.autograd.grad(derivative, leaves, allow_unused=True)
+    return tuple(torch.zeros_like(s) if g is None else -g for s, g in zip(signals, gradients, strict=True))
 
 
 @cache
@@ -58,13 +85,3 @@ def _load_decompositions() -> None:
     with warnings.catch_warnings(), forward_ad.dual_level():
         warnings.simplefilter("ignore", FutureWarning)
         forward_ad.make_dual(torch.zeros(()), torch.zeros(()))  # type: ignore[no-untyped-call]
-
-
-def contract(problem: Problem, signals: Signals, z: Tensor, dz: Tensor) -> Signals:
-    """−d/dt ⟨∂L_aux(z, t)/∂z, ż⟩: tensors of shape (N, K) only."""
-    with torch.enable_grad():
-        leaves = tuple(s.detach().requires_grad_() for s in signals)
-        z = z.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(problem.auxiliary_loss(z, *leaves), z, create_graph=True)
-        derivative = (slope * dz.detach()).sum()
-    return tuple(-g for g in torch.autograd.grad(derivative, leaves))

@@ -1,9 +1,9 @@
-"""The two-level problem that every hypergradient method answers.
+"""The two-level problem that every way to differentiate answers.
 
-Symbols, as in the paper: θ₁ the network's weights, t = g(x, y; θ₂) the generated labels,
-L_in(θ₁, t) = L_pri + L_aux the training loss, U the optimizer's step, θ₁⁺ = U(θ₁, ∇L_in) the lookahead,
-L_pri(θ₁⁺) the outer loss. A method returns dL_pri(θ₁⁺)/dt, a small tensor; one ordinary backward
-through the generator then gives the gradient for θ₂.
+Symbols, as in the paper: θ₁ the network's weights, z = f(x; θ₁) its outputs, t = g(x, y; θ₂) the generated
+signals, L_in(z, y, t) the training loss, U the optimizer's step, θ₁⁺ = U(θ₁, ∇L_in) the lookahead, L_out(θ₁⁺) the
+outer loss. A way returns dL_out(θ₁⁺)/dt, a small tensor for each signal; one ordinary backward through the
+generator then gives the gradient for θ₂. Nothing here knows what the signals mean.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from maxl.hypergradients._dual_kernels import Recording
-from maxl.hypergradients._purity import RandomState, pure_call
-from maxl.hypergradients._update_rules import Factor, Lookahead
+from maxl.hypergradients._purity import pure_call
+from maxl.hypergradients._random_state import RandomState
+from maxl.hypergradients._update_rule import Factor, UpdateRule
 
-PrimaryLoss = Callable[[Tensor, Tensor], Tensor]
-AuxiliaryLoss = Callable[..., Tensor]  # (logits, labels) or (logits, labels, weights) -> scalar
-Signals = tuple[Tensor, ...]  # what the generator hands over: (labels,) or (labels, weights)
+Outputs = tuple[Tensor, ...]  # what the network gives: (primary,) or (primary, auxiliary)
+Signals = tuple[Tensor, ...]  # what the generator gives, for instance (labels,) or (labels, weights)
+TrainingLoss = Callable[[Outputs, Tensor, Signals], Tensor]  # (outputs, y, signals) -> scalar
+OuterLoss = Callable[[Tensor, Tensor], Tensor]  # (primary outputs, y) -> scalar
 
 
 class Passes(Protocol):
@@ -33,7 +35,7 @@ class Passes(Protocol):
 
     def tangent(
         self, weights: Mapping[str, Tensor], u: Mapping[str, Tensor | None], x: Tensor
-    ) -> tuple[Tensor, Tensor] | None: ...
+    ) -> tuple[Outputs, Outputs] | None: ...
 
 
 @dataclass(kw_only=True)
@@ -41,14 +43,14 @@ class Problem:
     """A batch, the two losses and the weights at which the training step is (or was) taken.
 
     Args:
-        network: Maps x to (primary, auxiliary) logits.
+        network: Maps x to its outputs, the primary ones first.
         weights: Trainable weights θ₁ by name, at which L_in is differentiated.
         x, y: The training batch.
-        primary_loss: (logits, y) → scalar.
-        auxiliary_loss: (logits, *signals) → scalar, twice differentiable in the logits.
+        training_loss: L_in, a function of outputs, targets and signals.
+        outer_loss: L_out, a function of primary outputs and targets.
         random: State of the generators before the training pass, so that dropout masks agree.
         autocast: Lower precision for the passes of the network, or None.
-        recording: Outputs of layers in the training pass, for the forward method to reuse, or None.
+        recording: Outputs of layers in the training pass, for forward mode to reuse, or None.
         passes: The network's compiled passes, or None for eager ones. They cannot be differentiated twice.
     """
 
@@ -56,8 +58,8 @@ class Problem:
     weights: Mapping[str, Tensor]
     x: Tensor
     y: Tensor
-    primary_loss: PrimaryLoss
-    auxiliary_loss: AuxiliaryLoss
+    training_loss: TrainingLoss
+    outer_loss: OuterLoss
     random: RandomState
     autocast: torch.dtype | None = None
     recording: Recording | None = None
@@ -69,72 +71,73 @@ class Problem:
             return nullcontext()
         return torch.autocast(self.x.device.type, self.autocast)
 
-    def logits(self, weights: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        """Primary and auxiliary logits in float32 or better; changes nothing in the network."""
+    def outputs(self, weights: Mapping[str, Tensor], x: Tensor) -> Outputs:
+        """The network's outputs in float32 or better; changes nothing in the network."""
         with self.precision():
             pure = partial(pure_call, self.network) if self.passes is None else self.passes.pure
-            primary, auxiliary = pure(weights, x)
-        return at_least_float(primary), at_least_float(auxiliary)
+            return in_float(pure(weights, x))
 
-    def auxiliary_tangent(self, u: Sequence[Tensor | None]) -> tuple[Tensor, Tensor] | None:
-        """Auxiliary logits and their tangent along u by a compiled pass; None where there is none."""
+    def compiled_tangent(self, u: Sequence[Tensor | None]) -> tuple[Outputs, Outputs] | None:
+        """Outputs and their tangents along u by a compiled pass; None where there is none."""
         if self.passes is None:
             return None
         with self.random.replay(), self.precision():
             pair = self.passes.tangent(self.weights, dict(zip(self.weights, u, strict=True)), self.x)
-        return None if pair is None else (at_least_float(pair[0]), at_least_float(pair[1]))
+        return None if pair is None else (in_float(pair[0]), in_float(pair[1]))
 
-    def training_loss(self, weights: Mapping[str, Tensor], signals: Signals) -> Tensor:
-        """L_in = L_pri + L_aux at ``weights``, with the random numbers of the training pass."""
+    def inner(self, weights: Mapping[str, Tensor], signals: Signals) -> Tensor:
+        """L_in at ``weights``, with the random numbers of the training pass."""
         with self.random.replay():
-            primary, auxiliary = self.logits(weights, self.x)
-        return self.primary_loss(primary, self.y) + self.auxiliary_loss(auxiliary, *signals)
+            outputs = self.outputs(weights, self.x)
+        return self.training_loss(outputs, self.y, signals)
 
-    def outer_loss(self, weights: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        """L_pri at ``weights`` on a batch of one's choice."""
-        return self.primary_loss(self.logits(weights, x)[0], y)
+    def outer(self, weights: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        """L_out at ``weights`` on a batch of one's choice."""
+        return self.outer_loss(self.outputs(weights, x)[0], y)
 
     def training_gradient(self, signals: Signals) -> list[Tensor | None]:
-        """∇_θ₁ L_in with the labels held constant."""
+        """∇_θ₁ L_in with the signals held constant."""
         leaves = leaves_of(self.weights)
         with torch.enable_grad():
-            loss = self.training_loss(leaves, tuple(s.detach() for s in signals))
+            loss = self.inner(leaves, tuple(s.detach() for s in signals))
         return list(torch.autograd.grad(loss, list(leaves.values()), allow_unused=True))
 
     def outer_gradient(
         self, weights: Mapping[str, Tensor], x: Tensor, y: Tensor
     ) -> tuple[Tensor, list[Tensor | None]]:
-        """The outer loss and v = ∇L_pri at the lookahead ``weights``."""
+        """The outer loss and v = ∇L_out at the lookahead ``weights``."""
         leaves = leaves_of(weights)
         with torch.enable_grad():
-            loss = self.outer_loss(leaves, x, y)
+            loss = self.outer(leaves, x, y)
         return loss.detach(), list(torch.autograd.grad(loss, list(leaves.values()), allow_unused=True))
 
     def direction(
-        self, signals: Signals, lookahead: Lookahead, x: Tensor, y: Tensor
+        self, signals: Signals, rule: UpdateRule, x: Tensor, y: Tensor
     ) -> tuple[Tensor, list[Tensor | None]]:
         """The outer loss at θ₁⁺ on (x, y), and u = −(∂U/∂∇)ᵀ v."""
         theta = list(self.weights.values())
         with torch.no_grad():
             with self.recording or nullcontext():
                 grads = self.training_gradient(signals)
-            ahead = dict(zip(self.weights, lookahead.step(theta, grads), strict=True))
-            factor = lookahead.factor(theta, grads)
+            ahead = dict(zip(self.weights, rule.step(theta, grads), strict=True))
+            factor = rule.factor(theta, grads)
         del grads
         loss, v = self.outer_gradient(ahead, x, y)
-        return loss, scale(v, factor, in_place=True)
+        return loss, scale(v, factor)
 
 
-def scale(
-    v: Sequence[Tensor | None], factor: Sequence[Factor], *, in_place: bool = False
-) -> list[Tensor | None]:
-    """u = factor · v; None where either is: such a weight does not carry the labels' influence.
+def scale(v: list[Tensor | None], factor: Sequence[Factor]) -> list[Tensor | None]:
+    """u = factor · v; None where either is: such a weight does not carry the signals' influence.
 
-    ``in_place`` overwrites v, which saves its size in memory.
+    Empties v as it goes, so that both are never there as a whole. Not in place: autograd hands out one tensor
+    for weights that are added to each other, and views of a single number for expanded ones.
     """
-    if in_place:
-        return [None if v_p is None or f is None else v_p.mul_(f) for v_p, f in zip(v, factor, strict=True)]
-    return [None if v_p is None or f is None else v_p * f for v_p, f in zip(v, factor, strict=True)]
+    u: list[Tensor | None] = []
+    for i, f in enumerate(factor):
+        v_p, v[i] = v[i], None
+        u.append(None if v_p is None or f is None else v_p * f)
+    v.clear()
+    return u
 
 
 def leaves_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -142,5 +145,11 @@ def leaves_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: p.detach().requires_grad_() for name, p in weights.items()}
 
 
-def at_least_float(logits: Tensor) -> Tensor:
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+def as_tuple(output: Any) -> tuple[Tensor, ...]:
+    """What a module gives, one tensor or several, as a tuple."""
+    return (output,) if isinstance(output, Tensor) else tuple(output)
+
+
+def in_float(outputs: Any) -> Outputs:
+    """Outputs as a tuple, in float32 or better: losses are not taken in half precision."""
+    return tuple(o.float() if o.dtype in (torch.float16, torch.bfloat16) else o for o in as_tuple(outputs))

@@ -1,71 +1,63 @@
-"""Reverse mode: differentiate through the lookahead's own gradient, as the paper does."""
+"""Reverse mode: differentiate through the step's own gradient, as the paper does."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from maxl.hypergradients._problem import Problem, Signals, leaves_of
 from maxl.hypergradients._purity import differentiable_kernels
-from maxl.hypergradients._update_rules import Lookahead
+from maxl.hypergradients._update_rule import UpdateRule
+from maxl.hypergradients._way import Way
 
 
-def reverse(
-    problem: Problem, signals: Signals, lookahead: Lookahead, x: Tensor, y: Tensor
-) -> tuple[Tensor, Signals]:
-    """dL_pri(θ₁⁺)/dt through the graph of ∇_θ₁ L_in (paper, equation 4): the reference, slow and large.
+@dataclass(frozen=True)
+class Reverse(Way):
+    """Reverse mode through the graph of ∇_θ₁ L_in (paper, equation 4): exact, the reference; slow and large."""
 
-    Args:
-        problem: The two-level problem.
-        signals: The labels t, and the sample weights if the generator gives any.
-        lookahead: U, the optimizer's step.
-        x, y: The batch on which the outer loss is taken.
+    compiles: ClassVar[bool] = False
 
-    Returns:
-        The outer loss and its gradient for each signal.
+    def through(
+        self, problem: Problem, signals: Signals, rule: UpdateRule, x: Tensor, y: Tensor
+    ) -> tuple[Tensor, Signals]:
+        """As ``Way.through``; one graph serves the lookahead and its derivative.
 
-    Raises:
-        RuntimeError: if an operator of the network has no double backward, one that hides this included.
-    """
-    leaves = tuple(s.detach().requires_grad_() for s in signals)
-    theta = leaves_of(problem.weights)
-    with torch.enable_grad(), differentiable_kernels(problem.network, problem.x.device.type):
-        inner = problem.training_loss(theta, leaves)
-        grads = _gradient_with_graph(inner, list(theta.values()))
-        ahead = dict(zip(theta, lookahead.step(list(theta.values()), grads), strict=True))
-        outer = problem.outer_loss(ahead, x, y)
-        results = torch.autograd.grad(outer, leaves, allow_unused=True)
-    return outer.detach(), _zeros_for_none(leaves, results)
+        Raises:
+            RuntimeError: if an operator of the network has no double backward, one that hides this included.
+        """
+        leaves = tuple(s.detach().requires_grad_() for s in signals)
+        theta = leaves_of(problem.weights)
+        with torch.enable_grad(), differentiable_kernels(problem.network, problem.x.device.type):
+            grads = _gradient_with_graph(problem.inner(theta, leaves), list(theta.values()))
+            ahead = dict(zip(theta, rule.step(list(theta.values()), grads), strict=True))
+            outer = problem.outer(ahead, x, y)
+            results = torch.autograd.grad(outer, leaves, allow_unused=True)
+        return outer.detach(), _zeros_for_none(leaves, results)
 
+    def along(self, problem: Problem, signals: Signals, u: Sequence[Tensor | None]) -> Signals:
+        """As ``Way.along``, by a double backward.
 
-def reverse_along(problem: Problem, signals: Signals, u: Sequence[Tensor | None]) -> Signals:
-    """−d/dt ⟨u, ∇_θ₁ L_in(θ₁, t)⟩ by a double backward, for an update that has been taken already.
-
-    Args:
-        problem: The two-level problem, at the weights from which the training step started.
-        signals: The labels t, and the sample weights if the generator gives any.
-        u: −(∂U/∂∇)ᵀ v for each weight, None where it is zero.
-
-    Raises:
-        RuntimeError: as ``reverse``.
-    """
-    leaves = tuple(s.detach().requires_grad_() for s in signals)
-    theta = leaves_of(problem.weights)
-    with torch.enable_grad(), differentiable_kernels(problem.network, problem.x.device.type):
-        inner = problem.training_loss(theta, leaves)
-        grads = _gradient_with_graph(inner, list(theta.values()))
-        pairs = [
-            (g, -u_p)
-            for g, u_p in zip(grads, u, strict=True)
-            if g is not None and u_p is not None and g.requires_grad
-        ]
-        if not pairs:
-            return tuple(torch.zeros_like(s) for s in signals)
-        outputs, seeds = zip(*pairs, strict=True)
-        results = torch.autograd.grad(outputs, leaves, seeds, allow_unused=True)
-    return _zeros_for_none(leaves, results)
+        Raises:
+            RuntimeError: as ``through``.
+        """
+        leaves = tuple(s.detach().requires_grad_() for s in signals)
+        theta = leaves_of(problem.weights)
+        with torch.enable_grad(), differentiable_kernels(problem.network, problem.x.device.type):
+            grads = _gradient_with_graph(problem.inner(theta, leaves), list(theta.values()))
+            pairs = [
+                (g, -u_p)
+                for g, u_p in zip(grads, u, strict=True)
+                if g is not None and u_p is not None and g.requires_grad
+            ]
+            if not pairs:
+                return tuple(torch.zeros_like(s) for s in signals)
+            outputs, seeds = zip(*pairs, strict=True)
+            results = torch.autograd.grad(outputs, leaves, seeds, allow_unused=True)
+        return _zeros_for_none(leaves, results)
 
 
 def _gradient_with_graph(loss: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor | None, ...]:

@@ -2,78 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
 from contextlib import nullcontext
-from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from maxl.hypergradients import (
-    METHODS,
-    AuxiliaryLoss,
     CompiledPasses,
-    Factor,
-    Lookahead,
-    PrimaryLoss,
+    OrReverse,
+    Outputs,
     Problem,
     RandomState,
     Recording,
-    Regulariser,
     Signals,
-    check_method,
-    label_gradient,
-    logit_gradient,
-    missing_forward_formula,
-    pull_back,
-    regulariser_slope,
+    UpdateRule,
+    Way,
     scale,
-    warn_fallback,
 )
-from maxl.learning._gate import Gate
-from maxl.learning._multitask import MultiTaskLearner, StepResult, step_result
-from maxl.learning._update import Update
-from maxl.losses import focal_loss
-from maxl.supervision import LabelSource
-
-_Result = TypeVar("_Result")
+from maxl.learning._lookahead import Judged, Lookahead
+from maxl.learning._mix import Mix, Mixed
+from maxl.learning._multitask import MultiTaskLearner
+from maxl.learning._record import Batch, Part, Update
+from maxl.learning._result import StepResult
+from maxl.learning._schedule import Schedule
+from maxl.learning._teacher import Teacher
+from maxl.learning._tracker import UpdateTracker
+from maxl.learning._words import check_apart, choose
+from maxl.supervision import Cached, Generated, Supervision
+from maxl.tasks import Task
 
 
 class MetaAuxiliaryLearner(MultiTaskLearner):
-    """Trains a multi-task network θ₁ and a label generator θ₂ together.
+    """Trains a network θ₁, and a generator θ₂ of the signals that it is trained with.
 
     Args:
-        network: f, maps x to (primary, auxiliary) logits.
-        generator: g, maps (x, y) to soft labels (N, K), or to (labels, weights) with one factor a sample.
+        network: f, maps x to (primary, auxiliary) outputs, or to primary ones where the supervision needs no others.
+        generator: g, maps (x, y) to what the supervision takes: labels (N, K), or (labels, weights), or weights (N,).
             In training mode its BatchNorm uses batch statistics, so a label depends on its batch; put it
             in eval mode for labels that depend on the sample alone.
         optimizer: Holds θ₁.
         meta_optimizer: Holds θ₂.
-        hypergradient: "forward" (exact, fast), "reverse" (exact, slow) or "finite-difference".
-        entropy_weight: λ, weight of the anti-collapse term.
-        lookahead: What the meta step differentiates through. "virtual", as in the paper: a further step
-            from the current θ₁ that is not taken. "update": the training step that was taken just before,
-            which saves computing another one; ``meta_step`` without one falls back to a virtual step.
-        lookahead_rule: "optimizer" to step as the optimizer does (SGD, Adam, AdamW with all options), "sgd"
-            for the paper's plain step with the optimizer's learning rates.
-        evaluate: Batch for the outer loss in ``step``: "same", or "next", which judges an update by the next
-            batch, whose primary gradient the next training step needs anyway. "next" needs "update".
-            Compiled, it saves nothing: the primary gradient then takes a pass of its own.
-        meta_every: A meta step in every so-many-th call of ``step``.
-        cache_labels: Number of training samples whose last labels are kept, so that steps between meta
-            steps need no pass of the generator; then ``index`` is needed. The labels used there are as old
-            as the sample's last meta step and belong to its augmentation at that time. 0 keeps none.
-        favour: "time" keeps the generator's graph and the outputs of the network's layers from the training
-            pass for the meta step; "memory" makes them again. The results are the same.
-        regulariser: (labels, y) → scalar, replaces the negative entropy of the mean label.
-        primary_loss, auxiliary_loss, autocast, check_finite: As for ``MultiTaskLearner``.
+        task: What the primary outputs mean; the network's ``task``, else ``maxl.Classification()``, by default.
+        supervision: What signals do to the training loss; ``maxl.supervision.AuxiliaryLabels()`` by default, or
+            ``WeightedLabels()`` for a ``WeightedLabelGenerator``.
+        way: How to differentiate: ``maxl.Forward()`` (exact, fast) by default, ``Reverse()`` (exact, slow) or
+            ``FiniteDifference()``.
+        lookahead: Through which step, and judged by what: ``maxl.Taken()`` by default, ``Next()`` or ``Virtual()``.
+        schedule: When a meta step is due: ``maxl.Every(1)`` by default.
+        mix: As for ``MultiTaskLearner``; a gate goes with a lookahead that follows the step taken.
+        autocast, check_finite: As for ``MultiTaskLearner``.
         compile: As there; also for the generator. Reverse mode stays eager, as it differentiates twice.
-        gate: As there. The meta step takes its factor as a constant; it needs lookahead="update".
+        words: In place of objects, as in ``maxl.PRESETS``: hypergradient ("forward", "reverse", "finite-difference"),
+            lookahead ("update", "virtual"), lookahead_rule ("optimizer", "sgd"), evaluate ("same", "next"), meta_every
+            (k), favour ("time", "memory"), cache_labels (number of training samples whose last labels are kept for the
+            steps between meta steps; these need ``index``), entropy_weight, regulariser, primary_loss,
+            auxiliary_loss, gate.
 
     Raises:
-        ValueError: if a choice is unknown or two of them do not go together.
+        ValueError: if a choice is unknown or two of them do not go together, or if network and generator share
+            trainable weights.
     """
 
     def __init__(
@@ -83,94 +75,121 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         optimizer: Optimizer,
         meta_optimizer: Optimizer,
         *,
-        hypergradient: str = "forward",
-        entropy_weight: float = 0.2,
-        lookahead: Literal["virtual", "update"] = "virtual",
-        lookahead_rule: Literal["optimizer", "sgd"] = "optimizer",
-        evaluate: Literal["same", "next"] = "same",
-        meta_every: int = 1,
-        cache_labels: int = 0,
-        favour: Literal["time", "memory"] = "time",
-        regulariser: Regulariser | None = None,
-        primary_loss: PrimaryLoss = focal_loss,
-        auxiliary_loss: AuxiliaryLoss = focal_loss,
+        task: Task | None = None,
+        supervision: Supervision | None = None,
+        way: Way | None = None,
+        lookahead: Lookahead | str | None = None,
+        schedule: Schedule | None = None,
+        mix: Mix | None = None,
         autocast: torch.dtype | None = None,
         check_finite: bool = True,
-        gate: Gate | None = None,
         compile: bool = False,
+        **words: Any,
     ) -> None:
-        super().__init__(
-            network,
-            optimizer,
-            primary_loss=primary_loss,
-            auxiliary_loss=auxiliary_loss,
-            autocast=autocast,
-            check_finite=check_finite,
-            gate=gate,
-            compile=compile,
+        chosen = choose(
+            *(network, generator, optimizer, words),
+            task=task,
+            supervision=supervision,
+            mix=mix,
+            way=way,
+            lookahead=lookahead,
+            schedule=schedule,
         )
-        _check_choice("lookahead", lookahead, ("virtual", "update"))
-        _check_choice("lookahead_rule", lookahead_rule, ("optimizer", "sgd"))
-        _check_choice("favour", favour, ("time", "memory"))
-        _check_choice("evaluate", evaluate, ("same", "next"))
-        if evaluate == "next" and lookahead != "update":
-            raise ValueError('evaluate="next" judges the update just taken; pass lookahead="update" with it')
-        if gate is not None and lookahead != "update":
-            raise ValueError('a gate acts on the update that is taken; pass lookahead="update" with it')
-        if meta_every < 1:
-            raise ValueError(f"meta_every needs to be at least 1; got {meta_every}")
+        check_apart(network, generator)
+        passes = CompiledPasses(generator, "generator") if compile else None
+        source = (
+            Cached(generator, chosen.cache_size, autocast=autocast, passes=passes)
+            if chosen.cache_size
+            else Generated(generator, autocast=autocast, passes=passes)
+        )
+        self._set_up(network, optimizer, chosen, source, autocast, check_finite, compile)
+        self.labels: Generated = source
         self.generator = generator
         self.meta_optimizer = meta_optimizer
-        self.method = check_method(hypergradient)
-        self.entropy_weight = entropy_weight
-        self.regulariser = regulariser
-        self.lookahead = lookahead
-        self.lookahead_rule = lookahead_rule
-        self.evaluate = evaluate
-        self.meta_every = meta_every
-        self.favour = favour
-        self.labels = LabelSource(
-            generator, cache_labels, autocast, CompiledPasses(generator, "generator") if compile else None
-        )
-        self.update: Update | None = None
-        self._lookahead()  # fail now, not at the first meta step, if this optimizer cannot be followed
+        self._teacher = Teacher(source, meta_optimizer, self.supervision)
+        self.way = OrReverse(chosen.way)
+        self.lookahead = copy.deepcopy(chosen.lookahead)
+        self.schedule = chosen.schedule
+        self._tracker = UpdateTracker()
+        self.lookahead.check(self)  # fail now, not at the first meta step
 
-    def train_step(self, x: Tensor, y: Tensor, index: Tensor | None = None) -> StepResult:
-        """θ₁ ← U(θ₁, ∇[L_pri(f(x), y) + L_aux(f(x), g(x, y))]), the labels held constant.
+    def backward(
+        self,
+        x: Tensor,
+        y: Tensor,
+        index: Tensor | None = None,
+        *,
+        outer_batch: tuple[Tensor, Tensor] | None = None,
+        labels: Tensor | None = None,
+        share: float = 1.0,
+        scaler: GradScaler | None = None,
+    ) -> StepResult:
+        """∇_θ₁ L_in into ``p.grad``, the generator's signals held constant. Moves no weight of θ₁.
+
+        Then follow the caller's ``optimizer.step()`` and ``meta_step()``. What multiplies the gradients in between,
+        clipping by norm or a gradient scaler, is a constant factor to the hypergradient. Called again before the
+        optimizer's step, it adds a further part of the same batch.
 
         Args:
-            x: Inputs, as the networks take them.
-            y: Primary labels, int64 of shape (N,).
-            index: Positions of the samples in the training set, int64 of shape (N,); for ``cache_labels``.
+            x, y, index, share, scaler: As for ``MultiTaskLearner``.
+            outer_batch: (x, y) on which θ₁⁺ is judged, a held-out batch for instance; the batch itself by default.
+            labels: Refused: the generator gives them.
+
+        Raises:
+            FloatingPointError: if the loss is not finite; no gradient is added then.
+            ValueError: if labels are given.
+        """
+        factor = None if scaler is None else scaler.scale(torch.ones((), device=x.device))
+        result = self._backward(Batch(x, y, index, labels, share, factor, outer_batch))
+        self._seal(outside=self.lookahead.follows)
+        return result
+
+    def meta_step(
+        self,
+        x: Tensor | None = None,
+        y: Tensor | None = None,
+        outer_batch: tuple[Tensor, Tensor] | None = None,
+    ) -> StepResult:
+        """θ₂ ← step on L_pri(f(x; θ₁⁺), y) + λH, where θ₁⁺ depends on θ₂ through the signals of (x, y).
+
+        Changes θ₂ and its optimizer's state alone. Does nothing where none is due, where a gradient scaler has left
+        the optimizer's step out, or where a later batch judges.
+
+        Args:
+            x, y: The batch of the training step just taken, which is the default. With ``maxl.Virtual()`` any other
+                batch: θ₁⁺ is then a step on that.
+            outer_batch: (x, y) on which θ₁⁺ is judged; by default that of ``backward``, else the batch itself.
+
+        Raises:
+            ValueError: if no training step has been taken since the last call, or its batch has been changed.
+            FloatingPointError: if the outer loss is not finite; the weights are then unchanged.
+        """
+        if x is not None:
+            assert y is not None
+            self._aim(x, y, outer_batch)
+        elif outer_batch is not None and self.update is not None:
+            self.update.outer = outer_batch
+        if self._tracker.left_out:
+            self._note_used_gradients()
+        update = self._tracker.take()
+        return StepResult() if update is None else self.lookahead.teach(self, update)
+
+    def train_step(
+        self, x: Tensor, y: Tensor, labels: Tensor | None = None, *, index: Tensor | None = None
+    ) -> StepResult:
+        """θ₁ ← U(θ₁, ∇L_in), the signals held constant; a ``meta_step`` may follow.
+
+        Args:
+            x, y, index: As for ``backward``.
+            labels: Refused: the generator gives them.
 
         Raises:
             FloatingPointError: if the loss is not finite; the weights are then unchanged.
         """
-        label_random = RandomState.capture(x.device)
-        signals = self.labels.constant(x, y, index)
-        return self._train(x, y, signals, label_random if self.lookahead == "update" else None)
-
-    def meta_step(self, x: Tensor, y: Tensor, outer_batch: tuple[Tensor, Tensor] | None = None) -> StepResult:
-        """θ₂ ← step on L_pri(f(x; θ₁⁺), y) + λH, where θ₁⁺ depends on θ₂ through the labels of (x, y).
-
-        Changes θ₂ and its optimizer's state alone. With lookahead="update" and the very tensor ``x`` of the
-        training step just taken, θ₁⁺ is the network as it stands; otherwise a virtual step is taken.
-
-        Args:
-            x: Inputs, as the networks take them.
-            y: Primary labels, int64 of shape (N,).
-            outer_batch: (x, y) on which θ₁⁺ is judged, a held-out batch for instance; (x, y) by default.
-
-        Raises:
-            FloatingPointError: if the outer loss is not finite; the weights are then unchanged.
-        """
-        outer_batch = outer_batch or (x, y)
-        if self.update is None or self.update.problem.x is not x:
-            if self.gate is not None:
-                raise ValueError("with a gate, meta_step needs the very x of the training step just taken")
-            return self._meta_virtual(x, y, self.labels.with_graph(x, y), outer_batch)
-        outer, v = self.update.problem.outer_gradient(self._weights(), *outer_batch)
-        return self._meta_through(outer, scale(v, self.update.factor, in_place=True))
+        result = super().train_step(x, y, labels, index=index)
+        if self.update is not None and not self.lookahead.follows:
+            self.update.drop_graphs()  # a virtual step may be taken much later, or never
+        return result
 
     def step(
         self,
@@ -179,240 +198,201 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         index: Tensor | None = None,
         outer_batch: tuple[Tensor, Tensor] | None = None,
     ) -> StepResult:
-        """A training step, and a meta step where one is due, sharing every pass that can be shared.
-
-        With evaluate="same" it equals ``train_step`` followed by ``meta_step``; the labels are made once.
+        """``backward``, a step of the optimizer, and ``meta_step``.
 
         Args:
-            x, y, index: As for ``train_step``.
-            outer_batch: As for ``meta_step``; goes with evaluate="same".
+            x, y, index, outer_batch: As for ``backward``.
         """
-        due = self.steps % self.meta_every == 0
-        if self.evaluate == "next":
-            if outer_batch is not None:
-                raise ValueError('evaluate="next" takes the next batch as the outer batch; drop outer_batch=')
-            return self._step_next(x, y, index, due)
-        if not due:
-            return self._train(x, y, self.labels.constant(x, y, index), None)
-        label_random = RandomState.capture(x.device)
-        remember = label_random if self.lookahead == "update" else None
-        if self.favour == "memory":
-            trained = self._train(x, y, self.labels.fresh(x, y, index), remember)
-            return _merge(trained, self.meta_step(x, y, outer_batch))
-        graph = self.labels.tracked_with_graph(x, y, index)
-        signals = tuple(s.detach() for s in graph)
-        if self.lookahead == "virtual":
-            trained = self._train(x, y, signals, None)
-            return _merge(trained, self._meta_virtual(x, y, graph, outer_batch or (x, y)))
-        trained = self._train(x, y, signals, remember, graph)
-        del graph  # it is the update's to free
-        return _merge(trained, self.meta_step(x, y, outer_batch))
+        self.optimizer.zero_grad(set_to_none=True)
+        trained = self._backward(Batch(x, y, index, outer=outer_batch))
+        self.optimizer.step()
+        return trained.with_meta(self.meta_step())
+
+    def outer_gradient(
+        self, update: Update, weights: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """The outer loss and v = ∇L_out, on the batch that judges the update.
+
+        Args:
+            update: The step to judge.
+            weights: θ₁⁺; the network as it stands by default.
+        """
+        batches = (
+            [(part.problem.x, part.problem.y, part.share) for part in update.parts]
+            if update.outer is None
+            else [(*update.outer, 1.0)]
+        )
+        return self._outer_gradient(batches, self.weights() if weights is None else weights)
+
+    def _outer_gradient(
+        self, batches: list[tuple[Tensor, Tensor, float]], weights: dict[str, Tensor]
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        total, v = torch.zeros((), device=batches[0][0].device), list[Tensor | None]()
+        for x, y, share in batches:
+            loss, gradient = self.problem(x, y).outer_gradient(weights, x, y)
+            if len(batches) == 1:
+                return loss, gradient
+            total = total + share * loss
+            parts = [None if g is None else share * g for g in gradient]
+            pairs = zip(v or [None] * len(parts), parts, strict=True)
+            v = [b if a is None else a if b is None else a.add_(b) for a, b in pairs]
+        return total, v
+
+    def teach_through(self, update: Update, outer: Tensor, v: list[Tensor | None]) -> StepResult:
+        """The meta step through an update that was taken.
+
+        Args:
+            update: The training step.
+            outer: The outer loss, a scalar.
+            v: ∇L_out at θ₁⁺ by weight; emptied.
+        """
+        self._require_finite(outer, "outer")
+        for part in update.parts:
+            part.check_unchanged()
+        u = scale(v, update.factor)
+        whole = len(update.parts) == 1
+        gradients = []
+        for part in update.parts:
+            along = self.way.along(part.problem, part.signals, u)
+            gradients.append(along if whole else tuple(part.share * g for g in along))
+        u.clear()
+        return self.teach(update, gradients, outer)
+
+    def teach(self, update: Update, gradients: list[Signals], outer: Tensor) -> StepResult:
+        """A step of θ₂: one backward through the generator with dL_out/dt and the slope of the penalty.
+
+        Args:
+            update: The training step whose signals are taught.
+            gradients: dL_out/dt for each of its parts.
+            outer: The outer loss, a scalar.
+        """
+        self._require_finite(outer, "outer")
+        return self._teacher.step(update, gradients, outer)
+
+    @property
+    def update(self) -> Update | None:
+        """The step that was taken and has not been judged yet."""
+        return self._tracker.update
+
+    def take_update(self) -> Update | None:
+        """The same; it is the caller's then."""
+        return self._tracker.take_update()
+
+    def keep_update(self, update: Update) -> None:
+        """Leaves it to a later batch to judge."""
+        self._tracker.update = update
+
+    def problem(self, x: Tensor, y: Tensor, *, record: bool = False) -> Problem:
+        """The two-level problem of a batch at the network as it stands.
+
+        Args:
+            x, y: The batch.
+            record: Keep outputs of layers where the way to differentiate can use them.
+        """
+        return self._problem(x, y, RandomState.capture(x.device), self._recording() if record else None)
+
+    def rule(self, *, plain: bool = False) -> UpdateRule:
+        """The optimizer's next step as a function; with ``plain``, SGD's with the same learning rates."""
+        return UpdateRule.of(self.optimizer, list(self.weights().values()), plain=plain)
 
     def state_dict(self) -> dict[str, Any]:
         """What the learner itself remembers, tensors and numbers alone; the networks and optimizers not."""
         return {
             "steps": self.steps,
-            "cache": None if self.labels.cache is None else self.labels.cache.state_dict(),
+            "cache": self.labels.state_dict(),
+            "lookahead": self.lookahead.state_dict(),
             "update": None if self.update is None else self.update.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what ``state_dict`` gave, after the networks and optimizers have been restored."""
         self.steps = state["steps"]
-        if self.labels.cache is not None and state["cache"] is not None:
-            self.labels.cache.load_state_dict(state["cache"])
-        self.update = None
-        if (saved := state["update"]) is not None:
-            random = RandomState.from_state(saved["random"], saved["x"].device)
-            problem = self._problem(saved["weights"], saved["x"], saved["y"], random, None)
-            label_random = RandomState.from_state(saved["label_random"], saved["x"].device)
-            self.update = Update(problem, saved["factor"], saved["signals"], None, label_random)
+        self.labels.load_state_dict(state["cache"])
+        self.lookahead.load_state_dict(state.get("lookahead", {}))
+        self._tracker = UpdateTracker()
+        if state["update"] is not None:
+            self.keep_update(Update.restored(state["update"], partial(self._problem, recording=None)))
 
-    def _step_next(self, x: Tensor, y: Tensor, index: Tensor | None, due: bool) -> StepResult:
-        """Judges the last update by this batch, then trains on it; ∇L_pri is computed once for both."""
-        self.optimizer.zero_grad(set_to_none=True)
-        random = RandomState.capture(x.device)
-        meta, v = None, None
-        if self.passes is not None and self.update is not None:
-            # No two backward passes go through one compiled pass, so the judging gradient takes its own.
-            judge = self._problem(self._weights(), x, y, random, None)
-            with random.replay():
-                outer, judged = judge.outer_gradient(self._weights(), x, y)
-            meta = self._meta_through(outer, scale(judged, self.update.factor, in_place=True))
-        recording = self._recording() if due else None
-        with recording or nullcontext(), self._precision(x):
-            primary, auxiliary = self._call(x)
-        primary_loss = self.primary_loss(primary, y)
-        if self.update is not None or self.gate is not None:
-            v = self._gradients(primary_loss, retain_graph=True)
-        if self.update is not None:
-            assert v is not None
-            meta = self._meta_through(primary_loss.detach(), scale(v, self.update.factor))
-        label_random = RandomState.capture(x.device)
-        graph = None
-        if due and self.favour == "time":
-            graph = self.labels.tracked_with_graph(x, y, index)
-            signals = tuple(s.detach() for s in graph)
+    # The sequence of a training step, of which ``MultiTaskLearner._backward`` is the sentence.
+
+    def _outputs(self, batch: Batch) -> Outputs:
+        if batch.labels is not None:
+            raise ValueError(
+                "the generator gives this learner its labels; got others: pass positions as index=, or train on given "
+                "labels with maxl.MultiTaskLearner"
+            )
+        self._tracker.begin(keep=self.lookahead.waits)
+        batch.due = self.schedule.due(self.steps)
+        batch.random = RandomState.capture(batch.x.device)
+        if batch.due and self.lookahead.follows and not self.lookahead.recompute:
+            batch.recording = self._recording()
+        with batch.recording or nullcontext():
+            return super()._outputs(batch)
+
+    def _judge(self, batch: Batch, outputs: Outputs) -> Judged:
+        return self.lookahead.judge(self, batch, outputs)
+
+    def _signals(self, batch: Batch) -> Signals:
+        if not batch.due:
+            return self.supervision.check_signals(self.labels.constant(batch.x, batch.y, batch.index))
+        batch.label_random = RandomState.capture(batch.x.device)
+        keep = not self.lookahead.recompute
+        graph = self.supervision.check_signals(self.labels.fresh(batch.x, batch.y, batch.index, graph=keep))
+        batch.graph = graph if keep else None
+        return tuple(s.detach() for s in graph)
+
+    def _remember(self, batch: Batch, signals: Signals, mixed: Mixed) -> None:
+        part = None
+        if batch.due:
+            problem = self._problem(batch.x, batch.y, batch.random, batch.recording)
+            part = Part(problem, signals, batch.graph, batch.label_random, batch.share)
+        update = self._tracker.add(part, scaled=batch.scale is not None)
+        update.outer, update.gated, update.scale = batch.outer, mixed.factors, batch.scale
+        self._seal(outside=False)
+
+    def _seal(self, *, outside: bool) -> None:
+        self._tracker.seal([p.grad for p in self.weights().values()], outside=outside)
+
+    def _before_step(self) -> None:
+        if self.lookahead.follows:
+            self._tracker.before_step(self.weights(), self.rule)
+
+    def _after_step(self) -> None:
+        super()._after_step()
+        self._tracker.after_step()
+
+    def _aim(self, x: Tensor, y: Tensor, outer_batch: tuple[Tensor, Tensor] | None) -> None:
+        """What a meta step on a named batch learns from."""
+        update = self.update
+        if update is not None and len(update.parts) == 1 and update.parts[0].is_of(x, y):
+            update.outer = outer_batch or (x, y)
+        elif self.lookahead.follows:
+            raise ValueError(
+                "meta_step differentiates through the update just taken: it needs the very x of the training step just "
+                "taken and its y, or neither; got others: use lookahead=maxl.Virtual() to learn from another batch"
+            )
         else:
-            signals = self.labels.fresh(x, y, index) if due else self.labels.constant(x, y, index)
-        auxiliary_loss = self.auxiliary_loss(auxiliary, *signals)
-        self._require_finite(primary_loss + auxiliary_loss, "training")
-        gate = None
-        if v is None:
-            (primary_loss + auxiliary_loss).backward()  # type: ignore[no-untyped-call]
-        elif self.gate is not None:
-            gate = self._gated_backward(v, auxiliary_loss)
-        else:
-            auxiliary_loss.backward()  # type: ignore[no-untyped-call]
-            self._add_gradients(v)
-        if due:
-            problem = self._problem(self._weights_before(), x, y, random, recording)
-            self.update = Update(problem, self._factor(), signals, graph, label_random)
-        self.optimizer.step()
-        self.steps += 1
-        trained = step_result(primary_loss, auxiliary_loss, primary, signals, gate)
-        return trained if meta is None else _merge(trained, meta)
+            random = RandomState.capture(x.device)
+            signals = self.supervision.check_signals(self.labels.again(x, y))
+            problem = self._problem(x, y, random, None)
+            part = Part(problem, tuple(s.detach() for s in signals), signals, random)
+            update = Update([part], outer_batch)
+        self._tracker.aim(update)
 
-    def _train(
-        self,
-        x: Tensor,
-        y: Tensor,
-        signals: Signals,
-        label_random: RandomState | None,
-        graph: Signals | None = None,
-    ) -> StepResult:
-        """The training step; ``label_random`` is given where a meta step may differentiate through it."""
-        self.update = None
-        self.optimizer.zero_grad(set_to_none=True)
-        if label_random is None:
-            result = self._backward(x, y, signals)
-        else:
-            random, recording = RandomState.capture(x.device), self._recording()
-            with recording or nullcontext():
-                result = self._backward(x, y, signals)
-            problem = self._problem(self._weights_before(), x, y, random, recording)
-            self.update = Update(problem, self._factor(), signals, graph, label_random)
-        self.optimizer.step()
-        self.steps += 1
-        return result
-
-    def _meta_virtual(
-        self, x: Tensor, y: Tensor, signals: Signals, outer_batch: tuple[Tensor, Tensor]
-    ) -> StepResult:
-        """The paper's meta step: θ₁⁺ is a further step from the current θ₁."""
-        random = RandomState.capture(x.device)
-        problem = self._problem(self._weights(), x, y, random, self._recording())
-        outer, gradients = self._or_reverse(
-            problem,
-            lambda: label_gradient(self.method, problem, signals, self._lookahead(), *outer_batch),
-        )
-        return self._update_generator(signals, gradients, outer, y)
-
-    def _meta_through(self, outer: Tensor, u: list[Tensor | None]) -> StepResult:
-        """The meta step through the update that was taken: θ₁⁺ is the network as it stands."""
-        update, self.update = self.update, None
-        assert update is not None
-        self._require_finite(outer, "outer")
-        problem, graph = update.problem, update.graph
-        gradients = self._along(problem, update.signals, u)
-        x, y, label_random = problem.x, problem.y, update.label_random
-        u.clear()
-        del update, problem  # the old weights and layer outputs are not needed for the generator's backward
-        if graph is None:
-            with label_random.replay():
-                graph = self.labels.with_graph(x, y)
-        return self._update_generator(graph, gradients, outer, y)
-
-    def _along(self, problem: Problem, signals: Signals, u: list[Tensor | None]) -> Signals:
-        """dL_pri(θ₁⁺)/dt by the chosen method, or by reverse mode where that cannot be."""
-        return self._or_reverse(problem, lambda: METHODS[self.method](problem, signals, u))
-
-    def _update_generator(self, signals: Signals, gradients: Signals, outer: Tensor, y: Tensor) -> StepResult:
-        """One backward through the generator with dL_pri(θ₁⁺)/dt + λ dH/dt, and a step of θ₂."""
-        self._require_finite(outer, "outer")
-        slope, term = regulariser_slope(signals[0], y, self.entropy_weight, self.regulariser)
-        seeds = (gradients[0] + slope, *gradients[1:])
-        theta = [p for p in self.generator.parameters() if p.requires_grad]
-        for p, g in zip(theta, pull_back(signals, seeds, theta), strict=True):
-            p.grad = g
-        self.meta_optimizer.step()
-        self.meta_optimizer.zero_grad(set_to_none=True)
-        return StepResult(
-            outer_loss=outer,
-            label_entropy_term=term,
-            hypergradient_norm=logit_gradient(signals[0].detach(), gradients[0]).norm(),
-            regulariser_norm=logit_gradient(signals[0].detach(), slope).norm(),
-        )
-
-    def _problem(
-        self,
-        weights: dict[str, Tensor],
-        x: Tensor,
-        y: Tensor,
-        random: RandomState,
-        recording: Recording | None,
-    ) -> Problem:
+    def _problem(self, x: Tensor, y: Tensor, random: RandomState, recording: Recording | None) -> Problem:
         return Problem(
             network=self.network,
-            weights=weights,
+            weights=self.weights(),
             x=x,
             y=y,
-            primary_loss=self.primary_loss,
-            auxiliary_loss=self.auxiliary_loss,
+            training_loss=self.supervision.bind(self.task),
+            outer_loss=self.task.loss,
             random=random,
             autocast=self.autocast,
             recording=recording,
-            passes=self.passes if self.method != "reverse" else None,
+            passes=self.passes if self.way.way.compiles else None,
         )
 
     def _recording(self) -> Recording | None:
-        eager = self.passes is None  # nothing can be recorded within a compiled pass
-        return Recording() if eager and self.method == "forward" and self.favour == "time" else None
-
-    def _factor(self) -> list[Factor]:
-        """−∂U/∂∇ of the update that the gradients now in place will make."""
-        theta = list(self._weights().values())
-        factors = self._lookahead().factor(theta, [p.grad for p in theta])
-        if self.gate is None:
-            return factors
-        # The labels reach θ₁⁺ through s ∇L_aux, so s belongs to the derivative of the update by ∇L_aux.
-        return [f if s is None or f is None else s * f for f, s in zip(factors, self._gated, strict=True)]
-
-    def _weights_before(self) -> dict[str, Tensor]:
-        return {name: p.detach().clone() for name, p in self._weights().items()}
-
-    def _lookahead(self) -> Lookahead:
-        theta = list(self._weights().values())
-        return Lookahead.of(self.optimizer, theta, plain=self.lookahead_rule == "sgd")
-
-    def _add_gradients(self, v: Sequence[Tensor | None]) -> None:
-        for p, v_p in zip(self._weights().values(), v, strict=True):
-            if v_p is not None:
-                p.grad = v_p if p.grad is None else p.grad.add_(v_p)
-
-    def _or_reverse(self, problem: Problem, compute: Callable[[], _Result]) -> _Result:
-        """``compute()`` by the chosen method; by reverse mode from now on, with one warning, where that cannot be."""
-        try:
-            return compute()
-        except NotImplementedError as error:
-            operator = missing_forward_formula(error)
-            if operator is None or self.method != "forward":
-                raise
-            warn_fallback(operator)
-            self.method, problem.passes = "reverse", None
-            return compute()
-
-
-def _merge(trained: StepResult, meta: StepResult) -> StepResult:
-    return replace(
-        trained,
-        outer_loss=meta.outer_loss,
-        label_entropy_term=meta.label_entropy_term,
-        hypergradient_norm=meta.hypergradient_norm,
-        regulariser_norm=meta.regulariser_norm,
-    )
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} needs to be one of {', '.join(choices)}; got {value!r}")
+        # Nothing can be recorded within a compiled pass.
+        return Recording() if self.passes is None and self.way.way.reuses_outputs else None

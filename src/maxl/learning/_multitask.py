@@ -1,89 +1,49 @@
-"""The training step, and the learner for auxiliary labels that are given: none, random, k-means, human."""
+"""The training step, and the learner for labels that no generator is trained to give."""
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from maxl.hypergradients import AuxiliaryLoss, CompiledPasses, PrimaryLoss, Signals
-from maxl.learning._gate import Gate, Gradients, combine
-from maxl.losses import focal_loss
-
-
-@dataclass
-class StepResult:
-    """What a step did; scalars are detached tensors, so that reading them is the caller's choice.
-
-    Attributes:
-        primary_loss: L_pri of the training batch before the update.
-        auxiliary_loss: L_aux of the training batch before the update; None without auxiliary labels.
-        primary_logits: Logits of the training batch before the update, shape (N, C).
-        labels: The auxiliary labels trained on, indices (N,) or soft (N, K); None without.
-        gate: Factor on the auxiliary gradient of the shared weights, where there is a gate.
-        outer_loss: L_pri(θ₁⁺), where a meta step was taken.
-        label_entropy_term: H of the labels, where a meta step was taken.
-        hypergradient_norm: ‖dL_pri(θ₁⁺)/dz‖ for labels t = softmax(z), where a meta step was taken.
-        regulariser_norm: ‖d(λH)/dz‖ likewise: which of the two moves the labels?
-    """
-
-    primary_loss: Tensor | None = None
-    auxiliary_loss: Tensor | None = None
-    primary_logits: Tensor | None = None
-    labels: Tensor | None = None
-    gate: Tensor | None = None
-    outer_loss: Tensor | None = None
-    label_entropy_term: Tensor | None = None
-    hypergradient_norm: Tensor | None = None
-    regulariser_norm: Tensor | None = None
-
-    @property
-    def loss(self) -> Tensor:
-        """L_pri + L_aux of the training batch."""
-        if self.primary_loss is None:
-            raise ValueError("a meta step has no training loss; read outer_loss, or take a training step")
-        return self.primary_loss if self.auxiliary_loss is None else self.primary_loss + self.auxiliary_loss
-
-
-def step_result(
-    primary_loss: Tensor,
-    auxiliary_loss: Tensor | None,
-    primary: Tensor,
-    signals: Signals,
-    gate: Tensor | None = None,
-) -> StepResult:
-    """The training part of a result, detached."""
-    return StepResult(
-        primary_loss=primary_loss.detach(),
-        auxiliary_loss=None if auxiliary_loss is None else auxiliary_loss.detach(),
-        primary_logits=primary.detach(),
-        labels=signals[0].detach() if signals else None,
-        gate=gate,
-    )
+from maxl.hypergradients import CompiledPasses, Outputs, Signals, in_float
+from maxl.learning._mix import Mix, Mixed
+from maxl.learning._record import Batch
+from maxl.learning._result import StepResult
+from maxl.learning._watch import StepWatch
+from maxl.learning._words import Choices, choose
+from maxl.networks import MultiTaskNetwork
+from maxl.supervision import Losses, NoLabels, Source, Supervision
+from maxl.tasks import Task
 
 
 class MultiTaskLearner:
-    """Trains θ₁ on the primary task and, where labels are given, on the auxiliary task.
+    """Trains θ₁ on the primary task and, where there are labels, on the auxiliary task.
 
     Args:
-        network: Maps x to (primary, auxiliary) logits.
+        network: Maps x to (primary, auxiliary) outputs, or to primary ones alone.
         optimizer: Holds the network's trainable weights.
-        primary_loss: (logits, y) → scalar; the paper's focal loss by default.
-        auxiliary_loss: (logits, labels) → scalar; likewise.
-        autocast: Lower precision for the passes (``torch.bfloat16``), or None.
+        source: Where auxiliary labels come from: ``maxl.supervision.UniformLabels``, ``FixedLabels``, a generator that
+            is not trained (``Generated``). None by default: single-task, or labels given to each step.
+        task: What the primary outputs mean; the network's ``task``, else ``maxl.Classification()``, by default.
+        supervision: What labels do to the training loss; ``maxl.supervision.AuxiliaryLabels()`` by default.
+        mix: How the gradients of both tasks meet: ``maxl.Sum()`` by default, or ``maxl.Gated(gate)``, which costs a
+            second backward pass.
+        autocast: Lower precision for the passes (``torch.bfloat16``), or None; losses are taken in float32.
         check_finite: Raise before an update with a loss that is not finite. It reads the loss, which on a
             GPU waits for it: switch it off there and check every so often.
-        gate: (∇L_pri, ∇L_aux) → factor on ∇L_aux for the weights that both tasks share, for instance
-            ``maxl.learning.cosine_gate``; it costs a second backward pass. None: no gate.
         compile: Pass through ``torch.compile``; a pass that does not compile runs eagerly, with one warning.
             The first steps then take a minute or more. Dynamic shapes compile anew. Goes without a gate.
+        words: In place of objects: primary_loss, auxiliary_loss and gate, functions.
 
     Raises:
-        ValueError: if a gate is to be compiled.
+        ValueError: if choices do not go together.
     """
 
     def __init__(
@@ -91,86 +51,168 @@ class MultiTaskLearner:
         network: nn.Module,
         optimizer: Optimizer,
         *,
-        primary_loss: PrimaryLoss = focal_loss,
-        auxiliary_loss: AuxiliaryLoss = focal_loss,
+        source: Source | None = None,
+        task: Task | None = None,
+        supervision: Supervision | None = None,
+        mix: Mix | None = None,
         autocast: torch.dtype | None = None,
         check_finite: bool = True,
-        gate: Gate | None = None,
         compile: bool = False,
+        **words: Any,
     ) -> None:
-        if gate is not None and compile:
+        chosen = choose(network, None, optimizer, words, task=task, supervision=supervision, mix=mix)
+        self._set_up(network, optimizer, chosen, source or NoLabels(), autocast, check_finite, compile)
+
+    def _set_up(
+        self,
+        network: nn.Module,
+        optimizer: Optimizer,
+        chosen: Choices,
+        source: Source,
+        autocast: torch.dtype | None,
+        check_finite: bool,
+        compile: bool,
+    ) -> None:
+        if chosen.mix.splits and compile:
             raise ValueError("a gate needs two backward passes through one pass; use it without compile=True")
         self.network = network
         self.optimizer = optimizer
-        self.primary_loss = primary_loss
-        self.auxiliary_loss = auxiliary_loss
+        self.task = chosen.task
+        self.supervision = chosen.supervision
+        self.mix = chosen.mix
+        self.source = source
         self.autocast = autocast
         self.check_finite = check_finite
-        self.gate = gate
         self.passes = CompiledPasses(network, "network") if compile else None
         self.steps = 0
-        self._gated: list[Tensor | None] = []  # factor on ∇L_aux by weight in the last step, None for 1
+        self._watch = StepWatch()
+        self._used: list[tuple[weakref.ref[Tensor], int] | None] = []
 
-    def train_step(self, x: Tensor, y: Tensor, labels: Tensor | None = None) -> StepResult:
-        """One update of θ₁ on L_pri(f(x), y) + L_aux(f(x), labels).
+    def backward(
+        self,
+        x: Tensor,
+        y: Tensor,
+        index: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        share: float = 1.0,
+        scaler: GradScaler | None = None,
+    ) -> StepResult:
+        """Fills the gradients of θ₁, as ``loss.backward()`` does, and moves no weight of it.
+
+        Gradients that the last step of the optimizer has used are dropped first; others are added to, so that a
+        batch can come in parts.
 
         Args:
             x: Inputs, as the network takes them.
-            y: Primary labels, int64 of shape (N,).
-            labels: Auxiliary labels, int64 of shape (N,) or soft of shape (N, K); None for single-task.
+            y: Targets of the primary task; classes, int64 of shape (N,), for classification.
+            index: Positions of the samples in the training set, int64 of shape (N,), for sources that need them.
+            labels: Auxiliary labels, int64 of shape (N,) or soft of shape (N, K), in place of the source's.
+            share: Share of these samples in those of the whole step, a factor on their loss.
+            scaler: Multiplies the loss; call its ``step`` and ``update`` afterwards.
+
+        Raises:
+            FloatingPointError: if the loss is not finite; no gradient is added then.
+        """
+        scale = None if scaler is None else scaler.scale(torch.ones((), device=x.device))
+        return self._backward(Batch(x, y, index, labels, share, scale))
+
+    def train_step(
+        self, x: Tensor, y: Tensor, labels: Tensor | None = None, *, index: Tensor | None = None
+    ) -> StepResult:
+        """θ₁ ← U(θ₁, ∇L_in): ``backward`` and a step of the optimizer.
+
+        Args:
+            x, y, labels, index: As for ``backward``.
 
         Raises:
             FloatingPointError: if the loss is not finite; the weights are then unchanged.
         """
-        return self._train_step(x, y, () if labels is None else (labels,))
-
-    def _train_step(self, x: Tensor, y: Tensor, signals: Signals) -> StepResult:
         self.optimizer.zero_grad(set_to_none=True)
-        result = self._backward(x, y, signals)
+        result = self._backward(Batch(x, y, index, labels))
         self.optimizer.step()
-        self.steps += 1
         return result
 
-    def _backward(self, x: Tensor, y: Tensor, signals: Signals, share: float = 1.0) -> StepResult:
-        """Adds to the gradients of θ₁; ``share`` is the samples' share of the whole batch."""
-        with self._precision(x):
-            if signals:
-                primary, auxiliary = self._call(x)
-            elif hasattr(self.network, "predict"):  # single-task training does not pay for the other head
+    def step(self, x: Tensor, y: Tensor, index: Tensor | None = None) -> StepResult:
+        """``train_step`` with the source's labels."""
+        return self.train_step(x, y, index=index)
+
+    def _backward(self, batch: Batch) -> StepResult:
+        self._drop_used_gradients()
+        self._watch.set(self.optimizer, self._before_step, self._after_step)
+        outputs = self._outputs(batch)
+        judged, primary_gradient = self._judge(batch, outputs)
+        signals = self._signals(batch)
+        losses = self.supervision.losses(self.task, outputs, batch.y, signals)
+        self._require_finite(losses.total(), "training")
+        mixed = self.mix.backward(_scaled(losses, batch), self._theta(), primary_gradient)
+        self._remember(batch, signals, mixed)
+        trained = self._result(losses, outputs, signals, mixed)
+        return trained if judged is None else trained.with_meta(judged)
+
+    def _outputs(self, batch: Batch) -> Outputs:
+        """The network's outputs, as a training pass: BatchNorm keeps its statistics."""
+        with self._precision(batch.x):
+            if self._single_task(batch):  # does not pay for the other head
                 predict: Any = self.network.predict if self.passes is None else self.passes.predict
-                primary = predict(x)
-            else:
-                primary = self._call(x)[0]
-        primary_loss = self.primary_loss(primary, y)
-        auxiliary_loss = self.auxiliary_loss(auxiliary, *signals) if signals else None
-        loss = primary_loss if auxiliary_loss is None else primary_loss + auxiliary_loss
-        self._require_finite(loss, "training")
-        gate = None
-        if self.gate is not None and auxiliary_loss is not None:
-            gate = self._gated_backward(self._gradients(primary_loss, retain_graph=True), auxiliary_loss)
-        else:
-            (loss if share == 1.0 else share * loss).backward()  # type: ignore[no-untyped-call]
-        return step_result(primary_loss, auxiliary_loss, primary, signals, gate)
+                return in_float(predict(batch.x))
+            return in_float(self.network(batch.x) if self.passes is None else self.passes.call(batch.x))
 
-    def _call(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The network's logits, as a training pass: BatchNorm keeps its statistics."""
-        logits: tuple[Tensor, Tensor] = self.network(x) if self.passes is None else self.passes.call(x)
-        return logits
+    def _single_task(self, batch: Batch) -> bool:
+        silent = batch.labels is None and isinstance(self.source, NoLabels)
+        return silent and isinstance(self.network, MultiTaskNetwork)
 
-    def _gradients(self, loss: Tensor, *, retain_graph: bool = False) -> Gradients:
-        weights = list(self._weights().values())
-        return torch.autograd.grad(loss, weights, retain_graph=retain_graph, allow_unused=True)
+    def _judge(self, batch: Batch, outputs: Outputs) -> tuple[StepResult | None, list[Tensor | None] | None]:
+        """Where a batch judges the step before: what that gave, and ∇L_pri on the batch if it is trained on too."""
+        return None, None
 
-    def _gated_backward(self, primary: Gradients, auxiliary_loss: Tensor) -> Tensor:
-        """Sets the gradients of θ₁ to ∇L_pri + s ∇L_aux, and returns s of the gate."""
-        assert self.gate is not None
-        total, self._gated, s = combine(self.gate, primary, self._gradients(auxiliary_loss))
-        for p, g in zip(self._weights().values(), total, strict=True):
-            p.grad = g
-        return s
+    def _signals(self, batch: Batch) -> Signals:
+        if batch.labels is not None:
+            return (batch.labels,)
+        return self.source.constant(batch.x, batch.y, batch.index)
 
-    def _weights(self) -> dict[str, Tensor]:
+    def _remember(self, batch: Batch, signals: Signals, mixed: Mixed) -> None:
+        """Where a meta step will follow."""
+
+    def _before_step(self) -> None:
+        """Right before the optimizer's step, gradients as they will be stepped."""
+
+    def _after_step(self) -> None:
+        self._note_used_gradients()
+        self.steps += 1
+
+    def _note_used_gradients(self) -> None:
+        """Those that are there now will not be added to."""
+        grads = [p.grad for p in self._theta()]
+        self._used = [None if g is None else (weakref.ref(g), g._version) for g in grads]
+
+    def _drop_used_gradients(self) -> None:
+        for p, used in zip(self._theta(), self._used, strict=False):
+            if (
+                used is not None
+                and p.grad is not None
+                and (p.grad is used[0]() and p.grad._version == used[1])
+            ):
+                p.grad = None
+        self._used = []
+
+    def _result(self, losses: Losses, outputs: Outputs, signals: Signals, mixed: Mixed) -> StepResult:
+        named = dict(zip(self.supervision.signals, signals, strict=False))
+        return StepResult(
+            primary_loss=losses.primary.detach(),
+            auxiliary_loss=None if losses.auxiliary is None else losses.auxiliary.detach(),
+            primary_logits=outputs[0].detach(),
+            labels=named.get("labels"),
+            weights=named.get("weights"),
+            gate=mixed.gate,
+        )
+
+    def weights(self) -> dict[str, Tensor]:
+        """θ₁: the network's trainable weights by name."""
         return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+
+    def _theta(self) -> Sequence[Tensor]:
+        return list(self.weights().values())
 
     def state_dict(self) -> dict[str, Any]:
         """What the learner itself remembers; the network and the optimizer not."""
@@ -189,3 +231,10 @@ class MultiTaskLearner:
                 f"the {what} loss needs to be finite; got {loss.item()} at step {self.steps + 1}: "
                 "lower the learning rate, or look for NaN in the inputs"
             )
+
+
+def _scaled(losses: Losses, batch: Batch) -> Losses:
+    if batch.share == 1.0 and batch.scale is None:
+        return losses
+    factor = batch.share if batch.scale is None else batch.share * batch.scale
+    return Losses(factor * losses.primary, None if losses.auxiliary is None else factor * losses.auxiliary)

@@ -1,6 +1,31 @@
-"""What a generator decides, and where its signals come from."""
+"""What signals do to the training loss, and where they come from.
 
-from maxl.supervision._cache import LabelCache
-from maxl.supervision._labels import LabelSource
+A supervision is the training loss as a function of outputs, targets and signals; a source gives the signals.
+"""
 
-__all__ = ["LabelCache", "LabelSource"]
+from maxl.supervision._auxiliary_labels import AuxiliaryLabels, Regulariser
+from maxl.supervision._corrected_labels import CorrectedLabels
+from maxl.supervision._fixed import FixedLabels, NoLabels, UniformLabels
+from maxl.supervision._generated import Cached, Generated
+from maxl.supervision._label_cache import LabelCache
+from maxl.supervision._sample_weights import SampleWeights
+from maxl.supervision._source import Source
+from maxl.supervision._supervision import Losses, Supervision
+from maxl.supervision._weighted_labels import WeightedLabels
+
+__all__ = [
+    "AuxiliaryLabels",
+    "Cached",
+    "CorrectedLabels",
+    "FixedLabels",
+    "Generated",
+    "LabelCache",
+    "Losses",
+    "NoLabels",
+    "Regulariser",
+    "SampleWeights",
+    "Source",
+    "Supervision",
+    "UniformLabels",
+    "WeightedLabels",
+]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from _data_helpers import (
     row_set,
@@ -99,14 +100,12 @@ def test_a_class_without_training_samples_is_named(tmp_path: Path) -> None:
 
 
 def test_only_rows_that_are_kept_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from maxl.experiments.data import _images
-
-    decoded = []
-    original = _images._decode_one
-    monkeypatch.setattr(_images, "_decode_one", lambda *args: decoded.append(1) or original(*args))
     write_cifar100_parquet(tmp_path)
+    opened = []
+    original = Image.open
+    monkeypatch.setattr(Image, "open", lambda *args: opened.append(1) or original(*args))
     load("cifar100", data_dir=tmp_path, train_size=20)
-    assert len(decoded) == 20 + 100
+    assert len(opened) == 20 + 100
 
 
 def test_image_size_scales_decoded_arrays_too() -> None:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 import maxl
 from _networks import batch, pair, same, snapshot
-from maxl.experiments.runs.baselines import uniform_labels
 from maxl.experiments.runs.evaluation import (
     calibrate,
     evaluate,
@@ -19,6 +18,7 @@ from maxl.experiments.runs.evaluation import (
     label_statistics,
 )
 from maxl.hierarchy import Hierarchy
+from maxl.supervision import AuxiliaryLabels, UniformLabels
 
 PSI = Hierarchy([4, 4])
 Y = torch.arange(2).repeat(40)
@@ -30,7 +30,7 @@ def one_hot(labels: Tensor) -> Tensor:
 
 
 def test_uniform_labels_are_said_to_carry_no_information() -> None:
-    look = label_statistics(uniform_labels(Y, PSI), Y, PSI)
+    look = label_statistics(UniformLabels(PSI).constant(Y, Y, None)[0], Y, PSI)
     assert look.entropy == pytest.approx(math.log(4))
     assert look.information == pytest.approx(0, abs=1e-6)
     assert "no information: they are spread almost evenly" in str(look.verdict())
@@ -112,7 +112,9 @@ def test_the_gradient_cosine_is_that_of_two_ordinary_backward_passes_and_changes
     network.train()
     labels = generator(x, y).detach()
     before = snapshot(network)
-    total, layers = gradient_cosine(network, network.trunk, x, y, (labels,), maxl.focal_loss, maxl.focal_loss)
+    total, layers = gradient_cosine(
+        network, network.trunk, x, y, (labels,), maxl.Classification(), AuxiliaryLabels()
+    )
     assert same(before, snapshot(network))
     assert all(p.grad is None for p in network.parameters())
 
@@ -133,7 +135,7 @@ def test_the_gradient_cosine_leaves_the_random_state_alone_where_there_is_dropou
     labels = generator(x, y).detach()
     network.train()
     state = torch.get_rng_state()
-    gradient_cosine(network, network.trunk, x, y, (labels,), maxl.focal_loss, maxl.focal_loss)
+    gradient_cosine(network, network.trunk, x, y, (labels,), maxl.Classification(), AuxiliaryLabels())
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -144,7 +146,7 @@ def test_the_gradient_cosine_of_a_task_with_itself_is_one_and_against_itself_min
     x, y = torch.randn(6, 4), torch.arange(6) % 2
     for sign in (1, -1):
         cosine, layers = gradient_cosine(
-            network, trunk, x, y, (y,), maxl.focal_loss, lambda z, t, s=sign: s * maxl.focal_loss(z, t)
+            network, trunk, x, y, (y,), maxl.Classification(), AuxiliaryLabels(weight=sign)
         )
         assert cosine == pytest.approx(sign)
         assert list(layers.values()) == pytest.approx([sign])

@@ -22,6 +22,7 @@ from maxl.experiments.runs.prototypes import (
 )
 from maxl.experiments.studies.study import Study
 from maxl.hierarchy import Hierarchy
+from maxl.supervision import FixedLabels
 
 PRIMARY = torch.tensor([0] * 30 + [1] * 20)
 HUMAN = torch.cat([torch.arange(30) % 3, 3 + torch.arange(20) % 2])
@@ -158,11 +159,12 @@ def test_a_run_takes_the_human_classes_whatever_psi_says() -> None:
     data = with_human(digits())
     setup = build(tiny(method="prototypical", psi=[4]), data, torch.device("cpu"))
     assert setup.hierarchy.psi == (2,) * 9 + (1,)
-    assert setup.labels is not None
-    assert setup.hierarchy.mask[data.train.primary, setup.labels].all()
+    assert isinstance(setup.learner.source, FixedLabels)
+    labels = setup.learner.source.table
+    assert setup.hierarchy.mask[data.train.primary, labels].all()
     other = build(tiny(method="prototypical", seed=0, psi=[3]), data, torch.device("cpu"))
-    assert other.labels is not None
-    assert torch.equal(setup.labels, other.labels)
+    assert isinstance(other.learner.source, FixedLabels)
+    assert torch.equal(labels, other.learner.source.table)
 
 
 def test_a_study_without_human_labels_is_refused_before_it_writes(tmp_path: Path) -> None:

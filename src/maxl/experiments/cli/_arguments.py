@@ -14,8 +14,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
-from maxl.experiments.runs.config import RunConfig, check_choice, flag, nearest
-from maxl.presets import PRESETS
+from maxl.experiments.runs.config import RunConfig, flag, nearest
+from maxl.presets import PRESETS, check_choice
 
 _TITLES = {
     "data": "data",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def parser() -> Parser:
         prog="maxl",
         description="Learn auxiliary labels that help a model generalise (meta auxiliary learning).",
     )
+    top.add_argument("--version", action="version", version=f"maxl {metadata.version('maxl-torch')}")
     commands = top.add_subparsers(dest="command", metavar="command", required=True)
 
     demo = commands.add_parser(

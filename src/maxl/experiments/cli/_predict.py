@@ -68,8 +68,8 @@ def _predict(namespace: argparse.Namespace) -> None:
 
 
 def _export(namespace: argparse.Namespace) -> None:
-    from maxl.experiments.runs.config import check_choice
     from maxl.experiments.runs.inference import FORMATS, export
+    from maxl.presets import check_choice
 
     check_choice("--format", namespace.format, tuple(FORMATS))
     out = namespace.out or Path("model" + FORMATS[namespace.format])

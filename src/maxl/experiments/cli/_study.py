@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from maxl.experiments.cli._show import console, label_verdicts, progress_bar, study_tables
-from maxl.experiments.studies.study import Study
+if TYPE_CHECKING:
+    from maxl.experiments.studies.study import Study
 
 
 def run_study(study: Study, out: Path, jobs: int | None) -> None:
@@ -19,7 +20,9 @@ def run_study(study: Study, out: Path, jobs: int | None) -> None:
     Raises:
         ValueError: if ``jobs`` is below 1, or as ``Study.run``.
     """
-    from maxl.experiments.report import write_report  # imports plotly, which takes a while
+    # Not above: they import torch, pandas and plotly, for which --help is not to wait.
+    from maxl.experiments.cli._show import console, label_verdicts, progress_bar, study_tables
+    from maxl.experiments.report import write_report
 
     if jobs is not None and jobs < 1:
         raise ValueError(f"--jobs needs to be at least 1; got {jobs}")

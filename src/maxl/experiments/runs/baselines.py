@@ -6,9 +6,8 @@
 | kmeans | its cluster among its primary class's samples, in the latent space of an auto-encoder |
 | prototypical | its nearest prototype of a human class, see ``prototypes`` |
 | human | a finer human label |
-| uniform | spread evenly over its block: a second primary head in disguise, a control |
 
-The other control, a generator that is never trained, needs no code: take its labels without meta steps.
+The controls need no table: ``maxl.supervision.UniformLabels``, and a generator that is never trained.
 """
 
 from __future__ import annotations
@@ -37,12 +36,6 @@ def random_labels(primary: Tensor, hierarchy: Hierarchy, seed: int) -> Tensor:
     rows = hierarchy.rows(primary.cpu()).float()
     generator = torch.Generator().manual_seed(seed)
     return torch.multinomial(rows, 1, generator=generator).squeeze(1).to(primary.device)
-
-
-def uniform_labels(primary: Tensor, hierarchy: Hierarchy) -> Tensor:
-    """Soft labels of shape (N, K), spread evenly over each sample's block."""
-    rows = hierarchy.rows(primary).float()
-    return rows / rows.sum(1, keepdim=True)
 
 
 def cluster_labels(latent: Tensor, primary: Tensor, hierarchy: Hierarchy, seed: int) -> Tensor:

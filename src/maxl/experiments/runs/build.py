@@ -18,9 +18,21 @@ from maxl.experiments.runs.baselines import auto_encode, cluster_labels, random_
 from maxl.experiments.runs.config import HUMAN_METHODS, LEARNED_METHODS, RunConfig
 from maxl.experiments.runs.prototypes import prototypical_labels
 from maxl.hierarchy import Hierarchy
+from maxl.hypergradients import CompiledPasses
 from maxl.learning import MetaAuxiliaryLearner, MultiTaskLearner, cosine_gate
 from maxl.losses import focal_loss, label_information
 from maxl.networks import LabelGenerator, MultiTaskNetwork, WeightedLabelGenerator, head, infer_feature_dim
+from maxl.supervision import (
+    AuxiliaryLabels,
+    Cached,
+    FixedLabels,
+    Generated,
+    NoLabels,
+    Source,
+    UniformLabels,
+    WeightedLabels,
+)
+from maxl.tasks import Classification
 
 
 @dataclass
@@ -31,9 +43,6 @@ class Setup:
         optimizers: Of the network and, where there is one, of the generator.
         rates: Their learning rates at the start.
         decay: Factor on both by epoch.
-        labels: Auxiliary labels by position in the training set, int64 (N,), for methods that fix them.
-        uniform: Soft labels by primary class, (C, K), for the uniform control.
-        learns: Whether the generator is trained.
     """
 
     hierarchy: Hierarchy
@@ -43,9 +52,6 @@ class Setup:
     optimizers: list[Optimizer]
     rates: list[float]
     decay: Decay
-    labels: Tensor | None
-    uniform: Tensor | None
-    learns: bool
 
     def set_learning_rates(self, epoch: int) -> float:
         """Sets the rates of an epoch, counted from 0, and returns the network's; no state but the epoch."""
@@ -173,83 +179,99 @@ def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
                 trunks.build(config.generator_trunk or config.trunk, data.input_shape), hierarchy
             )
         generator.to(device, memory_format=layout)  # type: ignore[call-overload]
-    learner: MultiTaskLearner
-    auxiliary_loss = AuxiliaryLoss(config.gamma, config.auxiliary_weight)
-    precision = torch.bfloat16 if config.precision == "bf16" else None
-    if generator is None:
-        learner = MultiTaskLearner(
-            network,
-            optimizer,
-            primary_loss=PrimaryLoss(config.gamma),
-            auxiliary_loss=auxiliary_loss,
-            autocast=precision,
-            check_finite=device.type == "cpu",
-            compile=config.compile,
-        )
-    else:
-        meta_optimizer = _optimizer(
-            config.meta_optimizer, generator, config.meta_learning_rate, config.meta_weight_decay
-        )
-        optimizers.append(meta_optimizer)
-        # No step differentiates through an update where none follows it at once: keep no copy of it.
-        follows = config.method != "frozen" and config.schedule == "iteration"
-        learner = MetaAuxiliaryLearner(
-            network,
-            generator,
-            optimizer,
-            meta_optimizer,
-            hypergradient=config.hypergradient,
-            entropy_weight=config.entropy_weight,
-            lookahead=config.lookahead if follows else "virtual",  # type: ignore[arg-type]
-            lookahead_rule=config.lookahead_rule,  # type: ignore[arg-type]
-            evaluate="next" if config.evaluate == "next" and follows else "same",
-            meta_every=config.meta_every,
-            cache_labels=len(data.train) if config.cache_labels else 0,
-            regulariser=Information(hierarchy, config.entropy_weight)
-            if config.regulariser == "information"
-            else None,
-            primary_loss=PrimaryLoss(config.gamma),
-            auxiliary_loss=auxiliary_loss,
-            autocast=precision,
-            check_finite=device.type == "cpu",
-            compile=config.compile,
-            gate=cosine_gate if config.method == "gated" else None,
-        )
+        if config.method != "frozen":
+            optimizers.append(
+                _optimizer(
+                    config.meta_optimizer, generator, config.meta_learning_rate, config.meta_weight_decay
+                )
+            )
     return Setup(
         hierarchy=hierarchy,
         network=network,
         generator=generator,
-        learner=learner,
+        learner=_learner(config, data, device, network, generator, optimizers, hierarchy),
         optimizers=optimizers,
         rates=[config.learning_rate, config.meta_learning_rate][: len(optimizers)],
         decay=Decay(config.decay, config.epochs),
-        labels=_fixed_labels(config, data, hierarchy, device),
-        uniform=hierarchy.mask.to(device) / hierarchy.mask.sum(1, keepdim=True).to(device)
-        if config.method == "uniform"
-        else None,
-        learns=config.method in LEARNED_METHODS,
     )
 
 
+def _learner(
+    config: RunConfig,
+    data: DataSet,
+    device: torch.device,
+    network: MultiTaskNetwork,
+    generator: LabelGenerator | None,
+    optimizers: list[Optimizer],
+    hierarchy: Hierarchy,
+) -> MultiTaskLearner:
+    """What trains the networks, from the words of a config."""
+    shared: dict[str, Any] = {
+        "task": Classification(config.gamma),
+        "autocast": torch.bfloat16 if config.precision == "bf16" else None,
+        "check_finite": device.type == "cpu",
+        "compile": config.compile,
+    }
+    if generator is None or config.method == "frozen":
+        return MultiTaskLearner(
+            network,
+            optimizers[0],
+            source=_source(config, data, hierarchy, device)
+            if generator is None
+            else _frozen(config, data, generator),
+            supervision=AuxiliaryLabels(FocalLoss(config.gamma), weight=config.auxiliary_weight),
+            **shared,
+        )
+    # No step differentiates through an update where none follows it at once: keep no copy of it.
+    follows = config.schedule == "iteration"
+    optimizer, meta_optimizer = optimizers
+    return MetaAuxiliaryLearner(
+        network,
+        generator,
+        optimizer,
+        meta_optimizer,
+        supervision=_supervision(config, hierarchy),
+        hypergradient=config.hypergradient,
+        lookahead=config.lookahead if follows else "virtual",
+        lookahead_rule=config.lookahead_rule,
+        evaluate="next" if config.evaluate == "next" and follows else "same",
+        meta_every=config.meta_every,
+        cache_labels=len(data.train) if config.cache_labels else 0,
+        gate=cosine_gate if config.method == "gated" else None,
+        **shared,
+    )
+
+
+def _supervision(config: RunConfig, hierarchy: Hierarchy) -> AuxiliaryLabels:
+    information = (
+        Information(hierarchy, config.entropy_weight) if config.regulariser == "information" else None
+    )
+    kind = WeightedLabels if config.method == "weighted" else AuxiliaryLabels
+    return kind(
+        FocalLoss(config.gamma),
+        weight=config.auxiliary_weight,
+        entropy_weight=config.entropy_weight,
+        regulariser=information,
+    )
+
+
+def _frozen(config: RunConfig, data: DataSet, generator: LabelGenerator) -> Source:
+    """Labels of a generator that is never trained: a control."""
+    autocast = torch.bfloat16 if config.precision == "bf16" else None
+    passes = CompiledPasses(generator, "generator") if config.compile else None
+    if config.cache_labels:
+        return Cached(generator, len(data.train), autocast=autocast, passes=passes)
+    return Generated(generator, autocast=autocast, passes=passes)
+
+
 @dataclass(frozen=True)
-class PrimaryLoss:
-    """The focal loss with the run's γ."""
+class FocalLoss:
+    """The focal loss with the run's γ, and sample weights where there are any."""
 
     gamma: float
-
-    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
-        return focal_loss(logits, y, self.gamma)
-
-
-@dataclass(frozen=True)
-class AuxiliaryLoss:
-    """The focal loss with the run's γ and factor, and sample weights where there are any."""
-
-    gamma: float
-    factor: float
 
     def __call__(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-        return self.factor * focal_loss(logits, labels, self.gamma, weights)
+        return focal_loss(logits, labels, self.gamma, weights)
 
 
 @dataclass(frozen=True)
@@ -288,20 +310,26 @@ def _optimizer(
     return adam(parameters, lr=learning_rate, weight_decay=weight_decay)
 
 
-def _fixed_labels(
-    config: RunConfig, data: DataSet, hierarchy: Hierarchy, device: torch.device
-) -> Tensor | None:
+def _source(config: RunConfig, data: DataSet, hierarchy: Hierarchy, device: torch.device) -> Source:
+    """Where auxiliary labels come from when there is no generator."""
+    if config.method == "single":
+        return NoLabels()
+    if config.method == "uniform":
+        return UniformLabels(hierarchy)
+    return FixedLabels(_table(config, data, hierarchy, device).to(device))
+
+
+def _table(config: RunConfig, data: DataSet, hierarchy: Hierarchy, device: torch.device) -> Tensor:
+    """Auxiliary labels by position in the training set, int64 of shape (n,)."""
     primary = data.train.primary
     if config.method == "random":
-        return random_labels(primary, hierarchy, config.seed).to(device)
+        return random_labels(primary, hierarchy, config.seed)
     if config.method == "human":
         assert data.train.human is not None  # choose_hierarchy has asked for them
-        return data.train.human.to(device)
-    if config.method not in ("kmeans", "prototypical"):
-        return None
+        return data.train.human
     x = torch.cat([b.x for b in evaluation_batches(data.train, 500, data.mean, data.std, device)])
     if config.method == "kmeans":
-        return cluster_labels(auto_encode(x, seed=config.seed), primary, hierarchy, config.seed).to(device)
+        return cluster_labels(auto_encode(x, seed=config.seed), primary, hierarchy, config.seed)
     assert data.train.human is not None  # as above
     with seeded(config.seed, 4):
         embedding = trunks.build(config.trunk, data.input_shape).to(device)

@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from maxl.presets import check_choice
+
 METHODS = (
     *("single", "uniform", "frozen", "random", "kmeans", "prototypical", "human"),
     *("maxl", "weighted", "gated"),
@@ -71,6 +73,9 @@ class RunConfig:
     )
     momentum: float = option(0.0, "its momentum (sgd)", group="training")
     weight_decay: float = option(0.0, "its weight decay", group="training")
+    max_grad_norm: float | None = option(
+        None, "clip its gradients to this norm; the label generator takes that into account", group="training"
+    )
     decay: str = option(
         "cosine",
         "learning rates: halved at each quarter, cosine to 0, or constant",
@@ -171,8 +176,8 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and not value >= low:
                 raise ValueError(f"{flag(name)} needs to be at least {low}; got {value}")
-        for name in ("learning_rate", "meta_learning_rate"):
-            if not getattr(self, name) > 0:
+        for name in ("learning_rate", "meta_learning_rate", "max_grad_norm"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{flag(name)} needs to be above 0; got {getattr(self, name)}")
         for f in dataclasses.fields(self):
             if f.metadata["choices"] is not None:
@@ -198,11 +203,6 @@ class RunConfig:
             raise ValueError(
                 "--evaluate rotating trains on other samples in each epoch: use it without --cache-labels "
                 "and with --schedule iteration"
-            )
-        if self.schedule == "epochs" and self.cache_labels:
-            raise ValueError(
-                "--schedule epochs has no meta steps between training steps that could renew labels: leave out "
-                "--cache-labels"
             )
         if self.momentum and self.optimizer != "sgd":
             raise ValueError(f"--momentum goes with --optimizer sgd; got {self.optimizer}")
@@ -262,19 +262,6 @@ def nearest(name: str, known: Any) -> str:
     names = [str(k) for k in known]
     match = get_close_matches(name, names, n=1, cutoff=0.5)
     return f"; did you mean {match[0]!r}?" if match else f"; choose from {', '.join(names)}"
-
-
-def check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
-    """ValueError with the nearest choice, or all of them, unless ``value`` is among them."""
-    if value not in choices:
-        raise ValueError(
-            f"{what} needs to be one of {', '.join(choices)}; got {value!r}{_hint(value, choices)}"
-        )
-
-
-def _hint(value: str, choices: tuple[str, ...]) -> str:
-    match = get_close_matches(str(value), choices, n=1, cutoff=0.5)
-    return f"; did you mean {match[0]!r}?" if match else ""
 
 
 def _coerce(f: dataclasses.Field[Any], value: Any, source: str) -> Any:

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from maxl.hierarchy import Hierarchy
-from maxl.hypergradients import AuxiliaryLoss, PrimaryLoss, RandomState, pure_call
+from maxl.hypergradients import OuterLoss, RandomState, in_float, pure_call
 from maxl.losses import label_information
+from maxl.supervision import Supervision
+from maxl.tasks import Task
 
 INFORMATIVE = 0.02  # of the largest entropy: labels with less mutual information say nothing of their samples
 
@@ -34,7 +36,7 @@ def evaluating(*modules: nn.Module | None) -> Any:
 
 
 def evaluate(
-    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], primary_loss: PrimaryLoss
+    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], primary_loss: OuterLoss
 ) -> tuple[float, float]:
     """Loss and accuracy (0–1) of the primary head: means over samples, whatever the batch sizes."""
     loss, correct, count = 0.0, 0, 0
@@ -117,8 +119,8 @@ def gradient_cosine(
     x: Tensor,
     y: Tensor,
     signals: tuple[Tensor, ...],
-    primary_loss: PrimaryLoss,
-    auxiliary_loss: AuxiliaryLoss,
+    task: Task,
+    supervision: Supervision,
 ) -> tuple[float, dict[str, float]]:
     """Cosine of ∇L_pri and ∇L_aux on the shared trunk: over all its weights, and layer by layer.
 
@@ -128,13 +130,12 @@ def gradient_cosine(
     names = [name for name, p in trunk.named_parameters() if p.requires_grad]
     weights = [p for p in trunk.parameters() if p.requires_grad]
     with torch.enable_grad(), RandomState.capture(x.device).replay():
-        primary, auxiliary = pure_call(network, {}, x)
+        losses = supervision.losses(task, in_float(pure_call(network, {}, x)), y, signals)
+        assert losses.auxiliary is not None
         first: Sequence[Tensor | None] = torch.autograd.grad(
-            primary_loss(primary.float(), y), weights, retain_graph=True, allow_unused=True
+            losses.primary, weights, retain_graph=True, allow_unused=True
         )
-        second: Sequence[Tensor | None] = torch.autograd.grad(
-            auxiliary_loss(auxiliary.float(), *signals), weights, allow_unused=True
-        )
+        second: Sequence[Tensor | None] = torch.autograd.grad(losses.auxiliary, weights, allow_unused=True)
     layers: dict[str, float] = {}
     dot = norm_a = norm_b = 0.0
     for name, a, b in zip(names, first, second, strict=True):

@@ -27,9 +27,10 @@ from maxl.experiments.data import (
 )
 from maxl.experiments.runs import trunks
 from maxl.experiments.runs.build import resolve_device
-from maxl.experiments.runs.config import RunConfig, check_choice
+from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.folder import RunFolder, write_at_once
 from maxl.networks import head, infer_feature_dim
+from maxl.presets import check_choice
 
 FORMATS = {"safetensors": ".safetensors", "torch-export": ".pt2", "onnx": ".onnx"}
 _BATCH = 256

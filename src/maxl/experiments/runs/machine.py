@@ -58,10 +58,8 @@ def joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions that a result depends on."""
-    import maxl
-
     return {
-        "maxl": maxl.__version__,
+        "maxl": version("maxl-torch"),
         "torch": str(torch.__version__),
         "numpy": version("numpy"),
         "scikit-learn": version("scikit-learn"),

@@ -1,6 +1,6 @@
 """One run: a config in, a run folder out.
 
-fit → one epoch → one step (``MultiTaskLearner.train_step`` or ``MetaAuxiliaryLearner.step``)
+fit → one epoch → one step
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from maxl.experiments.data import Batch, BatchStream, DataSet, Split, evaluation_batches, load, normalise
 from maxl.experiments.runs.build import Setup, build, resolve_device, tensor_float32
@@ -29,10 +28,10 @@ from maxl.experiments.runs.evaluation import (
 from maxl.experiments.runs.folder import RunFolder, write_at_once
 from maxl.experiments.runs.machine import PeakMemory, joined, origin, threads
 from maxl.experiments.runs.monitoring import Report, Totals, tensorboard
-from maxl.experiments.runs.outer import OuterData
+from maxl.experiments.runs.outer import OuterBatch, OuterData
 from maxl.experiments.runs.snapshot import write_snapshot
-from maxl.hypergradients import RandomState, as_signals, pure_call
-from maxl.learning import MetaAuxiliaryLearner
+from maxl.hypergradients import RandomState, as_tuple, pure_call
+from maxl.learning import MetaAuxiliaryLearner, StepResult
 
 EVALUATION_BATCH = 500
 CALIBRATION_BATCHES = 10
@@ -112,8 +111,8 @@ class Trainer:
         return self._finish(memory)
 
     def _run_epoch(self) -> dict[str, Any]:
-        config, setup = self.config, self.setup
-        learner, meta = setup.learner, setup.learns
+        config, setup, learner = self.config, self.setup, self.setup.learner
+        alternate = config.schedule == "epochs" and isinstance(learner, MetaAuxiliaryLearner)
         rate = setup.set_learning_rates(self.epoch)
         setup.network.train()
         if setup.generator is not None and config.label_statistics == "batch":
@@ -123,13 +122,8 @@ class Trainer:
         start = time.perf_counter()
         totals = Totals()
         for batch, outer in self.outer.epoch(self.epoch):
-            if meta and config.schedule == "iteration":
-                assert isinstance(learner, MetaAuxiliaryLearner)
-                result = learner.step(batch.x, batch.primary, batch.index, outer)
-            else:
-                result = learner.train_step(batch.x, batch.primary, self._third(batch))
-            totals.add(result, batch.primary)
-        if meta and config.schedule == "epochs":
+            totals.add(self._step(batch, outer, teach=not alternate), batch.primary)
+        if alternate:
             assert isinstance(learner, MetaAuxiliaryLearner)
             for batch, outer in self.outer.epoch(META_PASS + self.epoch):
                 totals.add(learner.meta_step(batch.x, batch.primary, outer), None)
@@ -143,13 +137,21 @@ class Trainer:
                 row |= self._look()
         return {"epoch": self.epoch, **row, "learning_rate": rate, "seconds": seconds}
 
-    def _third(self, batch: Batch) -> Tensor | None:
-        """What ``train_step`` takes beside x and y: fixed labels, or positions for a generator's cache."""
-        if self.setup.labels is not None:
-            return self.setup.labels[batch.index]
-        if self.setup.uniform is not None:
-            return self.setup.uniform[batch.primary]
-        return batch.index if self.setup.generator is not None else None
+    def _step(self, batch: Batch, outer: OuterBatch, *, teach: bool) -> StepResult:
+        """One training step, and with ``teach`` the meta step after it, where the method has one."""
+        learner, limit = self.setup.learner, self.config.max_grad_norm
+        x, y, index = batch.x, batch.primary, batch.index
+        meta = learner if teach and isinstance(learner, MetaAuxiliaryLearner) else None
+        if limit is None:
+            return learner.train_step(x, y, index=index) if meta is None else meta.step(x, y, index, outer)
+        learner.optimizer.zero_grad(set_to_none=True)
+        if meta is None:
+            result = learner.backward(x, y, index)
+        else:
+            result = meta.backward(x, y, index, outer_batch=outer)
+        torch.nn.utils.clip_grad_norm_(learner.weights().values(), limit)
+        learner.optimizer.step()
+        return result if meta is None else result.with_meta(meta.meta_step())
 
     def _close_epoch(self) -> None:
         """Recalibrates the generator, and lets go of the graph of labels that wait for the next meta step.
@@ -159,7 +161,7 @@ class Trainer:
         """
         learner = self.setup.learner
         if isinstance(learner, MetaAuxiliaryLearner) and learner.update is not None:
-            learner.update.graph = None
+            learner.update.drop_graphs()
         self._calibrate()
 
     def _calibrate(self) -> None:
@@ -170,7 +172,7 @@ class Trainer:
     def _look(self) -> dict[str, Any]:
         """Metrics that need passes of their own."""
         setup, data, config = self.setup, self.data, self.config
-        loss = setup.learner.primary_loss
+        loss = setup.learner.task.loss
         row: dict[str, Any] = {}
         for name, split in (("validation", data.validation), ("test", data.test)):
             if split is not None:
@@ -181,7 +183,7 @@ class Trainer:
             split = data.train.select(some.to(data.train.x.device))
             with evaluating(setup.generator):
                 labels = torch.cat(
-                    [as_signals(setup.generator(b.x, b.primary))[0] for b in self._in_order(split)]
+                    [as_tuple(setup.generator(b.x, b.primary))[0] for b in self._in_order(split)]
                 )
             look = label_statistics(labels, split.primary, setup.hierarchy)
             row |= {
@@ -195,21 +197,20 @@ class Trainer:
             row["label_verdict"] = look.verdict()
         if config.method != "single":
             batch = next(self.stream.epoch(0))
-            third = self._third(batch)
-            if setup.generator is not None:
-                with torch.no_grad():
-                    signals = as_signals(pure_call(setup.generator, {}, batch.x, batch.primary))
-            else:
-                assert third is not None
-                signals = (third,)
+            with torch.no_grad():
+                signals = (
+                    setup.learner.source.constant(batch.x, batch.primary, batch.index)
+                    if setup.generator is None
+                    else as_tuple(pure_call(setup.generator, {}, batch.x, batch.primary))
+                )
             row["gradient_cosine"], row["gradient_cosine_layers"] = gradient_cosine(
                 setup.network,
                 setup.network.trunk,
                 batch.x,
                 batch.primary,
                 signals,
-                loss,
-                setup.learner.auxiliary_loss,
+                setup.learner.task,
+                setup.learner.supervision,
             )
         return row
 

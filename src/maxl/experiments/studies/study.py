@@ -17,12 +17,13 @@ import yaml
 
 from maxl.experiments.data import DataSet
 from maxl.experiments.runs.build import check
-from maxl.experiments.runs.config import METHODS, RunConfig, check_choice, nearest
+from maxl.experiments.runs.config import METHODS, RunConfig, nearest
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.trainer import load_data, resume, train
 from maxl.experiments.studies.notes import versions_text
 from maxl.experiments.studies.statistics import compare
 from maxl.experiments.studies.variants import base_method, irrelevant_fields, value_text, variant_name
+from maxl.presets import check_choice
 
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue
@@ -146,7 +147,7 @@ class Study:
         for worker in range(jobs if devices > 1 else 0):
             turns.put(worker % devices)
         with ProcessPoolExecutor(
-            jobs, mp_context=context, initializer=_take_device, initargs=(turns,)
+            jobs, mp_context=context, initializer=take_device, initargs=(turns,)
         ) as pool:
             waiting = {pool.submit(_execute, p.config, out / p.path, p.label): p for p in todo}
             try:
@@ -244,7 +245,7 @@ def device_count(name: str) -> int:
     return 1 if ":" in name else torch.accelerator.device_count()
 
 
-def _take_device(turns: SimpleQueue[int]) -> None:
+def take_device(turns: SimpleQueue[int]) -> None:
     """Makes the next GPU in turn this process's own; nothing where there is one at most."""
     if not turns.empty():
         torch.accelerator.set_device_index(turns.get())

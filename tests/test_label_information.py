@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from maxl.experiments.runs.baselines import uniform_labels
 from maxl.hierarchy import Hierarchy
 from maxl.losses import label_information
+from maxl.supervision import UniformLabels
 
 PSI = Hierarchy([4, 4])
 Y = torch.arange(2).repeat(8)
@@ -21,7 +21,9 @@ def one_hot(labels: torch.Tensor) -> torch.Tensor:
 
 
 def test_uniform_labels_carry_none() -> None:
-    assert float(label_information(uniform_labels(Y, PSI).double(), Y, PSI)) == pytest.approx(0, abs=1e-12)
+    assert float(
+        label_information(UniformLabels(PSI).constant(Y, Y, None)[0].double(), Y, PSI)
+    ) == pytest.approx(0, abs=1e-12)
 
 
 def test_collapsed_labels_carry_none() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from maxl.hypergradients import Lookahead
+from maxl.hypergradients import UpdateRule
 
 SETTINGS: list[tuple[type[Optimizer], dict[str, Any]]] = [
     (torch.optim.SGD, {}),
@@ -39,7 +39,7 @@ def test_step_and_factor_are_those_of_the_real_optimizer(
             p.grad = torch.randn_like(p)
         optimizer.step()
     grads = [torch.randn_like(p) for p in weights]
-    lookahead = Lookahead.of(optimizer, weights)
+    lookahead = UpdateRule.of(optimizer, weights)
     predicted = lookahead.step(weights, grads)
     factor = lookahead.factor(weights, grads)
 
@@ -61,20 +61,20 @@ def test_step_and_factor_are_those_of_the_real_optimizer(
 def test_the_plain_rule_takes_each_groups_learning_rate() -> None:
     a, b = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     optimizer = torch.optim.Adam([{"params": [a], "lr": 0.5}, {"params": [b], "lr": 0.25}])
-    ahead = Lookahead.of(optimizer, [b, a], plain=True).step([b, a], [torch.ones(2), torch.ones(2)])
+    ahead = UpdateRule.of(optimizer, [b, a], plain=True).step([b, a], [torch.ones(2), torch.ones(2)])
     assert [t.tolist() for t in ahead] == [[0.75, 0.75], [0.5, 0.5]]
 
 
 def test_a_weight_without_gradient_stays() -> None:
     p = nn.Parameter(torch.ones(2))
-    lookahead = Lookahead.of(torch.optim.SGD([p], lr=1.0, weight_decay=0.5), [p])
+    lookahead = UpdateRule.of(torch.optim.SGD([p], lr=1.0, weight_decay=0.5), [p])
     assert lookahead.step([p], [None])[0] is p
     assert lookahead.factor([p], [None]) == [None]
 
 
 def test_adam_has_a_finite_factor_where_the_gradient_is_zero() -> None:
     p = nn.Parameter(torch.ones(2))
-    lookahead = Lookahead.of(torch.optim.Adam([p]), [p])
+    lookahead = UpdateRule.of(torch.optim.Adam([p]), [p])
     (factor,) = lookahead.factor([p], [torch.tensor([0.0, 1.0])])
     assert torch.isfinite(torch.as_tensor(factor)).all()
 
@@ -82,6 +82,6 @@ def test_adam_has_a_finite_factor_where_the_gradient_is_zero() -> None:
 def test_unknown_optimizers_and_missing_weights_are_refused() -> None:
     p, q = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     with pytest.raises(ValueError, match=r"SGD, Adam, AdamW; got Rprop"):
-        Lookahead.of(torch.optim.Rprop([p]), [p])
+        UpdateRule.of(torch.optim.Rprop([p]), [p])
     with pytest.raises(ValueError, match="1 of 2 are missing"):
-        Lookahead.of(torch.optim.SGD([p], lr=0.1), [p, q])
+        UpdateRule.of(torch.optim.SGD([p], lr=0.1), [p, q])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from _peers import ENTROPY_WEIGHT, PEERS, Hypergradient
+from peers import ENTROPY_WEIGHT, PEERS, Hypergradient
 from torch import Tensor, nn
 
 import maxl
@@ -77,16 +77,14 @@ def contenders() -> dict[str, Contender]:
     everyday = maxl.PRESETS["everyday"]
     every = everyday["meta_every"]
     ours = {
-        "maxl forward, same batch": Contender(learner(lookahead="update"), floor=11),
-        "maxl forward, virtual step": Contender(learner(), floor=14),
-        "maxl forward, next batch": Contender(learner(lookahead="update", evaluate="next"), floor=10),
-        "maxl forward, same, low memory": Contender(learner(lookahead="update", favour="memory"), floor=13),
-        "maxl forward, next, low memory": Contender(
-            learner(lookahead="update", evaluate="next", favour="memory"), floor=12
-        ),
+        "maxl forward, same batch": Contender(learner(), floor=11),
+        "maxl forward, virtual step": Contender(learner(lookahead="virtual"), floor=14),
+        "maxl forward, next batch": Contender(learner(evaluate="next"), floor=10),
+        "maxl forward, same, low memory": Contender(learner(favour="memory"), floor=13),
+        "maxl forward, next, low memory": Contender(learner(evaluate="next", favour="memory"), floor=12),
         "maxl everyday preset": Contender(learner(cached=True, **everyday), every, 3 + 7 / every),
-        "maxl finite-difference": Contender(learner("finite-difference", lookahead="update"), floor=11),
-        "maxl reverse, virtual step": Contender(learner("reverse")),
+        "maxl finite-difference": Contender(learner("finite-difference"), floor=11),
+        "maxl reverse, virtual step": Contender(learner("reverse", lookahead="virtual")),
     }
     return {
         BASELINE: Contender(_single_by_hand, floor=3),

@@ -10,9 +10,9 @@ from maxl.experiments.runs.baselines import (
     auto_encode,
     cluster_labels,
     random_labels,
-    uniform_labels,
 )
 from maxl.hierarchy import Hierarchy
+from maxl.supervision import UniformLabels
 
 PSI = Hierarchy([3, 1, 2])
 Y = torch.arange(3).repeat_interleave(20)
@@ -39,11 +39,11 @@ def test_random_labels_follow_the_seed_alone() -> None:
 
 
 def test_uniform_labels_spread_over_their_block() -> None:
-    labels = uniform_labels(torch.tensor([0, 1, 2]), PSI)
+    labels = UniformLabels(PSI).constant(Y, torch.tensor([0, 1, 2]), None)[0]
     third = 1 / 3
     expected = [[third, third, third, 0, 0, 0], [0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 0.5, 0.5]]
     torch.testing.assert_close(labels, torch.tensor(expected))
-    torch.testing.assert_close(uniform_labels(Y, PSI).sum(1), torch.ones(len(Y)))
+    torch.testing.assert_close(UniformLabels(PSI).constant(Y, Y, None)[0].sum(1), torch.ones(len(Y)))
 
 
 def test_k_means_finds_the_groups_of_each_class() -> None:

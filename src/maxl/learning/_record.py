@@ -1,0 +1,163 @@
+"""A training step, remembered so that a meta step can differentiate through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from maxl.hypergradients import Factor, Problem, RandomState, Recording, Signals
+
+
+@dataclass
+class Batch:
+    """What ``backward`` was given.
+
+    Attributes:
+        x, y: Inputs and targets.
+        index: Positions of the samples in the training set, or None.
+        labels: Labels that the caller gives, or None.
+        share: Share of the samples in those of the whole step.
+        scale: Factor on the loss of a gradient scaler, or None.
+        outer: (x, y) that judges the step, or None.
+        due: Whether a meta step is due for it.
+        random: State of the random generators before the network's pass.
+        recording: Outputs of layers in that pass, or None.
+        label_random: State of the random generators before the signals were made.
+        graph: The signals with the generator's graph, where that is kept.
+    """
+
+    x: Tensor
+    y: Tensor
+    index: Tensor | None = None
+    labels: Tensor | None = None
+    share: float = 1.0
+    scale: Tensor | None = None
+    outer: tuple[Tensor, Tensor] | None = None
+    due: bool = False
+    random: RandomState = field(init=False)
+    recording: Recording | None = None
+    label_random: RandomState = field(init=False)
+    graph: Signals | None = None
+
+
+@dataclass
+class Part:
+    """A batch of a training step, the whole of it unless gradients were accumulated.
+
+    Attributes:
+        problem: The batch as a two-level problem.
+        signals: What was trained on, constant.
+        graph: The same with the generator's graph, or None to make it again when it is needed.
+        label_random: State of the random generators before the signals were made.
+        share: Share of the samples in those of the whole step.
+    """
+
+    problem: Problem
+    signals: Signals
+    graph: Signals | None
+    label_random: RandomState
+    share: float = 1.0
+    versions: tuple[int, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.versions = self.problem.x._version, self.problem.y._version
+
+    def check_unchanged(self) -> None:
+        """The batch is needed a second time, as it was.
+
+        Raises:
+            ValueError: if its tensors have been written to since.
+        """
+        if (self.problem.x._version, self.problem.y._version) != self.versions:
+            raise ValueError(
+                "a batch needs to stay as it is until its meta step; got one that was written to in place: give "
+                "backward a tensor of its own (x.clone()), or do not reuse the buffer"
+            )
+
+    def is_of(self, x: Tensor, y: Tensor) -> bool:
+        """Whether this is the very batch; the same inputs with other targets are not."""
+        return self.problem.x is x and (self.problem.y is y or self.problem.y.equal(y))
+
+
+@dataclass
+class Update:
+    """What the meta step needs of a training step.
+
+    Attributes:
+        parts: Its batches.
+        outer: (x, y) that judges it, or None for its own batches.
+        scale: Factor on the loss of a gradient scaler, or None.
+        weights: θ₁ before the step, once it has been taken and is differentiated through.
+        factor: −∂U/∂∇ of the step, likewise.
+        gated: Factor on the auxiliary gradient by weight; None for all 1.
+    """
+
+    parts: list[Part] = field(default_factory=list)
+    outer: tuple[Tensor, Tensor] | None = None
+    scale: Tensor | None = None
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    factor: list[Factor] = field(default_factory=list)
+    gated: list[Tensor | None] | None = None
+
+    @property
+    def scaled(self) -> bool:
+        """Whether a gradient scaler was at work."""
+        return self.scale is not None
+
+    @classmethod
+    def restored(
+        cls, state: dict[str, Any], problem: Callable[[Tensor, Tensor, RandomState], Problem]
+    ) -> Update:
+        """What ``state_dict`` gave, with problems made anew of (x, y, random state)."""
+        parts = []
+        for saved in state.get(
+            "parts", [state]
+        ):  # before there were parts, one batch stood in the update itself
+            device = saved["x"].device
+            random, label_random = (
+                RandomState.from_state(saved[name], device) for name in ("random", "label_random")
+            )
+            made = problem(saved["x"], saved["y"], random)
+            parts.append(Part(made, saved["signals"], None, label_random, saved.get("share", 1.0)))
+        update = cls(parts, factor=state["factor"])
+        update.set_weights(state["weights"])
+        return update
+
+    def set_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """The weights at which all parts are differentiated."""
+        self.weights = weights
+        for part in self.parts:
+            part.problem.weights = weights
+
+    def release(self) -> None:
+        """Lets go of old weights and layer outputs, which the generator's backward does not need."""
+        self.set_weights({})
+        self.factor = []
+        for part in self.parts:
+            part.problem.recording = None
+
+    def drop_graphs(self) -> None:
+        """Lets go of the generator's graph; the signals are made again when they are needed."""
+        for part in self.parts:
+            part.graph = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and numbers alone; without graphs, which can be made again."""
+        return {
+            "weights": dict(self.weights),
+            "factor": self.factor,
+            "parts": [
+                {
+                    "x": part.problem.x,
+                    "y": part.problem.y,
+                    "random": part.problem.random.state(),
+                    "label_random": part.label_random.state(),
+                    "signals": part.signals,
+                    "share": part.share,
+                }
+                for part in self.parts
+            ],
+        }

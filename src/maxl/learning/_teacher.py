@@ -1,0 +1,73 @@
+"""The step of θ₂, once it is known how the outer loss depends on the signals."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from maxl.hypergradients import Signals, logit_gradient, pull_back, slopes
+from maxl.learning._mix import add_gradients
+from maxl.learning._record import Part, Update
+from maxl.learning._result import StepResult
+from maxl.losses import negative_entropy
+from maxl.supervision import Generated, Supervision
+
+
+class Teacher:
+    """Pulls gradients for signals back to the generator's weights, and steps.
+
+    Args:
+        source: The generator's signals.
+        optimizer: Holds θ₂.
+        supervision: Says what is added to the outer loss for the signals alone.
+    """
+
+    def __init__(self, source: Generated, optimizer: Optimizer, supervision: Supervision) -> None:
+        self.source = source
+        self.optimizer = optimizer
+        self.supervision = supervision
+
+    def step(self, update: Update, gradients: list[Signals], outer: Tensor) -> StepResult:
+        """One ordinary backward through the generator for each part of the update, and a step of its optimizer.
+
+        Args:
+            update: The training step whose signals are taught; its old weights and layer outputs are let go.
+            gradients: dL_out/dt for each of its parts.
+            outer: The outer loss, a scalar, for the result.
+        """
+        update.release()
+        signals = _joined([part.signals for part in update.parts])
+        (y,) = _joined([(part.problem.y,) for part in update.parts])
+        penalty = slopes(lambda t: self.supervision.penalty(t, y), signals)
+        theta = [p for p in self.source.generator.parameters() if p.requires_grad]
+        for p in theta:
+            p.grad = None
+        start = 0
+        for part, gradient in zip(update.parts, gradients, strict=True):
+            end = start + len(part.signals[0])
+            seeds = tuple(g + s[start:end] for g, s in zip(gradient, penalty, strict=True))
+            add_gradients(theta, pull_back(self._graph(part), seeds, theta))
+            start = end
+        # In half precision a gradient may overflow; the scaler then leaves steps out and lowers its factor.
+        if not update.scaled or all(p.grad is None or bool(p.grad.isfinite().all()) for p in theta):
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        moved = _joined(gradients)
+        return StepResult(
+            outer_loss=outer,
+            label_entropy_term=negative_entropy(signals[0]) if signals[0].dim() == 2 else None,
+            hypergradient_norm=logit_gradient(signals[0], moved[0]).norm(),
+            regulariser_norm=logit_gradient(signals[0], penalty[0]).norm(),
+        )
+
+    def _graph(self, part: Part) -> Signals:
+        graph, part.graph = part.graph, None
+        if graph is not None:
+            return graph
+        with part.label_random.replay():
+            return self.source.again(part.problem.x, part.problem.y)
+
+
+def _joined(parts: list[Signals]) -> Signals:
+    return parts[0] if len(parts) == 1 else tuple(torch.cat(same) for same in zip(*parts, strict=True))

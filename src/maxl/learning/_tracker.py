@@ -1,0 +1,121 @@
+"""An update in the making: from ``backward`` to the optimizer's step, whoever takes it, to the meta step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from maxl.hypergradients import UpdateRule
+from maxl.learning._record import Part, Update
+from maxl.learning._watch import Fingerprint
+
+
+class UpdateTracker:
+    """Remembers what a training step is made of, and how its result depends on the gradient that was stepped.
+
+    Attributes:
+        update: The step that was taken and has not been judged yet, or None.
+    """
+
+    def __init__(self) -> None:
+        self.update: Update | None = None
+        self._filled: Update | None = None  # gradients are there, and not yet stepped
+        self._state = "idle"  # then "filled", then "stepped"
+        self._scaled = False
+        self._fingerprint: Fingerprint | None = None
+        self._versions: list[tuple[int, int] | None] = []
+
+    @property
+    def filled(self) -> bool:
+        """Whether gradients wait for the optimizer's step."""
+        return self._state == "filled"
+
+    @property
+    def left_out(self) -> bool:
+        """Whether a meta step now means that a gradient scaler has left the optimizer's step out."""
+        return self.filled and self._scaled
+
+    def begin(self, *, keep: bool) -> None:
+        """A further ``backward``; ``keep`` the update that a batch has yet to judge."""
+        self._fingerprint = None
+        if not self.filled:
+            self._filled = None
+            self.update = self.update if keep else None
+
+    def add(self, part: Part | None, *, scaled: bool) -> Update:
+        """A batch whose gradient has been filled in, ``scaled`` or not; None where no meta step is due for it."""
+        self._state, self._scaled = "filled", scaled
+        update = self._filled or Update()
+        if part is not None:
+            update.parts.append(part)
+            self._filled = update
+        return update
+
+    def seal(self, gradients: list[Tensor | None], *, outside: bool) -> None:
+        """Notes the gradients as they are; those that go ``outside`` may be multiplied before they are stepped."""
+        if self._filled is None:
+            return
+        self._fingerprint = Fingerprint(gradients) if outside else None
+        self._versions = _versions(gradients)
+
+    def before_step(self, weights: dict[str, Tensor], rule: Callable[[], UpdateRule]) -> None:
+        """Right before the optimizer's step: the old weights, and how the new ones depend on the gradient."""
+        update = self._filled
+        if update is None:
+            return
+        theta = list(weights.values())
+        gradients = [p.grad for p in theta]
+        factor = rule().factor(theta, gradients)
+        for by in (self._between(update, gradients), update.gated):
+            if by is not None:
+                factor = [f if f is None or c is None else c * f for f, c in zip(factor, by, strict=True)]
+        update.factor = factor
+        update.set_weights({name: p.detach().clone() for name, p in weights.items()})
+
+    def after_step(self) -> None:
+        """Right after it."""
+        if self.filled:
+            self.update, self._filled, self._state = self._filled or self.update, None, "stepped"
+
+    def aim(self, update: Update) -> None:
+        """Sets what the next meta step learns from."""
+        self.update, self._state = update, "stepped"
+
+    def take(self) -> Update | None:
+        """What a meta step learns from, once; None where none is due.
+
+        Raises:
+            ValueError: if no training step has been taken since the last call.
+        """
+        if self.left_out:
+            self._state, self._filled = "idle", None
+            return None
+        if self._state != "stepped":
+            raise ValueError(
+                "meta_step learns from a training step: call backward and optimizer.step() before it"
+                + ("; got no optimizer.step() since backward" if self.filled else "")
+            )
+        self._state = "idle"
+        return self.take_update()
+
+    def take_update(self) -> Update | None:
+        """The update that has not been judged yet; it is the caller's then."""
+        update, self.update = self.update, None
+        return update
+
+    def _between(self, update: Update, gradients: list[Tensor | None]) -> list[Tensor | None] | None:
+        """By what each gradient differs from that of the loss without a scaler; None for nothing."""
+        if self._fingerprint is not None:
+            factors = self._fingerprint.factors(gradients)
+            return [c if c is None or update.scale is None else c * update.scale for c in factors]
+        if self._versions != _versions(gradients):
+            raise ValueError(
+                "a hook of the optimizer changes the gradients within learner.step, through which the hypergradient "
+                "cannot follow: call learner.backward, optimizer.step and learner.meta_step one by one"
+            )
+        return None
+
+
+def _versions(gradients: list[Tensor | None]) -> list[tuple[int, int] | None]:
+    return [None if g is None else (id(g), g._version) for g in gradients]

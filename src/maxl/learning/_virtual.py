@@ -1,0 +1,57 @@
+"""A further step that is not taken is the lookahead, as in the paper."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from maxl.learning._lookahead import Lookahead
+from maxl.learning._record import Update
+from maxl.learning._result import StepResult
+from maxl.presets import check_choice
+
+if TYPE_CHECKING:
+    from maxl.learning._meta import MetaAuxiliaryLearner
+
+
+class Virtual(Lookahead):
+    """θ₁⁺ is one step from the network as it stands, on the last batch; computed, judged and forgotten. Exact.
+
+    Args:
+        rule: "optimizer" to step as the optimizer would (SGD, Adam, AdamW with all options), "sgd" for the paper's
+            plain step with the optimizer's learning rates.
+        recompute: As for ``Lookahead``.
+
+    Raises:
+        ValueError: if the rule is unknown.
+    """
+
+    follows = False
+
+    def __init__(self, rule: Literal["optimizer", "sgd"] = "optimizer", *, recompute: bool = False) -> None:
+        super().__init__(recompute=recompute)
+        check_choice("lookahead_rule", rule, ("optimizer", "sgd"))
+        self.rule = rule
+
+    def teach(self, learner: MetaAuxiliaryLearner, update: Update) -> StepResult:
+        """As ``Lookahead.teach``.
+
+        Raises:
+            ValueError: if the batch came in parts.
+        """
+        if len(update.parts) != 1:
+            raise ValueError(
+                "a virtual step is taken on one batch; got gradients accumulated over several: use "
+                "lookahead=maxl.Taken()"
+            )
+        (part,) = update.parts
+        part.check_unchanged()
+        problem = learner.problem(part.problem.x, part.problem.y, record=not self.recompute)
+        rule = learner.rule(plain=self.rule == "sgd")
+        outer, gradients = learner.way.through(
+            problem, part.signals, rule, *(update.outer or (problem.x, problem.y))
+        )
+        return learner.teach(update, [gradients], outer)
+
+    def check(self, learner: MetaAuxiliaryLearner) -> None:
+        """As ``Lookahead.check``; the plain rule follows any optimizer."""
+        learner.rule(plain=self.rule == "sgd")

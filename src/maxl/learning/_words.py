@@ -1,0 +1,181 @@
+"""Options as words and functions, as ``maxl.PRESETS`` and the command line spell them, and the objects they stand for.
+
+The one place that knows both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.optim import SGD, Optimizer
+
+from maxl.hypergradients import Forward, Way, as_way
+from maxl.learning._lookahead import Lookahead
+from maxl.learning._mix import Gated, Mix, Sum
+from maxl.learning._next import Next
+from maxl.learning._schedule import Every, Schedule
+from maxl.learning._taken import Taken
+from maxl.learning._virtual import Virtual
+from maxl.networks import WeightedLabelGenerator
+from maxl.presets import check_choice
+from maxl.supervision import AuxiliaryLabels, Supervision, WeightedLabels
+from maxl.tasks import Classification, Task, WithLoss
+
+_OF_TRAINING = ("primary_loss", "auxiliary_loss", "gate")
+_OF_TEACHING = (
+    *(
+        "hypergradient",
+        "entropy_weight",
+        "lookahead_rule",
+        "evaluate",
+        "meta_every",
+        "cache_labels",
+        "favour",
+    ),
+    "regulariser",
+)
+_LOOKAHEADS = ("virtual", "update")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What a learner is made of."""
+
+    task: Task
+    supervision: Supervision
+    mix: Mix
+    way: Way
+    lookahead: Lookahead
+    schedule: Schedule
+    cache_size: int
+
+
+def choose(
+    network: nn.Module,
+    generator: nn.Module | None,
+    optimizer: Optimizer,
+    words: Mapping[str, Any],
+    *,
+    task: Task | None,
+    supervision: Supervision | None,
+    mix: Mix | None,
+    way: Way | None = None,
+    lookahead: Lookahead | str | None = None,
+    schedule: Schedule | None = None,
+) -> Choices:
+    """The objects given, those that words stand for, and defaults for the rest.
+
+    Args:
+        network: Its ``task``, if it has one, is the default.
+        generator: None for a learner that trains none.
+        optimizer: Holds θ₁.
+        words: By name.
+        task, supervision, mix, way, lookahead, schedule: Objects, or None; a lookahead may be a word too.
+
+    Raises:
+        TypeError: if a word is unknown.
+        ValueError: if a word's value is unknown, two choices do not go together, or an object and a word choose
+            the same thing.
+    """
+    known = _OF_TRAINING if generator is None else (*_OF_TRAINING, *_OF_TEACHING)
+    for name in words:
+        if name not in known:
+            raise TypeError(f"a learner has no option {name!r}; there are {', '.join(known)}, and objects")
+    given = {name: value for name, value in words.items() if value is not None}
+    _once("task", task, given, "primary_loss")
+    _once("supervision", supervision, given, "auxiliary_loss", "entropy_weight", "regulariser")
+    _once("mix", mix, given, "gate")
+    _once("way", way, given, "hypergradient")
+    _once("schedule", schedule, given, "meta_every")
+    if "primary_loss" in given and supervision is None and "auxiliary_loss" not in given:
+        raise ValueError(
+            "primary_loss= alone would leave the auxiliary task its focal loss; say auxiliary_loss= as well, "
+            "or supervision="
+        )
+    mix = mix or (Gated(given["gate"]) if "gate" in given else Sum())
+    ahead = _lookahead(lookahead, given, optimizer)
+    if mix.splits and generator is not None and not ahead.follows:
+        raise ValueError('a gate acts on the update that is taken; pass lookahead="update" with it')
+    return Choices(
+        task=_task(network, task, given),
+        supervision=supervision or _supervision(generator, given),
+        mix=mix,
+        way=way or (as_way(given["hypergradient"]) if "hypergradient" in given else Forward()),
+        lookahead=ahead,
+        schedule=schedule or Every(given.get("meta_every", 1)),
+        cache_size=given.get("cache_labels", 0),
+    )
+
+
+def check_apart(network: nn.Module, generator: nn.Module) -> None:
+    """ValueError if network and generator share trainable weights."""
+    own = {id(p) for p in network.parameters()}
+    if any(id(p) in own and p.requires_grad for p in generator.parameters()):
+        raise ValueError(
+            "network and generator need trainable weights of their own, since the meta step would move the network's; "
+            "got some that both have: build the generator's trunk anew (copy.deepcopy), or freeze what is shared"
+        )
+
+
+def _task(network: nn.Module, task: Task | None, given: Mapping[str, Any]) -> Task:
+    meant: Task = task or getattr(network, "task", None) or Classification()
+    return WithLoss(meant, given["primary_loss"]) if "primary_loss" in given else meant
+
+
+def _supervision(generator: nn.Module | None, given: Mapping[str, Any]) -> Supervision:
+    options = {
+        name: given[word]
+        for name, word in (
+            ("loss", "auxiliary_loss"),
+            ("entropy_weight", "entropy_weight"),
+            ("regulariser", "regulariser"),
+        )
+        if word in given
+    }
+    if isinstance(generator, WeightedLabelGenerator):
+        return WeightedLabels(**options)
+    return AuxiliaryLabels(**options)
+
+
+def _lookahead(chosen: Lookahead | str | None, given: Mapping[str, Any], optimizer: Optimizer) -> Lookahead:
+    words = {name: given[name] for name in ("lookahead_rule", "evaluate", "favour") if name in given}
+    if isinstance(chosen, Lookahead):
+        if words:
+            raise ValueError(
+                f"lookahead= is an object that holds its own settings; drop {next(iter(words))}="
+            )
+        return chosen
+    kind = chosen or "update"
+    check_choice("lookahead", kind, _LOOKAHEADS)
+    rule = words.get("lookahead_rule", "optimizer")
+    evaluate = words.get("evaluate", "same")
+    favour = words.get("favour", "time")
+    check_choice("lookahead_rule", rule, ("optimizer", "sgd"))
+    check_choice("evaluate", evaluate, ("same", "next"))
+    check_choice("favour", favour, ("time", "memory"))
+    recompute = favour == "memory"
+    if kind == "virtual":
+        if evaluate == "next":
+            raise ValueError('evaluate="next" judges the update just taken; pass lookahead="update" with it')
+        return Virtual(rule, recompute=recompute)
+    if rule == "sgd" and not _is_plain(optimizer):
+        raise ValueError(
+            'lookahead_rule="sgd" is the paper\'s plain step; the update that was taken is followed as '
+            f'{type(optimizer).__name__} took it: drop it, or pass lookahead="virtual" with it'
+        )
+    return Next(recompute=recompute) if evaluate == "next" else Taken(recompute=recompute)
+
+
+def _is_plain(optimizer: Optimizer) -> bool:
+    """Whether its steps depend on their gradient as plain SGD's do."""
+    return type(optimizer) is SGD and not any(
+        group["nesterov"] or group["dampening"] or group["maximize"] for group in optimizer.param_groups
+    )
+
+
+def _once(name: str, value: object, given: Mapping[str, Any], *words: str) -> None:
+    if value is not None and (twice := [word for word in words if word in given]):
+        raise ValueError(f"{name}= says what {twice[0]}= says too; pass one of them")

@@ -1,0 +1,24 @@
+"""What a sample's label should have been (meta label correction)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from maxl.hypergradients import Outputs, Signals
+from maxl.supervision._supervision import Losses, Supervision
+from maxl.tasks import Task
+
+
+class CorrectedLabels(Supervision):
+    """L_in = L_pri(f(x), t), with t in place of the given labels (Zheng et al., AAAI 2021, arXiv 1911.03809).
+
+    Judge them by samples whose labels can be trusted: ``outer_batch``.
+    """
+
+    signals = ("labels",)
+    trains_on_outer_loss = False
+
+    def losses(self, task: Task, outputs: Outputs, y: Tensor, signals: Signals) -> Losses:
+        """As above; ``signals`` is (labels,), soft labels of the primary task, shape (M, C)."""
+        (labels,) = self.check_signals(signals)
+        return Losses(task.loss(outputs[0], labels), None)

@@ -1,0 +1,115 @@
+"""A generator's signals as the steps need them: constant, or with their graph."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from maxl.hypergradients import CompiledPasses, Signals, as_tuple, pure_call
+from maxl.supervision._label_cache import LabelCache
+
+
+class Generated:
+    """Signals that a generator gives.
+
+    Args:
+        generator: Maps (x, y) to one tensor, or to a tuple of them.
+        autocast: Lower precision for the generator's passes, or None.
+        passes: The generator's compiled passes, or None for eager ones.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        *,
+        autocast: torch.dtype | None = None,
+        passes: CompiledPasses | None = None,
+    ) -> None:
+        self.generator = generator
+        self._call = generator if passes is None else passes.call
+        self._pure = partial(pure_call, generator) if passes is None else passes.pure
+        self.autocast = autocast
+
+    def constant(self, x: Tensor, y: Tensor, index: Tensor | None = None) -> Signals:
+        """g(x, y) without a graph."""
+        return self.fresh(x, y, index)
+
+    def fresh(self, x: Tensor, y: Tensor, index: Tensor | None, *, graph: bool = False) -> Signals:
+        """g(x, y) by a pass of the generator as in training: its BatchNorm may keep its statistics."""
+        with torch.set_grad_enabled(graph), self._precision(x):
+            return as_tuple(self._call(x, y))
+
+    def again(self, x: Tensor, y: Tensor) -> Signals:
+        """g(x, y) with its graph; changes no buffer."""
+        with torch.enable_grad(), self._precision(x):
+            return as_tuple(self._pure({}, x, y))
+
+    def _precision(self, x: Tensor) -> AbstractContextManager[object]:
+        return nullcontext() if self.autocast is None else torch.autocast(x.device.type, self.autocast)
+
+    def state_dict(self) -> dict[str, object] | None:
+        """What is remembered from step to step: nothing."""
+        return None
+
+    def load_state_dict(self, state: dict[str, object] | None) -> None:
+        """Nothing to restore."""
+
+
+class Cached(Generated):
+    """The same, and each sample's last signals kept for the steps between meta steps.
+
+    They are as old as the sample's last meta step, and belong to its augmentation at that time.
+
+    Args:
+        size: Number of training samples.
+        generator, autocast, passes: As for ``Generated``.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        size: int,
+        *,
+        autocast: torch.dtype | None = None,
+        passes: CompiledPasses | None = None,
+    ) -> None:
+        super().__init__(generator, autocast=autocast, passes=passes)
+        self.cache = LabelCache(size)
+
+    def constant(self, x: Tensor, y: Tensor, index: Tensor | None = None) -> Signals:
+        """What is kept; a pass of the generator where a sample of the batch has nothing yet.
+
+        Raises:
+            ValueError: without the samples' positions.
+        """
+        kept = self.cache.read(_required(index))
+        return self.fresh(x, y, index) if kept is None else kept
+
+    def fresh(self, x: Tensor, y: Tensor, index: Tensor | None, *, graph: bool = False) -> Signals:
+        """As ``Generated.fresh``, and kept.
+
+        Raises:
+            ValueError: without the samples' positions.
+        """
+        index = _required(index)
+        signals = super().fresh(x, y, index, graph=graph)
+        self.cache.write(index, signals)
+        return signals
+
+    def state_dict(self) -> dict[str, object] | None:
+        """Tensors alone, for a checkpoint."""
+        return self.cache.state_dict()
+
+    def load_state_dict(self, state: dict[str, object] | None) -> None:
+        """Restores what ``state_dict`` gave."""
+        if state is not None:
+            self.cache.load_state_dict(state)
+
+
+def _required(index: Tensor | None) -> Tensor:
+    if index is None:
+        raise ValueError("cache_labels keeps a label for each sample: pass index=, the samples' positions")
+    return index

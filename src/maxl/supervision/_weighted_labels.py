@@ -1,0 +1,42 @@
+"""Labels of a second task, and how much each sample's label counts (weight-aware MAXL)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from maxl.hypergradients import Signals
+from maxl.losses import AuxiliaryLoss, weighted_focal_loss
+from maxl.supervision._auxiliary_labels import AuxiliaryLabels, Regulariser
+from maxl.supervision._supervision import Supervision
+
+
+class WeightedLabels(AuxiliaryLabels):
+    """L_in = L_pri + w mean_i(ω_i L_aux,i), labels t and weights ω both learned (OpenReview sRDCzh6gVw).
+
+    Args:
+        loss: (logits, labels, weights) → scalar.
+        normalise: Divide the weights by their mean over the batch, so that they say which sample and not how much.
+        weight, entropy_weight, regulariser: As for ``AuxiliaryLabels``.
+    """
+
+    signals = ("labels", "weights")
+
+    def __init__(
+        self,
+        loss: AuxiliaryLoss = weighted_focal_loss,
+        *,
+        normalise: bool = False,
+        weight: float = 1.0,
+        entropy_weight: float = 0.2,
+        regulariser: Regulariser | None = None,
+    ) -> None:
+        super().__init__(loss, weight=weight, entropy_weight=entropy_weight, regulariser=regulariser)
+        self.normalise = normalise
+
+    def _auxiliary(self, logits: Tensor, signals: Signals) -> Tensor:
+        labels, weights = signals
+        return self.loss(logits, labels, weights / weights.mean() if self.normalise else weights)
+
+    def check_signals(self, signals: Signals) -> Signals:
+        """As ``Supervision.check_signals``."""
+        return Supervision.check_signals(self, signals)
