@@ -3,7 +3,7 @@
     python dev/evidence.py tune digits            # settings, by validation accuracy on seeds 100 and up
     python dev/evidence.py run digits             # every method on the seeds that the table lacks
     python dev/evidence.py run mnist --data-dir DIR --seeds 0 1 2 3 --methods single uniform maxl
-    python dev/evidence.py write                  # the tables of README.md, docs/guide.md, dev/evidence/README.md
+    python dev/evidence.py write                  # the tables of docs/evidence.md, docs/guide.md, dev/evidence/README.md
 
 Results are kept in dev/evidence/NAME.csv, a row a run, and a seed found there is not run again. Settings were
 chosen on seeds 100 and up, by samples cut from the training pool; the test set and seeds below 100 only report.
@@ -273,7 +273,7 @@ def replace_sections(page: Path, sections: str) -> None:
 def write() -> None:
     """Puts the tables into their pages, in place of those that stand there."""
     pages = (
-        (HERE.parent.parent / "README.md", summary()),
+        (HERE.parent.parent / "docs" / "evidence.md", summary()),
         (HERE.parent.parent / "docs" / "guide.md", hypotheses()),
     )
     for page, made in pages:

@@ -25,7 +25,7 @@ def evidence(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_the_pages_show_the_recorded_runs(evidence: ModuleType) -> None:
-    assert evidence.summary() in (ROOT / "README.md").read_text()
+    assert evidence.summary() in (ROOT / "docs" / "evidence.md").read_text()
     assert evidence.hypotheses() in (ROOT / "docs" / "guide.md").read_text()
     assert evidence.tables() in (ROOT / "dev" / "evidence" / "README.md").read_text()
 

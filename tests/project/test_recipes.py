@@ -132,7 +132,7 @@ def test_a_recipe_from_beginning_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        "maxl.experiments.studies.study.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1)
+        "maxl.experiments.studies.workers.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1)
     )
     monkeypatch.setattr("maxl.experiments.studies.study.os.cpu_count", lambda: 1)
     write_cifar100_parquet(tmp_path / "cifar100", per_fine_class=1)

@@ -50,6 +50,9 @@ def write_inputs(folder: Path) -> None:
     (folder / "list.yaml").write_text("- epochs\n")
     (folder / "unknown.yaml").write_text("epochz: 3\n")
     (folder / "text.yaml").write_text("epochs: many\n")
+    (folder / "code.yaml").write_text("trunk: subprocess:call\n")
+    (folder / "cycle.yaml").write_text("data: &a [*a]\n")
+    (folder / "deep.yaml").write_text("psi: " + "[" * 5000 + "]" * 5000)
     (folder / "a-file").write_text("")
     (folder / "images").mkdir()
     tiny().write(folder / "taken.yaml")
@@ -105,6 +108,13 @@ MISTAKES = {
     "resume of a finished run": ("train --resume taken", "taken is finished"),
     "resume with a flag": ("train --resume taken --epochs 3", "leave out the other flags"),
     "resume with a folder": ("train --resume taken --out new", "leave out the other flags"),
+    "code from a config file": (
+        f"train {SMALL.replace('--trunk mlp', '')} --config code.yaml",
+        "code.yaml wants to run code, trunk 'subprocess:call': .* pass --trust",
+    ),
+    "YAML that refers to itself": ("train --config cycle.yaml", "cycle.yaml is not valid YAML: anchors"),
+    "YAML nested beyond reason": ("train --config deep.yaml", "deep.yaml is not valid YAML: nested too deep"),
+    "grid with a bomb": (f"compare {SMALL} --grid psi=&a[*a]", "plain values between commas"),
     "negative seed": (f"compare {SMALL} --seeds 0 -1", "--seeds needs numbers of at least 0; got -1"),
     "no jobs": (f"compare {SMALL} --jobs 0", "--jobs needs to be at least 1; got 0"),
     "grid without values": (f"compare {SMALL} --grid psi", "--grid needs NAME=VALUE,VALUE items; got 'psi'"),
@@ -212,7 +222,8 @@ def test_an_interrupt_exits_with_130_and_keeps_what_is_there(
 
     monkeypatch.setattr("maxl.experiments.runs.trainer.train", interrupted)
     assert run(f"train {SMALL}") == 130
-    assert capsys.readouterr().err.splitlines()[-1] == "maxl: interrupted; what is finished is kept"
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"maxl: interrupted; what is finished is kept; continue with: maxl train {SMALL}"
 
 
 def test_a_diverging_run_ends_in_one_line(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -226,7 +237,7 @@ def test_compare_prints_a_table_and_repeats_no_run(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        "maxl.experiments.studies.study.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1)
+        "maxl.experiments.studies.workers.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1)
     )
     monkeypatch.setattr("maxl.experiments.studies.study.os.cpu_count", lambda: 1)
     reported: list[Path] = []  # the page itself has tests of its own

@@ -7,8 +7,10 @@ import io
 import itertools
 import json
 import math
+import os
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -485,7 +487,7 @@ def test_missing_and_empty_folders(tmp_path):
         ("metrics.jsonl", '{"epoch": 1}\n{', r"broken/metrics.jsonl, line 2, needs to be JSON"),
         ("metrics.jsonl", "", r"broken/metrics.jsonl needs one line an epoch"),
         ("metrics.jsonl", None, r"broken needs metrics.jsonl"),
-        ("config.yaml", "a: [", r"broken/config.yaml needs to be YAML"),
+        ("config.yaml", "a: [", r"broken/config.yaml is not valid YAML"),
         ("snapshot.npz", "no archive", r"broken/snapshot.npz needs to be a snapshot"),
     ],
 )
@@ -541,3 +543,20 @@ def test_the_report_says_what_moves_the_labels(parts):
         if trace.name == "maxl" and trace.line.width:
             assert trace.y == pytest.approx([1.0] * len(trace.y))  # norms of 0.1 and 0.01
     assert "the quotient is: frozen 10; maxl 10." in figure.description
+
+
+def test_runs_in_a_folder_that_cannot_be_read_are_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("open", "shut"):
+        write_run(tmp_path / name, seed=len(name) + (name == "shut"))
+    scandir = os.scandir
+
+    def guarded(path: str) -> object:  # permissions do not bind root
+        if os.path.basename(path) == "shut":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(PermissionError, match="shut cannot be read"):
+        write_report(tmp_path)

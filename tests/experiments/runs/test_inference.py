@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -328,3 +329,22 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     assert err.count("\n") == 1
     assert re.search(message, err), err
     assert files(tmp_path) == before
+
+
+def test_images_in_a_folder_that_cannot_be_read_are_not_left_out(
+    grey_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("open", "shut"):
+        (tmp_path / name).mkdir()
+        write_image(tmp_path / name / "a.png", pixels(1, 8, 8)[0])
+    assert len(predict(grey_run, tmp_path)) == 2
+    scandir = os.scandir
+
+    def guarded(path: str) -> object:  # permissions do not bind root
+        if os.path.basename(path) == "shut":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(PermissionError, match="shut cannot be read"):
+        predict(grey_run, tmp_path)

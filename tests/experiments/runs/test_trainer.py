@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 import os
@@ -11,10 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 import maxl
 from _run_helpers import digits, files, metrics, model, tiny
 from _run_helpers import one_thread as one_thread
+from maxl.experiments.cli.show import run_table
 from maxl.experiments.data import DataSet, Split, evaluation_batches
 from maxl.experiments.report.final import cost
 from maxl.experiments.report.runs import load_study
@@ -63,7 +66,8 @@ def test_every_method_trains_and_writes_the_whole_folder(method: str, tmp_path: 
     out = tmp_path / "new" / "run"
     summary = train(tiny(method=method, trunk="convnet4"), out, data=DATA)
     assert files(out) == [
-        *("checkpoint", "checkpoint/state.pt", "config.yaml", "metrics.jsonl"),
+        *(".lock", "checkpoint", "checkpoint/previous.pt", "checkpoint/state.pt"),
+        *("config.yaml", "metrics.jsonl"),
         *("model.safetensors", "snapshot.npz", "summary.json"),
     ]
     assert json.loads((out / "summary.json").read_text()) == summary
@@ -217,6 +221,9 @@ def test_where_the_system_does_not_tell_there_is_no_figure(
     monkeypatch.setattr("maxl.experiments.runs.machine.sys.platform", "darwin")
     summary = train(tiny(epochs=1), tmp_path, data=DATA)
     assert summary["peak_memory_bytes"] is None
+    out = Console(file=io.StringIO(), width=120)
+    out.print(run_table(summary))
+    assert "GiB" not in out.file.getvalue()  # type: ignore[attr-defined]
     (figure, table) = cost(load_study(tmp_path).settings[0], looks(["maxl"]))
     assert table.frame["Peak memory (MiB)"].tolist() == ["–"]  # type: ignore[union-attr]
     assert len(figure.plot.data) == 1  # type: ignore[union-attr]  # of time

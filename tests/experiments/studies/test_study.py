@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,19 +14,22 @@ import torch
 
 from _run_helpers import files, metrics, tiny
 from _run_helpers import one_thread as one_thread
+from maxl.experiments.cli.show import study_tables
 from maxl.experiments.report.runs import load_study
 from maxl.experiments.report.summary import limits
 from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.lock import locked
 from maxl.experiments.runs.trainer import train
 from maxl.experiments.studies.notes import origin_notes
-from maxl.experiments.studies.study import Study, device_count, take_device, write_tables
+from maxl.experiments.studies.study import Study, device_count, divergences, write_tables
+from maxl.experiments.studies.workers import run_jobs
 
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs one after another here: starting processes takes longer than the runs."""
     monkeypatch.setattr(
-        "maxl.experiments.studies.study.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1)
+        "maxl.experiments.studies.workers.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1)
     )
     monkeypatch.setattr("maxl.experiments.studies.study.os.cpu_count", lambda: 1)
 
@@ -171,11 +174,44 @@ def test_nothing_is_written_where_a_run_cannot_be_made(
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_a_run_that_fails_stops_the_study_and_keeps_what_is_finished(tmp_path: Path) -> None:
-    failing = study("single", seeds=(0,), grid={"learning_rate": [0.01, 1e30]}, epochs=2, optimizer="sgd")
-    with pytest.raises(ValueError, match=r"single/seed0: the training loss needs to be finite"):
-        failing.run(tmp_path)
+def test_a_run_that_diverges_is_named_and_does_not_stop_the_others(tmp_path: Path) -> None:
+    one = study("single", seeds=(0, 1), grid={"learning_rate": [1e30, 0.01]}, epochs=2, optimizer="sgd")
+    results = one.run(tmp_path)
+    kept = ["runs/single/seed0/summary.json", "runs/single/seed1/summary.json"]
+    assert list(summaries(tmp_path)) == kept
+    assert len(results) == len(pd.read_csv(tmp_path / "results.csv")) == 2
+    found = {str(p.relative_to(tmp_path)): reason for p, reason in divergences(tmp_path).items()}
+    assert list(found) == [f"runs/learning_rate=1e+30/single/seed{seed}" for seed in (0, 1)]
+    assert all(r.startswith("diverged in epoch 1: the training loss") for r in found.values())
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("runs/**/*.json*")}
+    one.run(tmp_path)  # they have ended
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("runs/**/*.json*")} == before
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_study_whose_runs_all_diverge_says_so(tmp_path: Path) -> None:
+    one = study("single", seeds=(0,), learning_rate=1e30, optimizer="sgd")
+    with pytest.raises(ValueError, match=r"no run of .* has a result: runs/single/seed0 diverged in epoch 1"):
+        one.run(tmp_path)
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_run_that_cannot_go_on_stops_the_study_and_keeps_what_is_finished(tmp_path: Path) -> None:
+    one = study("single", seeds=(0, 1), epochs=1)
+    broken = RunFolder(tmp_path / "runs/single/seed1")
+    broken.create(one.plan()[1].config)
+    broken.checkpoint.parent.mkdir()
+    broken.checkpoint.write_text("")
+    with pytest.raises(ValueError, match=r"single/seed1: .*state.pt is damaged"):
+        one.run(tmp_path)
     assert list(summaries(tmp_path)) == ["runs/single/seed0/summary.json"]
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_two_studies_do_not_share_a_folder_at_once(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(ValueError, match=f"is in use by process {os.getpid()}"):
+        study("single", seeds=(0,)).run(tmp_path)
+    assert not list(tmp_path.rglob("config.yaml"))
 
 
 def test_parallel_runs_give_the_numbers_of_runs_one_by_one(
@@ -196,14 +232,16 @@ def test_runs_take_turns_on_several_gpus(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
     assert [device_count(name) for name in ("auto", "cuda", "cuda:1", "cpu")] == [2, 2, 1, 0]
-    taken: list[int] = []
-    monkeypatch.setattr(torch.accelerator, "set_device_index", taken.append)
-    turns = multiprocessing.get_context("spawn").SimpleQueue()
-    for index in (0, 1, 0):
-        turns.put(index)
-    for _ in range(4):  # one more than there are turns: as on one GPU, nothing is chosen
-        take_device(turns)
-    assert taken == [0, 1, 0]
+    taken: list[int | None] = []
+
+    def pool(_: int, *, initargs: tuple[int | None], **__: Any) -> ThreadPoolExecutor:
+        taken.extend(initargs)
+        return ThreadPoolExecutor(1)
+
+    monkeypatch.setattr("maxl.experiments.studies.workers.ProcessPoolExecutor", pool)
+    for devices in (2, 1, 0):  # with one at most, nothing is chosen
+        run_jobs([], processes=3, devices=devices, tick=lambda left: None)
+    assert taken == [0, 1, 0, *[None] * 6]
 
 
 @pytest.mark.parametrize(
@@ -215,10 +253,10 @@ def test_as_many_runs_at_a_time_as_the_cores_hold(
 ) -> None:
     class Asked(Exception): ...
 
-    def pool(jobs: int, **_: object) -> None:
-        raise Asked(jobs)
+    def run_jobs(_: object, *, processes: int, **__: object) -> None:
+        raise Asked(processes)
 
-    monkeypatch.setattr("maxl.experiments.studies.study.ProcessPoolExecutor", pool)
+    monkeypatch.setattr("maxl.experiments.studies.study.run_jobs", run_jobs)
     monkeypatch.setattr("maxl.experiments.studies.study.os.cpu_count", lambda: cores)
     with pytest.raises(Asked, match=f"^{jobs}$"):
         study("single", seeds=tuple(range(runs)), threads=threads).run(tmp_path)
@@ -235,6 +273,8 @@ def test_a_study_with_runs_of_different_origins_says_so(tmp_path: Path) -> None:
     assert note.startswith("Runs differ in threads (1: 2 runs; 2: 1 run): the same seed gives other numbers")
     from_csv = pd.read_csv(tmp_path / "results.csv")
     assert origin_notes(from_csv.to_dict("records")) == [note]
+    ((_, lines),) = study_tables(mixed)
+    assert note in lines
     assert note in limits(load_study(tmp_path))
 
 

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
-from maxl.experiments.runs.config import RunConfig, flag, nearest
+from maxl.experiments.runs.config import RunConfig, flag, nearest, refuse_code
 from maxl.presets import PRESETS, check_choice
 
 _TITLES = {
@@ -124,22 +124,33 @@ def add_preset_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", metavar="NAME", help="sharing of passes: " + ", ".join(PRESETS))
 
 
+def add_trust_flag(parser: argparse.ArgumentParser) -> None:
+    """--trust, which lets a file name code."""
+    parser.add_argument(
+        "--trust", action="store_true", help="run the code, module:function, that a file names as its trunk"
+    )
+
+
 def read_config(namespace: argparse.Namespace, defaults: dict[str, Any] | None = None) -> RunConfig:
     """Defaults, then --preset, then the YAML file of --config, then the flags."""
     values: dict[str, Any] = dict(defaults or {})
     if (preset := getattr(namespace, "preset", None)) is not None:
         check_choice("--preset", preset, tuple(PRESETS))
         values |= PRESETS[preset] | {"cache_labels": preset == "everyday"}
-    if (path := getattr(namespace, "config", None)) is not None:
-        values |= RunConfig.read(Path(path)).to_dict()
     names = {f.name for f in dataclasses.fields(RunConfig)}
-    values |= {name: value for name, value in vars(namespace).items() if name in names}
+    typed = {name: value for name, value in vars(namespace).items() if name in names}
+    if (path := getattr(namespace, "config", None)) is not None:
+        from_file = RunConfig.read(Path(path), trust=True).to_dict()
+        if not getattr(namespace, "trust", False):
+            refuse_code({name: value for name, value in from_file.items() if name not in typed}, str(path))
+        values |= from_file
+    values |= typed
     return RunConfig.from_dict(values, "command line")
 
 
 def parse_grid(items: Sequence[str]) -> dict[str, list[Any]]:
     """``name=v1,v2`` items as lists of YAML values."""
-    import yaml
+    from maxl.experiments.runs.files import parse_yaml
 
     grid: dict[str, list[Any]] = {}
     for item in items:
@@ -147,8 +158,8 @@ def parse_grid(items: Sequence[str]) -> dict[str, list[Any]]:
         if not equals or not values:
             raise ValueError(f"--grid needs NAME=VALUE,VALUE items; got {item!r}")
         try:
-            grid[name.replace("-", "_")] = [yaml.safe_load(v) for v in values.split(",")]
-        except yaml.YAMLError as error:
+            grid[name.replace("-", "_")] = [parse_yaml(v, "--grid") for v in values.split(",")]
+        except ValueError as error:
             raise ValueError(f"--grid needs plain values between commas; got {item!r}") from error
     return grid
 

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, TextIO
 
 from maxl.experiments.cli._arguments import (
     Parser,
     add_config_flags,
     add_help_all,
     add_preset_flag,
+    add_trust_flag,
     parse_grid,
     read_config,
 )
 from maxl.experiments.cli._predict import add_commands
+from maxl.experiments.runs.config import CODE_FIELDS, RunConfig
+from maxl.experiments.runs.files import RunWarning
 
 # What the demo trains: few labels, a small network, so that it takes a minute or two on two cores.
 DEMO: dict[str, Any] = {
@@ -67,11 +76,12 @@ def parser() -> Parser:
         epilog="(defaults in brackets)\nexample:\n"
         "  maxl train --data digits --method maxl --psi 5 --epochs 20 --out run",
     )
-    train.add_argument("--out", type=Path, help="folder to write (default: run)")
+    train.add_argument("--out", type=Path, default=argparse.SUPPRESS, help="folder to write (default: run)")
     train.add_argument("--config", type=Path, help="YAML file with settings; flags override it")
     train.add_argument(
         "--resume", type=Path, metavar="RUN", help="continue an interrupted run, as its own settings say"
     )
+    add_trust_flag(train)
     add_preset_flag(train)
     add_help_all(train)
     add_config_flags(train)
@@ -102,6 +112,7 @@ def parser() -> Parser:
         "many as its cores hold at --threads, at most 16)",
     )
     compare.add_argument("--config", type=Path, help="YAML file with settings; flags override it")
+    add_trust_flag(compare)
     add_preset_flag(compare)
     add_help_all(compare)
     add_config_flags(compare, leave_out=("method", "seed"))
@@ -143,38 +154,113 @@ def parser() -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command. Returns the exit code: 0, 2 for a mistake in what was asked, 130 if interrupted."""
-    top = parser()
-    namespace = top.parse_checked(sys.argv[1:] if arguments is None else arguments)
-    try:
-        namespace.run(namespace)
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"maxl: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("maxl: interrupted; what is finished is kept", file=sys.stderr)
-        return 130
+    """Runs a command.
+
+    Returns:
+        The exit code: 0; 2 for a mistake in what was asked; 130 if interrupted; 143 if terminated (SIGTERM).
+    """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    namespace = parser().parse_checked(given)
+    with warnings.catch_warnings(), terminable() as signalled:
+        warnings.showwarning = _show_warning
+        try:
+            namespace.run(namespace)
+        except (ValueError, OSError, FloatingPointError) as error:
+            print(f"maxl: error: {' '.join(str(error).split())}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            word, code = ("terminated", 143) if signalled() else ("interrupted", 130)
+            again = continuation(namespace, given)
+            print(
+                f"maxl: {word}; what is finished is kept{'; continue with: ' + again if again else ''}",
+                file=sys.stderr,
+            )
+            return code
     return 0
 
 
+@contextmanager
+def terminable() -> Iterator[Callable[[], bool]]:
+    """Within, SIGTERM ends what runs as Ctrl-C does; yields whether it came.
+
+    Signals that come while a command is already ending are left out, so that it ends in order.
+    """
+    came: list[int] = []
+
+    def end(number: int, _: FrameType | None) -> None:
+        if not came:
+            came.append(number)
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # where Python handles no signals
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def continuation(namespace: argparse.Namespace, given: Sequence[str]) -> str | None:
+    """The command that goes on where an interrupted one stopped, or None where there is nothing to go on with."""
+    if namespace.command not in ("train", "compare", "demo"):
+        return None
+    if namespace.command == "train":
+        from maxl.experiments.runs.folder import RunFolder
+
+        folder = RunFolder(namespace.resume or out_folder(namespace))
+        if folder.started and not folder.finished:
+            typed = any(":" in (getattr(namespace, name, None) or "") for name in CODE_FIELDS)
+            given = [
+                "train",
+                "--resume",
+                str(folder.path),
+                *(["--trust"] if typed or namespace.trust else []),
+            ]
+    return shlex.join(["maxl", *given])
+
+
+def out_folder(namespace: argparse.Namespace) -> Path:
+    """Where ``maxl train`` writes."""
+    out: Path = getattr(namespace, "out", Path("run"))
+    return out
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Warnings of runs are for the user: one line without the place in the code."""
+    if issubclass(category, RunWarning):
+        print(f"maxl: note: {' '.join(str(message).split())}", file=sys.stderr)
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
+
+
 def _train(namespace: argparse.Namespace) -> None:
-    from maxl.experiments.cli._show import console, percent, progress_bar, run_table
+    from maxl.experiments.cli.show import console, percent, progress_bar, run_table
     from maxl.experiments.runs.folder import RunFolder
+    from maxl.experiments.runs.lock import require_unlocked
     from maxl.experiments.runs.trainer import load_data, resume, train
 
     if namespace.resume is not None:
         folder = RunFolder(namespace.resume)
-        given = set(vars(namespace)) - {"command", "run", "out", "config", "resume", "preset"}
-        if given or any(value is not None for value in (namespace.out, namespace.config, namespace.preset)):
+        given = set(vars(namespace)) - {"command", "run", "config", "resume", "preset", "trust"}
+        if given or namespace.config is not None or namespace.preset is not None:
             raise ValueError("--resume takes a run's settings from its folder; leave out the other flags")
-        from maxl.experiments.runs.config import RunConfig
-
-        config = RunConfig.read(folder.config) if folder.config.exists() else RunConfig()
+        config = folder.read_config(trust=namespace.trust) if folder.config.exists() else RunConfig()
+        data = None
     else:
-        folder = RunFolder(namespace.out or Path("run"))
+        folder = RunFolder(out_folder(namespace))
         config = read_config(namespace)
+        require_unlocked(folder.path)
         folder.require_free()
-    data = None if namespace.resume is not None else load_data(config)
+        data = load_data(config)
     with progress_bar(config.method, config.epochs) as advance:
 
         def report(row: dict[str, Any]) -> None:
@@ -186,13 +272,13 @@ def _train(namespace: argparse.Namespace) -> None:
             advance(row["epoch"], note)
 
         if namespace.resume is not None:
-            summary = resume(folder.path, report=report)
+            summary = resume(folder.path, report=report, trust=namespace.trust)
         else:
             summary = train(config, folder.path, data=data, report=report)
     out = console()
     out.print(run_table(summary))
     if summary["label_verdict"]:
-        out.print(f"[bold]Note:[/bold] {summary['label_verdict']}.")
+        out.print(f"Note: {summary['label_verdict']}.")
     out.print(f"Run folder: {folder.path}")
 
 
@@ -207,7 +293,6 @@ def _compare(namespace: argparse.Namespace) -> None:
 
 def _demo(namespace: argparse.Namespace) -> None:
     from maxl.experiments.cli._study import run_study
-    from maxl.experiments.runs.config import RunConfig
     from maxl.experiments.studies.study import Study
 
     study = Study(RunConfig.from_dict(DEMO), DEMO_METHODS, namespace.seeds)

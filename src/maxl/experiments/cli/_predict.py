@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from maxl.experiments.cli._arguments import add_trust_flag
+
 
 def add_commands(commands: Any) -> None:
     """Adds both commands to the subparsers of ``maxl``."""
@@ -28,6 +30,7 @@ def add_commands(commands: Any) -> None:
     )
     predict.add_argument("--out", type=Path, metavar="FILE", help="CSV file (default: standard output)")
     predict.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, mps or auto (auto)")
+    add_trust_flag(predict)
     predict.set_defaults(run=_predict)
 
     export = commands.add_parser(
@@ -47,14 +50,15 @@ def add_commands(commands: Any) -> None:
     export.add_argument(
         "--out", type=Path, metavar="FILE", help="file to write (default: model with the format's suffix)"
     )
+    add_trust_flag(export)
     export.set_defaults(run=_export)
 
 
 def _predict(namespace: argparse.Namespace) -> None:
-    from maxl.experiments.runs.folder import write_at_once
+    from maxl.experiments.runs.files import write_at_once
     from maxl.experiments.runs.inference import predict
 
-    predictions = predict(namespace.folder, namespace.source, device=namespace.device)
+    predictions = predict(namespace.folder, namespace.source, device=namespace.device, trust=namespace.trust)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     rows = bool(predictions) and isinstance(predictions[0].file, int)
@@ -73,5 +77,5 @@ def _export(namespace: argparse.Namespace) -> None:
 
     check_choice("--format", namespace.format, tuple(FORMATS))
     out = namespace.out or Path("model" + FORMATS[namespace.format])
-    sidecar = export(namespace.folder, namespace.format, out)
+    sidecar = export(namespace.folder, namespace.format, out, trust=namespace.trust)
     print(f"{out}\n{sidecar}")

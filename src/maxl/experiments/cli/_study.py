@@ -18,11 +18,12 @@ def run_study(study: Study, out: Path, jobs: int | None) -> None:
         jobs: Runs at a time; None for the study's own choice.
 
     Raises:
-        ValueError: if ``jobs`` is below 1, or as ``Study.run``.
+        ValueError, ChildProcessError: if ``jobs`` is below 1, or as ``Study.run``.
     """
     # Not above: they import torch, pandas and plotly, for which --help is not to wait.
-    from maxl.experiments.cli._show import console, label_verdicts, progress_bar, study_tables
+    from maxl.experiments.cli.show import console, label_verdicts, progress_bar, study_tables
     from maxl.experiments.report import write_report
+    from maxl.experiments.studies.study import divergences
 
     if jobs is not None and jobs < 1:
         raise ValueError(f"--jobs needs to be at least 1; got {jobs}")
@@ -35,5 +36,7 @@ def run_study(study: Study, out: Path, jobs: int | None) -> None:
         show.print("\n".join(f"- {line}" for line in lines))
     for line in label_verdicts(results):
         show.print(f"- {line}")
+    for path, reason in divergences(out).items():
+        show.print(f"- left out: {path} {reason}")
     show.print(f"Runs, results.csv and comparisons.csv: {out}")
     show.print(f"Report: {write_report(out)}")

@@ -12,6 +12,7 @@ from maxl.experiments.data._open import NAMES
 from maxl.experiments.data._select import balanced_order
 from maxl.experiments.data._stream import Batch, BatchStream, augment_batch, evaluation_batches, normalise
 from maxl.experiments.data._types import DataSet, Split
+from maxl.experiments.data._walk import files_below
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -28,6 +29,7 @@ __all__ = [
     "balanced_order",
     "decode",
     "evaluation_batches",
+    "files_below",
     "load",
     "normalise",
     "read_features",

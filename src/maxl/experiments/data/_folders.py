@@ -10,6 +10,7 @@ import numpy as np
 
 from maxl.experiments.data._images import IMAGE_SUFFIXES, decode
 from maxl.experiments.data._source import Column, Part, Source
+from maxl.experiments.data._walk import files_below
 
 _CLIP = re.compile(r"v_(?P<label>\w+)_g(?P<group>\d+)_c\d+")
 _UCF_TEST_GROUPS = range(1, 8)  # groups 1-7 are the test part of the published split 1
@@ -74,7 +75,7 @@ def _subfolder(folder: Path, names: Sequence[str]) -> Path | None:
 
 
 def _image_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    return [file for file in files_below(folder) if file.suffix.lower() in IMAGE_SUFFIXES]
 
 
 def _find(root: Path) -> tuple[list[Path], dict[str, list[str]]]:

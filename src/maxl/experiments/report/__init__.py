@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from maxl.experiments.runs.files import write_at_once
+
 
 def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
     """Writes the report of a study or of one run as a single HTML file that needs no network.
@@ -27,7 +29,7 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
 
     study = load_study(Path(folder))
     path = Path(folder) / "report.html" if out is None else Path(out)
-    path.write_text(page(study), encoding="utf-8")
+    write_at_once(path, page(study).encode())
     return path
 
 
@@ -42,7 +44,7 @@ def write_markdown(folder: str | Path, out: str | Path | None = None) -> Path:
 
     study = load_study(Path(folder))
     path = Path(folder) / "report.md" if out is None else Path(out)
-    path.write_text(markdown(study), encoding="utf-8")
+    write_at_once(path, markdown(study).encode())
     return path
 
 

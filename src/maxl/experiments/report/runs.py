@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
+from maxl.experiments.data import files_below
 from maxl.experiments.runs.config import METHODS
+from maxl.experiments.runs.files import read_yaml
+from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.metrics import read_metrics
 from maxl.experiments.runs.snapshot import Snapshot, read_snapshot
 from maxl.experiments.studies.statistics import Psi, compare, parse_psi, settings
 from maxl.experiments.studies.variants import base_method, irrelevant_fields, variant_name
@@ -93,13 +94,15 @@ class Study:
     Attributes:
         folder: Where they were found.
         runs: The finished runs.
-        unfinished: Folders of runs that have no summary.
+        unfinished: Folders of runs that have no summary and did not diverge.
+        diverged: Folders of runs that ended because a loss or weight was not finite, and the reason of each.
         settings: The runs by setting.
     """
 
     folder: Path
     runs: list[Run]
     unfinished: list[Path]
+    diverged: dict[Path, str]
     settings: list[Setting]
 
     @property
@@ -113,18 +116,25 @@ def load_study(folder: Path) -> Study:
 
     Raises:
         FileNotFoundError: if there is no such folder.
+        PermissionError: if a folder in it cannot be read.
         ValueError: if it holds no finished run, or a run folder is broken.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"a report needs a study or run folder; {folder} is none")
-    found = sorted(path.parent for path in folder.rglob("summary.json"))
-    begun = sorted(path.parent for path in folder.rglob("metrics.jsonl"))
+    files = files_below(folder)
+    found = [path.parent for path in files if path.name == "summary.json"]
+    ended = [path.parent for path in files if path.name == "diverged.json"]
+    diverged = {path: RunFolder(path).read_divergence() for path in ended}
+    begun = [path.parent for path in files if path.name == "metrics.jsonl"]
+    unfinished = [path for path in begun if path not in {*found, *diverged}]
     if not found:
-        started = f", only {len(begun)} unfinished" if begun else ""
-        raise ValueError(f"a report needs at least one finished run; {folder} holds none{started}")
+        others = {"unfinished": unfinished, "diverged": diverged}
+        told = " and ".join(f"{len(paths)} {word}" for word, paths in others.items() if paths)
+        raise ValueError(
+            f"a report needs at least one finished run; {folder} holds none{', only ' + told if told else ''}"
+        )
     runs = label_variants([_load_run(path) for path in found])
-    unfinished = [path for path in begun if path not in set(found)]
-    return Study(folder, runs, unfinished, _settings(runs))
+    return Study(folder, runs, unfinished, diverged, _settings(runs))
 
 
 def results(runs: Sequence[Run]) -> pd.DataFrame:
@@ -248,42 +258,21 @@ def _method_order(label: str) -> tuple[int, str]:
 
 
 def _load_run(folder: Path) -> Run:
-    summary = _read_json(folder / "summary.json", (folder / "summary.json").read_text(encoding="utf-8"))
-    for name in ("method", "seed", "data", "test_accuracy"):
-        if summary.get(name) is None:
-            raise ValueError(f"{folder / 'summary.json'} needs {name!r}; it is missing: repeat the run")
-    accuracy = summary["test_accuracy"]
-    if not isinstance(accuracy, int | float) or not 0 <= accuracy <= 1 or math.isnan(accuracy):
-        raise ValueError(f"{folder / 'summary.json'} needs a test_accuracy in [0, 1]; got {accuracy!r}")
-    path = folder / "metrics.jsonl"
-    if not path.exists():
+    files = RunFolder(folder)
+    summary = files.read_summary()
+    if not files.metrics.exists():
         raise ValueError(f"{folder} needs metrics.jsonl; it is missing: repeat the run or remove the folder")
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    rows = [_read_json(path, line, number) for number, line in enumerate(lines, start=1)]
-    if not rows or any("epoch" not in row for row in rows):
-        raise ValueError(f"{path} needs one line an epoch, each with its epoch; got {len(rows)} lines")
-    return Run(folder, summary, pd.DataFrame(rows), _read_config(folder / "config.yaml"))
-
-
-def _read_json(path: Path, text: str, line: int | None = None) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        where = path if line is None else f"{path}, line {line},"
-        raise ValueError(f"{where} needs to be JSON; reading it failed: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} needs to hold JSON objects; got {type(value).__name__}")
-    return value
+    files.verify(files.metrics, summary)
+    rows = read_metrics(files.metrics)
+    if files.snapshot.exists():
+        files.verify(files.snapshot, summary)
+    return Run(folder, summary, pd.DataFrame(rows), _read_config(files.config))
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        first = str(error).splitlines()[0]
-        raise ValueError(f"{path} needs to be YAML; reading it failed: {first}") from None
+    config = read_yaml(path)
     return _flat(config) if isinstance(config, dict) else {}
 
 

@@ -40,6 +40,11 @@ def compared(study: Study) -> list[str]:
     if study.unfinished:
         names = ", ".join(str(path.relative_to(study.folder)) for path in study.unfinished)
         said.append(f"Left out, because they did not finish: {names}.")
+    for path, reason in study.diverged.items():
+        said.append(
+            f"Left out, because it {reason.rstrip('.')}: {path.relative_to(study.folder)}. The means of its method "
+            "are of the runs that did not diverge."
+        )
     return said
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from maxl.experiments.runs.files import YAML_LIMIT, parse_yaml, read_bytes
 from maxl.presets import check_choice
 
 METHODS = (
@@ -19,6 +21,9 @@ METHODS = (
 )
 HUMAN_METHODS = ("prototypical", "human")  # their auxiliary classes are the human ones, so they use no ψ
 LEARNED_METHODS = ("maxl", "weighted", "gated")  # a generator is trained
+CODE_FIELDS = ("trunk", "generator_trunk")  # module:function in one of these runs code
+# Fields that may differ between the calls that share a run or a study.
+MACHINE_FIELDS = frozenset(("data_dir", "device", "threads", "tensorboard", "checkpoint_every", "look_every"))
 
 
 def option(default: Any, help: str, *, group: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -213,22 +218,35 @@ class RunConfig:
         fields = {f.name: f for f in dataclasses.fields(cls)}
         for key in values:
             if key not in fields:
-                raise ValueError(f"{source} has an unknown key {key!r}{nearest(key, fields)}")
+                raise ValueError(f"{source} has an unknown key {key!r}{nearest(str(key), fields)}")
         cleaned = {key: _coerce(fields[key], value, source) for key, value in values.items()}
         return cls(**cleaned)
 
     @classmethod
-    def read(cls, path: Path) -> RunConfig:
-        """From a YAML file."""
+    def read(cls, path: Path, *, trust: bool = False) -> RunConfig:
+        """From a YAML file.
+
+        Args:
+            path: The file.
+            trust: Take a trunk ``module:function``, which runs code, from the file.
+
+        Raises:
+            ValueError: if the file is missing or no config, or names code and is not trusted.
+        """
         if not path.is_file():
             raise ValueError(f"--config needs a file; {path} does not exist")
-        try:
-            values = yaml.safe_load(path.read_text())
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        return cls.parse(read_bytes(path, YAML_LIMIT), str(path), trust=trust)
+
+    @classmethod
+    def parse(cls, content: bytes, source: str, *, trust: bool = False) -> RunConfig:
+        """From YAML; arguments and errors as for ``read``."""
+        values = parse_yaml(content, source)
         if not isinstance(values, dict):
-            raise ValueError(f"{path} needs to hold one 'name: value' a line; got {type(values).__name__}")
-        return cls.from_dict(values, str(path))
+            raise ValueError(f"{source} needs to hold one 'name: value' a line; got {type(values).__name__}")
+        config = cls.from_dict(values, source)
+        if not trust:
+            refuse_code(config.to_dict(), source)
+        return config
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in config.yaml."""
@@ -238,7 +256,11 @@ class RunConfig:
 
     def write(self, path: Path) -> None:
         """To a YAML file that ``read`` takes."""
-        path.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False))
+        path.write_text(self.to_yaml())
+
+    def to_yaml(self) -> str:
+        """One 'name: value' a line, every field in its order."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 
 _SEEDS = 2**32  # as many as NumPy and scikit-learn take
@@ -250,6 +272,16 @@ _AT_LEAST: dict[str, float] = {
     **dict.fromkeys(("seed", "gamma", "momentum", "weight_decay", "meta_weight_decay"), 0),
     **dict.fromkeys(("entropy_weight", "auxiliary_weight", "validation_size"), 0),
 }
+
+
+def refuse_code(values: Mapping[str, Any], source: str) -> None:
+    """ValueError if values from a file name a trunk ``module:function``: whoever wrote the file would run code."""
+    for name in CODE_FIELDS:
+        if ":" in str(values.get(name) or ""):
+            raise ValueError(
+                f"{source} wants to run code, {name} {values[name]!r}: look at it, and pass --trust "
+                "(trust=True in Python) if you trust it"
+            )
 
 
 def flag(name: str) -> str:
@@ -288,6 +320,6 @@ def _coerce(f: dataclasses.Field[Any], value: Any, source: str) -> Any:
 def _is_number(value: Any) -> bool:
     try:
         float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     return True

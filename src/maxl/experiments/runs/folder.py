@@ -9,10 +9,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.config import CODE_FIELDS, RunConfig
+from maxl.experiments.runs.files import (
+    YAML_LIMIT,
+    parse_json,
+    read_bytes,
+    read_json,
+    sha256,
+    write_at_once,
+)
+from maxl.experiments.runs.summary import CHECKSUM, checksum_of, read_summary
+
+_SEAL = b"# Settings of a run; the lines below have the SHA-256 "
+_LAST_KEY = "checkpoint_every"  # of a config without a seal: keys are in order, so all are there
 
 
 class RunFolder:
@@ -23,10 +34,12 @@ class RunFolder:
     | config.yaml | everything needed to repeat the run |
     | metrics.jsonl | one line an epoch |
     | summary.json | the result; its presence means that the run is finished |
-    | checkpoint/state.pt | resumable state, loads with ``weights_only=True`` |
+    | diverged.json | why the run ended early; its presence means that going on would not help |
+    | checkpoint/state.pt, previous.pt | resumable states, which load with ``weights_only=True`` |
     | model.safetensors | trunk and primary head |
     | text.safetensors | of a run on text: how features are made of it |
     | snapshot.npz | features and gallery for the report |
+    | .lock | locked by the process that writes here |
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,6 +47,7 @@ class RunFolder:
         self.config = path / "config.yaml"
         self.metrics = path / "metrics.jsonl"
         self.summary = path / "summary.json"
+        self.divergence = path / "diverged.json"
         self.checkpoint = path / "checkpoint" / "state.pt"
         self.model = path / "model.safetensors"
         self.text = path / "text.safetensors"
@@ -50,6 +64,11 @@ class RunFolder:
         """Whether the run is complete."""
         return self.summary.exists()
 
+    @property
+    def diverged(self) -> bool:
+        """Whether the run ended because a loss or a weight was not finite."""
+        return self.divergence.exists()
+
     def require_free(self) -> None:
         """ValueError if the folder holds a run already or cannot be one."""
         if self.started:
@@ -61,64 +80,120 @@ class RunFolder:
             raise ValueError(f"--out needs a folder; {self.path} is a file")
 
     def create(self, config: RunConfig) -> None:
-        """Makes the folder and writes its config."""
+        """Makes the folder and writes its config, under a seal that shows whether it is whole."""
         self.path.mkdir(parents=True, exist_ok=True)
-        config.write(self.config)
+        content = config.to_yaml().encode()
+        write_at_once(self.config, _SEAL + sha256(content).encode() + b"\n" + content)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the config carries a checksum, as every run has since they were introduced."""
+        return read_bytes(self.config, YAML_LIMIT).startswith(_SEAL)
+
+    def read_config(self, *, trust: bool = False) -> RunConfig:
+        """The run's settings.
+
+        Args:
+            trust: Take a trunk ``module:function``, which runs code, from the folder.
+
+        Raises:
+            ValueError: if the config is missing, damaged or cut short, or names code and is not trusted; or if
+                it is, and the working folder is the run's own: nothing is imported from there.
+        """
+        content = read_bytes(self.config, YAML_LIMIT)
+        if content.startswith(_SEAL):
+            seal, _, rest = content.partition(b"\n")
+            if seal.removeprefix(_SEAL).decode("utf-8", "replace") != sha256(rest):
+                raise ValueError(
+                    f"{self.config} does not have its checksum: it was damaged or changed; restore it, or "
+                    "remove its first line if the change is meant"
+                )
+        config = RunConfig.parse(content, str(self.config), trust=trust)
+        if not content.startswith(_SEAL) and f"\n{_LAST_KEY}:".encode() not in b"\n" + content:
+            raise ValueError(f"{self.config} needs every setting of the run; it ends before {_LAST_KEY}")
+        if any(":" in (getattr(config, name) or "") for name in CODE_FIELDS):
+            here, own = Path.cwd().resolve(), self.path.resolve()
+            if own in (here, *here.parents):
+                raise ValueError(
+                    f"modules in a run's folder are not imported: call this from outside {self.path}"
+                )
+        return config
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
-        """One line; NaN is written as null, which JSON knows."""
-        with self.metrics.open("a") as file:
-            file.write(json.dumps(_plain(row)) + "\n")
+        """One line, on the disk before anything refers to it; NaN is written as null, which JSON knows."""
+        with self.metrics.open("ab") as file:
+            file.write((json.dumps(_plain(row)) + "\n").encode())
+            file.flush()
+            os.fsync(file.fileno())
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All lines so far; one that an interruption cut off in the middle does not count."""
+        """All lines so far; one that an interruption cut off in the middle does not count.
+
+        Raises:
+            ValueError: if a line is not what a run writes.
+        """
         if not self.metrics.exists():
             return []
-        lines = self.metrics.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        lines = self.metrics.read_bytes().splitlines(keepends=True)
+        return [
+            parse_json(line, f"{self.metrics}, line {i}")
+            for i, line in enumerate(lines, start=1)
+            if line.endswith(b"\n")
+        ]
 
     def keep_metrics(self, epochs: int) -> None:
-        """Drops lines after ``epochs``: what was written after the last checkpoint will be written again."""
-        rows = [row for row in self.read_metrics() if row["epoch"] <= epochs]
-        write_at_once(self.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        """Drops lines after ``epochs``: what was written after the last checkpoint will be written again.
 
-    def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """The result, at once or not at all."""
-        write_at_once(self.summary, (json.dumps(_plain(summary), indent=2) + "\n").encode())
+        Raises:
+            ValueError: if the lines are not those of the epochs from 1 on.
+        """
+        rows = self.read_metrics()
+        found = [row.get("epoch") for row in rows[:epochs]]
+        if found != list(range(1, epochs + 1)):
+            raise ValueError(
+                f"{self.metrics} needs a line for each of the {epochs} epochs so far; it was damaged or changed: "
+                "restore it, or train the run again"
+            )
+        lines = self.metrics.read_bytes().splitlines(keepends=True) if rows else []
+        write_at_once(self.metrics, b"".join(lines[:epochs]))
+
+    def write_summary(self, summary: Mapping[str, Any]) -> dict[str, Any]:
+        """The result, at once or not at all; returns what was written, the checksums of the other files included."""
+        written = _plain(summary)
+        files = (self.metrics, self.model, self.text, self.snapshot)
+        written["checksums"] = {file.name: sha256(file.read_bytes()) for file in files if file.exists()}
+        written[CHECKSUM] = checksum_of(written)
+        write_at_once(self.summary, (json.dumps(written, indent=2) + "\n").encode())
+        return dict(written)
 
     def read_summary(self) -> dict[str, Any]:
-        """The result."""
-        result: dict[str, Any] = json.loads(self.summary.read_text())
-        return result
+        """The result; errors as for ``summary.read_summary``."""
+        return read_summary(self.summary)
 
-    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """The state after an epoch, at once or not at all."""
-        self.checkpoint.parent.mkdir(exist_ok=True)
-        partial = self.checkpoint.with_suffix(".partial")
-        torch.save(dict(state), partial)
-        os.replace(partial, self.checkpoint)
-
-    def load_checkpoint(self, device: torch.device) -> dict[str, Any]:
-        """The last state; executes no code from the file."""
-        if not self.checkpoint.exists():
+    def verify(self, file: Path, summary: Mapping[str, Any]) -> None:
+        """ValueError unless a file of the run has the checksum in its summary, where there is one."""
+        expected = summary.get("checksums", {}).get(file.name)
+        if expected is not None and (not file.is_file() or sha256(file.read_bytes()) != expected):
             raise ValueError(
-                f"--resume needs a checkpoint; {self.checkpoint} does not exist: start again in a new --out"
+                f"{file} does not have its checksum in {self.summary.name}: it was damaged or changed; restore it, "
+                "or train the run again"
             )
-        state: dict[str, Any] = torch.load(self.checkpoint, map_location=device, weights_only=True)
-        return state
+
+    def write_divergence(self, epoch: int, reason: str) -> None:
+        """That the run ended in ``epoch``, and why."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_at_once(self.divergence, (json.dumps({"epoch": epoch, "reason": reason}) + "\n").encode())
+
+    def read_divergence(self) -> str:
+        """Why the run ended early, as 'diverged in epoch 3: ...'."""
+        values = read_json(self.divergence)
+        return f"diverged in epoch {values.get('epoch')}: {values.get('reason')}"
 
     def save_model(self, tensors: Mapping[str, Tensor]) -> None:
         """What inference needs and no more."""
         from safetensors.torch import save
 
         write_at_once(self.model, save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}))
-
-
-def write_at_once(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
 
 
 def _plain(value: Any) -> Any:

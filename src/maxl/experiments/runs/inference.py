@@ -19,6 +19,7 @@ from maxl.experiments.data import (
     IMAGE_SUFFIXES,
     TextFeatures,
     decode,
+    files_below,
     normalise,
     read_features,
     read_table,
@@ -27,8 +28,9 @@ from maxl.experiments.data import (
 )
 from maxl.experiments.runs import trunks
 from maxl.experiments.runs.build import resolve_device
-from maxl.experiments.runs.config import RunConfig
-from maxl.experiments.runs.folder import RunFolder, write_at_once
+from maxl.experiments.runs.files import write_at_once
+from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.summary import require_model
 from maxl.networks import head, infer_feature_dim
 from maxl.presets import check_choice
 
@@ -110,14 +112,15 @@ class Prediction(NamedTuple):
     probability: float
 
 
-def load_model(run: Path) -> PrimaryModel:
+def load_model(run: Path, *, trust: bool = False) -> PrimaryModel:
     """The model of a finished run, in eval mode on the CPU; auxiliary heads are not built.
 
     Args:
         run: Folder of the run.
+        trust: Call a trunk ``module:function`` that the folder's config names.
 
     Raises:
-        ValueError: if the folder holds no run or an unfinished one.
+        ValueError: if the folder holds no run, an unfinished or a damaged one, or names code and is not trusted.
     """
     folder = RunFolder(run)
     if not folder.started:
@@ -126,9 +129,8 @@ def load_model(run: Path) -> PrimaryModel:
         raise ValueError(
             f"a model comes from a finished run; {run} is not: continue it with maxl train --resume {run}"
         )
-    from safetensors.torch import load_file
-
-    summary, config = folder.read_summary(), RunConfig.read(folder.config)
+    summary, config = folder.read_summary(), folder.read_config(trust=trust)
+    require_model(summary, folder.summary)
     shape = tuple(summary["input_shape"])
     features = summary.get("features")
     trunk = trunks.build(config.trunk, shape)
@@ -143,11 +145,30 @@ def load_model(run: Path) -> PrimaryModel:
         std=tuple((features or summary)["std"]),
         feature_names=features and tuple(features["names"]),
     )
-    model.load_state_dict(load_file(folder.model))
+    folder.verify(folder.model, summary)
+    _load_weights(model, folder.model)
     return model.eval()
 
 
-def predict(run: Path, source: Path, *, device: str = "cpu") -> list[Prediction]:
+def _load_weights(model: nn.Module, path: Path) -> None:
+    """ValueError unless a file holds the weights of a model, finite and of its shapes and kinds."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise ValueError(f"{path} needs to be a file; it is missing: train the run again")
+    try:
+        weights = load_file(path)
+        model.load_state_dict(weights)
+    except (SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} does not hold the weights of the run's model: {reason[:200]}") from error
+    for name, expected in model.state_dict().items():
+        if weights[name].dtype != expected.dtype or not bool(weights[name].isfinite().all()):
+            raise ValueError(f"{path} needs finite weights of kind {expected.dtype}; {name} has others")
+
+
+def predict(run: Path, source: Path, *, device: str = "cpu", trust: bool = False) -> list[Prediction]:
     """The likeliest class of each image or row, with its probability.
 
     Images are brought to the run's size (the centre of the image, scaled) and channels.
@@ -158,16 +179,18 @@ def predict(run: Path, source: Path, *, device: str = "cpu") -> list[Prediction]
             CSV or parquet file with the columns of the training table (labels are not needed); for text also a
             .txt file with a text a line.
         device: Where to compute.
+        trust: As for ``load_model``.
 
     Returns:
         One prediction a file, sorted by path, or a row; probabilities in [0, 1].
 
     Raises:
         FileNotFoundError: if ``source`` does not exist.
+        PermissionError: if a folder below it cannot be read.
         ValueError: if ``source`` is not of the run's kind, holds nothing or cannot be read, or the run is
             unfinished.
     """
-    model = load_model(run)
+    model = load_model(run, trust=trust)
     if not source.exists():
         raise FileNotFoundError(
             f"predict needs images, or a table for a run on features; {source} does not exist"
@@ -181,7 +204,7 @@ def predict(run: Path, source: Path, *, device: str = "cpu") -> list[Prediction]
         batches = (torch.cat([_read(file, model.input_shape) for file in part]) for part in parts)
     else:
         if model.feature_names is None:
-            rows = _read_texts(source, RunFolder(run).text)
+            rows = _read_texts(source, RunFolder(run), model.input_shape[0])
         else:
             rows = _read_rows(source, model.feature_names)
         names = [*range(len(rows))]
@@ -199,7 +222,7 @@ def predict(run: Path, source: Path, *, device: str = "cpu") -> list[Prediction]
     ]
 
 
-def export(run: Path, format: str, out: Path) -> Path:
+def export(run: Path, format: str, out: Path, *, trust: bool = False) -> Path:
     """Writes a run's model for use elsewhere, and beside it a JSON file with what goes with it.
 
     | format | file | input |
@@ -214,6 +237,7 @@ def export(run: Path, format: str, out: Path) -> Path:
         run: Folder of a finished run.
         format: See the table.
         out: File to write; its suffix is that of the format.
+        trust: As for ``load_model``.
 
     Returns:
         The JSON file: class names, shape and normalisation of the inputs, and versions.
@@ -225,7 +249,7 @@ def export(run: Path, format: str, out: Path) -> Path:
     check_choice("--format", format, tuple(FORMATS))
     if out.suffix != FORMATS[format]:
         raise ValueError(f"--out needs to end in {FORMATS[format]} for {format}; got {out}")
-    model = load_model(run)
+    model = load_model(run, trust=trust)
     folder = RunFolder(run)
     if format == "safetensors":
         content = folder.model.read_bytes()
@@ -307,7 +331,7 @@ def _dynamic_batch() -> dict[str, Any]:
 
 
 def _images_below(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    return [file for file in files_below(folder) if file.suffix.lower() in IMAGE_SUFFIXES]
 
 
 def _read_rows(file: Path, names: tuple[str, ...]) -> Tensor:
@@ -326,11 +350,21 @@ def _table_with(names: Sequence[str], file: Path) -> pa.Table:
     return table
 
 
-def _read_texts(source: Path, stored: Path) -> Tensor:
+def _read_texts(source: Path, folder: RunFolder, width: int) -> Tensor:
     """Texts, a line or row each, as the features that the run was trained on, float32 of shape (N, D)."""
+    from safetensors import SafetensorError
+
+    stored = folder.text
     if not stored.is_file():
         raise ValueError(f"predict needs {stored}, how the run makes features of text: train the run again")
-    features = TextFeatures.read(stored)
+    folder.verify(stored, folder.read_summary())
+    try:
+        features = TextFeatures.read(stored)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{stored} does not say how the run makes features of text: {error}") from error
+    shapes = (len(features.idf), tuple(features.components.shape), len(features.standardise.mean))
+    if shapes != (len(features.terms), (width, len(features.terms)), width):
+        raise ValueError(f"{stored} does not say how the run makes features of text: its sizes do not fit")
     if source.suffix == ".txt":
         texts = source.read_text("utf-8").splitlines()
     elif source.suffix in (".csv", ".parquet"):

@@ -15,24 +15,30 @@ G is 0 where there is no generator or the inputs are no images.
 
 from __future__ import annotations
 
+import math
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from io import BytesIO
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from maxl.experiments.runs.files import write_whole
 from maxl.hierarchy import Hierarchy
 from maxl.hypergradients import RandomState
 
 Prepare = Callable[[Tensor], Tensor]
 
 _BATCH = 256
+_MOST_BYTES = 1 << 28  # of one array in the file
 _THUMBNAIL = 64  # longest side in pixels: a gallery is looked at, not computed with
 
 
@@ -97,8 +103,7 @@ def write_snapshot(
         "primary_names": np.asarray(list(primary_names), dtype=np.str_),
         **gallery,
     }
-    with Path(path).open("wb") as file:  # an open file, because NumPy would add its own suffix to a path
-        np.savez_compressed(file, **arrays)
+    write_whole(Path(path), lambda file: np.savez_compressed(file, **arrays))
 
 
 def read_snapshot(path: str | Path) -> Snapshot:
@@ -109,14 +114,79 @@ def read_snapshot(path: str | Path) -> Snapshot:
         ValueError: if it is not a snapshot.
     """
     try:
-        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return Snapshot(**{field.name: archive[field.name] for field in fields(Snapshot)})
+        with ZipFile(path) as archive:
+            snapshot = Snapshot(
+                **{field.name: _read_array(archive, field.name) for field in fields(Snapshot)}
+            )
+        _require_consistent(snapshot)
     except FileNotFoundError:
         raise
-    except (KeyError, ValueError, OSError, EOFError, BadZipFile) as error:
+    except (
+        *(KeyError, ValueError, OSError, EOFError, BadZipFile, NotImplementedError, zlib.error),
+        *(MemoryError, RecursionError),  # of a header that is made to cause them
+    ) as error:
         raise ValueError(
             f"{path} needs to be a snapshot as maxl writes it; reading it failed: {error}"
         ) from None
+    return snapshot
+
+
+def _read_array(archive: ZipFile, name: str) -> NDArray[Any]:
+    """An array of an archive, which is as large as its file says and holds no objects."""
+    info = archive.getinfo(f"{name}.npy")
+    if info.file_size > _MOST_BYTES:
+        raise ValueError(f"{name} has {info.file_size:,} bytes")
+    file = BytesIO(archive.read(info))
+    read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    version = npy.read_magic(file)
+    if version not in read_header:
+        raise ValueError(f"{name} has the unknown version {version}")
+    shape, _, dtype = read_header[version](file)
+    rest = info.file_size - file.tell()
+    if dtype.hasobject or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != rest:
+        raise ValueError(f"{name} is not as large as it says, or holds objects")
+    file.seek(0)
+    array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
+    return array
+
+
+def _require_consistent(snapshot: Snapshot) -> None:
+    """ValueError unless the arrays are of the shapes and kinds that the module's docstring lists."""
+    shown = snapshot.gallery_images.shape[:2]
+    kinds = {
+        "features": (snapshot.features, "f", 2),
+        "feature_primary": (snapshot.feature_primary, "i", 1),
+        "primary_names": (snapshot.primary_names, "U", 1),
+        "gallery_images": (snapshot.gallery_images, "u", 5),
+        "gallery_scores": (snapshot.gallery_scores, "f", 2),
+        "gallery_auxiliary": (snapshot.gallery_auxiliary, "i", 1),
+        "gallery_primary": (snapshot.gallery_primary, "i", 1),
+    }
+    for name, (array, kind, rank) in kinds.items():
+        if array.dtype.kind != kind or array.ndim != rank:
+            raise ValueError(f"{name} is {array.dtype} of shape {array.shape}")
+    for name in ("feature_primary", "gallery_primary"):
+        classes = kinds[name][0]
+        if len(classes) and classes.min() < 0:
+            raise ValueError(f"{name} holds {classes.min()}, which is no class")
+    if len(np.unique(snapshot.feature_primary)) > len(snapshot.primary_names):
+        raise ValueError("feature_primary has more classes than there are names")
+    if len(snapshot.features) != len(snapshot.feature_primary):
+        raise ValueError("features and feature_primary differ in length")
+    of_gallery = (
+        snapshot.gallery_scores.shape,
+        snapshot.gallery_auxiliary.shape,
+        snapshot.gallery_primary.shape,
+    )
+    if of_gallery != (shown, shown[:1], shown[:1]):
+        raise ValueError("the arrays of the gallery differ in length")
+    if shown[0] and (
+        0 in snapshot.gallery_images.shape
+        or snapshot.gallery_images.shape[-1] not in (1, 3)
+        or snapshot.gallery_images.dtype != np.uint8
+        or not np.isfinite(snapshot.gallery_scores).all()
+    ):
+        raise ValueError("gallery_images needs to be images of bytes, with finite scores")
 
 
 @contextmanager

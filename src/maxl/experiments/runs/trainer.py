@@ -15,9 +15,11 @@ from typing import Any
 
 import torch
 
-from maxl.experiments.data import Batch, BatchStream, DataSet, Split, evaluation_batches, load, normalise
+from maxl.experiments.data import Batch, BatchStream, DataSet, Split, evaluation_batches, load
 from maxl.experiments.runs.build import Setup, build, resolve_device, tensor_float32
-from maxl.experiments.runs.config import HUMAN_METHODS, RunConfig
+from maxl.experiments.runs.checkpoint import load_checkpoint, save_checkpoint
+from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
+from maxl.experiments.runs.divergence import require_finite
 from maxl.experiments.runs.evaluation import (
     calibrate,
     evaluate,
@@ -25,11 +27,14 @@ from maxl.experiments.runs.evaluation import (
     gradient_cosine,
     label_statistics,
 )
-from maxl.experiments.runs.folder import RunFolder, write_at_once
+from maxl.experiments.runs.fingerprint import fingerprint
+from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.lock import locked, require_unlocked
 from maxl.experiments.runs.machine import PeakMemory, joined, origin, threads
 from maxl.experiments.runs.monitoring import Report, Totals, tensorboard
 from maxl.experiments.runs.outer import OuterBatch, OuterData
-from maxl.experiments.runs.snapshot import write_snapshot
+from maxl.experiments.runs.result import write_result
+from maxl.experiments.runs.signals import HeldSignals
 from maxl.hypergradients import RandomState, as_tuple, pure_call
 from maxl.learning import MetaAuxiliaryLearner, StepResult
 
@@ -66,6 +71,8 @@ class Trainer:
             self.stream = self.outer.batches
             self.setup: Setup = build(config, self.data, self.device)
         self.origin = origin(self.device, config.threads)
+        fixed = {name: value for name, value in config.to_dict().items() if name not in MACHINE_FIELDS}
+        self.identity = {"config": {**fixed, "label": self.label}, "data": fingerprint(data)}
         self.epoch = 0
         self.train_seconds = 0.0
 
@@ -89,6 +96,10 @@ class Trainer:
 
         Returns:
             The summary, as written to summary.json.
+
+        Raises:
+            FloatingPointError: if a loss or a weight is not finite; diverged.json then says so, and the last
+                checkpoint is of the epoch before.
         """
         with threads(self.config.threads), tensor_float32(self.config.precision != "float32"):
             return self._fit(report)
@@ -100,15 +111,30 @@ class Trainer:
             # Dropout and the like draw from torch's generator; the run owns it from here on.
             torch.manual_seed(self.config.seed)
             self._calibrate()
-        with tensorboard(self.folder.tensorboard if self.config.tensorboard else None) as log:
+        logged = self.folder.tensorboard if self.config.tensorboard else None
+        with tensorboard(logged) as log, HeldSignals() as signals:
             while self.epoch < self.config.epochs:
-                row = self._run_epoch()
+                row = self._finite_epoch()
+                signals.hold()  # until what is reported is saved
                 self.folder.append_metrics(row)
                 log(row)
                 report(row)
-                if self.epoch % self.config.checkpoint_every == 0 or self.epoch == self.config.epochs:
-                    self.folder.save_checkpoint(self.state_dict())
-        return self._finish(memory)
+                due = self.epoch % self.config.checkpoint_every == 0 or self.epoch == self.config.epochs
+                if due or signals.pending is not None:
+                    save_checkpoint(self.folder, self.state_dict())
+                    signals.release()
+        return write_result(self, memory)
+
+    def _finite_epoch(self) -> dict[str, Any]:
+        """The metrics of an epoch; if it diverges, that is recorded."""
+        epoch = self.epoch + 1
+        try:
+            row = self._run_epoch()
+            require_finite(row, self.setup)
+        except FloatingPointError as error:
+            self.folder.write_divergence(epoch, str(error))
+            raise
+        return row
 
     def _run_epoch(self) -> dict[str, Any]:
         config, setup, learner = self.config, self.setup, self.setup.learner
@@ -217,67 +243,13 @@ class Trainer:
     def _in_order(self, split: Split) -> Iterator[Batch]:
         return evaluation_batches(split, EVALUATION_BATCH, self.data.mean, self.data.std, self.device)
 
-    def _finish(self, memory: PeakMemory) -> dict[str, Any]:
-        """Writes model, snapshot and, last of all, the summary."""
-        config, data, setup = self.config, self.data, self.setup
-        self.folder.save_model(
-            {
-                name: value
-                for name, value in setup.network.state_dict().items()
-                if not name.startswith("auxiliary_head.")
-            }
-        )
-        if data.text is not None:
-            write_at_once(self.folder.text, data.text.to_bytes())
-        write_snapshot(
-            self.folder.snapshot,
-            network=setup.network,
-            generator=setup.generator,
-            test_x=data.test.x,
-            test_primary=data.test.primary,
-            train_x=data.train.x,
-            train_primary=data.train.primary,
-            prepare=lambda x: normalise(x.to(self.device), data.mean, data.std),
-            primary_names=data.primary_names,
-        )
-        last = self.folder.read_metrics()[-1]
-        steps = max(1, setup.learner.steps)
-        summary = {
-            "method": self.label,
-            "seed": config.seed,
-            "data": config.data,
-            "primary": config.primary,
-            # Held-out samples are labels that were paid for: methods with and without them compare.
-            "train_size": self.outer.paid_for,
-            "psi": None if config.method in ("single", *HUMAN_METHODS) else list(setup.hierarchy.psi),
-            "auxiliary_classes": 0 if config.method == "single" else setup.hierarchy.num_auxiliary,
-            "trunk": config.trunk,
-            "epochs": config.epochs,
-            "entropy_weight": config.entropy_weight,
-            "test_accuracy": last["test_accuracy"],
-            "test_loss": last["test_loss"],
-            "validation_accuracy": last.get("validation_accuracy"),
-            "train_accuracy": last["train_accuracy"],
-            "label_verdict": last.get("label_verdict"),
-            "seconds_per_step": self.train_seconds / steps,
-            "seconds_total": self.train_seconds,
-            "peak_memory_bytes": memory.read(),
-            "primary_names": list(data.primary_names),
-            "input_shape": list(data.input_shape),
-            "mean": list(data.mean),
-            "std": list(data.std),
-            "features": None if data.features is None else dataclasses.asdict(data.features),
-            **self.origin,
-        }
-        self.folder.write_summary(summary)
-        return summary
-
     def state_dict(self) -> dict[str, Any]:
         """All that the rest of the run depends on; tensors, numbers and strings alone."""
         setup = self.setup
         return {
             "epoch": self.epoch,
             "label": self.label,
+            "identity": self.identity,
             "train_seconds": self.train_seconds,
             "network": setup.network.state_dict(),
             "generator": None if setup.generator is None else setup.generator.state_dict(),
@@ -288,19 +260,28 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what ``state_dict`` gave."""
+        """Restores what ``state_dict`` gave.
+
+        Raises:
+            ValueError: if it does not fit the run's networks and optimizers.
+        """
         setup = self.setup
+        try:
+            setup.network.load_state_dict(state["network"])
+            if setup.generator is not None:
+                setup.generator.load_state_dict(state["generator"])
+                setup.generator.eval()
+            for optimizer, saved in zip(setup.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+            setup.learner.load_state_dict(state["learner"])
+            RandomState.from_state(state["random"], self.device).restore()
+            self.origin = joined(state.get("origin", self.origin), self.origin)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self.folder.checkpoint} does not fit the run: {str(error).splitlines()[0]}; train it anew"
+            ) from error
         self.epoch, self.train_seconds = state["epoch"], state["train_seconds"]
         self.label = state["label"]
-        self.origin = joined(state["origin"], self.origin)
-        setup.network.load_state_dict(state["network"])
-        if setup.generator is not None:
-            setup.generator.load_state_dict(state["generator"])
-            setup.generator.eval()
-        for optimizer, saved in zip(setup.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        setup.learner.load_state_dict(state["learner"])
-        RandomState.from_state(state["random"], self.device).restore()
 
 
 def train(
@@ -310,15 +291,30 @@ def train(
     data: DataSet | None = None,
     label: str | None = None,
     report: Report = lambda row: None,
+    wait: float = 0.0,
 ) -> dict[str, Any]:
     """Trains a run into a new folder and returns its summary.
 
+    Args:
+        config: The run.
+        out: Its folder.
+        data: Its data set, if that is loaded already.
+        label: Name of the method in the summary, where a study has variants of one method.
+        report: Called with each epoch's metrics.
+        wait: Seconds to wait for another process to leave the folder.
+
     Raises:
-        ValueError: if the folder holds a run already, or the config does not fit the data or this machine.
+        ValueError: if the folder holds a run already or is in use, or the config does not fit the data or this
+            machine.
+        FloatingPointError: as ``Trainer.fit``.
     """
     folder = RunFolder(out)
+    require_unlocked(out, wait=wait)
     folder.require_free()
-    return Trainer(config, folder, data, label).fit(report)
+    trainer = Trainer(config, folder, data, label)  # writes nothing
+    with locked(out, wait=wait):
+        folder.require_free()  # still
+        return trainer.fit(report)
 
 
 def resume(
@@ -327,22 +323,46 @@ def resume(
     data: DataSet | None = None,
     label: str | None = None,
     report: Report = lambda row: None,
+    trust: bool = False,
+    wait: float = 0.0,
 ) -> dict[str, Any]:
     """Continues an interrupted run to the end that it would have had without the interruption.
 
+    Args:
+        path: Its folder.
+        data: Its data set, if that is loaded already.
+        label: As for ``train``.
+        report: Called with each epoch's metrics.
+        trust: Call a trunk ``module:function`` that the folder's config names.
+        wait: Seconds to wait for another process to leave the folder.
+
     Raises:
-        ValueError: if the folder holds no run, or one that is finished.
+        ValueError: if the folder holds no run, or one that is finished, has diverged, is in use or damaged; if the
+            data has changed; or if the config names code and is not trusted.
     """
     folder = RunFolder(path)
+    _require_unfinished(folder)
+    with locked(path, wait=wait):
+        _require_unfinished(folder)  # still
+        trainer = Trainer(folder.read_config(trust=trust), folder, data, label)
+        state = load_checkpoint(folder, trainer.identity, trainer.device)
+        if state is not None:
+            trainer.load_state_dict(state)
+        folder.keep_metrics(trainer.epoch)  # what came after the checkpoint will be written again
+        return trainer.fit(report)
+
+
+def _require_unfinished(folder: RunFolder) -> None:
+    """ValueError unless a folder holds a run that can go on."""
     if not folder.started:
-        raise ValueError(f"--resume needs the folder of a run; {path} holds none")
+        raise ValueError(f"--resume needs the folder of a run; {folder.path} holds none")
     if folder.finished:
-        raise ValueError(f"--resume needs an unfinished run; {path} is finished: see {folder.summary}")
-    trainer = Trainer(RunConfig.read(folder.config), folder, data, label)
-    if folder.checkpoint.exists():
-        trainer.load_state_dict(folder.load_checkpoint(trainer.device))
-    folder.keep_metrics(trainer.epoch)  # what came after the last checkpoint will be written again
-    return trainer.fit(report)
+        raise ValueError(f"--resume needs an unfinished run; {folder.path} is finished: see {folder.summary}")
+    if folder.diverged:
+        raise ValueError(
+            f"--resume needs a run that can go on; {folder.path} {folder.read_divergence()}, and would again: "
+            "train anew with other settings"
+        )
 
 
 def load_data(config: RunConfig) -> DataSet:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,19 +13,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 
-from maxl.experiments.data import DataSet
+from maxl.experiments.data import DataSet, files_below
 from maxl.experiments.runs.build import check
-from maxl.experiments.runs.config import METHODS, RunConfig, nearest
+from maxl.experiments.runs.config import MACHINE_FIELDS, METHODS, RunConfig, nearest
+from maxl.experiments.runs.files import read_yaml, write_at_once, write_whole
 from maxl.experiments.runs.folder import RunFolder
-from maxl.experiments.runs.trainer import load_data, resume, train
+from maxl.experiments.runs.lock import locked, require_unlocked
+from maxl.experiments.runs.summary import CHECKSUM
+from maxl.experiments.runs.trainer import load_data
 from maxl.experiments.studies.notes import versions_text
 from maxl.experiments.studies.statistics import compare
 from maxl.experiments.studies.variants import base_method, irrelevant_fields, value_text, variant_name
+from maxl.experiments.studies.workers import run_jobs
 from maxl.presets import check_choice
 
 if TYPE_CHECKING:
-    from multiprocessing.queues import SimpleQueue
-
     import pandas as pd
 
 _DATA_FIELDS = (
@@ -35,11 +35,6 @@ _DATA_FIELDS = (
 )
 # Fields that tell settings apart rather than variants of a method.
 _SETTING_FIELDS = ("data", "primary", "trunk", "train_size", "psi")
-
-# Fields that may differ between the machines that share a study.
-_MACHINE_FIELDS = frozenset(
-    ("data_dir", "device", "threads", "tensorboard", "checkpoint_every", "look_every")
-)
 
 _MOST_JOBS = 16  # by default: each has PyTorch and the data set in memory of its own
 
@@ -119,6 +114,8 @@ class Study:
     ) -> pd.DataFrame:
         """Trains what is not finished and writes results.csv, results.parquet and comparisons.csv.
 
+        Runs that diverge are left out of the tables; ``divergences`` names them.
+
         Args:
             out: The study's folder. Finished runs in it are kept, interrupted ones continued.
             jobs: Runs at a time, which changes no result; by default one on each GPU, or on the CPU as many as
@@ -130,43 +127,47 @@ class Study:
             One row a run.
 
         Raises:
-            ValueError: if the folder belongs to another study, or a run cannot be made.
+            ValueError: if the folder belongs to another study or is in use, if a run cannot be made, or if all
+                diverge.
+            ChildProcessError: if the process of a run has died twice; the tables are of the others.
         """
         planned = self.plan()
-        todo = [p for p in planned if not RunFolder(out / p.path).finished]
-        self._check(out, planned, todo)
-        out.mkdir(parents=True, exist_ok=True)
+        require_unlocked(out)
+        self._check(out, planned, _todo(out, planned))
+        with locked(out):
+            return self._run(out, planned, jobs, progress)
+
+    def _run(
+        self, out: Path, planned: Sequence[PlannedRun], jobs: int | None, progress: Progress
+    ) -> pd.DataFrame:
         known = _read_record(out) | self._identity()  # a value once fixed stays so under another grid
-        (out / "study.yaml").write_text(yaml.safe_dump(known, sort_keys=False))
+        write_at_once(out / "study.yaml", yaml.safe_dump(known, sort_keys=False).encode())
+        todo = _todo(out, planned)
         devices = device_count(self.base.device)
         fitting = min(_MOST_JOBS, (os.cpu_count() or 1) // max(p.config.threads for p in planned))
         jobs = max(1, min(jobs or devices or fitting, len(todo) or 1))
         total = sum(p.config.epochs for p in planned)
-        context = multiprocessing.get_context("spawn")  # fork and threads do not mix
-        turns = context.SimpleQueue()
-        for worker in range(jobs if devices > 1 else 0):
-            turns.put(worker % devices)
-        with ProcessPoolExecutor(
-            jobs, mp_context=context, initializer=take_device, initargs=(turns,)
-        ) as pool:
-            waiting = {pool.submit(_execute, p.config, out / p.path, p.label): p for p in todo}
-            try:
-                while waiting:
-                    done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        del waiting[future]
-                        future.result()
-                    progress(
-                        _epochs_done(out, planned),
-                        total,
-                        f"{len(planned) - len(waiting)}/{len(planned)} runs",
-                    )
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                for process in multiprocessing.active_children():
-                    process.terminate()
-                raise
-        return write_tables(out)
+
+        def tick(left: int) -> None:
+            progress(_epochs_done(out, planned), total, f"{len(planned) - left}/{len(planned)} runs")
+
+        dead = run_jobs(
+            [(p.config, out / p.path, p.label) for p in todo],
+            processes=jobs,
+            devices=devices,
+            tick=tick,
+        )
+        if not any(RunFolder(out / p.path).finished for p in planned):
+            reasons = [f"{path.relative_to(out)} {reason}" for path, reason in divergences(out).items()]
+            reasons += [f"the process of {path.relative_to(out)} died twice" for path in dead]
+            raise ValueError(f"no run of {out} has a result: {'; '.join(reasons)}")
+        results = write_tables(out)
+        if dead:
+            raise ChildProcessError(
+                f"the process of {', '.join(map(str, dead))} died twice (killed, or out of memory); "
+                f"{out / 'results.csv'} has the other runs, and the same command tries again"
+            )
+        return results
 
     def _check(self, out: Path, planned: Sequence[PlannedRun], todo: Sequence[PlannedRun]) -> None:
         """What can be found out before anything is written."""
@@ -181,9 +182,10 @@ class Study:
         elif (RunFolder(out)).started or (out.exists() and not out.is_dir()):
             raise ValueError(f"--out needs a folder for a study; {out} holds something else: choose another")
         for p in planned:
-            if (file := RunFolder(out / p.path).config).exists():
-                other = {n for n, v in RunConfig.read(file).to_dict().items() if p.config.to_dict()[n] != v}
-                if other := other - _MACHINE_FIELDS:
+            if (folder := RunFolder(out / p.path)).config.exists():
+                stored = folder.read_config(trust=True)  # to be compared alone
+                other = {n for n, v in stored.to_dict().items() if p.config.to_dict()[n] != v}
+                if other := other - MACHINE_FIELDS:
                     raise ValueError(
                         f"--out needs a new folder or one of the same study; {out / p.path} differs in "
                         f"{', '.join(sorted(other))}"
@@ -201,7 +203,7 @@ class Study:
 
     def _identity(self) -> dict[str, Any]:
         """The base config without what may differ between calls on one folder."""
-        left_out = {"method", "seed", *_MACHINE_FIELDS, *self.grid}
+        left_out = {"method", "seed", *MACHINE_FIELDS, *self.grid}
         return {name: value for name, value in self.base.to_dict().items() if name not in left_out}
 
 
@@ -210,10 +212,15 @@ def write_tables(out: Path) -> pd.DataFrame:
     import pandas as pd
 
     rows = []
-    for path in sorted(out.rglob("summary.json")):
+    for path in files_below(out):
+        if path.name != "summary.json":
+            continue
         summary = RunFolder(path.parent).read_summary()
-        kept = {k: v for k, v in summary.items() if not isinstance(v, (list, dict))}
-        psi = summary["psi"]
+        if (method := summary["method"].split(" ")[0]) not in METHODS:
+            raise ValueError(f"{path} needs a method of {', '.join(METHODS)}; got {method!r}")
+        kept = {k: v for k, v in summary.items() if not isinstance(v, (list, dict)) and k != CHECKSUM}
+        psi = summary.get("psi")
+        psi = [psi] if isinstance(psi, int) else psi
         uniform = psi is not None and len(set(psi)) == 1
         kept["psi"] = None if psi is None else str(psi[0] if uniform else psi)
         kept["versions"] = versions_text(summary["versions"]) if "versions" in summary else None
@@ -226,16 +233,34 @@ def write_tables(out: Path) -> pd.DataFrame:
         .sort_values(["order", "seed"], kind="stable")
         .index
     ]
-    for name, write in (("results.csv", results.to_csv), ("results.parquet", results.to_parquet)):
-        write(out / name, index=False)
-    compare(results).to_csv(out / "comparisons.csv", index=False)
+    write_whole(out / "results.csv", lambda file: results.to_csv(file, index=False))
+    write_whole(out / "results.parquet", lambda file: results.to_parquet(file, index=False))
+    comparisons = compare(results)
+    write_whole(out / "comparisons.csv", lambda file: comparisons.to_csv(file, index=False))
     return results
+
+
+def divergences(out: Path) -> dict[Path, str]:
+    """The runs below ``out`` that ended because a loss or weight was not finite, and the reason of each."""
+    folders = [file.parent for file in files_below(out) if file.name == "diverged.json"]
+    return {folder: RunFolder(folder).read_divergence() for folder in folders}
+
+
+def _todo(out: Path, planned: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """The runs that have not ended."""
+    folders = {p: RunFolder(out / p.path) for p in planned}
+    return [p for p, folder in folders.items() if not folder.finished and not folder.diverged]
 
 
 def _read_record(out: Path) -> dict[str, Any]:
     """What runs below ``out`` have in common, as far as a study there has said; else nothing."""
     record = out / "study.yaml"
-    return yaml.safe_load(record.read_text()) or {} if record.exists() else {}
+    if not record.exists():
+        return {}
+    known = read_yaml(record)
+    if known is not None and not isinstance(known, dict):
+        raise ValueError(f"{record} needs to hold one 'name: value' a line; got {type(known).__name__}")
+    return known or {}
 
 
 def device_count(name: str) -> int:
@@ -243,23 +268,6 @@ def device_count(name: str) -> int:
     if name == "cpu" or not torch.accelerator.is_available():
         return 0
     return 1 if ":" in name else torch.accelerator.device_count()
-
-
-def take_device(turns: SimpleQueue[int]) -> None:
-    """Makes the next GPU in turn this process's own; nothing where there is one at most."""
-    if not turns.empty():
-        torch.accelerator.set_device_index(turns.get())
-
-
-def _execute(config: RunConfig, path: Path, label: str) -> None:
-    """One run in a process of its own."""
-    try:
-        if RunFolder(path).started:
-            resume(path, label=label)
-        else:
-            train(config, path, label=label)
-    except (ValueError, OSError, FloatingPointError) as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def _epochs_done(out: Path, planned: Sequence[PlannedRun]) -> int:

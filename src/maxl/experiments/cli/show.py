@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 def console() -> Console:
     """Standard output."""
-    return Console(width=terminal_width(), highlight=False)
+    return Console(width=terminal_width(), highlight=False, markup=False)
 
 
 @contextmanager
@@ -67,7 +68,7 @@ def progress_bar(what: str, total: int, done: int = 0) -> Iterator[Any]:
 
 def run_table(summary: dict[str, Any]) -> Table:
     """One run's result."""
-    table = Table(title=f"{summary['method']} on {summary['data']}", title_justify="left")
+    table = Table(title=escape(f"{summary['method']} on {summary['data']}"), title_justify="left")
     for name in (
         "method",
         "seed",
@@ -79,7 +80,7 @@ def run_table(summary: dict[str, Any]) -> Table:
     ):
         table.add_column(name, justify="left" if name == "method" else "right")
     table.add_row(
-        summary["method"],
+        escape(summary["method"]),
         str(summary["seed"]),
         str(summary["train_size"]),
         percent(summary["test_accuracy"]),
@@ -100,7 +101,7 @@ def study_tables(results: pd.DataFrame) -> Iterator[tuple[Table, list[str]]]:
         ]
         title = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in setting.items() if v is not None)
         table = Table(
-            title=title, title_justify="left", caption=_caption(versus_single), caption_justify="left"
+            title=escape(title), title_justify="left", caption=_caption(versus_single), caption_justify="left"
         )
         table.add_column("method")
         table.add_column("seeds", justify="right")
@@ -120,7 +121,7 @@ def study_tables(results: pd.DataFrame) -> Iterator[tuple[Table, list[str]]]:
                 tested = not math.isnan(first["p_corrected"])
                 p = p_text(first["p_corrected"]).removeprefix("p ").removeprefix("= ") if tested else ""
             table.add_row(
-                str(method),
+                escape(str(method)),
                 str(interval.n),
                 f"{100 * interval.mean:.2f}{_plus_minus(spread)} %",
                 versus,

@@ -1,0 +1,196 @@
+"""Checkpoints: saved whole, with a checksum and what they belong to; the one before the last is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from maxl.experiments.runs.files import RunWarning, sha256, write_whole
+from maxl.experiments.runs.fingerprint import what_changed
+from maxl.experiments.runs.folder import RunFolder
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "epoch": int,
+    "label": str,
+    "train_seconds": float,
+    "network": dict,
+    "generator": (dict, type(None)),
+    "optimizers": list,
+    "learner": dict,
+    "random": dict,
+}
+_SPARE = 1 << 30  # bytes that a tensor may claim beyond those that its file holds
+
+
+def save_checkpoint(folder: RunFolder, state: Mapping[str, Any]) -> None:
+    """The state after an epoch, at once or not at all; the one before becomes previous.pt.
+
+    Raises:
+        OSError: if it cannot be written; the checkpoints before it are still there.
+    """
+    folder.checkpoint.parent.mkdir(exist_ok=True)
+    lines = folder.metrics.read_bytes()
+    kept: dict[str, Any] = {**state, "metrics": {"bytes": len(lines), "sha256": sha256(lines)}}
+    kept["checksum"] = content_checksum(kept)
+
+    def write(file: BinaryIO) -> None:
+        try:
+            torch.save(kept, file)
+        except RuntimeError as error:  # how torch says that the disk is full
+            raise OSError(f"{folder.checkpoint} cannot be written: {str(error).splitlines()[0]}") from error
+
+    fresh = folder.checkpoint.with_name("next.pt")
+    write_whole(fresh, write)
+    if folder.checkpoint.exists():
+        os.replace(folder.checkpoint, previous(folder))
+    os.replace(fresh, folder.checkpoint)
+
+
+def previous(folder: RunFolder) -> Path:
+    """Where the checkpoint before the last lies."""
+    return folder.checkpoint.with_name("previous.pt")
+
+
+def load_checkpoint(
+    folder: RunFolder, identity: Mapping[str, Any], device: torch.device
+) -> dict[str, Any] | None:
+    """The last state that is whole and belongs to the run; executes no code from the file.
+
+    Warns where that is not the last one.
+
+    Args:
+        folder: Of the run.
+        identity: What the state has to belong to: "config" and "data".
+        device: Where its tensors go.
+
+    Returns:
+        The state; None where there is none yet.
+
+    Raises:
+        ValueError: if there are checkpoints, but none that can be used.
+    """
+    problems: list[str] = []
+    for path in (folder.checkpoint, previous(folder)):
+        if not os.path.lexists(path):
+            continue
+        try:
+            state = _read(path, device)
+            _check(state, folder, identity, path)
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        if problems:
+            warnings.warn(
+                f"{problems[0]}; going on from the checkpoint before it, of epoch {state['epoch']}",
+                RunWarning,
+                stacklevel=2,
+            )
+        return state
+    if problems:
+        raise ValueError(f"{problems[0]}; remove {folder.checkpoint.parent} to train from the start")
+    return None
+
+
+def content_checksum(value: Any) -> str:
+    """SHA-256 of nested dicts and lists of tensors, numbers and text, whatever file or device they lie in.
+
+    Raises:
+        TypeError: if there is something else among them.
+    """
+    digest = hashlib.sha256()
+    _feed(digest, value)
+    return digest.hexdigest()
+
+
+def _feed(digest: Any, value: Any) -> None:
+    if isinstance(value, Mapping):
+        digest.update(f"dict {len(value)}".encode())
+        for key, item in value.items():
+            _feed(digest, key)
+            _feed(digest, item)
+    elif isinstance(value, list | tuple):
+        digest.update(f"list {len(value)}".encode())
+        for item in value:
+            _feed(digest, item)
+    elif isinstance(value, Tensor):
+        digest.update(f"tensor {value.dtype} {tuple(value.shape)}".encode())
+        if value.numel():
+            flat = value.detach().cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().data)
+    elif value is None or isinstance(value, bool | int | float | str):
+        digest.update(f"{type(value).__name__} {value!r}".encode())
+    else:
+        raise TypeError(f"a checkpoint holds tensors, numbers and text; got {type(value).__name__}")
+
+
+def _read(path: Path, device: torch.device) -> dict[str, Any]:
+    """The dict in a file; ValueError for anything else."""
+    damaged = f"{path} is damaged"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch says about formats that it no longer writes
+            state = torch.load(path, map_location=device, weights_only=True)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{damaged}, or holds something else than a checkpoint") from error
+    except Exception as error:  # whatever a broken archive makes torch raise
+        raise ValueError(
+            f"{damaged}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{damaged}: it holds {type(state).__name__}")
+    return state
+
+
+def _check(state: dict[str, Any], folder: RunFolder, identity: Mapping[str, Any], path: Path) -> None:
+    """ValueError unless a state is whole and belongs to the run."""
+    for name, kind in _KINDS.items():
+        if name not in state or not isinstance(state[name], kind) or isinstance(state[name], bool):
+            raise ValueError(f"{path} is damaged: {name} is missing or of another kind")
+    if not 1 <= state["epoch"] <= identity["config"]["epochs"]:
+        raise ValueError(f"{path} is damaged: it is of epoch {state['epoch']}")
+    if "checksum" not in state:
+        if folder.sealed:
+            raise ValueError(f"{path} is damaged: its checksum is missing")
+        return  # of an older version
+    try:
+        _refuse_claims(state)
+        found = content_checksum({name: value for name, value in state.items() if name != "checksum"})
+    except (TypeError, RuntimeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    if found != state["checksum"]:
+        raise ValueError(f"{path} is damaged: it does not have its checksum")
+    saved = state["identity"]
+    differing = [
+        n for n, v in saved["config"].items() if n in identity["config"] and identity["config"][n] != v
+    ]
+    if differing:
+        raise ValueError(f"{path} belongs to another run: it differs in {', '.join(sorted(differing))}")
+    if (changed := what_changed(saved["data"], identity["data"])) is not None:
+        raise ValueError(f"the data has changed since {path} was written, {changed}: put it back")
+    lines = folder.metrics.read_bytes() if folder.metrics.is_file() else b""
+    before = state["metrics"]
+    if sha256(lines[: before["bytes"]]) != before["sha256"]:
+        raise ValueError(f"{path} does not go with {folder.metrics}: one of them was damaged or changed")
+
+
+def _refuse_claims(value: Any) -> None:
+    """ValueError for a tensor that says it is far larger than what its file holds."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            _refuse_claims(item)
+    elif isinstance(value, Tensor):
+        size = value.numel() * value.element_size()
+        if size > value.untyped_storage().nbytes() + _SPARE:
+            raise RuntimeError(f"a tensor claims {size:,} bytes that are not there")

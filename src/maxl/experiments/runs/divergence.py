@@ -1,0 +1,36 @@
+"""Whether a run still is one: losses and weights that are finite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from maxl.experiments.runs.build import Setup
+
+_LOSSES = {"train_loss": "training", "validation_loss": "validation", "test_loss": "test"}
+
+
+def require_finite(row: dict[str, Any], setup: Setup) -> None:
+    """Checks the end of an epoch, on every device.
+
+    Args:
+        row: Its metrics.
+        setup: Network and generator after it.
+
+    Raises:
+        FloatingPointError: if a loss or a weight is not finite.
+    """
+    for name, word in _LOSSES.items():
+        value = row.get(name)
+        if value is not None and not abs(value) < float("inf"):
+            raise FloatingPointError(f"the {word} loss needs to be finite; got {value}: {_ADVICE}")
+    for module, word in ((setup.network, "network"), (setup.generator, "label generator")):
+        if module is None:
+            continue
+        state = [t for t in module.state_dict().values() if t.is_floating_point()]
+        if not bool(torch.stack([t.isfinite().all() for t in state]).all()):  # waits for the device once
+            raise FloatingPointError(f"the weights of the {word} need to be finite; some are not: {_ADVICE}")
+
+
+_ADVICE = "lower --learning-rate"

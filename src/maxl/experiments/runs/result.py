@@ -1,0 +1,70 @@
+"""The end of a run: its model, its snapshot and its summary."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from maxl.experiments.data import normalise
+from maxl.experiments.runs.config import HUMAN_METHODS
+from maxl.experiments.runs.files import write_at_once
+from maxl.experiments.runs.machine import PeakMemory
+from maxl.experiments.runs.snapshot import write_snapshot
+
+if TYPE_CHECKING:
+    from maxl.experiments.runs.trainer import Trainer
+
+
+def write_result(trainer: Trainer, memory: PeakMemory) -> dict[str, Any]:
+    """Writes model, snapshot and, last of all, the summary, which is returned; ``memory`` has watched the run."""
+    config, data, setup = trainer.config, trainer.data, trainer.setup
+    trainer.folder.save_model(
+        {
+            name: value
+            for name, value in setup.network.state_dict().items()
+            if not name.startswith("auxiliary_head.")
+        }
+    )
+    if data.text is not None:
+        write_at_once(trainer.folder.text, data.text.to_bytes())
+    write_snapshot(
+        trainer.folder.snapshot,
+        network=setup.network,
+        generator=setup.generator,
+        test_x=data.test.x,
+        test_primary=data.test.primary,
+        train_x=data.train.x,
+        train_primary=data.train.primary,
+        prepare=lambda x: normalise(x.to(trainer.device), data.mean, data.std),
+        primary_names=data.primary_names,
+    )
+    last = trainer.folder.read_metrics()[-1]
+    steps = max(1, setup.learner.steps)
+    summary = {
+        "method": trainer.label,
+        "seed": config.seed,
+        "data": config.data,
+        "primary": config.primary,
+        # Held-out samples are labels that were paid for: methods with and without them compare.
+        "train_size": trainer.outer.paid_for,
+        "psi": None if config.method in ("single", *HUMAN_METHODS) else list(setup.hierarchy.psi),
+        "auxiliary_classes": 0 if config.method == "single" else setup.hierarchy.num_auxiliary,
+        "trunk": config.trunk,
+        "epochs": config.epochs,
+        "entropy_weight": config.entropy_weight,
+        "test_accuracy": last["test_accuracy"],
+        "test_loss": last["test_loss"],
+        "validation_accuracy": last.get("validation_accuracy"),
+        "train_accuracy": last["train_accuracy"],
+        "label_verdict": last.get("label_verdict"),
+        "seconds_per_step": trainer.train_seconds / steps,
+        "seconds_total": trainer.train_seconds,
+        "peak_memory_bytes": memory.read(),
+        "primary_names": list(data.primary_names),
+        "input_shape": list(data.input_shape),
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "features": None if data.features is None else dataclasses.asdict(data.features),
+        **trainer.origin,
+    }
+    return trainer.folder.write_summary(summary)

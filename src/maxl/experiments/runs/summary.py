@@ -1,0 +1,134 @@
+"""summary.json: reading it back, from this program, an older one, or a stranger."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from maxl.experiments.runs.files import read_json, sha256
+
+CHECKSUM = "checksum"
+_MOST_VALUES = 1 << 24  # of one input; an image of 2000 by 2000 pixels has 12 million
+
+
+def checksum_of(summary: Mapping[str, Any]) -> str:
+    """The checksum of a summary, its own entry left out."""
+    rest = {name: value for name, value in summary.items() if name != CHECKSUM}
+    return sha256(json.dumps(rest, sort_keys=True).encode())
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """The result of a run.
+
+    Entries that an older version did not write may be missing; those that are there are of their kind.
+
+    Raises:
+        ValueError: if the file is no summary of a run, or damaged; the message names it.
+    """
+    summary = read_json(path)
+    if CHECKSUM in summary and summary[CHECKSUM] != checksum_of(summary):
+        raise ValueError(f"{path} does not have its checksum: it was damaged or changed; train the run again")
+    for name in ("method", "seed", "data", "test_accuracy"):
+        if summary.get(name) is None:
+            raise ValueError(f"{path} needs {name!r}; it is missing: repeat the run")
+    for name, (fits, kind) in _KINDS.items():
+        value = summary.get(name)
+        if value is not None and not fits(value):
+            raise ValueError(
+                f"{path} needs {'an' if name[0] in 'aeiou' else 'a'} {name} {kind}; got {_short(value)}"
+            )
+    return summary
+
+
+def require_model(summary: Mapping[str, Any], path: Path) -> None:
+    """ValueError unless a summary says what its model takes and gives: shape, normalisation, names of classes."""
+    for name in ("primary_names", "input_shape", "mean", "std"):
+        if summary.get(name) is None:
+            raise ValueError(f"{path} needs {name!r}; it is missing: train the run again")
+    shape, features = summary["input_shape"], summary.get("features")
+    normalised = features or summary
+    if features and len(features["names"]) != shape[0]:
+        raise ValueError(f"{path} needs a name for each of {shape[0]} features; got {len(features['names'])}")
+    for name in ("mean", "std"):
+        if len(normalised[name]) not in (1, shape[0]):
+            raise ValueError(
+                f"{path} needs {name} for each of {shape[0]} {'channels' if len(shape) == 3 else 'features'}; "
+                f"got {len(normalised[name])}"
+            )
+
+
+def is_number(value: object) -> bool:
+    """Whether a value of JSON is a finite number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
+
+
+def _whole(low: int) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value < 2**63
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _names(value: object) -> bool:
+    return isinstance(value, list) and len(value) > 0 and all(map(_text, value))
+
+
+def _numbers(value: object) -> bool:
+    return isinstance(value, list) and len(value) > 0 and all(map(is_number, value))
+
+
+def _scales(value: object) -> bool:
+    return isinstance(value, list) and _numbers(value) and all(v > 0 for v in value)
+
+
+def _psi(value: object) -> bool:
+    return _whole(1)(value) or (isinstance(value, list) and len(value) > 0 and all(map(_whole(1), value)))
+
+
+def _shape(value: object) -> bool:
+    if not isinstance(value, list) or len(value) not in (1, 3) or not all(map(_whole(1), value)):
+        return False
+    return math.prod(value) <= _MOST_VALUES
+
+
+def _features(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and _names(value.get("names"))
+        and _numbers(value.get("mean"))
+        and _scales(value.get("std"))
+    )
+
+
+def _checksums(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_text, value.values()))
+
+
+_NUMBER = (is_number, "that is a number")
+_TEXT = (_text, "that is text")
+_SHARE = (lambda value: is_number(value) and 0 <= value <= 1, "in [0, 1]")
+_COUNT = (_whole(0), "that is a whole number of at least 0")
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("method", "data", "primary", "trunk", "label_verdict", "device"), _TEXT),
+    **dict.fromkeys(("test_accuracy", "train_accuracy", "validation_accuracy"), _SHARE),
+    **dict.fromkeys(("test_loss", "seconds_total", "entropy_weight", "train_size"), _NUMBER),
+    **dict.fromkeys(("seed", "epochs", "auxiliary_classes", "peak_memory_bytes"), _COUNT),
+    "seconds_per_step": (lambda value: is_number(value) and value >= 0, "of at least 0"),
+    "psi": (_psi, "of whole numbers of at least 1"),
+    "primary_names": (_names, "that is a list of names"),
+    "input_shape": (_shape, f"of one or three positive whole numbers, {_MOST_VALUES:,} values at most"),
+    "mean": (_numbers, "of numbers"),
+    "std": (_scales, "of numbers above 0"),
+    "features": (_features, "with names, mean and std"),
+    "checksums": (_checksums, "of text by file"),
+    "versions": (lambda value: isinstance(value, dict), "by name"),
+}
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,142 @@
+"""Processes that train the runs of a study: one run each at a time, none outliving the study."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import warnings
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+
+from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.files import RunWarning
+from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.trainer import resume, train
+
+_TRIES = 2  # of a run whose process dies, which a full memory does to an innocent one too
+_PATIENCE = 30.0  # seconds in which a process that is asked to end saves what it has reported
+_STALE = 10.0  # seconds in which a process whose study has ended does so too
+
+Job = tuple[RunConfig, Path, str]  # settings, folder and name of a run
+
+
+def run_jobs(jobs: Sequence[Job], *, processes: int, devices: int, tick: Callable[[int], None]) -> list[Path]:
+    """Trains runs, each in a process of its own.
+
+    Args:
+        jobs: The runs.
+        processes: Runs at a time, at least 1.
+        devices: GPUs that processes share in turn; 0 or 1 leaves the choice to each run.
+        tick: Called about twice a second with the number of runs that have not ended.
+
+    Returns:
+        The folders of runs whose process died twice. Runs that diverge have ended: their folders say so.
+
+    Raises:
+        ValueError: if a run cannot be made; the others stop and keep what they have.
+    """
+    before = set(multiprocessing.active_children())
+    places = [_Place(i % devices if devices > 1 else None) for i in range(processes)]
+    waiting, running = deque(jobs), dict[Future[None], tuple[_Place, Job]]()
+    deaths = Counter[Path]()
+    try:
+        while waiting or running:
+            for place in [p for p in places if all(p is not taken for taken, _ in running.values())]:
+                if waiting:
+                    job = waiting.popleft()
+                    running[place.pool.submit(execute, *job)] = (place, job)
+            done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+            for future in done:
+                place, job = running.pop(future)
+                try:
+                    future.result()
+                except BrokenProcessPool:
+                    place.renew()
+                    path = job[1]
+                    deaths[path] += 1
+                    if deaths[path] < _TRIES:
+                        waiting.appendleft(job)
+                        message = (
+                            f"{path}: its process died (killed, or out of memory); it is started once more"
+                        )
+                        warnings.warn(message, RunWarning, stacklevel=2)
+            tick(len(waiting) + len(running))
+    except BaseException:
+        _end(places, before)
+        raise
+    for place in places:
+        place.pool.shutdown()
+    return [path for path, count in deaths.items() if count >= _TRIES]
+
+
+class _Place:
+    """A pool of one process, so that a death is the death of one run."""
+
+    def __init__(self, device: int | None) -> None:
+        self._device = device
+        self.renew()
+
+    def renew(self) -> None:
+        """A new process, made when it is first used."""
+        context = multiprocessing.get_context("spawn")  # fork and threads do not mix
+        self.pool = ProcessPoolExecutor(
+            1, mp_context=context, initializer=start_worker, initargs=(self._device,)
+        )
+
+
+def _end(places: Sequence[_Place], before: set[BaseProcess]) -> None:
+    """Ends the processes that a study has started, with time to save what they have reported."""
+    for place in places:
+        place.pool.shutdown(wait=False, cancel_futures=True)
+    ours = [process for process in multiprocessing.active_children() if process not in before]
+    for process in ours:
+        process.terminate()
+    for process in ours:
+        process.join(_PATIENCE)
+        if process.is_alive():
+            process.kill()
+
+
+def start_worker(device: int | None) -> None:
+    """In a new process: takes its GPU, leaves Ctrl-C to the study's process, and ends when that has ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if device is not None:
+        torch.accelerator.set_device_index(device)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # of a process that multiprocessing has started
+    parent.join()
+    os._exit(1)  # as if killed too: every file is whole at any moment
+
+
+def execute(config: RunConfig, path: Path, label: str) -> None:
+    """One run, begun or continued; one that another process ends meanwhile is taken as it is."""
+    folder = RunFolder(path)
+    try:
+        if not folder.started:
+            train(config, path, label=label, wait=_STALE)
+        elif not _ended(folder):
+            stored = folder.read_config(trust=True)
+            if (stored.trunk, stored.generator_trunk) != (config.trunk, config.generator_trunk):
+                raise ValueError("its config names another trunk than the study")
+            resume(path, label=label, trust=True, wait=_STALE)  # no other code than the study's
+    except FloatingPointError:
+        return  # the folder says so
+    except (ValueError, OSError) as error:
+        if not _ended(folder):
+            raise ValueError(f"{path}: {error}") from error
+
+
+def _ended(folder: RunFolder) -> bool:
+    return folder.finished or folder.diverged
