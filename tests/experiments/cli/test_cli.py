@@ -108,10 +108,6 @@ MISTAKES = {
     "resume of a finished run": ("train --resume taken", "taken is finished"),
     "resume with a flag": ("train --resume taken --epochs 3", "leave out the other flags"),
     "resume with a folder": ("train --resume taken --out new", "leave out the other flags"),
-    "kept labels that nothing renews": (
-        f"train {SMALL} --schedule epochs --cache-labels",
-        "--schedule epochs has no meta steps between .* leave out --cache-labels",
-    ),
     "code from a config file": (
         f"train {SMALL.replace('--trunk mlp', '')} --config code.yaml",
         "code.yaml wants to run code, trunk 'subprocess:call': .* pass --trust",
@@ -187,6 +183,18 @@ def test_train_writes_a_run_that_its_config_repeats(here: Path, capsys: pytest.C
     assert metrics(here / "a") == metrics(here / "b")
 
 
+def test_a_table_has_no_figure_for_memory_where_the_system_does_not_tell(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(f"train {SMALL} --out linux") == 0
+    monkeypatch.setattr("maxl.experiments.runs.machine.sys.platform", "darwin")
+    capsys.readouterr()
+    assert run(f"train {SMALL} --out elsewhere") == 0
+    out = capsys.readouterr().out
+    assert "peak memory" in out
+    assert "GiB" not in out
+
+
 def test_train_on_a_csv_file(here: Path) -> None:
     write_csv(here / "table.csv")
     assert run("train --data table.csv --trunk mlp --epochs 1 --psi 2 --device cpu --no-tensorboard") == 0
@@ -252,6 +260,9 @@ def test_compare_prints_a_table_and_repeats_no_run(
     times = {p: p.stat().st_mtime_ns for p in here.rglob("summary.json")}
     assert run(line) == 0
     assert {p: p.stat().st_mtime_ns for p in here.rglob("summary.json")} == times
+    assert "Runs differ" not in capsys.readouterr().out
+    assert run(line.replace("--seeds 0 1", "--seeds 0 1 4") + " --threads 2") == 0
+    assert "- Runs differ in threads (1: 6 runs; 2: 3 runs)" in capsys.readouterr().out
 
 
 def test_the_installed_command_in_a_process_of_its_own(here: Path) -> None:

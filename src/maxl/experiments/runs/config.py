@@ -209,11 +209,6 @@ class RunConfig:
                 "--evaluate rotating trains on other samples in each epoch: use it without --cache-labels "
                 "and with --schedule iteration"
             )
-        if self.schedule == "epochs" and self.cache_labels:
-            raise ValueError(
-                "--schedule epochs has no meta steps between training steps that could renew labels: leave out "
-                "--cache-labels"
-            )
         if self.momentum and self.optimizer != "sgd":
             raise ValueError(f"--momentum goes with --optimizer sgd; got {self.optimizer}")
 
