@@ -58,8 +58,10 @@ def studies(work: Path, cases: int, chance: random.Random) -> Iterator[Outcome]:
             time.sleep(0.05)
         time.sleep(chance.uniform(0, 3))
         if way == "kill a worker":
-            for pid in _workers(process.pid)[:1]:
-                os.kill(pid, signal.SIGKILL)
+            while process.poll() is None and not (found := _workers(process.pid)):
+                time.sleep(0.05)
+            if process.poll() is None:
+                os.kill(found[0], signal.SIGKILL)
         elif process.poll() is None:
             number = {"terminate": signal.SIGTERM, "interrupt": signal.SIGINT}.get(way, signal.SIGKILL)
             (os.killpg if way in ("kill all", "interrupt") else os.kill)(process.pid, number)
@@ -92,7 +94,7 @@ def _study_counts(out: Path) -> Any:
 
 
 def _workers(parent: int) -> list[int]:
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
+    listed = subprocess.run(["ps", "-wweo", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
     rows = [line.split(None, 2) for line in listed.stdout.splitlines()]
     return [int(r[0]) for r in rows if int(r[1]) == parent and "spawn_main" in r[-1]]
 
@@ -101,7 +103,7 @@ def _alive(group: int) -> list[str]:
     """The processes of a session that this script started and that are still there two seconds later."""
     for _ in range(20):
         listed = subprocess.run(
-            ["ps", "-eo", "pgid=,stat=,args="], capture_output=True, text=True, check=True
+            ["ps", "-wweo", "pgid=,stat=,args="], capture_output=True, text=True, check=True
         )
         rows = [line.split(None, 2) for line in listed.stdout.splitlines()]
         left = [row[2] for row in rows if int(row[0]) == group and not row[1].startswith("Z")]

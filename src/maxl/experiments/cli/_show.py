@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def console() -> Console:
-    """Standard output."""
+    """Standard output; what stands in brackets is text, for it may come from files."""
     return Console(width=terminal_width(), highlight=False, markup=False)
 
 
@@ -66,7 +65,7 @@ def progress_bar(what: str, total: int, done: int = 0) -> Iterator[Any]:
 
 def run_table(summary: dict[str, Any]) -> Table:
     """One run's result."""
-    table = Table(title=escape(f"{summary['method']} on {summary['data']}"), title_justify="left")
+    table = Table(title=f"{summary['method']} on {summary['data']}", title_justify="left")
     for name in (
         "method",
         "seed",
@@ -78,7 +77,7 @@ def run_table(summary: dict[str, Any]) -> Table:
     ):
         table.add_column(name, justify="left" if name == "method" else "right")
     table.add_row(
-        escape(summary["method"]),
+        summary["method"],
         str(summary["seed"]),
         str(summary["train_size"]),
         percent(summary["test_accuracy"]),
@@ -94,7 +93,7 @@ def study_tables(results: pd.DataFrame) -> Iterator[tuple[Table, list[str]]]:
     for setting, runs in settings(results):
         comparisons = compare(runs)
         title = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in setting.items() if v is not None)
-        table = Table(title=escape(title), title_justify="left")
+        table = Table(title=title, title_justify="left")
         table.add_column("method")
         table.add_column("seeds", justify="right")
         table.add_column("test accuracy", justify="right")
@@ -112,7 +111,7 @@ def study_tables(results: pd.DataFrame) -> Iterator[tuple[Table, list[str]]]:
                 versus = f"{100 * first['difference']:+.2f}{_plus_minus(half)}"
                 p = "" if math.isnan(first["p_holm"]) else f"{first['p_holm']:.3f}"
             table.add_row(
-                escape(str(method)),
+                str(method),
                 str(interval.n),
                 f"{100 * interval.mean:.2f}{_plus_minus(spread)} %",
                 versus,
