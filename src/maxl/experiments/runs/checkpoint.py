@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,7 +65,7 @@ def load_checkpoint(
 ) -> dict[str, Any] | None:
     """The last state that is whole and belongs to the run; executes no code from the file.
 
-    Warns where that is not the last one.
+    Warns where that is not the last one, which then becomes refused.pt.
 
     Args:
         folder: Of the run.
@@ -76,6 +77,7 @@ def load_checkpoint(
 
     Raises:
         ValueError: if there are checkpoints, but none that can be used.
+        PermissionError: if one cannot be read.
     """
     problems: list[str] = []
     for path in (folder.checkpoint, previous(folder)):
@@ -88,6 +90,7 @@ def load_checkpoint(
             problems.append(str(error))
             continue
         if problems:
+            _set_aside(folder.checkpoint)  # else it would take the place of the good one
             warnings.warn(
                 f"{problems[0]}; going on from the checkpoint before it, of epoch {state['epoch']}",
                 RunWarning,
@@ -97,6 +100,15 @@ def load_checkpoint(
     if problems:
         raise ValueError(f"{problems[0]}; remove {folder.checkpoint.parent} to train from the start")
     return None
+
+
+def _set_aside(path: Path) -> None:
+    """Renames what cannot be used to refused.pt."""
+    refused = path.with_name("refused.pt")
+    if refused.is_dir():
+        shutil.rmtree(refused)
+    refused.unlink(missing_ok=True)
+    os.replace(path, refused)
 
 
 def content_checksum(value: Any) -> str:
@@ -138,8 +150,8 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch says about formats that it no longer writes
             state = torch.load(path, map_location=device, weights_only=True)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+    except PermissionError:  # not damaged: its owner can help
+        raise
     except pickle.UnpicklingError as error:
         raise ValueError(f"{damaged}, or holds something else than a checkpoint") from error
     except Exception as error:  # whatever a broken archive makes torch raise

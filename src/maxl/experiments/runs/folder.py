@@ -36,6 +36,7 @@ class RunFolder:
     | summary.json | the result; its presence means that the run is finished |
     | diverged.json | why the run ended early; its presence means that going on would not help |
     | checkpoint/state.pt, previous.pt | resumable states, which load with ``weights_only=True`` |
+    | checkpoint/refused.pt | a last state that could not be used, damaged or of another run |
     | model.safetensors | trunk and primary head |
     | text.safetensors | of a run on text: how features are made of it |
     | snapshot.npz | features and gallery for the report |

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from io import BytesIO
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
@@ -123,7 +124,7 @@ def read_snapshot(path: str | Path) -> Snapshot:
         raise
     except (
         *(KeyError, ValueError, OSError, EOFError, BadZipFile, NotImplementedError, zlib.error),
-        *(MemoryError, RecursionError),  # of a header that is made to cause them
+        *(MemoryError, RecursionError, TokenError),  # of a header that is made to cause them
     ) as error:
         raise ValueError(
             f"{path} needs to be a snapshot as maxl writes it; reading it failed: {error}"
