@@ -145,6 +145,14 @@ def test_class_names_in_another_order_are_refused(tmp_path: Path, part: str) -> 
         load(str(tmp_path))
 
 
+@pytest.mark.parametrize("named", ["train", "test"])
+def test_class_names_in_one_part_alone_leave_the_other_parts_numbers_open(tmp_path: Path, named: str) -> None:
+    for part in ("train", "test"):
+        write_hub(tmp_path / f"{part}.parquet", [0, 1] * 10, ["cat", "dog"] if part == named else [])
+    with pytest.raises(ValueError, match=r"column 'label' needs the same classes in the same order"):
+        load(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     "metadata",
     ["{", "[]", "{}", '{"info": {"features": [1]}}']

@@ -87,7 +87,8 @@ def read_table(file: Path) -> Table:
     try:
         content = _read_csv(file) if file.suffix == ".csv" else _read_parquet(file)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"'{file}' cannot be read as a {file.suffix[1:]} file: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"'{file}' cannot be read as a {file.suffix[1:]} file: {reason}") from error
     name, times = Counter(content.column_names).most_common(1)[0] if content.column_names else ("", 0)
     if times > 1:
         raise ValueError(f"columns need different names; '{file}' has {times} called '{name}'")
@@ -186,11 +187,11 @@ def _distinct(names: object, column: str, origin: str) -> tuple[str, ...]:
 
 
 def check_same_names(one: Table, other: Table) -> None:
-    """ValueError if a number stands for another class in `other` than in `one`."""
-    known = class_names(one)
-    for column, names in class_names(other).items():
-        if known.get(column, names) != names:
+    """ValueError if a number may stand for another class in `other` than in `one`."""
+    known, found = class_names(one), class_names(other)
+    for column in {**known, **found}:
+        if known.get(column) != found.get(column):
             raise ValueError(
                 f"column '{column}' needs the same classes in the same order in every file; "
-                f"those of {other.origin} differ from {one.origin}"
+                f"those that {other.origin} names differ from {one.origin}"
             )
