@@ -249,10 +249,10 @@ def test_byte_order_marks_line_ends_and_empty_lines_change_nothing(tmp_path: Pat
 
 
 def test_newlines_inside_quotes_belong_to_a_value_in_files_of_any_length(tmp_path: Path) -> None:
-    rows = 40_000  # longer than what is parsed at a time
+    rows = 80_000  # longer than what is parsed at a time
     lines = [f'"{"red" if i % 2 else "blue"} line\n{i}, more",{i % 2}\n' for i in range(rows)]
     (tmp_path / "t.csv").write_text("text,label\n" + "".join(lines))
-    assert load(str(tmp_path / "t.csv"), train_size=20).test.primary.bincount().tolist() == [4000, 4000]
+    assert load(str(tmp_path / "t.csv"), train_size=20).test.primary.bincount().tolist() == [8000, 8000]
 
 
 def test_the_index_that_pandas_stores_is_no_feature(tmp_path: Path) -> None:
