@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,15 @@ def test_damaged_npz_files_are_named(tmp_path: Path, content: bytes) -> None:
     imagenet32(tmp_path)
     (tmp_path / "train_data_batch_1.npz").write_bytes(content)
     with pytest.raises(ValueError, match=r"train_data_batch_1.npz' cannot be read as an .npz file"):
+        load("imagenet32", data_dir=tmp_path)
+
+
+def test_a_zip_file_without_arrays_is_no_npz_file(tmp_path: Path) -> None:
+    imagenet32(tmp_path)
+    with zipfile.ZipFile(tmp_path / "train_data_batch_1.npz", "w") as archive:
+        archive.writestr("data.npy", b"no array")
+        archive.writestr("labels.npy", b"")
+    with pytest.raises(ValueError, match=r"train_data_batch_1.npz' (cannot be read|needs one row of bytes)"):
         load("imagenet32", data_dir=tmp_path)
 
 

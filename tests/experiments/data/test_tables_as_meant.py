@@ -115,7 +115,8 @@ def test_whole_floats_and_integers_are_the_same_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("x", " x"), ("1", "1.0"), ("01", "1"), ("caf\u00e9", "cafe\u0301")]
+    ("one", "other"),
+    [("x", " x"), ("x", "x\u200b"), ("x", "x\u00a0"), ("1", "1.0"), ("01", "1"), ("caf\u00e9", "cafe\u0301")],
 )
 def test_one_class_in_two_spellings_is_refused(tmp_path: Path, one: str, other: str) -> None:
     file = write_labels(tmp_path / "t.csv", [one, other, "b"] * 10)
@@ -142,6 +143,14 @@ def test_class_names_in_another_order_are_refused(tmp_path: Path, part: str) -> 
     write_hub(tmp_path / "test.parquet", [0, 1], ["cat", "dog"])
     write_hub(tmp_path / f"{part}.parquet", [0, 1] * 10, ["dog", "cat"])
     with pytest.raises(ValueError, match=rf"same classes in the same order .*{part}"):
+        load(str(tmp_path))
+
+
+@pytest.mark.parametrize("named", ["train", "test"])
+def test_class_names_in_one_part_alone_leave_the_other_parts_numbers_open(tmp_path: Path, named: str) -> None:
+    for part in ("train", "test"):
+        write_hub(tmp_path / f"{part}.parquet", [0, 1] * 10, ["cat", "dog"] if part == named else [])
+    with pytest.raises(ValueError, match=r"column 'label' needs the same classes in the same order"):
         load(str(tmp_path))
 
 
@@ -183,6 +192,23 @@ def test_only_pieces_of_one_table_are_joined(
             load(str(tmp_path))
 
 
+def test_a_part_in_two_formats_is_refused(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        write_csv(tmp_path / f"{part}.csv")
+    write_hub(tmp_path / "train.parquet", [0, 1] * 10, [])
+    with pytest.raises(ValueError, match=r"has train as .parquet and as .csv"):
+        load(str(tmp_path))
+
+
+def test_whole_numbers_that_floats_merge_are_no_features(tmp_path: Path) -> None:
+    table = pa.table({"a": [2**60 + i for i in range(20)], "label": [0, 1] * 10})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(
+        ValueError, match=r"column 'a' of '.*' holds whole numbers beyond 2\^53 that it merges"
+    ):
+        load(str(tmp_path / "t.parquet"))
+
+
 def test_pieces_with_other_columns_are_refused(tmp_path: Path) -> None:
     write_csv(tmp_path / "train_0.csv")
     write_csv(tmp_path / "train_1.csv", more=[1] * 20)
@@ -213,6 +239,7 @@ LABELLED = "".join(f"{i},{i % 2}\n" for i in range(20))
         ("a,label\n" + '"1,234",0\n"2,345",1\n' * 5, "'a' of '.*' holds numbers, but row 0 holds '1,234'"),
         ("a,label\n" + "1,0\n2,1\n" * 5 + "?,0\n", "holds numbers, but row 10 holds '\\?'"),
         ("", "cannot be read as a csv file"),
+        ("0.5,1\n1.5,0\n2.5,1\n", "needs a header line .* the numbers 0.5, 1"),
     ],
 )
 def test_csv_files_that_would_be_misread_are_refused(
@@ -241,10 +268,10 @@ def test_byte_order_marks_line_ends_and_empty_lines_change_nothing(tmp_path: Pat
 
 
 def test_newlines_inside_quotes_belong_to_a_value_in_files_of_any_length(tmp_path: Path) -> None:
-    rows = 40_000  # longer than what is parsed at a time
+    rows = 80_000  # longer than what is parsed at a time
     lines = [f'"{"red" if i % 2 else "blue"} line\n{i}, more",{i % 2}\n' for i in range(rows)]
     (tmp_path / "t.csv").write_text("text,label\n" + "".join(lines))
-    assert load(str(tmp_path / "t.csv"), train_size=20).test.primary.bincount().tolist() == [4000, 4000]
+    assert load(str(tmp_path / "t.csv"), train_size=20).test.primary.bincount().tolist() == [8000, 8000]
 
 
 def test_the_index_that_pandas_stores_is_no_feature(tmp_path: Path) -> None:
@@ -255,6 +282,12 @@ def test_the_index_that_pandas_stores_is_no_feature(tmp_path: Path) -> None:
     data = load(str(tmp_path / "t.parquet"))
     assert data.features is not None
     assert data.features.names == ("a",)
+
+
+def test_long_texts_of_digits_and_spaces_are_read_at_once(tmp_path: Path) -> None:
+    rows = [f"{'1' * 100_000} {' ' * 100_000}word{i % 2},{i % 2}\n" for i in range(10)]
+    (tmp_path / "t.csv").write_text("text,label\n" + "".join(rows))
+    assert load(str(tmp_path / "t.csv")).text is not None
 
 
 def test_a_text_that_ends_like_an_image_is_text(tmp_path: Path) -> None:

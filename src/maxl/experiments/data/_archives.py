@@ -20,7 +20,7 @@ _MOST_BYTES = 1 << 31  # of one idx file: 45 times MNIST
 # What loadmat raises for damaged files, beside its own errors.
 _DAMAGED_MAT = (
     *(OSError, EOFError, zlib.error, ValueError, TypeError, LookupError, OverflowError),
-    *(NotImplementedError, MemoryError),
+    *(NotImplementedError, MemoryError, UnboundLocalError),
 )
 
 

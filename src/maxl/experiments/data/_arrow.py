@@ -20,12 +20,11 @@ from maxl.experiments.data._files import IMAGE_SUFFIXES
 from maxl.experiments.data._images import decode
 from maxl.experiments.data._labels import check_column
 from maxl.experiments.data._source import Column, IntArray, Part, Raw, Source
-from maxl.experiments.data._tables import Table, check_same_names, class_names
+from maxl.experiments.data._tables import PLAIN_NUMBER, Table, check_same_names, class_names
 
 _DECODE_ROWS = 4096  # rows whose encoded images are copied out of the table at a time
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # what pandas stores beside the columns: no feature
-_PLAIN_NUMBER = re.compile(r"\s*[-+]?[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?\s*")
-_NUMBER = re.compile(r"[-+\s]*[0-9.,'\s]*[0-9][0-9.,'\s]*([eE][-+]?[0-9]+)?\s*%?\s*")  # in any country's way
+_NUMBER = re.compile(r"(?=[^0-9]*[0-9])[-+0-9.,'\s]+([eE][-+]?[0-9]+)?%?")  # as any country writes it
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -176,8 +175,8 @@ def _samples(table: Table, labels: set[str | None]) -> tuple[list[str], str]:
 def _check_words(table: Table, name: str) -> None:
     """ValueError if a column of text is one of numbers, of which some are written as Arrow does not read them."""
     values = [value or "" for value in table.content[name].to_pylist()]
-    if 2 * sum(_NUMBER.fullmatch(value) is not None for value in values) > len(values):
-        row = next((row for row, value in enumerate(values) if not _PLAIN_NUMBER.fullmatch(value)), 0)
+    if 2 * sum(_NUMBER.fullmatch(value.strip()) is not None for value in values) > len(values):
+        row = next((row for row, value in enumerate(values) if not PLAIN_NUMBER.fullmatch(value)), 0)
         raise ValueError(
             f"column '{name}' of {table.origin} holds numbers, but row {row} holds {values[row]!r}: write all of "
             "them as 1234.5, and remove or fill missing ones"
@@ -252,5 +251,12 @@ def read_features(table: Table, names: Sequence[str], rows: IntArray) -> Tensor:
                     f"features must {rule}; column '{name}', row {rows[first]} holds {values[first]} "
                     f"({np.count_nonzero(bad)} such rows) in {table.origin}: remove or fill these rows"
                 )
-        columns.append(torch.from_numpy(values.astype(np.float64)))
+        floats = values.astype(np.float64)
+        large = values.dtype.kind in "iu" and np.abs(floats).max(initial=0) > 2**53
+        if large and len(np.unique(floats)) < len(np.unique(values)):
+            raise ValueError(
+                f"features must be numbers that float64 tells apart; column '{name}' of {table.origin} holds whole "
+                "numbers beyond 2^53 that it merges: subtract an offset"
+            )
+        columns.append(torch.from_numpy(floats))
     return torch.stack(columns, dim=1)

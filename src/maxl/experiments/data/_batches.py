@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import tokenize
 import zlib
 from collections.abc import Sequence
 from math import isqrt
@@ -20,7 +21,17 @@ _DAMAGED_PICKLE = (
     *(OverflowError, MemoryError, RecursionError),
 )
 _DAMAGED_NPZ = (
-    *(BadZipFile, zlib.error, EOFError, OSError, LookupError, ValueError, TypeError, SyntaxError),
+    *(
+        BadZipFile,
+        zlib.error,
+        EOFError,
+        OSError,
+        LookupError,
+        ValueError,
+        TypeError,
+        SyntaxError,
+        tokenize.TokenError,
+    ),
     *(NotImplementedError, RuntimeError, MemoryError, OverflowError),
 )
 

@@ -108,7 +108,8 @@ def _check_alike(name: str, class_names: Sequence[str]) -> None:
     """ValueError if two classes differ only in how they are written: spaces, accents, or 1 and 1.0."""
     seen: dict[str | Decimal, str] = {}
     for written in class_names:
-        meant: str | Decimal = unicodedata.normalize("NFC", written).strip()
+        seen_as = "".join(c for c in written if unicodedata.category(c) != "Cf")  # zero-width characters
+        meant: str | Decimal = unicodedata.normalize("NFC", seen_as).strip()
         if _NUMBER.fullmatch(str(meant)):
             meant = Decimal(str(meant))
         if meant in seen:

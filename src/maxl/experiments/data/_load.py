@@ -44,6 +44,10 @@ def load(
     | a .csv or .parquet file | a column of images, one of text, or numeric features | any column |
     | hf:owner/name or hf:owner/name:config | a data set of the hub with such columns | any column |
 
+    CSV files are UTF-8 with commas and a header line. A part of a folder is one table or its numbered pieces,
+    train-00000-of-00002 and so on. Of a folder of images regular files count that are not hidden. Whatever could
+    be read in two ways is refused: class names that differ between parts, one class in two spellings.
+
     The training part is cut in this order: first the validation part is set aside, then `train_size` is drawn
     from the rest. Both are balanced over the primary classes, and over the human ones within. The test part
     is always the same; where none is published, a fifth of each class is cut off with a fixed seed.

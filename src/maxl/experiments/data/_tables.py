@@ -18,6 +18,8 @@ from maxl.experiments.data._files import require_regular
 
 _SHARD = re.compile(r"[-_.]?(?P<index>\d+)(-of-(?P<count>\d+))?(-[0-9a-f]+)?")
 
+PLAIN_NUMBER = re.compile(r"\s*[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?\s*")
+
 
 @dataclass(frozen=True)
 class Table:
@@ -31,10 +33,13 @@ def read_tables(folder: Path, part: str) -> Table | None:
     """One part of a folder: `<part>*.parquet`, or `<part>*.csv`; None where there are none.
 
     Raises:
-        ValueError: if there are several files that are not the numbered pieces of one table, one of the
+        ValueError: if there are both, or several files that are not the numbered pieces of one table, one of the
             pieces is missing, or they differ in their columns or class names; or as `read_table`.
     """
-    files = sorted(folder.glob(f"{part}*.parquet")) or sorted(folder.glob(f"{part}*.csv"))
+    by_kind = [sorted(folder.glob(f"{part}*{suffix}")) for suffix in (".parquet", ".csv")]
+    if all(by_kind):
+        raise ValueError(f"'{folder}' has {part} as .parquet and as .csv: keep one of them")
+    files = by_kind[0] or by_kind[1]
     if not files:
         return None
     _check_pieces(files, part)
@@ -87,7 +92,8 @@ def read_table(file: Path) -> Table:
     try:
         content = _read_csv(file) if file.suffix == ".csv" else _read_parquet(file)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"'{file}' cannot be read as a {file.suffix[1:]} file: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"'{file}' cannot be read as a {file.suffix[1:]} file: {reason}") from error
     name, times = Counter(content.column_names).most_common(1)[0] if content.column_names else ("", 0)
     if times > 1:
         raise ValueError(f"columns need different names; '{file}' has {times} called '{name}'")
@@ -114,6 +120,13 @@ def _read_csv(file: Path) -> pa.Table:
         raise ValueError(
             f"'{file}': column {table.column_names.index('') + 1} has no name (an index written along?): "
             "name it or leave it out"
+        )
+    if all(map(PLAIN_NUMBER.fullmatch, table.column_names)) and any(
+        "." in name for name in table.column_names
+    ):
+        raise ValueError(
+            f"'{file}' needs a header line with the columns' names; its first line holds the numbers "
+            f"{', '.join(table.column_names[:3])}"
         )
     return table
 
@@ -186,11 +199,11 @@ def _distinct(names: object, column: str, origin: str) -> tuple[str, ...]:
 
 
 def check_same_names(one: Table, other: Table) -> None:
-    """ValueError if a number stands for another class in `other` than in `one`."""
-    known = class_names(one)
-    for column, names in class_names(other).items():
-        if known.get(column, names) != names:
+    """ValueError if a number may stand for another class in `other` than in `one`."""
+    known, found = class_names(one), class_names(other)
+    for column in {**known, **found}:
+        if known.get(column) != found.get(column):
             raise ValueError(
                 f"column '{column}' needs the same classes in the same order in every file; "
-                f"those of {other.origin} differ from {one.origin}"
+                f"those that {other.origin} names differ from {one.origin}"
             )
