@@ -34,7 +34,7 @@ from _faults.interruptions import kills, studies, together
 WARM = (
     *("maxl.experiments.report.page", "maxl.experiments.runs.trainer", "maxl.experiments.runs.inference"),
     *(
-        "maxl.experiments.cli._show",
+        "maxl.experiments.cli.show",
         "maxl.experiments.cli._study",
         "timm",
         "sklearn.datasets",

@@ -34,7 +34,7 @@ def fingerprint(data: DataSet) -> dict[str, Any]:
             digest.update(repr(tuple(tensor.shape)).encode())
             if tensor.is_floating_point():
                 sketch += _project(tensor)
-                norm += sum(float(rows.double().square().sum()) for rows in tensor.split(_ROWS))
+                norm += sum(float(rows.double().square().sum()) for rows in torch.split(tensor, _ROWS))
             else:
                 digest.update(tensor.cpu().contiguous().numpy().data)
     return {
@@ -64,6 +64,6 @@ def _project(x: Tensor) -> Tensor:
     rows = torch.randint(2, (len(x), _SKETCH), generator=generator) * 2.0 - 1
     columns = torch.randint(2, (x[0].numel(), _SKETCH), generator=generator) * 2.0 - 1
     total = torch.zeros(columns.shape, dtype=torch.float64)
-    for part, signs in zip(x.split(_ROWS), rows.split(_ROWS), strict=True):
+    for part, signs in zip(torch.split(x, _ROWS), torch.split(rows, _ROWS), strict=True):
         total += part.flatten(1).cpu().double().T @ signs.double()
     return (total * columns.double()).sum(0)
