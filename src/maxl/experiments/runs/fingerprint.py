@@ -11,6 +11,7 @@ from torch import Tensor
 from maxl.experiments.data import DataSet
 
 _SKETCH = 8  # projections of the features
+_ROWS = 4096  # at a time: in float64 they take twice their memory
 _TOLERANCE = 1e-5  # of their norm; sums over rows in another order move features by about 1e-7
 
 
@@ -33,7 +34,7 @@ def fingerprint(data: DataSet) -> dict[str, Any]:
             digest.update(repr(tuple(tensor.shape)).encode())
             if tensor.is_floating_point():
                 sketch += _project(tensor)
-                norm += float(tensor.double().square().sum())
+                norm += sum(float(rows.double().square().sum()) for rows in torch.split(tensor, _ROWS))
             else:
                 digest.update(tensor.cpu().contiguous().numpy().data)
     return {
@@ -60,6 +61,9 @@ def what_changed(before: dict[str, Any], now: dict[str, Any]) -> str | None:
 def _project(x: Tensor) -> Tensor:
     """Sums of all entries with random signs that depend on row and column."""
     generator = torch.Generator().manual_seed(0)
-    rows = torch.randint(2, (_SKETCH, len(x)), generator=generator) * 2.0 - 1
+    rows = torch.randint(2, (len(x), _SKETCH), generator=generator) * 2.0 - 1
     columns = torch.randint(2, (x[0].numel(), _SKETCH), generator=generator) * 2.0 - 1
-    return ((rows.double() @ x.flatten(1).cpu().double()) * columns.double().T).sum(1)
+    total = torch.zeros(columns.shape, dtype=torch.float64)
+    for part, signs in zip(torch.split(x, _ROWS), torch.split(rows, _ROWS), strict=True):
+        total += part.flatten(1).cpu().double().T @ signs.double()
+    return (total * columns.double()).sum(0)
