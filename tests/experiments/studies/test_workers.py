@@ -77,14 +77,14 @@ def test_a_run_that_ended_meanwhile_is_taken_as_it_is(tmp_path: Path) -> None:
     config = tiny(epochs=1)
     train(config, tmp_path / "run")
     before = (tmp_path / "run/summary.json").stat().st_mtime_ns
-    execute(config, tmp_path / "run", "maxl", 1)
+    execute(config, tmp_path / "run", "maxl")
     assert (tmp_path / "run/summary.json").stat().st_mtime_ns == before
 
 
 def test_a_run_with_another_trunk_than_the_study_is_not_run(tmp_path: Path) -> None:
     RunFolder(tmp_path).create(tiny(trunk="subprocess:call"))
     with pytest.raises(ValueError, match="its config names another trunk than the study"):
-        execute(tiny(), tmp_path, "maxl", 1)
+        execute(tiny(), tmp_path, "maxl")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs ps and SIGKILL")
@@ -103,7 +103,7 @@ def test_a_run_whose_process_dies_is_run_once_more_and_then_reported(tmp_path: P
                 os.kill(pid, signal.SIGKILL)
 
     with pytest.warns(RunWarning, match=r"bad: its process died .*; it is started once more"):
-        dead = run_jobs(jobs, processes=2, threads=1, devices=0, tick=tick)
+        dead = run_jobs(jobs, processes=2, devices=0, tick=tick)
     assert dead == [bad]
     assert len(killed) == 2
     assert RunFolder(good).finished
