@@ -104,9 +104,7 @@ class Hierarchy:
             y: Primary labels, int64 of shape (N,) in [0, C). A flat hierarchy takes targets of any kind
                 and looks at their number alone.
         """
-        if self.num_primary == 1:
-            return torch.ones(len(y), self.num_auxiliary, dtype=torch.bool, device=y.device)
-        return self.mask.to(y.device)[y]
+        return rows_of(self.mask.to(y.device), y)
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -120,3 +118,13 @@ class Hierarchy:
 
     def __repr__(self) -> str:
         return f"Hierarchy({list(self.psi)})"
+
+
+def rows_of(mask: Tensor, y: Tensor) -> Tensor:
+    """The row of a mask that each target selects, shape (N, K); of a single row that one, whatever the targets.
+
+    Args:
+        mask: Bool, shape (C, K), on the device of the targets.
+        y: Primary labels, int64 of shape (N,) in [0, C).
+    """
+    return mask.expand(len(y), -1) if len(mask) == 1 else mask[y]

@@ -285,6 +285,8 @@ def test_calls_out_of_order_are_refused() -> None:
     with pytest.raises(ValueError, match=r"call backward and optimizer\.step"):
         learner.meta_step()
     learner.backward(*batch())
+    with pytest.raises(ValueError, match="pass x and y, or neither"):
+        learner.meta_step(batch()[0])
     with pytest.raises(ValueError, match="without a closure"):
         learner.optimizer.step(lambda: 0.0)
 

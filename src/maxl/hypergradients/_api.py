@@ -18,6 +18,7 @@ from maxl.hypergradients._signals import pull_back, slopes
 from maxl.hypergradients._update_rule import UpdateRule
 from maxl.hypergradients._way import Way
 from maxl.losses import AuxiliaryLoss, focal_loss, negative_entropy
+from maxl.presets import check_choice
 
 WAYS: dict[str, Way] = {
     "forward": Forward(),
@@ -30,8 +31,7 @@ def as_way(way: Way | str) -> Way:
     """A way by its word, or itself; ValueError with the words there are."""
     if isinstance(way, Way):
         return way
-    if way not in WAYS:
-        raise ValueError(f"hypergradient needs to be one of {', '.join(WAYS)}; got {way!r}")
+    check_choice("hypergradient", way, WAYS)
     return WAYS[way]
 
 

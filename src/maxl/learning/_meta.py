@@ -13,7 +13,6 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from maxl.hypergradients import (
-    CompiledPasses,
     OrReverse,
     Outputs,
     Problem,
@@ -33,7 +32,7 @@ from maxl.learning._schedule import Schedule
 from maxl.learning._teacher import Teacher
 from maxl.learning._tracker import UpdateTracker
 from maxl.learning._words import check_apart, choose
-from maxl.supervision import Cached, Generated, Supervision
+from maxl.supervision import Generated, Supervision, generated
 from maxl.tasks import Task
 
 
@@ -96,12 +95,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             schedule=schedule,
         )
         check_apart(network, generator)
-        passes = CompiledPasses(generator, "generator") if compile else None
-        source = (
-            Cached(generator, chosen.cache_size, autocast=autocast, passes=passes)
-            if chosen.cache_size
-            else Generated(generator, autocast=autocast, passes=passes)
-        )
+        source = generated(generator, cache_size=chosen.cache_size, autocast=autocast, compile=compile)
         self._set_up(network, optimizer, chosen, source, autocast, check_finite, compile)
         self.labels: Generated = source
         self.generator = generator
@@ -165,7 +159,8 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             FloatingPointError: if the outer loss is not finite; the weights are then unchanged.
         """
         if x is not None:
-            assert y is not None
+            if y is None:
+                raise ValueError("meta_step needs the targets of the batch too: pass x and y, or neither")
             self._aim(x, y, outer_batch)
         elif outer_batch is not None and self.update is not None:
             self.update.outer = outer_batch

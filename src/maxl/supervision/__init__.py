@@ -6,7 +6,7 @@ A supervision is the training loss as a function of outputs, targets and signals
 from maxl.supervision._auxiliary_labels import AuxiliaryLabels, Regulariser
 from maxl.supervision._corrected_labels import CorrectedLabels
 from maxl.supervision._fixed import FixedLabels, NoLabels, UniformLabels
-from maxl.supervision._generated import Cached, Generated
+from maxl.supervision._generated import Cached, Generated, generated
 from maxl.supervision._label_cache import LabelCache
 from maxl.supervision._sample_weights import SampleWeights
 from maxl.supervision._source import Source
@@ -28,4 +28,5 @@ __all__ = [
     "Supervision",
     "UniformLabels",
     "WeightedLabels",
+    "generated",
 ]

@@ -109,6 +109,23 @@ class Cached(Generated):
             self.cache.load_state_dict(state)
 
 
+def generated(
+    generator: nn.Module, *, cache_size: int = 0, autocast: torch.dtype | None = None, compile: bool = False
+) -> Generated:
+    """A generator's signals.
+
+    Args:
+        generator: As for ``Generated``.
+        cache_size: Number of training samples whose last signals are kept; 0 keeps none.
+        autocast: Lower precision for the generator's passes, or None.
+        compile: Pass through ``torch.compile``.
+    """
+    passes = CompiledPasses(generator, "generator") if compile else None
+    if cache_size:
+        return Cached(generator, cache_size, autocast=autocast, passes=passes)
+    return Generated(generator, autocast=autocast, passes=passes)
+
+
 def _required(index: Tensor | None) -> Tensor:
     if index is None:
         raise ValueError("cache_labels keeps a label for each sample: pass index=, the samples' positions")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from maxl.hierarchy import Hierarchy
+from maxl.hierarchy import Hierarchy, rows_of
 from maxl.losses import focal_losses
 
 
@@ -59,11 +59,9 @@ class Classification:
             ValueError: if a class is negative, which indexing would take for one counted from the end. Targets are not
                 read on an accelerator, since that would wait for it, nor in a compiled pass.
         """
-        if len(mask) == 1:
-            return mask.expand(len(targets), -1)
-        readable = targets.device.type == "cpu" and not torch.compiler.is_compiling()
+        readable = len(mask) > 1 and targets.device.type == "cpu" and not torch.compiler.is_compiling()
         if readable and len(targets) and int(targets.min()) < 0:
             raise ValueError(
                 f"primary labels need to be at least 0; got {int(targets.min())}: drop samples without a label"
             )
-        return mask[targets]
+        return rows_of(mask, targets)

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from maxl.experiments.data._walk import unreadable
+
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
 )
@@ -55,9 +57,7 @@ def _visible(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
     try:
         listed = os.scandir(folder)
     except OSError as error:
-        raise type(error)(
-            f"{folder} cannot be read ({error.strerror}): make it readable, or move it away"
-        ) from error
+        raise unreadable(error) from error
     with listed as entries:
         for entry in entries:
             if entry.name.startswith("."):

@@ -18,7 +18,12 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def _refuse(error: OSError) -> None:
-    raise type(error)(
+def unreadable(error: OSError) -> OSError:
+    """What refused to be listed, named, with what to do."""
+    return type(error)(
         f"{error.filename} cannot be read ({error.strerror}): make it readable, or move it away"
     )
+
+
+def _refuse(error: OSError) -> None:
+    raise unreadable(error)

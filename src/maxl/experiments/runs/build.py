@@ -18,19 +18,17 @@ from maxl.experiments.runs.baselines import auto_encode, cluster_labels, random_
 from maxl.experiments.runs.config import HUMAN_METHODS, LEARNED_METHODS, RunConfig
 from maxl.experiments.runs.prototypes import prototypical_labels
 from maxl.hierarchy import Hierarchy
-from maxl.hypergradients import CompiledPasses
 from maxl.learning import MetaAuxiliaryLearner, MultiTaskLearner, cosine_gate
 from maxl.losses import focal_loss, label_information
 from maxl.networks import LabelGenerator, MultiTaskNetwork, WeightedLabelGenerator, head, infer_feature_dim
 from maxl.supervision import (
     AuxiliaryLabels,
-    Cached,
     FixedLabels,
-    Generated,
     NoLabels,
     Source,
     UniformLabels,
     WeightedLabels,
+    generated,
 )
 from maxl.tasks import Classification
 
@@ -153,7 +151,6 @@ def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
         ValueError: if the config does not fit the data.
     """
     hierarchy = choose_hierarchy(config, data)
-    generated = config.method in ("frozen", *LEARNED_METHODS)
     with seeded(config.seed, 0):
         trunk = trunks.build(config.trunk, data.input_shape)
     width = infer_feature_dim(trunk)
@@ -172,7 +169,7 @@ def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
     )
     optimizers = [optimizer]
     generator: LabelGenerator | None = None
-    if generated:
+    if config.method in ("frozen", *LEARNED_METHODS):
         kind = WeightedLabelGenerator if config.method == "weighted" else LabelGenerator
         with seeded(config.seed, 3):
             generator = kind(
@@ -212,13 +209,16 @@ def _learner(
         "check_finite": device.type == "cpu",
         "compile": config.compile,
     }
+    cache_size = len(data.train) if config.cache_labels else 0
     if generator is None or config.method == "frozen":
         return MultiTaskLearner(
             network,
             optimizers[0],
             source=_source(config, data, hierarchy, device)
             if generator is None
-            else _frozen(config, data, generator),
+            else generated(
+                generator, cache_size=cache_size, autocast=shared["autocast"], compile=config.compile
+            ),
             supervision=AuxiliaryLabels(FocalLoss(config.gamma), weight=config.auxiliary_weight),
             **shared,
         )
@@ -236,7 +236,7 @@ def _learner(
         lookahead_rule=config.lookahead_rule,
         evaluate="next" if config.evaluate == "next" and follows else "same",
         meta_every=config.meta_every,
-        cache_labels=len(data.train) if config.cache_labels else 0,
+        cache_labels=cache_size,
         gate=cosine_gate if config.method == "gated" else None,
         **shared,
     )
@@ -253,15 +253,6 @@ def _supervision(config: RunConfig, hierarchy: Hierarchy) -> AuxiliaryLabels:
         entropy_weight=config.entropy_weight,
         regulariser=information,
     )
-
-
-def _frozen(config: RunConfig, data: DataSet, generator: LabelGenerator) -> Source:
-    """Labels of a generator that is never trained: a control."""
-    autocast = torch.bfloat16 if config.precision == "bf16" else None
-    passes = CompiledPasses(generator, "generator") if config.compile else None
-    if config.cache_labels:
-        return Cached(generator, len(data.train), autocast=autocast, passes=passes)
-    return Generated(generator, autocast=autocast, passes=passes)
 
 
 @dataclass(frozen=True)

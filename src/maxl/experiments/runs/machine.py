@@ -58,7 +58,6 @@ def joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions that a result depends on."""
-
     return {
         "maxl": version("maxl-torch"),
         "torch": str(torch.__version__),
