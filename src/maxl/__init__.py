@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from maxl.presets import PRESETS
     from maxl.tasks import Classification
+    from maxl.worlds import DataParallel
 
 _HOMES = {
     "maxl.check": ("HypergradientReport", "check_hypergradient"),
@@ -47,12 +48,14 @@ _HOMES = {
     ),
     "maxl.presets": ("PRESETS",),
     "maxl.tasks": ("Classification",),
+    "maxl.worlds": ("DataParallel",),
 }
 
 __all__ = [
     "PRESETS",
     "AccumulatingLearner",
     "Classification",
+    "DataParallel",
     "Every",
     "FiniteDifference",
     "Forward",

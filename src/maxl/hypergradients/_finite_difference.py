@@ -35,7 +35,7 @@ class FiniteDifference(Way):
                 outputs = problem.outputs(moved, problem.x)
             with torch.enable_grad():
                 leaves = tuple(s.detach().requires_grad_() for s in signals)
-                loss = problem.training_loss(outputs, problem.y, leaves)
+                loss = problem.loss(outputs, leaves)
                 gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
                 ends.append(
                     tuple(

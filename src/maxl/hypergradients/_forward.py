@@ -65,7 +65,7 @@ def contract(
         moving = [(o, dz.detach()) for o, dz in zip(z, tangents, strict=True) if dz is not None]
         if not moving:
             return tuple(torch.zeros_like(s) for s in signals)
-        loss = problem.training_loss(z, problem.y, leaves)
+        loss = problem.loss(z, leaves)
         slopes = torch.autograd.grad(loss, [o for o, _ in moving], create_graph=True, allow_unused=True)
         terms = [
             (slope * dz).sum()

@@ -26,6 +26,8 @@ Outputs = tuple[Tensor, ...]  # what the network gives: (primary,) or (primary, 
 Signals = tuple[Tensor, ...]  # what the generator gives, for instance (labels,) or (labels, weights)
 TrainingLoss = Callable[[Outputs, Tensor, Signals], Tensor]  # (outputs, y, signals) -> scalar
 OuterLoss = Callable[[Tensor, Tensor], Tensor]  # (primary outputs, y) -> scalar
+# (tensors or None, tensors like them) -> their sums over all processes
+Total = Callable[[Sequence[Tensor | None], Sequence[Tensor]], list[Tensor | None]]
 
 
 class Passes(Protocol):
@@ -52,6 +54,9 @@ class Problem:
         autocast: Lower precision for the passes of the network, or None.
         recording: Outputs of layers in the training pass, for forward mode to reuse, or None.
         passes: The network's compiled passes, or None for eager ones. They cannot be differentiated twice.
+        share: Share of this batch in the training step, a factor on L_in: 1 for a whole batch.
+        outer_share: Share of the outer batch likewise, a factor on L_out.
+        total: Sums gradients over processes that each have a part of the batch, or None for one process.
     """
 
     network: nn.Module
@@ -64,6 +69,9 @@ class Problem:
     autocast: torch.dtype | None = None
     recording: Recording | None = None
     passes: Passes | None = None
+    share: float = 1.0
+    outer_share: float = 1.0
+    total: Total | None = None
 
     def precision(self) -> AbstractContextManager[object]:
         """The autocast region of a pass, or nothing."""
@@ -89,11 +97,17 @@ class Problem:
         """L_in at ``weights``, with the random numbers of the training pass."""
         with self.random.replay():
             outputs = self.outputs(weights, self.x)
-        return self.training_loss(outputs, self.y, signals)
+        return self.loss(outputs, signals)
+
+    def loss(self, outputs: Outputs, signals: Signals) -> Tensor:
+        """L_in of outputs, or this batch's summand of it."""
+        loss = self.training_loss(outputs, self.y, signals)
+        return loss if self.share == 1.0 else self.share * loss
 
     def outer(self, weights: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         """L_out at ``weights`` on a batch of one's choice."""
-        return self.outer_loss(self.outputs(weights, x)[0], y)
+        loss = self.outer_loss(self.outputs(weights, x)[0], y)
+        return loss if self.outer_share == 1.0 else self.outer_share * loss
 
     def training_gradient(self, signals: Signals) -> list[Tensor | None]:
         """∇_θ₁ L_in with the signals held constant."""
@@ -119,10 +133,16 @@ class Problem:
         with torch.no_grad():
             with self.recording or nullcontext():
                 grads = self.training_gradient(signals)
+                if self.total is not None:
+                    grads = self.total(grads, theta)
             ahead = dict(zip(self.weights, rule.step(theta, grads), strict=True))
             factor = rule.factor(theta, grads)
         del grads
         loss, v = self.outer_gradient(ahead, x, y)
+        if self.total is not None:
+            everybodys, *v = self.total([loss, *v], [loss, *theta])
+            assert everybodys is not None
+            loss = everybodys
         return loss, scale(v, factor)
 
 

@@ -24,11 +24,13 @@ class Reverse(Way):
     def through(
         self, problem: Problem, signals: Signals, rule: UpdateRule, x: Tensor, y: Tensor
     ) -> tuple[Tensor, Signals]:
-        """As ``Way.through``; one graph serves the lookahead and its derivative.
+        """As ``Way.through``; one graph serves the lookahead and its derivative, in one process.
 
         Raises:
             RuntimeError: if an operator of the network has no double backward, one that hides this included.
         """
+        if problem.total is not None:
+            return super().through(problem, signals, rule, x, y)
         leaves = tuple(s.detach().requires_grad_() for s in signals)
         theta = leaves_of(problem.weights)
         with torch.enable_grad(), differentiable_kernels(problem.network, problem.x.device.type):

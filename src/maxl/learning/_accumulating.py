@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from maxl.learning._meta import MetaAuxiliaryLearner
-from maxl.learning._record import Batch
+from maxl.learning._outer import OuterBatch
+from maxl.learning._record import Batch, Update
 from maxl.learning._result import StepResult
 
 
@@ -34,6 +35,11 @@ class AccumulatingLearner(MetaAuxiliaryLearner):
         super().__init__(*args, **{**options, "lookahead": "update", "evaluate": "same", "favour": "memory"})
         if self.mix.splits:
             raise ValueError("a gate needs the gradients of a whole batch; use MetaAuxiliaryLearner with it")
+        if not self.world.alone:
+            raise ValueError(
+                "processes need the same number of parts in every step, and a shorter last batch has fewer: call "
+                "learner.backward(x, y, share=...) of a MetaAuxiliaryLearner the same number of times in each"
+            )
         self.microbatch = microbatch
 
     def _backward(self, batch: Batch) -> StepResult:
@@ -52,17 +58,14 @@ class AccumulatingLearner(MetaAuxiliaryLearner):
             results.append((len(x) / whole, super()._backward(part)))
         return _whole(results)
 
-    def _outer_gradient(
-        self, batches: list[tuple[Tensor, Tensor, float]], weights: dict[str, Tensor]
-    ) -> tuple[Tensor, list[Tensor | None]]:
-        parts = [
+    def _outer_batches(self, update: Update) -> list[OuterBatch]:
+        return [
             (x_part, y_part, share * len(x_part) / len(x))
-            for x, y, share in batches
+            for x, y, share in super()._outer_batches(update)
             for x_part, y_part in zip(
                 torch.split(x, self.microbatch), torch.split(y, self.microbatch), strict=True
             )
         ]
-        return super()._outer_gradient(parts, weights)
 
 
 def _whole(results: list[tuple[float, StepResult]]) -> StepResult:

@@ -29,10 +29,13 @@ class Lookahead(ABC):
     Attributes:
         follows: Whether θ₁⁺ is the network after the step that the optimizer takes. Then the weights from before it
             are kept, and how it depends on its gradient, whoever takes it and whatever clipped or scaled it.
+        parallel: Whether it is exact where several processes share a batch: whether whatever it computes of samples is
+            averaged by what the learner offers.
         waits: Whether a later batch judges the step, so that it is remembered until then.
     """
 
     follows: ClassVar[bool]
+    parallel: ClassVar[bool] = False
     waits: ClassVar[bool] = False
 
     def __init__(self, *, recompute: bool = False) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from contextlib import nullcontext
-from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from maxl.hypergradients import (
 from maxl.learning._lookahead import Judged, Lookahead
 from maxl.learning._mix import Mix, Mixed
 from maxl.learning._multitask import MultiTaskLearner
+from maxl.learning._outer import OuterBatch, outer_gradient
 from maxl.learning._record import Batch, Part, Update
 from maxl.learning._result import StepResult
 from maxl.learning._schedule import Schedule
@@ -34,6 +34,7 @@ from maxl.learning._tracker import UpdateTracker
 from maxl.learning._words import check_apart, choose
 from maxl.supervision import Generated, Supervision, generated
 from maxl.tasks import Task
+from maxl.worlds import World
 
 
 class MetaAuxiliaryLearner(MultiTaskLearner):
@@ -54,7 +55,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         lookahead: Through which step, and judged by what: ``maxl.Taken()`` by default, ``Next()`` or ``Virtual()``.
         schedule: When a meta step is due: ``maxl.Every(1)`` by default.
         mix: As for ``MultiTaskLearner``; a gate goes with a lookahead that follows the step taken.
-        autocast, check_finite: As for ``MultiTaskLearner``.
+        world, autocast, check_finite: As for ``MultiTaskLearner``.
         compile: As there; also for the generator. Reverse mode stays eager, as it differentiates twice.
         words: In place of objects, as in ``maxl.PRESETS``: hypergradient ("forward", "reverse", "finite-difference"),
             lookahead ("update", "virtual"), lookahead_rule ("optimizer", "sgd"), evaluate ("same", "next"), meta_every
@@ -80,6 +81,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         lookahead: Lookahead | str | None = None,
         schedule: Schedule | None = None,
         mix: Mix | None = None,
+        world: World | None = None,
         autocast: torch.dtype | None = None,
         check_finite: bool = True,
         compile: bool = False,
@@ -93,14 +95,16 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             way=way,
             lookahead=lookahead,
             schedule=schedule,
+            world=world,
         )
         check_apart(network, generator)
-        source = generated(generator, cache_size=chosen.cache_size, autocast=autocast, compile=compile)
+        source = generated(generator, chosen.cache_size, chosen.world, autocast=autocast, compile=compile)
         self._set_up(network, optimizer, chosen, source, autocast, check_finite, compile)
         self.labels: Generated = source
         self.generator = generator
         self.meta_optimizer = meta_optimizer
-        self._teacher = Teacher(source, meta_optimizer, self.supervision)
+        self._teacher = Teacher(source, meta_optimizer, self.supervision, self.world)
+        self.world.align(generator)
         self.way = OrReverse(chosen.way)
         self.lookahead = copy.deepcopy(chosen.lookahead)
         self.schedule = chosen.schedule
@@ -212,26 +216,23 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             update: The step to judge.
             weights: θ₁⁺; the network as it stands by default.
         """
-        batches = (
-            [(part.problem.x, part.problem.y, part.share) for part in update.parts]
-            if update.outer is None
-            else [(*update.outer, 1.0)]
+        batches = self._outer_batches(update)
+        return self.summed(
+            *outer_gradient(self.problem, batches, self.weights() if weights is None else weights)
         )
-        return self._outer_gradient(batches, self.weights() if weights is None else weights)
 
-    def _outer_gradient(
-        self, batches: list[tuple[Tensor, Tensor, float]], weights: dict[str, Tensor]
-    ) -> tuple[Tensor, list[Tensor | None]]:
-        total, v = torch.zeros((), device=batches[0][0].device), list[Tensor | None]()
-        for x, y, share in batches:
-            loss, gradient = self.problem(x, y).outer_gradient(weights, x, y)
-            if len(batches) == 1:
-                return loss, gradient
-            total = total + share * loss
-            parts = [None if g is None else share * g for g in gradient]
-            pairs = zip(v or [None] * len(parts), parts, strict=True)
-            v = [b if a is None else a if b is None else a.add_(b) for a, b in pairs]
-        return total, v
+    def _outer_batches(self, update: Update) -> list[OuterBatch]:
+        if update.outer is not None:
+            return [(*update.outer, self.world.share(len(update.outer[1])))]
+        share = self.world.share(sum(len(part.problem.y) for part in update.parts))
+        whole = sum(part.share for part in update.parts)
+        return [(part.problem.x, part.problem.y, share * part.share / whole) for part in update.parts]
+
+    def summed(self, outer: Tensor, v: list[Tensor | None]) -> tuple[Tensor, list[Tensor | None]]:
+        """An outer loss and its gradient, from each process's summands."""
+        everybodys, *v = self.world.sum([outer, *v], [outer, *self.weights().values()])
+        assert everybodys is not None
+        return everybodys, v
 
     def teach_through(self, update: Update, outer: Tensor, v: list[Tensor | None]) -> StepResult:
         """The meta step through an update that was taken.
@@ -245,11 +246,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         for part in update.parts:
             part.check_unchanged()
         u = scale(v, update.factor)
-        whole = len(update.parts) == 1
-        gradients = []
-        for part in update.parts:
-            along = self.way.along(part.problem, part.signals, u)
-            gradients.append(along if whole else tuple(part.share * g for g in along))
+        gradients = [self.way.along(part.problem, part.signals, u) for part in update.parts]
         u.clear()
         return self.teach(update, gradients, outer)
 
@@ -277,14 +274,16 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         """Leaves it to a later batch to judge."""
         self._tracker.update = update
 
-    def problem(self, x: Tensor, y: Tensor, *, record: bool = False) -> Problem:
+    def problem(self, x: Tensor, y: Tensor, *, record: bool = False, **shares: float) -> Problem:
         """The two-level problem of a batch at the network as it stands.
 
         Args:
             x, y: The batch.
             record: Keep outputs of layers where the way to differentiate can use them.
+            shares: ``share`` and ``outer_share`` of the ``Problem``.
         """
-        return self._problem(x, y, RandomState.capture(x.device), self._recording() if record else None)
+        recording = self._recording() if record else None
+        return self._problem(x, y, RandomState.capture(x.device), recording, **shares)
 
     def rule(self, *, plain: bool = False) -> UpdateRule:
         """The optimizer's next step as a function; with ``plain``, SGD's with the same learning rates."""
@@ -306,7 +305,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         self.lookahead.load_state_dict(state.get("lookahead", {}))
         self._tracker = UpdateTracker()
         if state["update"] is not None:
-            self.keep_update(Update.restored(state["update"], partial(self._problem, recording=None)))
+            self.keep_update(Update.restored(state["update"], self._problem))
 
     # The sequence of a training step, of which ``MultiTaskLearner._backward`` is the sentence.
 
@@ -339,7 +338,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
     def _remember(self, batch: Batch, signals: Signals, mixed: Mixed) -> None:
         part = None
         if batch.due:
-            problem = self._problem(batch.x, batch.y, batch.random, batch.recording)
+            problem = self._problem(batch.x, batch.y, batch.random, batch.recording, share=batch.part)
             part = Part(problem, signals, batch.graph, batch.label_random, batch.share)
         update = self._tracker.add(part, scaled=batch.scale is not None)
         update.outer, update.gated, update.scale = batch.outer, mixed.factors, batch.scale
@@ -369,12 +368,14 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         else:
             random = RandomState.capture(x.device)
             signals = self.supervision.check_signals(self.labels.again(x, y))
-            problem = self._problem(x, y, random, None)
+            problem = self._problem(x, y, random)
             part = Part(problem, tuple(s.detach() for s in signals), signals, random)
             update = Update([part], outer_batch)
         self._tracker.aim(update)
 
-    def _problem(self, x: Tensor, y: Tensor, random: RandomState, recording: Recording | None) -> Problem:
+    def _problem(
+        self, x: Tensor, y: Tensor, random: RandomState, recording: Recording | None = None, **shares: float
+    ) -> Problem:
         return Problem(
             network=self.network,
             weights=self.weights(),
@@ -386,6 +387,8 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             autocast=self.autocast,
             recording=recording,
             passes=self.passes if self.way.way.compiles else None,
+            total=None if self.world.alone else self.world.sum,
+            **shares,
         )
 
     def _recording(self) -> Recording | None:

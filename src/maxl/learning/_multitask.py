@@ -13,6 +13,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from maxl.hypergradients import CompiledPasses, Outputs, Signals, in_float
+from maxl.learning._means import check_mean
 from maxl.learning._mix import Mix, Mixed
 from maxl.learning._record import Batch
 from maxl.learning._result import StepResult
@@ -21,6 +22,7 @@ from maxl.learning._words import Choices, choose
 from maxl.networks import MultiTaskNetwork
 from maxl.supervision import Losses, NoLabels, Source, Supervision
 from maxl.tasks import Task
+from maxl.worlds import World
 
 
 class MultiTaskLearner:
@@ -35,6 +37,8 @@ class MultiTaskLearner:
         supervision: What labels do to the training loss; ``maxl.supervision.AuxiliaryLabels()`` by default.
         mix: How the gradients of both tasks meet: ``maxl.Sum()`` by default, or ``maxl.Gated(gate)``, which costs a
             second backward pass.
+        world: Who trains along: ``maxl.DataParallel()`` where each process takes its part of every batch; nobody by
+            default. The weights of the first process are then everybody's.
         autocast: Lower precision for the passes (``torch.bfloat16``), or None; losses are taken in float32.
         check_finite: Raise before an update with a loss that is not finite. It reads the loss, which on a
             GPU waits for it: switch it off there and check every so often.
@@ -55,12 +59,15 @@ class MultiTaskLearner:
         task: Task | None = None,
         supervision: Supervision | None = None,
         mix: Mix | None = None,
+        world: World | None = None,
         autocast: torch.dtype | None = None,
         check_finite: bool = True,
         compile: bool = False,
         **words: Any,
     ) -> None:
-        chosen = choose(network, None, optimizer, words, task=task, supervision=supervision, mix=mix)
+        chosen = choose(
+            network, None, optimizer, words, task=task, supervision=supervision, mix=mix, world=world
+        )
         self._set_up(network, optimizer, chosen, source or NoLabels(), autocast, check_finite, compile)
 
     def _set_up(
@@ -80,6 +87,7 @@ class MultiTaskLearner:
         self.task = chosen.task
         self.supervision = chosen.supervision
         self.mix = chosen.mix
+        self.world: World = chosen.world
         self.source = source
         self.autocast = autocast
         self.check_finite = check_finite
@@ -87,6 +95,7 @@ class MultiTaskLearner:
         self.steps = 0
         self._watch = StepWatch()
         self._used: list[tuple[weakref.ref[Tensor], int] | None] = []
+        self.world.align(network)
 
     def backward(
         self,
@@ -139,15 +148,18 @@ class MultiTaskLearner:
 
     def _backward(self, batch: Batch) -> StepResult:
         self._drop_used_gradients()
+        batch.part = batch.share * self.world.share(batch.count)
         self._watch.set(self.optimizer, self._before_step, self._after_step)
         outputs = self._outputs(batch)
         judged, primary_gradient = self._judge(batch, outputs)
         signals = self._signals(batch)
-        losses = self.supervision.losses(self.task, outputs, batch.y, signals)
-        self._require_finite(losses.total(), "training")
-        mixed = self.mix.backward(_scaled(losses, batch), self._theta(), primary_gradient)
+        losses = self._losses(batch, outputs, signals)
+        everybodys = self._everybodys(losses, batch)
+        self._require_finite(everybodys.total(), "training")
+        with self.world.summing(self._theta()):
+            mixed = self.mix.backward(_scaled(losses, batch), self._theta(), primary_gradient)
         self._remember(batch, signals, mixed)
-        trained = self._result(losses, outputs, signals, mixed)
+        trained = self._result(everybodys, outputs, signals, mixed)
         return trained if judged is None else trained.with_meta(judged)
 
     def _outputs(self, batch: Batch) -> Outputs:
@@ -170,6 +182,19 @@ class MultiTaskLearner:
         if batch.labels is not None:
             return (batch.labels,)
         return self.source.constant(batch.x, batch.y, batch.index)
+
+    def _losses(self, batch: Batch, outputs: Outputs, signals: Signals) -> Losses:
+        if batch.part != 1.0:
+            check_mean(self.supervision.bind(self.task), outputs, batch.y, signals)
+        return self.supervision.losses(self.task, outputs, batch.y, signals)
+
+    def _everybodys(self, losses: Losses, batch: Batch) -> Losses:
+        """The losses over the samples of all processes, without a graph."""
+        share = batch.part / batch.share
+        own = [None if loss is None else share * loss.detach() for loss in losses]
+        primary, auxiliary = self.world.sum(own, [losses.primary, losses.primary])
+        assert primary is not None
+        return Losses(primary, auxiliary)
 
     def _remember(self, batch: Batch, signals: Signals, mixed: Mixed) -> None:
         """Where a meta step will follow."""
@@ -199,8 +224,8 @@ class MultiTaskLearner:
     def _result(self, losses: Losses, outputs: Outputs, signals: Signals, mixed: Mixed) -> StepResult:
         named = dict(zip(self.supervision.signals, signals, strict=False))
         return StepResult(
-            primary_loss=losses.primary.detach(),
-            auxiliary_loss=None if losses.auxiliary is None else losses.auxiliary.detach(),
+            primary_loss=losses.primary,
+            auxiliary_loss=losses.auxiliary,
             primary_logits=outputs[0].detach(),
             labels=named.get("labels"),
             weights=named.get("weights"),
@@ -234,7 +259,7 @@ class MultiTaskLearner:
 
 
 def _scaled(losses: Losses, batch: Batch) -> Losses:
-    if batch.share == 1.0 and batch.scale is None:
+    if batch.part == 1.0 and batch.scale is None:
         return losses
-    factor = batch.share if batch.scale is None else batch.share * batch.scale
+    factor = batch.part if batch.scale is None else batch.part * batch.scale
     return Losses(factor * losses.primary, None if losses.auxiliary is None else factor * losses.auxiliary)

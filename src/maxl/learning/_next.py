@@ -46,12 +46,14 @@ class Next(Taken):
         if update is None and not learner.mix.splits:
             return None, None
         loss = learner.task.loss(outputs[0], batch.y)
+        loss = loss if batch.part == 1.0 else batch.part * loss
         weights = learner.weights()
         if learner.passes is not None:  # no two backward passes go through one compiled pass
             assert update is not None  # a mix that splits is not compiled
             with batch.random.replay():
-                _, v = learner.problem(batch.x, batch.y).outer_gradient(weights, batch.x, batch.y)
-            return learner.teach_through(update, loss.detach(), v), None
+                problem = learner.problem(batch.x, batch.y, outer_share=batch.part)
+                _, v = problem.outer_gradient(weights, batch.x, batch.y)
+            return learner.teach_through(update, *learner.summed(loss.detach(), v)), None
         scaled = loss if batch.scale is None else batch.scale * loss
         gradient = torch.autograd.grad(scaled, list(weights.values()), retain_graph=True, allow_unused=True)
         trained_on: list[Tensor | None] | None = (
@@ -60,7 +62,7 @@ class Next(Taken):
         if update is None:
             return None, trained_on
         v = [g if g is None or batch.scale is None else g / batch.scale for g in gradient]
-        return learner.teach_through(update, loss.detach(), v), trained_on
+        return learner.teach_through(update, *learner.summed(loss.detach(), v)), trained_on
 
     def teach(self, learner: MetaAuxiliaryLearner, update: Update) -> StepResult:
         """Nothing yet, as the next batch teaches; at once where a batch was named to judge by."""

@@ -19,7 +19,7 @@ class Batch:
         x, y: Inputs and targets.
         index: Positions of the samples in the training set, or None.
         labels: Labels that the caller gives, or None.
-        share: Share of the samples in those of the whole step.
+        share: Share of the samples in those that this process has of the whole step.
         scale: Factor on the loss of a gradient scaler, or None.
         outer: (x, y) that judges the step, or None.
         due: Whether a meta step is due for it.
@@ -41,6 +41,12 @@ class Batch:
     recording: Recording | None = None
     label_random: RandomState = field(init=False)
     graph: Signals | None = None
+    part: float = 1.0  # share of the samples in those that all processes have of the whole step
+
+    @property
+    def count(self) -> int:
+        """Samples that this process has of the whole step: more than these where it comes in parts."""
+        return round(len(self.y) / self.share)
 
 
 @dataclass
@@ -52,7 +58,7 @@ class Part:
         signals: What was trained on, constant.
         graph: The same with the generator's graph, or None to make it again when it is needed.
         label_random: State of the random generators before the signals were made.
-        share: Share of the samples in those of the whole step.
+        share: Share of the samples in those that this process has of the whole step.
     """
 
     problem: Problem
@@ -108,10 +114,8 @@ class Update:
         return self.scale is not None
 
     @classmethod
-    def restored(
-        cls, state: dict[str, Any], problem: Callable[[Tensor, Tensor, RandomState], Problem]
-    ) -> Update:
-        """What ``state_dict`` gave, with problems made anew of (x, y, random state)."""
+    def restored(cls, state: dict[str, Any], problem: Callable[..., Problem]) -> Update:
+        """What ``state_dict`` gave, with problems made anew of (x, y, random state, share=)."""
         parts = []
         for saved in state.get(
             "parts", [state]
@@ -120,8 +124,9 @@ class Update:
             random, label_random = (
                 RandomState.from_state(saved[name], device) for name in ("random", "label_random")
             )
-            made = problem(saved["x"], saved["y"], random)
-            parts.append(Part(made, saved["signals"], None, label_random, saved.get("share", 1.0)))
+            share = saved.get("share", 1.0)
+            made = problem(saved["x"], saved["y"], random, share=saved.get("part", share))
+            parts.append(Part(made, saved["signals"], None, label_random, share))
         update = cls(parts, factor=state["factor"])
         update.set_weights(state["weights"])
         return update
@@ -157,6 +162,7 @@ class Update:
                     "label_random": part.label_random.state(),
                     "signals": part.signals,
                     "share": part.share,
+                    "part": part.problem.share,
                 }
                 for part in self.parts
             ],

@@ -22,6 +22,7 @@ class Taken(Lookahead):
     """
 
     follows = True
+    parallel = True
 
     def teach(self, learner: MetaAuxiliaryLearner, update: Update) -> StepResult:
         """As ``Lookahead.teach``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from maxl.hypergradients import Signals, logit_gradient, pull_back, slopes
@@ -12,6 +12,7 @@ from maxl.learning._record import Part, Update
 from maxl.learning._result import StepResult
 from maxl.losses import negative_entropy
 from maxl.supervision import Generated, Supervision
+from maxl.worlds import World
 
 
 class Teacher:
@@ -21,12 +22,16 @@ class Teacher:
         source: The generator's signals.
         optimizer: Holds θ₂.
         supervision: Says what is added to the outer loss for the signals alone.
+        world: Who teaches along, each with the signals of its own samples.
     """
 
-    def __init__(self, source: Generated, optimizer: Optimizer, supervision: Supervision) -> None:
+    def __init__(
+        self, source: Generated, optimizer: Optimizer, supervision: Supervision, world: World
+    ) -> None:
         self.source = source
         self.optimizer = optimizer
         self.supervision = supervision
+        self.world = world
 
     def step(self, update: Update, gradients: list[Signals], outer: Tensor) -> StepResult:
         """One ordinary backward through the generator for each part of the update, and a step of its optimizer.
@@ -37,29 +42,42 @@ class Teacher:
             outer: The outer loss, a scalar, for the result.
         """
         update.release()
-        signals = _joined([part.signals for part in update.parts])
-        (y,) = _joined([(part.problem.y,) for part in update.parts])
+        mine = _joined([part.signals for part in update.parts])
+        (targets,) = _joined([(part.problem.y,) for part in update.parts])
+        (*everybodys, y), first = self.world.gather(*mine, targets)
+        signals = tuple(everybodys)
         penalty = slopes(lambda t: self.supervision.penalty(t, y), signals)
         theta = [p for p in self.source.generator.parameters() if p.requires_grad]
         for p in theta:
             p.grad = None
+        own = tuple(s[first : first + len(targets)] for s in penalty)
+        with self.world.summing(theta):
+            self._fill(update, gradients, own, theta)
+        # In half precision a gradient may overflow; the scaler then leaves steps out and lowers its factor.
+        if not update.scaled or all(p.grad is None or bool(p.grad.isfinite().all()) for p in theta):
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        moved = logit_gradient(mine[0], _joined(gradients)[0]).norm()
+        if not self.world.alone:  # of the whole batch: its rows belong to several processes
+            (square,) = self.world.sum([moved**2], [moved])
+            moved = moved if square is None else square.sqrt()
+        return StepResult(
+            outer_loss=outer,
+            label_entropy_term=negative_entropy(signals[0]) if signals[0].dim() == 2 else None,
+            hypergradient_norm=moved,
+            regulariser_norm=logit_gradient(signals[0], penalty[0]).norm(),
+        )
+
+    def _fill(
+        self, update: Update, gradients: list[Signals], penalty: Signals, theta: list[nn.Parameter]
+    ) -> None:
+        """Adds dL_out/dθ₂ and the penalty's gradient to ``p.grad``."""
         start = 0
         for part, gradient in zip(update.parts, gradients, strict=True):
             end = start + len(part.signals[0])
             seeds = tuple(g + s[start:end] for g, s in zip(gradient, penalty, strict=True))
             add_gradients(theta, pull_back(self._graph(part), seeds, theta))
             start = end
-        # In half precision a gradient may overflow; the scaler then leaves steps out and lowers its factor.
-        if not update.scaled or all(p.grad is None or bool(p.grad.isfinite().all()) for p in theta):
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        moved = _joined(gradients)
-        return StepResult(
-            outer_loss=outer,
-            label_entropy_term=negative_entropy(signals[0]) if signals[0].dim() == 2 else None,
-            hypergradient_norm=logit_gradient(signals[0], moved[0]).norm(),
-            regulariser_norm=logit_gradient(signals[0], penalty[0]).norm(),
-        )
 
     def _graph(self, part: Part) -> Signals:
         graph, part.graph = part.graph, None

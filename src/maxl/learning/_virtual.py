@@ -26,6 +26,7 @@ class Virtual(Lookahead):
     """
 
     follows = False
+    parallel = True
 
     def __init__(self, rule: Literal["optimizer", "sgd"] = "optimizer", *, recompute: bool = False) -> None:
         super().__init__(recompute=recompute)
@@ -45,11 +46,16 @@ class Virtual(Lookahead):
             )
         (part,) = update.parts
         part.check_unchanged()
-        problem = learner.problem(part.problem.x, part.problem.y, record=not self.recompute)
-        rule = learner.rule(plain=self.rule == "sgd")
-        outer, gradients = learner.way.through(
-            problem, part.signals, rule, *(update.outer or (problem.x, problem.y))
+        x, y = update.outer or (part.problem.x, part.problem.y)
+        problem = learner.problem(
+            part.problem.x,
+            part.problem.y,
+            record=not self.recompute,
+            share=learner.world.share(len(part.problem.y)),
+            outer_share=learner.world.share(len(y)),
         )
+        rule = learner.rule(plain=self.rule == "sgd")
+        outer, gradients = learner.way.through(problem, part.signals, rule, x, y)
         return learner.teach(update, [gradients], outer)
 
     def check(self, learner: MetaAuxiliaryLearner) -> None:

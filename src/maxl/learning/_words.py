@@ -23,6 +23,7 @@ from maxl.networks import WeightedLabelGenerator
 from maxl.presets import check_choice
 from maxl.supervision import AuxiliaryLabels, Supervision, WeightedLabels
 from maxl.tasks import Classification, Task, WithLoss
+from maxl.worlds import Alone, World
 
 _OF_TRAINING = ("primary_loss", "auxiliary_loss", "gate")
 _OF_TEACHING = (
@@ -50,6 +51,7 @@ class Choices:
     way: Way
     lookahead: Lookahead
     schedule: Schedule
+    world: World
     cache_size: int
 
 
@@ -65,6 +67,7 @@ def choose(
     way: Way | None = None,
     lookahead: Lookahead | str | None = None,
     schedule: Schedule | None = None,
+    world: World | None = None,
 ) -> Choices:
     """The objects given, those that words stand for, and defaults for the rest.
 
@@ -73,7 +76,7 @@ def choose(
         generator: None for a learner that trains none.
         optimizer: Holds θ₁.
         words: By name.
-        task, supervision, mix, way, lookahead, schedule: Objects, or None; a lookahead may be a word too.
+        task, supervision, mix, way, lookahead, schedule, world: Objects, or None; a lookahead may be a word too.
 
     Raises:
         TypeError: if a word is unknown.
@@ -99,6 +102,9 @@ def choose(
     ahead = _lookahead(lookahead, given, optimizer)
     if mix.splits and generator is not None and not ahead.follows:
         raise ValueError('a gate acts on the update that is taken; pass lookahead="update" with it')
+    world = world or Alone()
+    if not world.alone:
+        _check_parallel(mix, None if generator is None else ahead)
     return Choices(
         task=_task(network, task, given),
         supervision=supervision or _supervision(generator, given),
@@ -106,8 +112,22 @@ def choose(
         way=way or (as_way(given["hypergradient"]) if "hypergradient" in given else Forward()),
         lookahead=ahead,
         schedule=schedule or Every(given.get("meta_every", 1)),
+        world=world,
         cache_size=given.get("cache_labels", 0),
     )
+
+
+def _check_parallel(mix: Mix, lookahead: Lookahead | None) -> None:
+    """Refuses what would be another thing on parts of a batch than on the whole."""
+    if mix.splits:
+        raise ValueError(
+            "a gate compares gradients of the whole batch, and each process has a part; train without it"
+        )
+    if lookahead is not None and not lookahead.parallel:
+        raise ValueError(
+            f"{type(lookahead).__name__} does not say that it averages over processes: set parallel = True once it "
+            "does, or train in one process"
+        )
 
 
 def check_apart(network: nn.Module, generator: nn.Module) -> None:

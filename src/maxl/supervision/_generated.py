@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from maxl.hypergradients import CompiledPasses, Signals, as_tuple, pure_call
 from maxl.supervision._label_cache import LabelCache
+from maxl.worlds import Alone, World
 
 
 class Generated:
@@ -65,6 +66,7 @@ class Cached(Generated):
 
     Args:
         size: Number of training samples.
+        world: Who else labels samples: what one process has made, all of them keep.
         generator, autocast, passes: As for ``Generated``.
     """
 
@@ -72,12 +74,14 @@ class Cached(Generated):
         self,
         generator: nn.Module,
         size: int,
+        world: World | None = None,
         *,
         autocast: torch.dtype | None = None,
         passes: CompiledPasses | None = None,
     ) -> None:
         super().__init__(generator, autocast=autocast, passes=passes)
         self.cache = LabelCache(size)
+        self.world = world or Alone()
 
     def constant(self, x: Tensor, y: Tensor, index: Tensor | None = None) -> Signals:
         """What is kept; a pass of the generator where a sample of the batch has nothing yet.
@@ -86,7 +90,7 @@ class Cached(Generated):
             ValueError: without the samples' positions.
         """
         kept = self.cache.read(_required(index))
-        return self.fresh(x, y, index) if kept is None else kept
+        return kept if self.world.every(kept is not None) and kept is not None else self.fresh(x, y, index)
 
     def fresh(self, x: Tensor, y: Tensor, index: Tensor | None, *, graph: bool = False) -> Signals:
         """As ``Generated.fresh``, and kept.
@@ -96,7 +100,8 @@ class Cached(Generated):
         """
         index = _required(index)
         signals = super().fresh(x, y, index, graph=graph)
-        self.cache.write(index, signals)
+        (positions, *everybodys), _ = self.world.gather(index, *signals)
+        self.cache.write(positions, tuple(everybodys))
         return signals
 
     def state_dict(self) -> dict[str, object] | None:
@@ -110,19 +115,25 @@ class Cached(Generated):
 
 
 def generated(
-    generator: nn.Module, *, cache_size: int = 0, autocast: torch.dtype | None = None, compile: bool = False
+    generator: nn.Module,
+    cache_size: int = 0,
+    world: World | None = None,
+    *,
+    autocast: torch.dtype | None = None,
+    compile: bool = False,
 ) -> Generated:
     """A generator's signals.
 
     Args:
         generator: As for ``Generated``.
         cache_size: Number of training samples whose last signals are kept; 0 keeps none.
+        world: As for ``Cached``.
         autocast: Lower precision for the generator's passes, or None.
         compile: Pass through ``torch.compile``.
     """
     passes = CompiledPasses(generator, "generator") if compile else None
     if cache_size:
-        return Cached(generator, cache_size, autocast=autocast, passes=passes)
+        return Cached(generator, cache_size, world, autocast=autocast, passes=passes)
     return Generated(generator, autocast=autocast, passes=passes)
 
 

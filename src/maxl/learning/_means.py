@@ -1,0 +1,45 @@
+"""Whether a loss is a mean over samples, so that parts of a batch can be put together."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from maxl.hypergradients import Outputs, Signals, TrainingLoss
+
+TOLERANCE = 1e-3  # relative; rounding in float32 stays far below, a wrong normalisation far above
+
+
+@torch.no_grad()
+def check_mean(loss: TrainingLoss, outputs: Outputs, y: Tensor, signals: Signals) -> None:
+    """Compares the loss with that of two halves, which costs passes over the outputs alone.
+
+    Raises:
+        ValueError: if the loss of all samples is not the mean of both halves' losses by their number of samples.
+    """
+    total = len(y)
+    half = total // 2
+    if half == 0:
+        return
+    # By target, so that halves differ in whatever hangs on it; and moved, as an untrained network's outputs are alike.
+    order = y.reshape(total, -1)[:, 0].argsort()
+    moved, constant = tuple(_moved(o.detach()) for o in outputs), tuple(s.detach() for s in signals)
+
+    def of(start: int, end: int) -> Tensor:
+        rows = order[start:end]
+        return loss(tuple(o[rows] for o in moved), y[rows], tuple(s[rows] for s in constant))
+
+    whole = of(0, total)
+    parts = (half * of(0, half) + (total - half) * of(half, total)) / total
+    if bool((whole - parts).abs() > TOLERANCE * whole.abs().clamp_min(1e-6)):
+        raise ValueError(
+            "a step on parts of a batch needs losses that are means over samples; got one that is "
+            f"{whole.item():.6g} on all and {parts.item():.6g} by halves: use no sum, class weights or ignore_index "
+            "there (weigh each sample's loss and take the mean instead)"
+        )
+
+
+def _moved(outputs: Tensor) -> Tensor:
+    """Other outputs than these, different from row to row, without drawing random numbers."""
+    steps = torch.arange(outputs.numel(), dtype=outputs.dtype, device=outputs.device)
+    return outputs + steps.sin().view(outputs.shape)

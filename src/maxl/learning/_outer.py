@@ -1,0 +1,32 @@
+"""The outer loss and its gradient on a batch that may come in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from maxl.hypergradients import Problem
+
+OuterBatch = tuple[Tensor, Tensor, float]  # (x, y, share in all that judges)
+
+
+def outer_gradient(
+    problem: Callable[..., Problem],
+    batches: Sequence[OuterBatch],
+    weights: dict[str, Tensor],
+) -> tuple[Tensor, list[Tensor | None]]:
+    """The sum of the parts' outer losses, each times its share, and v = ∇L_out.
+
+    Args:
+        problem: Of (x, y, outer_share=).
+        batches: At least one.
+        weights: θ₁⁺.
+    """
+    (x, y, share), *rest = batches
+    total, v = problem(x, y, outer_share=share).outer_gradient(weights, x, y)
+    for x, y, share in rest:
+        loss, gradient = problem(x, y, outer_share=share).outer_gradient(weights, x, y)
+        total = total + loss
+        v = [b if a is None else a if b is None else a + b for a, b in zip(v, gradient, strict=True)]
+    return total, v

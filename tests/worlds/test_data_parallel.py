@@ -1,0 +1,151 @@
+"""Several real processes against one: whole trainings in float64."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+import maxl
+from _networks import batch, pair
+from maxl.learning import Lookahead, Sum, Update
+from maxl.worlds import Alone, SyncBatchNorm, World
+
+RANKS = Path(__file__).with_name("_ranks.py")
+needs_gloo = pytest.mark.skipif(
+    not (dist.is_available() and dist.is_gloo_available()), reason="this PyTorch has no gloo to talk through"
+)
+
+
+@cache
+def errors(size: int) -> dict[str, float]:
+    """The largest relative difference of weights to one process's, over the processes, case by case."""
+    with TemporaryDirectory() as folder:
+        running = [
+            subprocess.Popen(
+                [sys.executable, str(RANKS), str(rank), str(size), str(Path(folder) / "store")],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+            for rank in range(size)
+        ]
+        results = []
+        try:
+            for process in running:
+                out, err = process.communicate(timeout=300)
+                assert process.returncode == 0, err
+                results.append(json.loads(out.splitlines()[-1]))
+        finally:
+            for process in running:
+                process.kill()
+    return {name: max(result[name] for result in results) for name in results[0]}
+
+
+@needs_gloo
+@pytest.mark.parametrize("size", [2, 3])
+def test_processes_with_uneven_parts_train_as_one_does_on_the_whole(size: int) -> None:
+    found = errors(size)
+    assert len(found) >= 25
+    approximate = {name: error for name, error in found.items() if "finite" in name}
+    assert {name: error for name, error in approximate.items() if error > 1e-6} == {}
+    exact = {name: error for name, error in found.items() if "finite" not in name}
+    assert {name: error for name, error in exact.items() if not error < 1e-10} == {}
+
+
+def test_without_a_process_group_the_rule_says_what_to_do() -> None:
+    with pytest.raises(ValueError, match="init_process_group"):
+        maxl.DataParallel()
+
+
+class Several(Alone):
+    """A world that says it is not alone."""
+
+    alone = False
+
+
+class Unsure(Lookahead):
+    """A lookahead that does not say whether it averages."""
+
+    follows = True
+
+    def teach(self, learner: maxl.MetaAuxiliaryLearner, update: Update) -> maxl.StepResult:
+        return maxl.StepResult()
+
+
+def make(**options: object) -> maxl.MetaAuxiliaryLearner:
+    network, generator = pair()
+    optimizers = (torch.optim.SGD(m.parameters(), lr=0.1) for m in (network, generator))
+    return maxl.MetaAuxiliaryLearner(network, generator, *optimizers, world=Several(), **options)
+
+
+def test_what_would_be_another_thing_on_parts_is_refused() -> None:
+    make(mix=Sum())
+    with pytest.raises(ValueError, match="a gate compares gradients of the whole batch"):
+        make(mix=maxl.Gated(lambda a, b: torch.ones(())))
+    with pytest.raises(ValueError, match="Unsure does not say that it averages"):
+        make(lookahead=Unsure())
+    network, generator = pair()
+    with pytest.raises(ValueError, match="the same number of parts"):
+        maxl.AccumulatingLearner(
+            network,
+            generator,
+            torch.optim.SGD(network.parameters(), lr=0.1),
+            torch.optim.SGD(generator.parameters(), lr=0.1),
+            microbatch=4,
+            world=Several(),
+        )
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 5.0])),
+        nn.CrossEntropyLoss(reduction="sum"),
+        nn.CrossEntropyLoss(ignore_index=1),
+    ],
+    ids=["class weights", "sum", "ignored"],
+)
+def test_a_loss_that_is_no_mean_over_samples_is_refused_on_parts(loss: nn.Module) -> None:
+    class Half(Several):
+        def share(self, count: int) -> float:
+            return 0.5
+
+    network, generator = pair()
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (network, generator)]
+    built = maxl.MetaAuxiliaryLearner(
+        network, generator, *optimizers, world=Half(), primary_loss=loss, auxiliary_loss=maxl.focal_loss
+    )
+    before = [p.clone() for p in network.parameters()]
+    with pytest.raises(ValueError, match="losses that are means over samples"):
+        built.step(*batch(11))
+    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_alone_a_synchronised_layer_is_batch_norm(momentum: float | None) -> None:
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, momentum=momentum))
+    other = SyncBatchNorm.convert(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, momentum=momentum)))
+    other.load_state_dict(plain.state_dict())
+    x, _ = batch(7)
+    for _ in range(2):
+        torch.testing.assert_close(plain(x), other(x))
+    torch.testing.assert_close(plain.state_dict(), other.state_dict())
+    torch.testing.assert_close(plain.eval()(x), other.eval()(x))
+
+
+def test_a_world_is_all_a_learner_needs() -> None:
+    assert issubclass(maxl.DataParallel, World)
+    assert Alone().share(3) == 1.0
+    assert Alone().every(False) is False
