@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from maxl.hypergradients import Factor, Problem, RandomState, Recording, Signals
+from maxl.hypergradients import Factor, Problem, RandomState, Signals
 
 
 @dataclass
@@ -23,8 +23,7 @@ class Batch:
         scale: Factor on the loss of a gradient scaler, or None.
         outer: (x, y) that judges the step, or None.
         due: Whether a meta step is due for it.
-        random: State of the random generators before the network's pass.
-        recording: Outputs of layers in that pass, or None.
+        problem: The batch as a two-level problem, from before the network's pass.
         label_random: State of the random generators before the signals were made.
         graph: The signals with the generator's graph, where that is kept.
     """
@@ -37,8 +36,7 @@ class Batch:
     scale: Tensor | None = None
     outer: tuple[Tensor, Tensor] | None = None
     due: bool = False
-    random: RandomState = field(init=False)
-    recording: Recording | None = None
+    problem: Problem = field(init=False)
     label_random: RandomState = field(init=False)
     graph: Signals | None = None
     part: float = 1.0  # share of the samples in those that all processes have of the whole step
@@ -115,7 +113,7 @@ class Update:
 
     @classmethod
     def restored(cls, state: dict[str, Any], problem: Callable[..., Problem]) -> Update:
-        """What ``state_dict`` gave, with problems made anew of (x, y, random state, share=)."""
+        """What ``state_dict`` gave, with problems made anew of (x, y, random=, share=, buffers=, expected=)."""
         parts = []
         for saved in state.get(
             "parts", [state]
@@ -125,7 +123,8 @@ class Update:
                 RandomState.from_state(saved[name], device) for name in ("random", "label_random")
             )
             share = saved.get("share", 1.0)
-            made = problem(saved["x"], saved["y"], random, share=saved.get("part", share))
+            kept = {name: saved.get(name) for name in ("buffers", "expected")}
+            made = problem(saved["x"], saved["y"], random=random, share=saved.get("part", share), **kept)
             parts.append(Part(made, saved["signals"], None, label_random, share))
         update = cls(parts, factor=state["factor"])
         update.set_weights(state["weights"])
@@ -142,7 +141,7 @@ class Update:
         self.set_weights({})
         self.factor = []
         for part in self.parts:
-            part.problem.recording = None
+            part.problem.recording = part.problem.buffers = part.problem.expected = None
 
     def drop_graphs(self) -> None:
         """Lets go of the generator's graph; the signals are made again when they are needed."""
@@ -163,6 +162,8 @@ class Update:
                     "signals": part.signals,
                     "share": part.share,
                     "part": part.problem.share,
+                    "buffers": part.problem.buffers,
+                    "expected": part.problem.expected,
                 }
                 for part in self.parts
             ],
