@@ -17,48 +17,42 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 import maxl
+from _hiding import (
+    Annealed,
+    MovingNorm,
+    OwnBatchNorm,
+    as_number,
+    batch,
+    block,
+    by_data,
+    checkpointed,
+    counted,
+    detached,
+    extra_in_grad_mode,
+    extra_product,
+    generator,
+    hooked_module,
+    hooked_tensor,
+    mytanh,
+    network,
+    no_grad_in_place,
+    no_grad_layer,
+    no_grad_part,
+    numpy_random,
+    own_generator,
+    python_random,
+    reversed_gradient,
+    straight_through,
+)
 from _networks import flatten, relative_error
 
 RATE = 0.3
-HIERARCHY = maxl.Hierarchy([2, 3, 1])
 
 
 @pytest.fixture(autouse=True)
 def precise(float64: None) -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002
-
-
-class Hidden(nn.Module):
-    """Two layers, and between them whatever a case does to h."""
-
-    def __init__(self, between: Callable[[nn.Module, Tensor], Tensor]) -> None:
-        super().__init__()
-        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 8)
-        self.spare = nn.Linear(6, 8)
-        self.between = between
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(self.last(self.between(self, torch.tanh(self.first(x)))))
-
-
-def network(
-    between: Callable[[nn.Module, Tensor], Tensor] | None = None, trunk: nn.Module | None = None
-) -> nn.Module:
-    torch.manual_seed(0)
-    built = Hidden(between) if between is not None else trunk
-    assert built is not None
-    return maxl.MultiTaskNetwork(built, HIERARCHY, feature_dim=8)
-
-
-def generator() -> nn.Module:
-    torch.manual_seed(1)
-    return maxl.LabelGenerator(nn.Sequential(nn.Linear(6, 8), nn.Tanh()), HIERARCHY, feature_dim=8)
-
-
-def batch(seed: int = 0) -> tuple[Tensor, Tensor]:
-    draw = torch.Generator().manual_seed(seed)
-    return torch.randn(9, 6, generator=draw), torch.randint(0, 3, (9,), generator=draw)
 
 
 def truth(net: nn.Module, gen: nn.Module, x: Tensor, y: Tensor, *, virtual: bool = False) -> Tensor:
@@ -140,90 +134,6 @@ def check(net: nn.Module, way: str, ahead: str, reference: nn.Module | None = No
 # What a derivative has to see
 
 
-def no_grad_part(module: nn.Module, h: Tensor) -> Tensor:
-    with torch.no_grad():
-        scale = h.abs().mean(0, keepdim=True)
-    return h / scale
-
-
-def no_grad_layer(module: nn.Module, h: Tensor) -> Tensor:
-    with torch.no_grad():
-        shift = torch.tanh(module.last(h))
-    return h + shift
-
-
-def no_grad_in_place(module: nn.Module, h: Tensor) -> Tensor:
-    h = h * 1.0
-    with torch.no_grad():
-        h.add_(0.5 * module.first.weight.sum(1)).clamp_(min=-0.9)
-    return h * h.detach()
-
-
-def detached(module: nn.Module, h: Tensor) -> Tensor:
-    return h / h.detach().abs().mean(0, keepdim=True)
-
-
-def straight_through(module: nn.Module, h: Tensor) -> Tensor:
-    return h + (h.sign() * 0.5 - h).detach()
-
-
-def by_data(module: nn.Module, h: Tensor) -> Tensor:
-    return h / h.data.abs().mean(0, keepdim=True)
-
-
-def as_number(module: nn.Module, h: Tensor) -> Tensor:
-    return h / h.abs().mean().item()
-
-
-def extra_product(module: nn.Module, h: Tensor) -> Tensor:
-    """A product of the shape of the next one, only where there is a graph."""
-    if h.requires_grad:
-        module.seen = module.last(2 * h).detach().mean()
-    return h
-
-
-def extra_in_grad_mode(module: nn.Module, h: Tensor) -> Tensor:
-    if torch.is_grad_enabled():
-        module.seen = module.last(2 * h).detach().mean()
-    return h
-
-
-def python_random(module: nn.Module, h: Tensor) -> Tensor:
-    return h * random.uniform(0.5, 2.0)
-
-
-def numpy_random(module: nn.Module, h: Tensor) -> Tensor:
-    return h * float(np.random.uniform(0.5, 2.0))  # noqa: NPY002
-
-
-class Scaled(torch.autograd.Function):
-    """A gradient reversal layer."""
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return -0.3 * gradient
-
-
-def reversed_gradient(module: nn.Module, h: Tensor) -> Tensor:
-    return Scaled.apply(h)
-
-
-def block(module: nn.Module, h: Tensor) -> Tensor:
-    return torch.tanh(module.last(h)) ** 2
-
-
-def checkpointed(module: nn.Module, h: Tensor) -> Tensor:
-    return checkpoint(block, module, h, use_reentrant=False)
-
-
 SEEN_BY_ALL = {
     f.__name__: f
     for f in (
@@ -248,49 +158,6 @@ def test_what_is_computed_again_in_the_backward_pass_has_the_weights_of_that_pas
     way: str, ahead: str
 ) -> None:
     check(network(checkpointed), way, ahead, reference=network(block))
-
-
-class Annealed(nn.Module):
-    """A temperature in a buffer that every training pass moves."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(6, 8)
-        self.register_buffer("passes", torch.zeros(()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training:
-            self.passes += 1
-        return torch.tanh(self.layer(x) / (1 + 1 / self.passes))
-
-
-class MovingNorm(nn.Module):
-    """Normalises by averages that every training pass moves."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(6, 8)
-        self.register_buffer("mean", torch.zeros(8))
-        self.register_buffer("scale", torch.ones(8))
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.layer(x)
-        if self.training:
-            with torch.no_grad():
-                self.mean.lerp_(h.mean(0), 0.5)
-                self.scale.lerp_(h.std(0), 0.5)
-        return torch.tanh((h - self.mean) / self.scale)
-
-
-class OwnBatchNorm(nn.BatchNorm1d):
-    """Updates its statistics by code of its own, whatever it is told."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        mean, var = x.mean(0), x.var(0, unbiased=False)
-        with torch.no_grad():
-            self.running_mean.lerp_(mean, 0.1)
-            self.running_var.lerp_(var, 0.1)
-        return (x - mean) / (var + self.eps).sqrt() * self.weight + self.bias
 
 
 class CheckpointedNorm(nn.Module):
@@ -372,37 +239,6 @@ def test_reentrant_checkpoints_are_refused_with_the_other_kind_named() -> None:
 # What only a backward pass sees: reverse mode takes over and says so
 
 
-@torch.library.custom_op("maxl_tests::mytanh", mutates_args=())
-def mytanh(x: Tensor) -> Tensor:
-    return torch.tanh(x)
-
-
-def _keep(ctx: Any, inputs: Any, output: Tensor) -> None:
-    ctx.save_for_backward(output)
-
-
-def _slope(ctx: Any, gradient: Tensor) -> Tensor:
-    (output,) = ctx.saved_tensors
-    return gradient * (1 - output * output)
-
-
-mytanh.register_autograd(_slope, setup_context=_keep)
-
-
-def hooked_tensor(module: nn.Module, h: Tensor) -> Tensor:
-    if h.requires_grad:
-        h.register_hook(lambda g: 0.1 * g)
-    return h
-
-
-def hooked_module() -> nn.Module:
-    net = network(lambda m, h: h)
-    net.trunk.last.register_full_backward_hook(
-        lambda m, gi, go: tuple(None if g is None else 0.2 * g for g in gi)
-    )
-    return net
-
-
 FALLING_BACK: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "custom operator": (lambda: network(lambda m, h: mytanh(h)), "maxl_tests"),
     "tensor hook": (lambda: network(hooked_tensor), "hook|Forward gives"),
@@ -473,16 +309,6 @@ def test_where_no_way_is_right_training_stops_with_a_sentence() -> None:
 
 
 # What cannot be followed is refused
-
-
-def counted(module: nn.Module, h: Tensor) -> Tensor:
-    module.calls = getattr(module, "calls", 0) + 1
-    return h / (1 + 1 / module.calls)
-
-
-def own_generator(module: nn.Module, h: Tensor) -> Tensor:
-    module.numbers = getattr(module, "numbers", None) or np.random.default_rng(0)
-    return h * float(module.numbers.uniform(0.5, 2.0))
 
 
 @pytest.mark.parametrize("ahead", AHEAD)
