@@ -36,6 +36,11 @@ class NoForwardFormula(NotImplementedError):
         self.what = what
 
 
+def of_torch(hook: Callable[..., Any]) -> bool:
+    """Whether it is PyTorch's own, such as those that count operations: they look at gradients and change none."""
+    return getattr(hook, "__module__", None) is not None and hook.__module__.split(".")[0] == "torch"
+
+
 class Recording(TorchFunctionMode):
     """Within: the outputs of convolutions and linear layers are remembered, in order.
 
@@ -60,7 +65,7 @@ class Recording(TorchFunctionMode):
             self._outputs.append(
                 (result.detach(), result._version, _measure(_first(*args, **(kwargs or {}))))
             )
-        elif func is Tensor.register_hook:
+        elif func is Tensor.register_hook and not of_torch(args[1]):
             self.hooked = True
         return result
 
@@ -127,7 +132,7 @@ class DualKernels(TorchFunctionMode):
         if not self._measures:
             return True
         before, now = (torch.stack(side) for side in zip(*self._measures, strict=True))
-        return bool(((before - now).abs() <= rounding * before).all())
+        return not bool(((before - now).abs() > rounding * before).any())  # nan is others' to refuse
 
 
 def _first(input: Tensor, *_: Any, **__: Any) -> Tensor:

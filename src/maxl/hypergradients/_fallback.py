@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 from torch import Tensor, nn
 
-from maxl.hypergradients._dual_kernels import NoForwardFormula
+from maxl.hypergradients._dual_kernels import NoForwardFormula, of_torch
 from maxl.hypergradients._forward import Forward
 from maxl.hypergradients._problem import Problem, Signals
 from maxl.hypergradients._reverse import Reverse
@@ -139,6 +139,7 @@ def missing_forward_formula(error: Exception) -> str | None:
 def _hook(network: nn.Module) -> str | None:
     """The first module with a hook on gradients, which only a backward pass calls."""
     for name, module in network.named_modules():
-        if module._backward_hooks or module._backward_pre_hooks:
+        hooks = (*module._backward_hooks.values(), *module._backward_pre_hooks.values())
+        if not all(of_torch(hook) for hook in hooks):
             return f"a backward hook of {name or type(module).__name__}"
     return None

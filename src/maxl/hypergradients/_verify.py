@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,9 +11,8 @@ from torch import Tensor
 
 from maxl.hypergradients._problem import Problem, Signals
 
-STEP = (
-    0.05  # largest relative change of a signal; a loss linear or quadratic in its signals has no error in it
-)
+# Largest relative change of a signal; a loss linear or quadratic in its signals has no error in it.
+LARGEST = 0.05
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Comparison:
     noise: float
 
     def agrees(self, tolerance: float) -> bool:
-        """Whether they differ by no more than a relative ``tolerance`` and rounding."""
+        """Whether they differ by no more than a relative ``tolerance`` and rounding; nothing to go by agrees, too."""
         bound = tolerance * max(abs(self.found), abs(self.expected)) + self.noise
-        return abs(self.found - self.expected) <= bound  # False for nan, too
+        return not math.isfinite(self.expected) or abs(self.found - self.expected) <= bound  # False for nan
 
     def __str__(self) -> str:
         return (
@@ -61,7 +61,8 @@ def compare(problem: Problem, signals: Signals, u: Sequence[Tensor | None], foun
         (sum_of_all,) = problem.total([largest], [largest])
         assert sum_of_all is not None
         largest = sum_of_all
-    step = STEP / float(largest)
+    # Rounding costs δ/ε and a third derivative ε²; passes that may differ by √δ round by δ.
+    step = min(LARGEST, problem.rounding() ** 0.5) / float(largest)
     sides = [
         problem.training_gradient(tuple(s + sign * step * d for s, d in zip(signals, direction, strict=True)))
         for sign in (1.0, -1.0)
