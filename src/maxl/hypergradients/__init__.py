@@ -21,7 +21,7 @@ from maxl.hypergradients._problem import (
     leaves_of,
     scale,
 )
-from maxl.hypergradients._purity import differentiable_kernels, pure_call, spare_buffers, untracked
+from maxl.hypergradients._purity import differentiable_kernels, pure_call, purely, spare_buffers, untracked
 from maxl.hypergradients._random_state import RandomState
 from maxl.hypergradients._reverse import Reverse
 from maxl.hypergradients._signals import logit_gradient, pull_back, slopes
@@ -59,6 +59,7 @@ __all__ = [
     "missing_forward_formula",
     "pull_back",
     "pure_call",
+    "purely",
     "scale",
     "slopes",
     "spare_buffers",

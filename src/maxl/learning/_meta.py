@@ -104,7 +104,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             world=world,
             autocast=autocast,
         )
-        check_apart(network, generator)
+        check_apart(network, generator, compile=compile)
         source = generated(generator, chosen.cache_size, chosen.world, autocast=autocast, compile=compile)
         self._set_up(network, optimizer, chosen, source, autocast, check_finite, compile)
         self.labels: Generated = source
@@ -338,8 +338,9 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         if batch.due and self.lookahead.follows:
             batch.problem.buffers = spare_buffers(self.network)
             batch.problem.recording = None if self.lookahead.recompute else self._recording()
-        with batch.problem.recording or nullcontext():
+        with batch.problem.recording or nullcontext(), self.labels.watching() as features:
             outputs = super()._outputs(batch)
+        batch.features = features[0] if features else None
         if self.lookahead.follows:
             batch.problem.expected = tuple(o.detach() for o in outputs)
         return outputs
@@ -348,18 +349,17 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         return self.lookahead.judge(self, batch, outputs)
 
     def _signals(self, batch: Batch) -> Signals:
+        of = batch.x, batch.y, batch.index, batch.features
         if not batch.due:
-            return self.supervision.check_signals(self.labels.constant(batch.x, batch.y, batch.index))
+            return self.supervision.check_signals(self.labels.constant(*of))
         batch.label_random = RandomState.capture(batch.x.device)
         keep = not self.lookahead.recompute
-        graph = self.supervision.check_signals(self.labels.fresh(batch.x, batch.y, batch.index, graph=keep))
+        graph = self.supervision.check_signals(self.labels.fresh(*of, graph=keep))
         batch.graph = graph if keep else None
         return tuple(s.detach() for s in graph)
 
     def _remember(self, batch: Batch, signals: Signals, mixed: Mixed) -> None:
-        part = None
-        if batch.due:
-            part = Part(batch.problem, signals, batch.graph, batch.label_random, batch.share)
+        part = Part.of(batch, signals) if batch.due else None
         update = self._tracker.add(part, scaled=batch.scale is not None)
         update.outer, update.gated, update.scale = batch.outer, mixed.factors, batch.scale
         self._seal(outside=False)

@@ -26,6 +26,7 @@ class Batch:
         problem: The batch as a two-level problem, from before the network's pass.
         label_random: State of the random generators before the signals were made.
         graph: The signals with the generator's graph, where that is kept.
+        features: Of a trunk that the generator shares, in the network's pass; None for a trunk of its own.
     """
 
     x: Tensor
@@ -39,6 +40,7 @@ class Batch:
     problem: Problem = field(init=False)
     label_random: RandomState = field(init=False)
     graph: Signals | None = None
+    features: Tensor | None = None
     part: float = 1.0  # share of the samples in those that all processes have of the whole step
 
     @property
@@ -57,6 +59,7 @@ class Part:
         graph: The same with the generator's graph, or None to make it again when it is needed.
         label_random: State of the random generators before the signals were made.
         share: Share of the samples in those that this process has of the whole step.
+        features: As for ``Batch``: those that the signals were made of, as the trunk has moved on.
     """
 
     problem: Problem
@@ -64,7 +67,13 @@ class Part:
     graph: Signals | None
     label_random: RandomState
     share: float = 1.0
+    features: Tensor | None = None
     versions: tuple[int, int] = field(init=False)
+
+    @classmethod
+    def of(cls, batch: Batch, signals: Signals) -> Part:
+        """What a meta step needs of a batch that was trained on with ``signals``."""
+        return cls(batch.problem, signals, batch.graph, batch.label_random, batch.share, batch.features)
 
     def __post_init__(self) -> None:
         self.versions = self.problem.x._version, self.problem.y._version
@@ -125,7 +134,8 @@ class Update:
             share = saved.get("share", 1.0)
             kept = {name: saved.get(name) for name in ("buffers", "expected")}
             made = problem(saved["x"], saved["y"], random=random, share=saved.get("part", share), **kept)
-            parts.append(Part(made, saved["signals"], None, label_random, share))
+            features = saved.get("features")
+            parts.append(Part(made, saved["signals"], None, label_random, share, features))
         update = cls(parts, factor=state["factor"])
         update.set_weights(state["weights"])
         return update
@@ -162,6 +172,7 @@ class Update:
                     "signals": part.signals,
                     "share": part.share,
                     "part": part.problem.share,
+                    "features": part.features,
                     "buffers": part.problem.buffers,
                     "expected": part.problem.expected,
                 }

@@ -139,8 +139,18 @@ def _check_parallel(mix: Mix, lookahead: Lookahead | None) -> None:
         )
 
 
-def check_apart(network: nn.Module, generator: nn.Module) -> None:
-    """ValueError if network and generator share trainable weights."""
+def check_apart(network: nn.Module, generator: nn.Module, *, compile: bool = False) -> None:
+    """ValueError if network and generator share trainable weights, or a trunk in a way that cannot be followed."""
+    shared = getattr(generator, "shared", None)
+    if shared is not None and shared is not network:
+        raise ValueError(
+            "a generator that shares a trunk needs to be trained with that very network; got another one: copy both in "
+            "one call, copy.deepcopy((network, generator))"
+        )
+    if shared is not None and compile:
+        raise ValueError(
+            "a shared trunk's features are read by a hook, which a compiled pass has not; drop compile=True"
+        )
     own = {id(p) for p in network.parameters()}
     if any(id(p) in own and p.requires_grad for p in generator.parameters()):
         raise ValueError(
