@@ -32,6 +32,7 @@ def run_study(study: Study, out: Path, jobs: int | None) -> None:
     total = sum(p.config.epochs for p in study.plan())
     with progress_bar("study", total) as advance:
         results = study.run(out, jobs=jobs, progress=lambda done, _, note: advance(done, note))
+        advance(total)  # runs that were there already, and those that ended early, are done too
     report = write_report(out)  # before anything is printed: whoever reads may stop after the first line
     show = console()
     for table, lines in study_tables(results):
