@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from maxl.experiments.data import DataSet, evaluation_batches
 from maxl.experiments.runs import trunks
 from maxl.experiments.runs.baselines import auto_encode, cluster_labels, random_labels
-from maxl.experiments.runs.config import HUMAN_METHODS, LEARNED_METHODS, RunConfig
+from maxl.experiments.runs.config import HUMAN_METHODS, LEARNED_METHODS, SHARED, RunConfig
 from maxl.experiments.runs.prototypes import prototypical_labels
 from maxl.hierarchy import Hierarchy
 from maxl.learning import MetaAuxiliaryLearner, MultiTaskLearner, cosine_gate
@@ -145,7 +145,7 @@ def check(config: RunConfig, data: DataSet) -> None:
     resolve_device(config.device)
     choose_hierarchy(config, data)
     with torch.random.fork_rng(devices=[]):
-        for name in {config.trunk, config.generator_trunk or config.trunk}:
+        for name in {config.trunk, config.generator_trunk or config.trunk} - {SHARED}:
             trunks.build(name, data.input_shape)
 
 
@@ -177,9 +177,11 @@ def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
     if config.method in ("frozen", *LEARNED_METHODS):
         kind = WeightedLabelGenerator if config.method == "weighted" else LabelGenerator
         with seeded(config.seed, 3):
-            generator = kind(
-                trunks.build(config.generator_trunk or config.trunk, data.input_shape), hierarchy
-            )
+            if config.generator_trunk == SHARED and config.method in LEARNED_METHODS:
+                generator = kind.sharing(network)
+            else:  # labels of a generator that is not trained are those of one function throughout
+                name = config.trunk if config.generator_trunk in (None, SHARED) else config.generator_trunk
+                generator = kind(trunks.build(str(name), data.input_shape), hierarchy)
         generator.to(device, memory_format=layout)  # type: ignore[call-overload]
         if config.method != "frozen":
             optimizers.append(

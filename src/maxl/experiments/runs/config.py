@@ -21,6 +21,7 @@ METHODS = (
 )
 HUMAN_METHODS = ("prototypical", "human")  # their auxiliary classes are the human ones, so they use no ψ
 LEARNED_METHODS = ("maxl", "weighted", "gated")  # a generator is trained
+SHARED = "shared"  # as generator_trunk: the network's own trunk
 CODE_FIELDS = ("trunk", "generator_trunk")  # module:function in one of these runs code
 # Fields that may differ between the calls that share a run or a study.
 MACHINE_FIELDS = frozenset(("data_dir", "device", "threads", "tensorboard", "checkpoint_every", "look_every"))
@@ -61,7 +62,9 @@ class RunConfig:
     psi: tuple[int, ...] = option((5,), "auxiliary classes per primary class", group="method")
     trunk: str = option("convnet4", "vgg16, convnet4, mlp, a timm model, or module:function", group="method")
     generator_trunk: str | None = option(
-        None, "trunk of the label generator (default: as --trunk)", group="method"
+        None,
+        "trunk of the label generator (default: as --trunk, of its own), or shared: a head on the network's features",
+        group="method",
     )
     gamma: float = option(
         0.0, "focal loss exponent of both tasks; 0 is cross-entropy, the paper takes 2", group="method"
@@ -210,6 +213,10 @@ class RunConfig:
             )
         if self.method == "gated" and self.compile:
             raise ValueError("--method gated cannot be compiled: drop --compile")
+        if self.generator_trunk == SHARED and self.compile and self.method in LEARNED_METHODS:
+            raise ValueError(
+                "--generator-trunk shared reads the network's features in passing: drop --compile"
+            )
         if self.evaluate == "rotating" and (self.cache_labels or self.schedule == "epochs"):
             raise ValueError(
                 "--evaluate rotating trains on other samples in each epoch: use it without --cache-labels "
