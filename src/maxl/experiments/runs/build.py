@@ -63,7 +63,7 @@ def resolve_device(name: str) -> torch.device:
     """ "auto" is CUDA, else MPS, else the CPU.
 
     Raises:
-        ValueError: if the device does not exist here.
+        ValueError: if the device does not exist here, or is none that computes.
     """
     if name == "auto":
         available = torch.accelerator.is_available()
@@ -72,12 +72,17 @@ def resolve_device(name: str) -> torch.device:
             if available
             else torch.device("cpu")
         )
+    if name.split(":")[0] not in ("cpu", *_ACCELERATORS):  # torch knows meta, opengl and others
+        raise ValueError(f"--device {name} cannot be used here: choose cpu, cuda, mps or auto")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from error
     return device
+
+
+_ACCELERATORS = ("cuda", "mps", "xpu", "mtia")
 
 
 @contextmanager

@@ -184,6 +184,10 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and not value >= low:
                 raise ValueError(f"{flag(name)} needs to be at least {low}; got {value}")
+        for f in dataclasses.fields(self):
+            value, most = getattr(self, f.name), _THREADS if f.name == "threads" else _COUNT
+            if isinstance(value, int) and value > most:
+                raise ValueError(f"{flag(f.name)} needs to be at most {most}; got {value}")
         for name in ("learning_rate", "meta_learning_rate", "max_grad_norm"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{flag(name)} needs to be above 0; got {getattr(self, name)}")
@@ -192,6 +196,8 @@ class RunConfig:
                 check_choice(flag(f.name), getattr(self, f.name), f.metadata["choices"])
         if not self.psi or any(k < 1 for k in self.psi):
             raise ValueError(f"--psi needs whole numbers of at least 1; got {' '.join(map(str, self.psi))}")
+        if max(self.psi) > _COUNT:
+            raise ValueError(f"--psi needs to be at most {_COUNT}; got {max(self.psi)}")
         if not 0 < self.held_out < 1:
             raise ValueError(f"--held-out needs to be a fraction between 0 and 1; got {self.held_out}")
         if self.evaluate == "next" and self.lookahead != "update":
@@ -271,6 +277,8 @@ class RunConfig:
 
 
 _SEEDS = 2**32  # as many as NumPy and scikit-learn take
+_COUNT = 2**32  # of anything: beyond, sizes in bytes overflow
+_THREADS = 1024  # far more, and the OpenMP library ends the process
 
 _AT_LEAST: dict[str, float] = {
     **dict.fromkeys(
