@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from maxl.experiments.data import TASKS
 from maxl.experiments.runs.files import YAML_LIMIT, parse_yaml, read_bytes
 from maxl.presets import check_choice
 
@@ -45,7 +46,10 @@ class RunConfig:
 
     data: str = option("digits", "name, folder, CSV, parquet, hf:owner/name", group="data")
     data_dir: str | None = option(None, "local copies of the data set's files", group="data")
-    primary: str | None = option(None, "column of the primary labels", group="data")
+    primary: str | tuple[str, ...] | None = option(
+        None, "column of labels or numbers to predict, or several", group="data"
+    )
+    task: str = option("auto", "what that column is", group="data", choices=("auto", *TASKS))
     human: str | None = option(None, "column of finer human labels", group="data")
     train_size: float | None = option(None, "training samples, count or fraction", group="data")
     validation_size: float = option(0.0, "cut from training, count or fraction", group="data")
@@ -169,6 +173,9 @@ class RunConfig:
     checkpoint_every: int = option(1, "epochs between checkpoints", group="machine")
 
     def __post_init__(self) -> None:
+        if isinstance(self.primary, (list, tuple)):
+            one = len(self.primary) == 1
+            object.__setattr__(self, "primary", self.primary[0] if one else tuple(self.primary) or None)
         if vars(self)["learning_rate"] is None:
             object.__setattr__(self, "learning_rate", 0.01 if self.optimizer == "sgd" else 1e-3)
         for f in dataclasses.fields(self):
@@ -252,6 +259,8 @@ class RunConfig:
         """Plain values, as in config.yaml."""
         values = dataclasses.asdict(self)
         values["psi"] = list(self.psi)
+        if isinstance(self.primary, tuple):
+            values["primary"] = list(self.primary)
         return values
 
     def write(self, path: Path) -> None:
@@ -302,7 +311,10 @@ def _coerce(f: dataclasses.Field[Any], value: Any, source: str) -> Any:
     plain = not isinstance(value, bool)
     if value is None and "None" in kind:
         return None
-    if kind.startswith("tuple"):
+    if "tuple[str" in kind and isinstance(value, (list, tuple)):
+        if value and all(isinstance(i, (str, int)) and not isinstance(i, bool) for i in value):
+            return tuple(map(str, value))
+    elif kind.startswith("tuple"):
         items = value if isinstance(value, (list, tuple)) else [value]
         if all(isinstance(i, int) and not isinstance(i, bool) for i in items):
             return tuple(items)
