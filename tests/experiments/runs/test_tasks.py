@@ -277,6 +277,8 @@ def test_statistics_of_labels_take_each_set_of_labels_for_a_class() -> None:
     assert look.information == pytest.approx(math.log(2), rel=1e-6)
     assert look.verdict() is None
     assert len(look.usage_per_class) == 3
+    assert look.usage <= 1
+    assert max(look.usage_per_class) <= 1
     assert float(Information(PSI, 0.5)(told.double(), Y)) == pytest.approx(-0.5 * math.log(2), rel=1e-6)
 
 
