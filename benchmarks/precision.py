@@ -41,6 +41,7 @@ class Parts(maxl.Taken):
         outer, v = learner.outer_gradient(update)
         for part in update.parts:
             part.problem.autocast = self._dtype("tangent")
+            part.problem.expected = None  # of another precision
         learner.labels.autocast = self._dtype("generator")
         return learner.teach_through(update, outer, v)
 

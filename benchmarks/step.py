@@ -74,7 +74,8 @@ def times(names: list[str], args: argparse.Namespace) -> dict[str, list[float]]:
                 step(*next(turns))
 
         runs[name] = run
-        run()  # one cycle to warm up and to fill caches
+        for _ in range(2):  # to warm up, to fill caches, and for the comparison at the first meta step
+            run()
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(args.repeats):
         for name, run in runs.items():
@@ -137,9 +138,9 @@ def flops(name: str, args: argparse.Namespace) -> float:
 
 
 def operations(contender: Contender, bench: Bench) -> float:
-    """Floating-point operations of an iteration, in the mean over its second cycle."""
+    """Floating-point operations of an iteration, in the mean over its third cycle, past what is done once."""
     step, turns = contender.make(bench), itertools.cycle(bench.batches)
-    for _ in range(contender.cycle):
+    for _ in range(2 * contender.cycle):
         step(*next(turns))
     with FlopCounterMode(display=False) as count:
         for _ in range(contender.cycle):

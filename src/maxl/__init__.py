@@ -51,6 +51,8 @@ _HOMES = {
     "maxl.worlds": ("DataParallel",),
 }
 
+_PACKAGES = ("check", "hypergradients", "learning", "supervision", "tasks", "worlds")
+
 __all__ = [
     "PRESETS",
     "AccumulatingLearner",
@@ -95,6 +97,8 @@ def __getattr__(name: str) -> Any:
             value = getattr(import_module(home), name)
             globals()[name] = value
             return value
+    if name in _PACKAGES:
+        return import_module(f"maxl.{name}")
     raise AttributeError(f"module 'maxl' has no attribute {name!r}")
 
 

@@ -125,6 +125,7 @@ def rows_of(mask: Tensor, y: Tensor) -> Tensor:
 
     Args:
         mask: Bool, shape (C, K), on the device of the targets.
-        y: Primary labels, int64 of shape (N,) in [0, C).
+        y: Primary labels, int64 of shape (N,) in [0, C). A negative one, which indexing would take for a class counted
+            from the end, may use no auxiliary class, so that whatever is made of its row is nan.
     """
-    return mask.expand(len(y), -1) if len(mask) == 1 else mask[y]
+    return mask.expand(len(y), -1) if len(mask) == 1 else mask[y] & (y >= 0).unsqueeze(1)

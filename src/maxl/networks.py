@@ -5,12 +5,13 @@ Shapes: N samples, D trunk features, C primary classes, K auxiliary classes.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from maxl.hierarchy import Hierarchy
+from maxl.hypergradients import pure_call
 from maxl.tasks import Classification, Task
 
 
@@ -98,6 +99,11 @@ class MultiTaskNetwork(nn.Module):
         self.auxiliary_head = auxiliary_head
         self.hierarchy = hierarchy
 
+    @property
+    def width(self) -> int | None:
+        """D, where the heads were built for it here."""
+        return self._width
+
     def forward(self, x: Tensor) -> Logits:
         """Logits of both tasks, shapes (N, C) and (N, K)."""
         features = _checked(self.trunk(x), self._width, self.trunk)
@@ -120,6 +126,31 @@ def masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:
         Probabilities of shape (N, K); rows sum to one over the allowed entries.
     """
     return logits.masked_fill(~mask, float("-inf")).softmax(-1)
+
+
+class SharedTrunk(nn.Module):
+    """A network's own trunk as another's: its features are constants, its weights stay the network's.
+
+    Args:
+        network: Not registered as a submodule, so that its weights are neither trained nor saved twice.
+    """
+
+    def __init__(self, network: MultiTaskNetwork) -> None:
+        super().__init__()
+        self._network = (network,)
+        self.feature_dim = infer_feature_dim(network.trunk) if network.width is None else network.width
+
+    @property
+    def network(self) -> MultiTaskNetwork:
+        """Whose trunk it is."""
+        return self._network[0]
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of shape (N, D) by a pass of the trunk as it stands; statistics of BatchNorm stay as they are."""
+        features = pure_call(self.network.trunk, {}, x)
+        assert isinstance(features, Tensor)
+        return features
 
 
 class LabelGenerator(nn.Module):
@@ -156,6 +187,28 @@ class LabelGenerator(nn.Module):
 
     mask: Tensor
 
+    @classmethod
+    def sharing(
+        cls, network: MultiTaskNetwork, *, head: nn.Module | None = None, feature_dim: int | None = None
+    ) -> Self:
+        """A generator that is a head on the network's own features, which are constants to it.
+
+        In a training step the features are those of the network's pass, so that labels cost one head's passes: no
+        second network, no second pass. The network's weights are moved by its own losses alone.
+
+        Args:
+            network: Trained along; its trunk, hierarchy and task are the generator's.
+            head: Module from (N, D) to (N, K); the authors' two-layer head by default.
+            feature_dim: D, where neither the network nor its trunk states it.
+        """
+        trunk = SharedTrunk(network)
+        return cls(trunk, network.hierarchy, head=head, feature_dim=feature_dim, task=network.task)
+
+    @property
+    def shared(self) -> MultiTaskNetwork | None:
+        """The network whose features it reads; None with a trunk of its own."""
+        return self.trunk.network if isinstance(self.trunk, SharedTrunk) else None
+
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Soft labels.
 
@@ -167,7 +220,11 @@ class LabelGenerator(nn.Module):
             Labels of shape (N, K); each row is a distribution over the block of its primary class. They
             are float32 at least, also under autocast: the double gradient needs their small differences.
         """
-        return self.labels(_checked(self.trunk(x), self._width, self.trunk), y)
+        return self.of_features(self.trunk(x), y)
+
+    def of_features(self, features: Tensor, y: Tensor) -> Tensor:
+        """What ``forward`` gives, from trunk features of shape (N, D)."""
+        return self.labels(_checked(features, self._width, self.trunk), y)
 
     def labels(self, features: Tensor, y: Tensor) -> Tensor:
         """The labels that belong to trunk features of shape (N, D)."""
@@ -202,7 +259,11 @@ class WeightedLabelGenerator(LabelGenerator):
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Soft labels of shape (N, K) and weights of shape (N,)."""
-        features = _checked(self.trunk(x), self._width, self.trunk)
+        return self.of_features(self.trunk(x), y)
+
+    def of_features(self, features: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """As ``LabelGenerator.of_features``."""
+        features = _checked(features, self._width, self.trunk)
         return self.labels(features, y), 2 * torch.sigmoid(self.weight_head(features)).squeeze(1)
 
 

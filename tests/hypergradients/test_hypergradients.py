@@ -308,7 +308,7 @@ def test_reused_products_have_the_tangent_of_torchs_own_formula(layer: nn.Module
         network(x)
 
     def tangent(mode: AbstractContextManager[Any]) -> Tensor:
-        with torch.no_grad(), untracked(network), forward_ad.dual_level(), mode:
+        with untracked(network), forward_ad.dual_level(), mode:
             duals = {
                 n: forward_ad.make_dual(p.detach(), tangents[n]) if n in tangents else p.detach()
                 for n, p in network.named_parameters()

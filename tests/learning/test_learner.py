@@ -114,7 +114,9 @@ def test_a_training_step_leaves_the_generators_weights_alone() -> None:
 def test_step_equals_train_step_then_meta_step(
     method: str, lookahead: str, kind: type[torch.optim.Optimizer]
 ) -> None:
-    fused, plain = (make(kind=kind, hypergradient=method, lookahead=lookahead) for _ in range(2))
+    # Differences are far off in Adam's first steps, which the comparison with gradients would notice.
+    check = "never" if method == "finite-difference" else "first"
+    fused, plain = (make(kind=kind, hypergradient=method, lookahead=lookahead, check=check) for _ in range(2))
     for seed in range(4):
         x, y = batch(seed=seed)
         fused.step(x, y)

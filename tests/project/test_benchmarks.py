@@ -148,3 +148,25 @@ def test_families_says_what_it_found(run: Callable[..., str], tmp_path: Path) ->
     assert "The others" not in page
     assert f"torch {torch.__version__}" in page
     assert page.count("| regnet | regnetx_002 |") == 2
+
+
+def test_every_guard_of_a_run_is_found_and_timed() -> None:
+    """In a process of its own, as the clocks stay where they were put."""
+    command = [sys.executable, str(BENCHMARKS / "guards.py"), "--"]
+    flags = [
+        "--data",
+        "digits",
+        "--trunk",
+        "mlp",
+        "--epochs",
+        "1",
+        "--train-size",
+        "60",
+        "--batch-size",
+        "30",
+    ]
+    done = subprocess.run([*command, *flags], capture_output=True, text=True, check=True)
+    rows = re.findall(r"^\| (.+?) +\| +(\d+) \| +([\d.]+) \| +([\d.]+)% \|$", done.stdout, re.M)
+    assert len(rows) == 6
+    assert all(int(calls) > 0 for _, calls, _, _ in rows)
+    assert 0 < sum(float(share) for *_, share in rows) < 100

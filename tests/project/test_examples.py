@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -20,5 +22,21 @@ def test_the_plain_loop_learns(method: str) -> None:
     assert float(accuracy) > 0.7
 
 
+@pytest.mark.skipif(
+    not (dist.is_available() and dist.is_gloo_available()), reason="this PyTorch has no gloo to talk through"
+)
+def test_two_processes_train_as_one_does() -> None:
+    program = [str(EXAMPLES / "torchrun.py"), "--epochs", "2"]
+    alone = subprocess.run([sys.executable, *program], capture_output=True, text=True, check=True)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    together = subprocess.run([*launch, *program], capture_output=True, text=True, check=True)
+    losses = [
+        [float(number) for number in re.findall(r"loss (\d\.\d+)", done.stdout)] for done in (alone, together)
+    ]
+    assert len(losses[0]) == 4
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)  # float32, and Adam
+    assert "2 processes: test accuracy" in together.stdout
+
+
 def test_every_example_is_run_here() -> None:
-    assert {p.name for p in EXAMPLES.glob("*.py")} == {"loop.py"}
+    assert {p.name for p in EXAMPLES.glob("*.py")} == {"loop.py", "torchrun.py"}

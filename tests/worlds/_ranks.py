@@ -72,6 +72,8 @@ def learner(
     if kind == "weights":
         generator = Weights()
         options["supervision"] = SampleWeights()
+    elif kind == "shared":
+        generator = maxl.LabelGenerator.sharing(network)
     elif kind == "weighted":
         generator = maxl.WeightedLabelGenerator(trunk(norm), HIERARCHY)
         options["supervision"] = WeightedLabels()
@@ -103,6 +105,9 @@ CASES: dict[str, dict[str, Any]] = {
     "reverse": {"way": maxl.Reverse(), "norm": True},
     "reverse, virtual": {"way": maxl.Reverse(), "lookahead": maxl.Virtual(), "norm": True},
     "finite differences": {"way": maxl.FiniteDifference(), "norm": True},
+    "shared trunk": {"kind": "shared", "norm": True},
+    "shared trunk, next": {"kind": "shared", "lookahead": maxl.Next(), "optimizer": "adam"},
+    "shared trunk, everyday": {"kind": "shared", "schedule": maxl.Every(2), "cache_labels": SAMPLES},
     "weighted labels": {"kind": "weighted"},
     "sample weights": {"kind": "weights"},
 }

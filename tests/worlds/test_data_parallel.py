@@ -46,9 +46,10 @@ def errors(size: int) -> dict[str, float]:
                 out, err = process.communicate(timeout=300)
                 assert process.returncode == 0, err
                 results.append(json.loads(out.splitlines()[-1]))
-        finally:
+        finally:  # a failure of one leaves the others waiting for it
             for process in running:
                 process.kill()
+                process.communicate()
     return {name: max(result[name] for result in results) for name in results[0]}
 
 

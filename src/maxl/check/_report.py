@@ -26,6 +26,7 @@ from maxl.check._case import (
     norm,
     relative_difference,
 )
+from maxl.check._suspects import suspects
 from maxl.hypergradients import WAYS, OuterLoss, RandomState
 from maxl.losses import AuxiliaryLoss, focal_loss
 
@@ -70,6 +71,7 @@ class HypergradientReport:
             much as rounding in the networks' own precision changes them: no method can be expected to be
             more exact than that, and nor can the plain gradient.
         step_seconds: Median time of a plain single-task training step; None if it fails.
+        suspects: What in the network may hide a derivative, by name, and what becomes of it.
         notes: What a user should know about these networks.
     """
 
@@ -81,6 +83,7 @@ class HypergradientReport:
     sensitivity: float | None
     step_seconds: float | None
     notes: tuple[str, ...] = ()
+    suspects: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{'method':<18} {'works':<6} {'rel. error':>10} {'seconds':>9} {'x step':>7}  note"]
@@ -99,6 +102,7 @@ class HypergradientReport:
             f"sensitivity        {_number(self.sensitivity, '.1e')} to rounding of the network's outputs"
         )
         lines.append(f"single-task step   {_number(self.step_seconds, '.4f')} s")
+        lines += [f"suspect: {suspect}" for suspect in self.suspects]
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
 
@@ -147,6 +151,7 @@ def check_hypergradient(
         auxiliary_loss=auxiliary_loss,
         random=RandomState.capture(x.device),
     ).copied()
+    named = suspects(network, case)
     notes = _observe(case)
     precise, rounding = yardsticks.precise(case)
     if rounding is None:
@@ -184,6 +189,7 @@ def check_hypergradient(
         sensitivity=sensitivity,
         step_seconds=step_seconds,
         notes=tuple(notes),
+        suspects=tuple(named),
     )
 
 

@@ -6,8 +6,8 @@ differentiate. All share the direction u of ``Problem.direction`` and differ in 
 
 from maxl.hypergradients._api import WAYS, as_way, hypergradient
 from maxl.hypergradients._compiled import Compiled, CompiledPasses
-from maxl.hypergradients._dual_kernels import DualKernels, Recording
-from maxl.hypergradients._fallback import OrReverse, missing_forward_formula
+from maxl.hypergradients._dual_kernels import DualKernels, NoForwardFormula, Recording
+from maxl.hypergradients._fallback import Check, OrReverse, missing_forward_formula
 from maxl.hypergradients._finite_difference import FiniteDifference
 from maxl.hypergradients._forward import Forward
 from maxl.hypergradients._problem import (
@@ -21,7 +21,7 @@ from maxl.hypergradients._problem import (
     leaves_of,
     scale,
 )
-from maxl.hypergradients._purity import differentiable_kernels, pure_call, untracked
+from maxl.hypergradients._purity import differentiable_kernels, pure_call, purely, spare_buffers, untracked
 from maxl.hypergradients._random_state import RandomState
 from maxl.hypergradients._reverse import Reverse
 from maxl.hypergradients._signals import logit_gradient, pull_back, slopes
@@ -30,12 +30,14 @@ from maxl.hypergradients._way import Way
 
 __all__ = [
     "WAYS",
+    "Check",
     "Compiled",
     "CompiledPasses",
     "DualKernels",
     "Factor",
     "FiniteDifference",
     "Forward",
+    "NoForwardFormula",
     "OrReverse",
     "OuterLoss",
     "Outputs",
@@ -57,7 +59,9 @@ __all__ = [
     "missing_forward_formula",
     "pull_back",
     "pure_call",
+    "purely",
     "scale",
     "slopes",
+    "spare_buffers",
     "untracked",
 ]

@@ -97,7 +97,11 @@ class CompiledPasses:
         return pure_call(self.module, weights, *inputs, call=self._replaced)
 
     def tangent(
-        self, weights: Mapping[str, Tensor], u: Mapping[str, Tensor | None], x: Tensor
+        self,
+        weights: Mapping[str, Tensor],
+        u: Mapping[str, Tensor | None],
+        x: Tensor,
+        buffers: Mapping[str, Tensor] | None = None,
     ) -> tuple[Outputs, Outputs] | None:
         """Outputs at ``weights`` and their tangents along u; None where this does not compile."""
         along = {name: u_p for name, u_p in u.items() if u_p is not None}
@@ -106,8 +110,9 @@ class CompiledPasses:
         moved = {name: weights[name].detach() for name in along}
         fixed = {name: p.detach() for name, p in weights.items() if name not in along}
         with untracked(self.module), _norms_in_float32(self.module, x.device.type):
+            start = {name: b.clone() for name, b in (buffers or {}).items()}
             pair: tuple[Outputs, Outputs] | None = self._tangent(
-                moved, along, {**spare_buffers(self.module), **fixed}, x
+                moved, along, {**spare_buffers(self.module), **start, **fixed}, x
             )
         return pair
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._ops import OpOverload, OpOverloadPacket
 from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
@@ -23,12 +24,34 @@ _PRODUCTS = frozenset(
 )
 
 
+class NoForwardFormula(NotImplementedError):
+    """Something in the network that a pass of dual numbers cannot follow.
+
+    Args:
+        what: Its name.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} has no forward-mode formula")
+        self.what = what
+
+
+def of_torch(hook: Callable[..., Any]) -> bool:
+    """Whether it is PyTorch's own, such as those that count operations: they look at gradients and change none."""
+    return getattr(hook, "__module__", None) is not None and hook.__module__.split(".")[0] == "torch"
+
+
 class Recording(TorchFunctionMode):
-    """Within: the outputs of convolutions and linear layers are remembered, in order."""
+    """Within: the outputs of convolutions and linear layers are remembered, in order.
+
+    Attributes:
+        hooked: Whether a tensor got a hook on its gradient, of which a pass without gradients knows nothing.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._outputs: list[tuple[Tensor, int]] = []
+        self.hooked = False
+        self._outputs: list[tuple[Tensor, int, Tensor]] = []
 
     def __torch_function__(
         self,
@@ -39,21 +62,26 @@ class Recording(TorchFunctionMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         if func in _PRODUCTS:
-            self._outputs.append((result.detach(), result._version))
+            self._outputs.append(
+                (result.detach(), result._version, _measure(_first(*args, **(kwargs or {}))))
+            )
+        elif func is Tensor.register_hook and not of_torch(args[1]):
+            self.hooked = True
         return result
 
-    def output(self, position: int) -> Tensor | None:
-        """The output of the product at this position; None if it has been changed in place since."""
+    def output(self, position: int) -> tuple[Tensor, Tensor] | None:
+        """The output of the product at this position and a measure of its input; None if changed in place since."""
         if position >= len(self._outputs):
             return None
-        output, version = self._outputs[position]
-        return output if output._version == version else None
+        output, version, measure = self._outputs[position]
+        return (output, measure) if output._version == version else None
 
 
 class DualKernels(TorchFunctionMode):
     """Within: dual tensors pass through products, BatchNorm on batch statistics, and ReLU by fused kernels.
 
-    To be used without grad mode; results equal those of PyTorch's formulas to rounding.
+    Results equal those of PyTorch's formulas to rounding. Where the network switches grad mode off, tangents stop, as
+    gradients do: so it is to be used in grad mode, with no tensor that requires a gradient.
 
     Args:
         recording: Of the same network on the same batch with the same weights, or None.
@@ -63,6 +91,7 @@ class DualKernels(TorchFunctionMode):
         super().__init__()
         self._recording = recording
         self._products = 0
+        self._measures: list[tuple[Tensor, Tensor]] = []
 
     def __torch_function__(
         self,
@@ -72,16 +101,79 @@ class DualKernels(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if not torch.is_grad_enabled():
+            return _without_tangents(func, args, kwargs)
+        if isinstance(func, (OpOverload, OpOverloadPacket)):
+            _require_formula(func, args, kwargs)
         result: Tensor | None = None
         if func in _PRODUCTS:
-            known = None if self._recording is None else self._recording.output(self._products)
-            self._products += 1
-            result = _product(known, func, *args, **kwargs)
+            result = _product(self._known(*args, **kwargs), func, *args, **kwargs)
         elif func is F.batch_norm:
             result = _batch_norm(*args, **kwargs)
         elif func is F.relu:
             result = _relu(*args, **kwargs)
         return func(*args, **kwargs) if result is None else result
+
+    def _known(self, input: Tensor, *_: Any, **__: Any) -> Tensor | None:
+        known = None if self._recording is None else self._recording.output(self._products)
+        self._products += 1
+        if known is None:
+            return None
+        output, measure = known
+        self._measures.append((measure, _measure(input)))
+        return output
+
+    def fits(self, rounding: float) -> bool:
+        """Whether every product had the input that its kept output belongs to; products are counted, not named.
+
+        Args:
+            rounding: Relative difference of two passes that may be rounding.
+        """
+        if not self._measures:
+            return True
+        before, now = (torch.stack(side) for side in zip(*self._measures, strict=True))
+        return not bool(((before - now).abs() > rounding * before).any())  # nan is others' to refuse
+
+
+def _first(input: Tensor, *_: Any, **__: Any) -> Tensor:
+    return input
+
+
+def _measure(input: Tensor) -> Tensor:
+    """A number that tells inputs apart: the norm of the first sample, in float32 or better."""
+    x = _halves(input)[0]
+    assert x is not None
+    first = x.detach().select(0, 0) if x.dim() > 1 and len(x) else x.detach()
+    norm: Tensor = torch.linalg.vector_norm(first, dtype=torch.promote_types(first.dtype, torch.float32))
+    return norm
+
+
+def _without_tangents(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """The call as autograd sees it within ``torch.no_grad``: constants in, a constant out."""
+    plain = [_constant(a) for a in args]
+    result = func(*plain, **{name: _constant(a) for name, a in kwargs.items()})
+    # What works in place gives back the tensor it was given, which keeps its history.
+    return args[0] if plain and result is plain[0] else result
+
+
+def _constant(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return _halves(value)[0]
+    if isinstance(value, (tuple, list)) and any(isinstance(v, Tensor) for v in value):
+        return type(value)(_constant(v) for v in value) if type(value) in (tuple, list) else value
+    return value
+
+
+def _require_formula(
+    func: OpOverload | OpOverloadPacket, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> None:
+    """Operators from elsewhere may drop tangents without a word, as those of ``torch.library.custom_op`` do."""
+    name = str(func)
+    if name.startswith(("aten.", "prims.")):
+        return
+    tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+    if any(_halves(t)[1] is not None for t in tensors):
+        raise NoForwardFormula(f"the operator {name}")
 
 
 def _product(

@@ -1,64 +1,145 @@
-"""What happens where an operator of the network has no forward-mode formula."""
+"""What happens where a way to differentiate cannot follow the network, or gives something else than gradients do."""
 
 from __future__ import annotations
 
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from maxl.hypergradients._dual_kernels import NoForwardFormula, of_torch
 from maxl.hypergradients._forward import Forward
 from maxl.hypergradients._problem import Problem, Signals
 from maxl.hypergradients._reverse import Reverse
 from maxl.hypergradients._update_rule import UpdateRule
+from maxl.hypergradients._verify import compare
 from maxl.hypergradients._way import Way
 
+Check = Literal["first", "never"] | int
 _Result = TypeVar("_Result")
 
 
 class OrReverse:
-    """A way, and reverse mode in its place once forward mode has met an operator without a formula.
+    """A way, and reverse mode in its place once that way cannot follow the network.
+
+    Forward mode cannot where an operator has no formula, and no way but reverse mode can where hooks change gradients
+    inside the network. Whatever else may be wrong is looked for by comparing with ordinary gradients.
 
     Args:
         way: What to differentiate with.
+        check: When to compare: "first" time, "never", or every k-th time. It costs two gradients of L_in.
 
     Attributes:
         way: What is differentiated with now.
+
+    Raises:
+        ValueError: if ``check`` is something else.
     """
 
-    def __init__(self, way: Way) -> None:
+    def __init__(self, way: Way, check: Check = "never") -> None:
+        if not (check in ("first", "never") or (type(check) is int and check >= 1)):
+            raise ValueError(
+                f'check needs to be "first", "never" or a number of meta steps from 1; got {check!r}'
+            )
         self.way = way
+        self.check: Check = check
+        self.count = 0
 
     def along(self, problem: Problem, signals: Signals, u: Sequence[Tensor | None]) -> Signals:
-        """As ``Way.along``."""
-        return self._try(problem, lambda way: way.along(problem, signals, u))
+        """As ``Way.along``.
+
+        Raises:
+            ValueError: if the comparison shows that no way is right on this network.
+        """
+        found = self._try(problem, lambda way: way.along(problem, signals, u))
+        if self._due():
+            found = self._compared(problem, signals, u, found)
+        return found
 
     def through(
         self, problem: Problem, signals: Signals, rule: UpdateRule, x: Tensor, y: Tensor
     ) -> tuple[Tensor, Signals]:
         """As ``Way.through``."""
+        if self._is_due():
+            outer, u = problem.direction(signals, rule, x, y)
+            return outer, self.along(problem, signals, u)
+        self._due()
         return self._try(problem, lambda way: way.through(problem, signals, rule, x, y))
+
+    def _is_due(self) -> bool:
+        if isinstance(self.check, int):
+            return self.count % self.check == 0
+        return self.check == "first" and self.count == 0
+
+    def _due(self) -> bool:
+        due = self._is_due()
+        self.count += 1
+        return due
+
+    def _compared(
+        self, problem: Problem, signals: Signals, u: Sequence[Tensor | None], found: Signals
+    ) -> Signals:
+        problem.recording = None  # its memory is that of the passes to come
+        seen = compare(problem, signals, u, found)
+        if seen.agrees(self.way.tolerance(problem.rounding())):
+            return found
+        if not isinstance(self.way, Reverse):
+            name, problem.passes = type(self.way).__name__, None
+            try:
+                found = Reverse().along(problem, signals, u)
+            except (RuntimeError, NotImplementedError) as error:
+                raise ValueError(
+                    f"the hypergradient needs to be what ordinary gradients say; {name} gives {seen} along a direction "
+                    f"of the signals, and reverse mode cannot follow this network ({str(error).splitlines()[0]}): "
+                    'check="never" trains all the same'
+                ) from error
+            again = compare(problem, signals, u, found)
+            if again.agrees(Reverse().tolerance(problem.rounding())):
+                self._fall_back(problem, f"{name} gives {seen} along a direction of the signals")
+                return found
+            seen = again
+        raise ValueError(
+            f"the hypergradient needs to be what ordinary gradients say; reverse mode gives {seen} along a direction of "
+            "the signals: maxl.check_hypergradient names what in the network hides its derivative; "
+            'check="never" trains all the same'
+        )
 
     def _try(self, problem: Problem, compute: Callable[[Way], _Result]) -> _Result:
         try:
+            if not isinstance(self.way, Reverse) and (hook := _hook(problem.network)):
+                raise NoForwardFormula(hook)
             return compute(self.way)
         except NotImplementedError as error:
-            operator = missing_forward_formula(error)
-            if operator is None or not isinstance(self.way, Forward):
+            what = missing_forward_formula(error)
+            if what is None or not (isinstance(self.way, Forward) or isinstance(error, NoForwardFormula)):
                 raise
-            warnings.warn(
-                f"{operator} has no forward-mode formula in PyTorch: the hypergradient falls back to reverse "
-                'mode, which is exact too but slower; pass hypergradient="reverse" to choose it without this warning',
-                stacklevel=4,
-            )
-            self.way, problem.passes = Reverse(), None
+            self._fall_back(problem, f"{what} has no forward-mode formula in PyTorch")
             return compute(self.way)
+
+    def _fall_back(self, problem: Problem, why: str) -> None:
+        warnings.warn(
+            f"{why}: the hypergradient falls back to reverse mode, which is exact too but slower; pass "
+            'hypergradient="reverse" to choose it without this warning',
+            stacklevel=6,
+        )
+        self.way, problem.passes = Reverse(), None
 
 
 def missing_forward_formula(error: Exception) -> str | None:
-    """The operator that has no forward-mode formula, if that is what the error says."""
+    """What has no forward-mode formula, if that is what the error says."""
+    if isinstance(error, NoForwardFormula):
+        return error.what
     if found := re.search(r"forward AD with (\S+) that", str(error)):
         return found.group(1)
     return "a custom autograd.Function without jvp" if "implement the jvp function" in str(error) else None
+
+
+def _hook(network: nn.Module) -> str | None:
+    """The first module with a hook on gradients, which only a backward pass calls."""
+    for name, module in network.named_modules():
+        hooks = (*module._backward_hooks.values(), *module._backward_pre_hooks.values())
+        if not all(of_torch(hook) for hook in hooks):
+            return f"a backward hook of {name or type(module).__name__}"
+    return None

@@ -20,6 +20,10 @@ class FiniteDifference(Way):
     backward through the network, so the cost is that of two forward passes.
     """
 
+    def tolerance(self, rounding: float) -> float:
+        """As ``Way.tolerance``, with room for the error of central differences."""
+        return min(0.1, 300 * rounding)
+
     def along(self, problem: Problem, signals: Signals, u: Sequence[Tensor | None]) -> Signals:
         """As ``Way.along``, with the error of a central difference: see ``step_size``."""
         step = step_size(list(problem.weights.values()), u, problem.autocast)
@@ -32,7 +36,7 @@ class FiniteDifference(Way):
                     name: p if u_p is None else p + sign * step * u_p
                     for (name, p), u_p in zip(problem.weights.items(), u, strict=True)
                 }
-                outputs = problem.outputs(moved, problem.x)
+                outputs = problem.outputs(moved, problem.x, problem.buffers)
             with torch.enable_grad():
                 leaves = tuple(s.detach().requires_grad_() for s in signals)
                 loss = problem.loss(outputs, leaves)

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from maxl.hypergradients._dual_kernels import DualKernels
-from maxl.hypergradients._problem import Problem, Signals
+from maxl.hypergradients._dual_kernels import DualKernels, NoForwardFormula, Recording
+from maxl.hypergradients._problem import Outputs, Problem, Signals
 from maxl.hypergradients._purity import differentiable_kernels
 from maxl.hypergradients._way import Way
 
@@ -34,25 +34,52 @@ class Forward(Way):
 
         Raises:
             NotImplementedError: if an operator of the network has no forward-mode formula.
+            ValueError: if the network does not repeat its training pass.
         """
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             compiled = problem.compiled_tangent(u)
         if compiled is not None:
+            problem.check_repeated(compiled[0])
             return contract(problem, signals, *compiled)
         _load_decompositions()
-        with (
-            torch.no_grad(),
-            problem.random.replay(),
-            forward_ad.dual_level(),
-            DualKernels(problem.recording),
-            differentiable_kernels(problem.network, problem.x.device.type),
-        ):
-            duals = {
-                name: p.detach() if u_p is None else forward_ad.make_dual(p.detach(), u_p)  # type: ignore[no-untyped-call]
-                for (name, p), u_p in zip(problem.weights.items(), u, strict=True)
-            }
-            halves = [forward_ad.unpack_dual(o) for o in problem.outputs(duals, problem.x)]  # type: ignore[no-untyped-call]
-        return contract(problem, signals, [h.primal for h in halves], [h.tangent for h in halves])
+        if problem.recording is not None and problem.recording.hooked:
+            raise NoForwardFormula("a hook on the gradient of a tensor in the network")
+        try:
+            outputs, tangents, fits = _tangent(problem, u, problem.recording)
+        except Exception as error:
+            if not type(error).__module__.startswith("torch._dynamo"):
+                raise
+            # Control flow such as torch.cond compiles itself, which dual numbers do not survive.
+            raise NoForwardFormula("an operator that compiles itself, such as torch.cond,") from error
+        if not fits or (problem.recording is not None and not problem.repeats(outputs)):
+            # Kept layer outputs are told apart by their order, which this pass may have changed.
+            outputs, tangents, _ = _tangent(problem, u, None)
+        problem.check_repeated(outputs)
+        return contract(problem, signals, outputs, tangents)
+
+
+def _tangent(
+    problem: Problem, u: Sequence[Tensor | None], recording: Recording | None
+) -> tuple[Outputs, tuple[Tensor | None, ...], bool]:
+    """Outputs, their tangents along u, and whether the recording is one of this pass."""
+    kernels = DualKernels(recording)
+    with (
+        torch.enable_grad(),  # no tensor here asks for a gradient; what the network hides from autograd is hidden here too
+        problem.random.replay(),
+        forward_ad.dual_level(),
+        kernels,
+        differentiable_kernels(problem.network, problem.x.device.type),
+    ):
+        duals = {
+            name: p.detach() if u_p is None else forward_ad.make_dual(p.detach(), u_p.detach())  # type: ignore[no-untyped-call]
+            for (name, p), u_p in zip(problem.weights.items(), u, strict=True)
+        }
+        halves = [
+            forward_ad.unpack_dual(o)  # type: ignore[no-untyped-call]
+            for o in problem.outputs(duals, problem.x.detach(), problem.buffers)
+        ]
+        outputs, tangents = tuple(h.primal.detach() for h in halves), tuple(h.tangent for h in halves)
+    return outputs, tangents, recording is None or kernels.fits(problem.rounding())
 
 
 def contract(

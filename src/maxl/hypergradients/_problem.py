@@ -10,15 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from maxl.hypergradients._dual_kernels import Recording
-from maxl.hypergradients._purity import pure_call
+from maxl.hypergradients._purity import purely
 from maxl.hypergradients._random_state import RandomState
 from maxl.hypergradients._update_rule import Factor, UpdateRule
 
@@ -28,6 +27,7 @@ TrainingLoss = Callable[[Outputs, Tensor, Signals], Tensor]  # (outputs, y, sign
 OuterLoss = Callable[[Tensor, Tensor], Tensor]  # (primary outputs, y) -> scalar
 # (tensors or None, tensors like them) -> their sums over all processes
 Total = Callable[[Sequence[Tensor | None], Sequence[Tensor]], list[Tensor | None]]
+_Result = TypeVar("_Result")
 
 
 class Passes(Protocol):
@@ -36,7 +36,11 @@ class Passes(Protocol):
     def pure(self, weights: Mapping[str, Tensor], *inputs: Tensor) -> tuple[Tensor, ...] | Tensor: ...
 
     def tangent(
-        self, weights: Mapping[str, Tensor], u: Mapping[str, Tensor | None], x: Tensor
+        self,
+        weights: Mapping[str, Tensor],
+        u: Mapping[str, Tensor | None],
+        x: Tensor,
+        buffers: Mapping[str, Tensor] | None,
     ) -> tuple[Outputs, Outputs] | None: ...
 
 
@@ -52,6 +56,8 @@ class Problem:
         outer_loss: L_out, a function of primary outputs and targets.
         random: State of the generators before the training pass, so that dropout masks agree.
         autocast: Lower precision for the passes of the network, or None.
+        buffers: The network's buffers before the training pass, where it has been taken already and may have moved them.
+        expected: What the training pass gave, for its repetition to be compared with; kept from the first one if None.
         recording: Outputs of layers in the training pass, for forward mode to reuse, or None.
         passes: The network's compiled passes, or None for eager ones. They cannot be differentiated twice.
         share: Share of this batch in the training step, a factor on L_in: 1 for a whole batch.
@@ -67,11 +73,14 @@ class Problem:
     outer_loss: OuterLoss
     random: RandomState
     autocast: torch.dtype | None = None
+    buffers: Mapping[str, Tensor] | None = None
+    expected: Outputs | None = None
     recording: Recording | None = None
     passes: Passes | None = None
     share: float = 1.0
     outer_share: float = 1.0
     total: Total | None = None
+    _at: Mapping[str, Tensor] | None = field(default=None, init=False)  # weights in place
 
     def precision(self) -> AbstractContextManager[object]:
         """The autocast region of a pass, or nothing."""
@@ -79,24 +88,51 @@ class Problem:
             return nullcontext()
         return torch.autocast(self.x.device.type, self.autocast)
 
-    def outputs(self, weights: Mapping[str, Tensor], x: Tensor) -> Outputs:
+    def within(
+        self,
+        weights: Mapping[str, Tensor],
+        do: Callable[[], _Result],
+        buffers: Mapping[str, Tensor] | None = None,
+    ) -> _Result:
+        """``do()`` with ``weights`` in the network, and nothing changed in it: a pass and what differentiates it.
+
+        Activation checkpointing runs parts of the network again in the backward pass, so that has to be inside.
+        """
+        if self.passes is not None:  # compiled ones take weights as arguments and keep what they need
+            return do()
+        before, self._at = self._at, weights
+        try:
+            return purely(self.network, weights, do, buffers=buffers)
+        finally:
+            self._at = before
+
+    def outputs(
+        self, weights: Mapping[str, Tensor], x: Tensor, buffers: Mapping[str, Tensor] | None = None
+    ) -> Outputs:
         """The network's outputs in float32 or better; changes nothing in the network."""
         with self.precision():
-            pure = partial(pure_call, self.network) if self.passes is None else self.passes.pure
-            return in_float(pure(weights, x))
+            if self.passes is not None:
+                start = {name: b.clone() for name, b in (buffers or {}).items()}
+                return in_float(self.passes.pure({**start, **weights}, x))
+            if self._at is weights:
+                return in_float(self.network(x))
+            return in_float(purely(self.network, weights, lambda: self.network(x), buffers=buffers))
 
     def compiled_tangent(self, u: Sequence[Tensor | None]) -> tuple[Outputs, Outputs] | None:
         """Outputs and their tangents along u by a compiled pass; None where there is none."""
         if self.passes is None:
             return None
+        along = dict(zip(self.weights, u, strict=True))
         with self.random.replay(), self.precision():
-            pair = self.passes.tangent(self.weights, dict(zip(self.weights, u, strict=True)), self.x)
+            pair = self.passes.tangent(self.weights, along, self.x, self.buffers)
         return None if pair is None else (in_float(pair[0]), in_float(pair[1]))
 
     def inner(self, weights: Mapping[str, Tensor], signals: Signals) -> Tensor:
-        """L_in at ``weights``, with the random numbers of the training pass."""
+        """L_in at ``weights``, with the random numbers and buffers of the training pass."""
         with self.random.replay():
-            outputs = self.outputs(weights, self.x)
+            outputs = self.outputs(weights, self.x, self.buffers)
+        if weights is self._at:
+            self.check_repeated(outputs)
         return self.loss(outputs, signals)
 
     def loss(self, outputs: Outputs, signals: Signals) -> Tensor:
@@ -111,32 +147,63 @@ class Problem:
 
     def training_gradient(self, signals: Signals) -> list[Tensor | None]:
         """∇_θ₁ L_in with the signals held constant."""
-        leaves = leaves_of(self.weights)
-        with torch.enable_grad():
-            loss = self.inner(leaves, tuple(s.detach() for s in signals))
-        return list(torch.autograd.grad(loss, list(leaves.values()), allow_unused=True))
+        leaves, constant = leaves_of(self.weights), tuple(s.detach() for s in signals)
+
+        def gradient() -> list[Tensor | None]:
+            with torch.enable_grad():
+                loss = self.inner(leaves, constant)
+            return list(torch.autograd.grad(loss, list(leaves.values()), allow_unused=True))
+
+        return self.within(leaves, gradient, self.buffers)
 
     def outer_gradient(
         self, weights: Mapping[str, Tensor], x: Tensor, y: Tensor
     ) -> tuple[Tensor, list[Tensor | None]]:
         """The outer loss and v = ∇L_out at the lookahead ``weights``."""
         leaves = leaves_of(weights)
-        with torch.enable_grad():
-            loss = self.outer(leaves, x, y)
-        return loss.detach(), list(torch.autograd.grad(loss, list(leaves.values()), allow_unused=True))
 
-    def direction(
-        self, signals: Signals, rule: UpdateRule, x: Tensor, y: Tensor
+        def gradient() -> tuple[Tensor, list[Tensor | None]]:
+            with torch.enable_grad():
+                loss = self.outer(leaves, x, y)
+            return loss.detach(), list(torch.autograd.grad(loss, list(leaves.values()), allow_unused=True))
+
+        return self.within(leaves, gradient)
+
+    def repeats(self, outputs: Outputs) -> bool:
+        """Whether a repetition of the training pass gave what that gave; the first one is what it gave."""
+        if self.expected is None:
+            self.expected = tuple(o.detach() for o in outputs)
+            return True
+        gaps = [((o.detach() - e).norm(), e.norm()) for o, e in zip(outputs, self.expected, strict=True)]
+        gap, size = (torch.stack(norms).norm() for norms in zip(*gaps, strict=True))
+        return not bool(gap > self.rounding() * size)  # nan is others' to refuse
+
+    def check_repeated(self, outputs: Outputs) -> None:
+        """ValueError unless ``repeats``."""
+        if not self.repeats(outputs):
+            raise ValueError(
+                "the network needs to give the same outputs when its training pass is repeated, through which the "
+                "hypergradient goes; got others: draw random numbers by torch, random or numpy's global generator, and "
+                "keep what changes from call to call in buffers (attention with dropout on a GPU needs "
+                "torch.nn.attention.sdpa_kernel(SDPBackend.MATH) around training)"
+            )
+
+    def rounding(self) -> float:
+        """Relative difference of two passes that may be rounding in their precision."""
+        kinds = [p.dtype for p in self.weights.values() if p.is_floating_point()]
+        precision = self.autocast or (kinds[0] if kinds else torch.float32)
+        return float(torch.finfo(precision).eps ** 0.5)
+
+    def step(
+        self, gradient: list[Tensor | None], rule: UpdateRule, x: Tensor, y: Tensor
     ) -> tuple[Tensor, list[Tensor | None]]:
-        """The outer loss at θ₁⁺ on (x, y), and u = −(∂U/∂∇)ᵀ v."""
+        """The outer loss at θ₁⁺ on (x, y), and u = −(∂U/∂∇)ᵀ v, from ∇_θ₁ L_in; emptied."""
         theta = list(self.weights.values())
+        grads = gradient if self.total is None else self.total(gradient, theta)
         with torch.no_grad():
-            with self.recording or nullcontext():
-                grads = self.training_gradient(signals)
-                if self.total is not None:
-                    grads = self.total(grads, theta)
             ahead = dict(zip(self.weights, rule.step(theta, grads), strict=True))
             factor = rule.factor(theta, grads)
+        gradient.clear()
         del grads
         loss, v = self.outer_gradient(ahead, x, y)
         if self.total is not None:
@@ -144,6 +211,14 @@ class Problem:
             assert everybodys is not None
             loss = everybodys
         return loss, scale(v, factor)
+
+    def direction(
+        self, signals: Signals, rule: UpdateRule, x: Tensor, y: Tensor
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """The outer loss at θ₁⁺ on (x, y), and u = −(∂U/∂∇)ᵀ v."""
+        with self.recording or nullcontext():
+            gradient = self.training_gradient(signals)
+        return self.step(gradient, rule, x, y)
 
 
 def scale(v: list[Tensor | None], factor: Sequence[Factor]) -> list[Tensor | None]:

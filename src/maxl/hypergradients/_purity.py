@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
+
+_Result = TypeVar("_Result")
+
+
+def _spared(layer: nn.Module) -> bool:
+    """BatchNorm by torch's own code, which leaves its statistics alone when told to; a subclass with its own may not."""
+    return isinstance(layer, _BatchNorm) and type(layer).forward is _BatchNorm.forward
 
 
 @contextmanager
@@ -54,15 +62,69 @@ def differentiable_kernels(network: nn.Module, device_type: str) -> Iterator[Non
 def spare_buffers(module: nn.Module) -> dict[str, Tensor]:
     """Copies of all buffers but BatchNorm's, which ``untracked`` spares.
 
-    They are few and small: tables, masks, counters; InstanceNorm updates its own even when told not to.
+    They are few and small: tables, masks, counters, the vectors of spectral norm; InstanceNorm updates its own even
+    when told not to.
     """
-    spared = {id(m) for m in module.modules() if isinstance(m, _BatchNorm)}
     return {
         f"{prefix}.{name}" if prefix else name: buffer.clone()
         for prefix, m in module.named_modules()
-        if id(m) not in spared
+        if not _spared(m)
         for name, buffer in m.named_buffers(recurse=False)
     }
+
+
+class _Within(nn.Module):
+    """A module around another, so that ``functional_call`` can hold its weights replaced for whatever is done."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, do: Callable[[], Any]) -> Any:
+        return do()
+
+
+def purely(
+    module: nn.Module,
+    weights: Mapping[str, Tensor],
+    do: Callable[[], _Result],
+    *,
+    buffers: Mapping[str, Tensor] | None = None,
+) -> _Result:
+    """``do()`` while the module has other weights; no buffer is changed.
+
+    A backward pass belongs inside: activation checkpointing calls the module again within it.
+
+    Args:
+        module: The network, or the generator.
+        weights: By name; those that are missing stay the module's own.
+        do: Calls the module, and differentiates what comes out.
+        buffers: Where its buffers start, as ``spare_buffers`` gave them; where they stand by default.
+
+    Raises:
+        ValueError: if the module checkpoints activations by PyTorch's reentrant method, which autograd.grad cannot pass.
+    """
+    start = spare_buffers(module) if buffers is None else {name: b.clone() for name, b in buffers.items()}
+    replaced = {f"module.{name}": tensor for name, tensor in {**start, **weights}.items()}
+    with untracked(module), explained():
+        if not replaced:
+            return do()
+        result: _Result = functional_call(_Within(module), replaced, (do,))
+        return result
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """PyTorch's words on reentrant checkpointing as a rule and what to do."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not re.search(r"use_reentrant=True|Checkpointing is not compatible with \.grad\(\)", str(error)):
+            raise
+        raise ValueError(
+            "activation checkpointing needs to be the kind that torch.autograd.grad can pass; got the reentrant one: "
+            "call torch.utils.checkpoint.checkpoint(..., use_reentrant=False)"
+        ) from error
 
 
 def pure_call(
@@ -79,12 +141,7 @@ def pure_call(
         inputs: What the module takes.
         call: (weights and buffers, inputs) → output, instead of an eager call of the module.
     """
-    replaced = {**spare_buffers(module), **weights}
+    if call is None:
+        return purely(module, weights, lambda: module(*inputs))  # type: ignore[no-any-return]
     with untracked(module):
-        if call is not None:
-            result = call(replaced, inputs)
-        elif replaced:
-            result = functional_call(module, replaced, inputs)
-        else:
-            result = module(*inputs)
-    return result  # type: ignore[no-any-return]
+        return call({**spare_buffers(module), **weights}, inputs)  # type: ignore[no-any-return]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,21 +24,14 @@ class Reverse(Way):
     def through(
         self, problem: Problem, signals: Signals, rule: UpdateRule, x: Tensor, y: Tensor
     ) -> tuple[Tensor, Signals]:
-        """As ``Way.through``; one graph serves the lookahead and its derivative, in one process.
+        """As ``Way.through``; one graph serves the step and its derivative.
 
         Raises:
             RuntimeError: if an operator of the network has no double backward, one that hides this included.
         """
-        if problem.total is not None:
-            return super().through(problem, signals, rule, x, y)
-        leaves = tuple(s.detach().requires_grad_() for s in signals)
-        theta = leaves_of(problem.weights)
-        with torch.enable_grad(), differentiable_kernels(problem.network, problem.x.device.type):
-            grads = _gradient_with_graph(problem.inner(theta, leaves), list(theta.values()))
-            ahead = dict(zip(theta, rule.step(list(theta.values()), grads), strict=True))
-            outer = problem.outer(ahead, x, y)
-            results = torch.autograd.grad(outer, leaves, allow_unused=True)
-        return outer.detach(), _zeros_for_none(leaves, results)
+        graph = _Graph(problem, signals)
+        outer, u = problem.step([None if g is None else g.detach() for g in graph.gradient], rule, x, y)
+        return outer, graph.along(u)
 
     def along(self, problem: Problem, signals: Signals, u: Sequence[Tensor | None]) -> Signals:
         """As ``Way.along``, by a double backward.
@@ -46,20 +39,41 @@ class Reverse(Way):
         Raises:
             RuntimeError: as ``through``.
         """
-        leaves = tuple(s.detach().requires_grad_() for s in signals)
-        theta = leaves_of(problem.weights)
-        with torch.enable_grad(), differentiable_kernels(problem.network, problem.x.device.type):
-            grads = _gradient_with_graph(problem.inner(theta, leaves), list(theta.values()))
-            pairs = [
-                (g, -u_p)
-                for g, u_p in zip(grads, u, strict=True)
-                if g is not None and u_p is not None and g.requires_grad
-            ]
-            if not pairs:
-                return tuple(torch.zeros_like(s) for s in signals)
-            outputs, seeds = zip(*pairs, strict=True)
-            results = torch.autograd.grad(outputs, leaves, seeds, allow_unused=True)
-        return _zeros_for_none(leaves, results)
+        return _Graph(problem, signals).along(u)
+
+
+class _Graph:
+    """∇_θ₁ L_in with its graph."""
+
+    def __init__(self, problem: Problem, signals: Signals) -> None:
+        self.problem = problem
+        self.leaves = tuple(s.detach().requires_grad_() for s in signals)
+        self.theta = leaves_of(problem.weights)
+        self.gradient = self._within(
+            lambda: _gradient_with_graph(problem.inner(self.theta, self.leaves), list(self.theta.values()))
+        )
+
+    def along(self, u: Sequence[Tensor | None]) -> Signals:
+        """−d/dt ⟨u, ∇_θ₁ L_in⟩."""
+        pairs = [
+            (g, -u_p)
+            for g, u_p in zip(self.gradient, u, strict=True)
+            if g is not None and u_p is not None and g.requires_grad
+        ]
+        if not pairs:
+            return tuple(torch.zeros_like(s) for s in self.leaves)
+        outputs, seeds = zip(*pairs, strict=True)
+        results = self._within(lambda: torch.autograd.grad(outputs, self.leaves, seeds, allow_unused=True))
+        return tuple(
+            torch.zeros_like(leaf) if g is None else g for leaf, g in zip(self.leaves, results, strict=True)
+        )
+
+    def _within(self, do: Callable[[], tuple[Tensor | None, ...]]) -> tuple[Tensor | None, ...]:
+        with (
+            torch.enable_grad(),
+            differentiable_kernels(self.problem.network, self.problem.x.device.type),
+        ):
+            return self.problem.within(self.theta, do, self.problem.buffers)
 
 
 def _gradient_with_graph(loss: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
@@ -78,7 +92,3 @@ def _gradient_with_graph(loss: Tensor, weights: Sequence[Tensor]) -> tuple[Tenso
         seen |= fresh
         pending += fresh
     return grads
-
-
-def _zeros_for_none(leaves: Signals, results: Sequence[Tensor | None]) -> Signals:
-    return tuple(torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, results, strict=True))

@@ -36,6 +36,14 @@ class Way(ABC):
             One tensor for each signal, of its shape.
         """
 
+    def tolerance(self, rounding: float) -> float:
+        """Relative difference to ordinary gradients beyond which something is wrong: see ``OrReverse``.
+
+        Args:
+            rounding: Relative difference of two passes of the network that may be rounding.
+        """
+        return min(0.005, 100 * rounding)
+
     def through(
         self, problem: Problem, signals: Signals, rule: UpdateRule, x: Tensor, y: Tensor
     ) -> tuple[Tensor, Signals]:

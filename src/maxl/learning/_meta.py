@@ -12,6 +12,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from maxl.hypergradients import (
+    Check,
     OrReverse,
     Outputs,
     Problem,
@@ -21,6 +22,7 @@ from maxl.hypergradients import (
     UpdateRule,
     Way,
     scale,
+    spare_buffers,
 )
 from maxl.learning._lookahead import Judged, Lookahead
 from maxl.learning._mix import Mix, Mixed
@@ -56,6 +58,9 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         schedule: When a meta step is due: ``maxl.Every(1)`` by default.
         mix: As for ``MultiTaskLearner``; a gate goes with a lookahead that follows the step taken.
         world, autocast, check_finite: As for ``MultiTaskLearner``.
+        check: Compare the hypergradient with ordinary gradients at neighbouring signals, which sees whatever in the
+            network hides its derivative: at the "first" meta step, "never", or at every k-th. It costs two gradients
+            of the training loss. Where they differ, reverse mode takes over, with a warning.
         compile: As there; also for the generator. Reverse mode stays eager, as it differentiates twice.
         words: In place of objects, as in ``maxl.PRESETS``: hypergradient ("forward", "reverse", "finite-difference"),
             lookahead ("update", "virtual"), lookahead_rule ("optimizer", "sgd"), evaluate ("same", "next"), meta_every
@@ -84,6 +89,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         world: World | None = None,
         autocast: torch.dtype | None = None,
         check_finite: bool = True,
+        check: Check = "first",
         compile: bool = False,
         **words: Any,
     ) -> None:
@@ -96,8 +102,9 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             lookahead=lookahead,
             schedule=schedule,
             world=world,
+            autocast=autocast,
         )
-        check_apart(network, generator)
+        check_apart(network, generator, compile=compile)
         source = generated(generator, chosen.cache_size, chosen.world, autocast=autocast, compile=compile)
         self._set_up(network, optimizer, chosen, source, autocast, check_finite, compile)
         self.labels: Generated = source
@@ -105,7 +112,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         self.meta_optimizer = meta_optimizer
         self._teacher = Teacher(source, meta_optimizer, self.supervision, self.world)
         self.world.align(generator)
-        self.way = OrReverse(chosen.way)
+        self.way = OrReverse(chosen.way, check)
         self.lookahead = copy.deepcopy(chosen.lookahead)
         self.schedule = chosen.schedule
         self._tracker = UpdateTracker()
@@ -274,16 +281,27 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         """Leaves it to a later batch to judge."""
         self._tracker.update = update
 
-    def problem(self, x: Tensor, y: Tensor, *, record: bool = False, **shares: float) -> Problem:
+    def problem(self, x: Tensor, y: Tensor, *, record: bool = False, **more: Any) -> Problem:
         """The two-level problem of a batch at the network as it stands.
 
         Args:
             x, y: The batch.
             record: Keep outputs of layers where the way to differentiate can use them.
-            shares: ``share`` and ``outer_share`` of the ``Problem``.
+            more: Of the ``Problem``: its ``share`` and ``outer_share``, or ``random`` of an earlier pass.
         """
-        recording = self._recording() if record else None
-        return self._problem(x, y, RandomState.capture(x.device), recording, **shares)
+        return Problem(
+            network=self.network,
+            weights=self.weights(),
+            x=x,
+            y=y,
+            training_loss=self.supervision.bind(self.task),
+            outer_loss=self.task.loss,
+            autocast=self.autocast,
+            recording=self._recording() if record else None,
+            passes=self.passes if self.way.way.compiles else None,
+            total=None if self.world.alone else self.world.sum,
+            **{"random": RandomState.capture(x.device), **more},
+        )
 
     def rule(self, *, plain: bool = False) -> UpdateRule:
         """The optimizer's next step as a function; with ``plain``, SGD's with the same learning rates."""
@@ -305,41 +323,43 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         self.lookahead.load_state_dict(state.get("lookahead", {}))
         self._tracker = UpdateTracker()
         if state["update"] is not None:
-            self.keep_update(Update.restored(state["update"], self._problem))
+            self.keep_update(Update.restored(state["update"], self.problem))
 
-    # The sequence of a training step, of which ``MultiTaskLearner._backward`` is the sentence.
-
+    # The sequence of a training step: ``MultiTaskLearner._backward``.
     def _outputs(self, batch: Batch) -> Outputs:
         if batch.labels is not None:
             raise ValueError(
                 "the generator gives this learner its labels; got others: pass positions as index=, or train on given "
                 "labels with maxl.MultiTaskLearner"
             )
-        self._tracker.begin(keep=self.lookahead.waits)
+        self._tracker.begin(self.network, keep=self.lookahead.waits)
         batch.due = self.schedule.due(self.steps)
-        batch.random = RandomState.capture(batch.x.device)
-        if batch.due and self.lookahead.follows and not self.lookahead.recompute:
-            batch.recording = self._recording()
-        with batch.recording or nullcontext():
-            return super()._outputs(batch)
+        batch.problem = self.problem(batch.x, batch.y, share=batch.part)
+        if batch.due and self.lookahead.follows:
+            batch.problem.buffers = spare_buffers(self.network)
+            batch.problem.recording = None if self.lookahead.recompute else self._recording()
+        with batch.problem.recording or nullcontext(), self.labels.watching() as features:
+            outputs = super()._outputs(batch)
+        batch.features = features[0] if features else None
+        if self.lookahead.follows:
+            batch.problem.expected = tuple(o.detach() for o in outputs)
+        return outputs
 
     def _judge(self, batch: Batch, outputs: Outputs) -> Judged:
         return self.lookahead.judge(self, batch, outputs)
 
     def _signals(self, batch: Batch) -> Signals:
+        of = batch.x, batch.y, batch.index, batch.features
         if not batch.due:
-            return self.supervision.check_signals(self.labels.constant(batch.x, batch.y, batch.index))
+            return self.supervision.check_signals(self.labels.constant(*of))
         batch.label_random = RandomState.capture(batch.x.device)
         keep = not self.lookahead.recompute
-        graph = self.supervision.check_signals(self.labels.fresh(batch.x, batch.y, batch.index, graph=keep))
+        graph = self.supervision.check_signals(self.labels.fresh(*of, graph=keep))
         batch.graph = graph if keep else None
         return tuple(s.detach() for s in graph)
 
     def _remember(self, batch: Batch, signals: Signals, mixed: Mixed) -> None:
-        part = None
-        if batch.due:
-            problem = self._problem(batch.x, batch.y, batch.random, batch.recording, share=batch.part)
-            part = Part(problem, signals, batch.graph, batch.label_random, batch.share)
+        part = Part.of(batch, signals) if batch.due else None
         update = self._tracker.add(part, scaled=batch.scale is not None)
         update.outer, update.gated, update.scale = batch.outer, mixed.factors, batch.scale
         self._seal(outside=False)
@@ -368,28 +388,11 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         else:
             random = RandomState.capture(x.device)
             signals = self.supervision.check_signals(self.labels.again(x, y))
-            problem = self._problem(x, y, random)
-            part = Part(problem, tuple(s.detach() for s in signals), signals, random)
+            part = Part(
+                self.problem(x, y, random=random), tuple(s.detach() for s in signals), signals, random
+            )
             update = Update([part], outer_batch)
         self._tracker.aim(update)
-
-    def _problem(
-        self, x: Tensor, y: Tensor, random: RandomState, recording: Recording | None = None, **shares: float
-    ) -> Problem:
-        return Problem(
-            network=self.network,
-            weights=self.weights(),
-            x=x,
-            y=y,
-            training_loss=self.supervision.bind(self.task),
-            outer_loss=self.task.loss,
-            random=random,
-            autocast=self.autocast,
-            recording=recording,
-            passes=self.passes if self.way.way.compiles else None,
-            total=None if self.world.alone else self.world.sum,
-            **shares,
-        )
 
     def _recording(self) -> Recording | None:
         # Nothing can be recorded within a compiled pass.

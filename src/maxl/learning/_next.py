@@ -50,7 +50,7 @@ class Next(Taken):
         weights = learner.weights()
         if learner.passes is not None:  # no two backward passes go through one compiled pass
             assert update is not None  # a mix that splits is not compiled
-            with batch.random.replay():
+            with batch.problem.random.replay():
                 problem = learner.problem(batch.x, batch.y, outer_share=batch.part)
                 _, v = problem.outer_gradient(weights, batch.x, batch.y)
             return learner.teach_through(update, *learner.summed(loss.detach(), v)), None

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from maxl.hypergradients import Factor, Problem, RandomState, Recording, Signals
+from maxl.hypergradients import Factor, Problem, RandomState, Signals
 
 
 @dataclass
@@ -23,10 +23,10 @@ class Batch:
         scale: Factor on the loss of a gradient scaler, or None.
         outer: (x, y) that judges the step, or None.
         due: Whether a meta step is due for it.
-        random: State of the random generators before the network's pass.
-        recording: Outputs of layers in that pass, or None.
+        problem: The batch as a two-level problem, from before the network's pass.
         label_random: State of the random generators before the signals were made.
         graph: The signals with the generator's graph, where that is kept.
+        features: Of a trunk that the generator shares, in the network's pass; None for a trunk of its own.
     """
 
     x: Tensor
@@ -37,10 +37,10 @@ class Batch:
     scale: Tensor | None = None
     outer: tuple[Tensor, Tensor] | None = None
     due: bool = False
-    random: RandomState = field(init=False)
-    recording: Recording | None = None
+    problem: Problem = field(init=False)
     label_random: RandomState = field(init=False)
     graph: Signals | None = None
+    features: Tensor | None = None
     part: float = 1.0  # share of the samples in those that all processes have of the whole step
 
     @property
@@ -59,6 +59,7 @@ class Part:
         graph: The same with the generator's graph, or None to make it again when it is needed.
         label_random: State of the random generators before the signals were made.
         share: Share of the samples in those that this process has of the whole step.
+        features: As for ``Batch``: those that the signals were made of, as the trunk has moved on.
     """
 
     problem: Problem
@@ -66,7 +67,13 @@ class Part:
     graph: Signals | None
     label_random: RandomState
     share: float = 1.0
+    features: Tensor | None = None
     versions: tuple[int, int] = field(init=False)
+
+    @classmethod
+    def of(cls, batch: Batch, signals: Signals) -> Part:
+        """What a meta step needs of a batch that was trained on with ``signals``."""
+        return cls(batch.problem, signals, batch.graph, batch.label_random, batch.share, batch.features)
 
     def __post_init__(self) -> None:
         self.versions = self.problem.x._version, self.problem.y._version
@@ -115,7 +122,7 @@ class Update:
 
     @classmethod
     def restored(cls, state: dict[str, Any], problem: Callable[..., Problem]) -> Update:
-        """What ``state_dict`` gave, with problems made anew of (x, y, random state, share=)."""
+        """What ``state_dict`` gave, with problems made anew of (x, y, random=, share=, buffers=, expected=)."""
         parts = []
         for saved in state.get(
             "parts", [state]
@@ -125,8 +132,10 @@ class Update:
                 RandomState.from_state(saved[name], device) for name in ("random", "label_random")
             )
             share = saved.get("share", 1.0)
-            made = problem(saved["x"], saved["y"], random, share=saved.get("part", share))
-            parts.append(Part(made, saved["signals"], None, label_random, share))
+            kept = {name: saved.get(name) for name in ("buffers", "expected")}
+            made = problem(saved["x"], saved["y"], random=random, share=saved.get("part", share), **kept)
+            features = saved.get("features")
+            parts.append(Part(made, saved["signals"], None, label_random, share, features))
         update = cls(parts, factor=state["factor"])
         update.set_weights(state["weights"])
         return update
@@ -142,7 +151,7 @@ class Update:
         self.set_weights({})
         self.factor = []
         for part in self.parts:
-            part.problem.recording = None
+            part.problem.recording = part.problem.buffers = part.problem.expected = None
 
     def drop_graphs(self) -> None:
         """Lets go of the generator's graph; the signals are made again when they are needed."""
@@ -163,6 +172,9 @@ class Update:
                     "signals": part.signals,
                     "share": part.share,
                     "part": part.problem.share,
+                    "features": part.features,
+                    "buffers": part.problem.buffers,
+                    "expected": part.problem.expected,
                 }
                 for part in self.parts
             ],

@@ -84,7 +84,7 @@ class Teacher:
         if graph is not None:
             return graph
         with part.label_random.replay():
-            return self.source.again(part.problem.x, part.problem.y)
+            return self.source.again(part.problem.x, part.problem.y, part.features)
 
 
 def _joined(parts: list[Signals]) -> Signals:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from maxl.hypergradients import UpdateRule
 from maxl.learning._record import Part, Update
@@ -36,8 +36,19 @@ class UpdateTracker:
         """Whether a meta step now means that a gradient scaler has left the optimizer's step out."""
         return self.filled and self._scaled
 
-    def begin(self, *, keep: bool) -> None:
-        """A further ``backward``; ``keep`` the update that a batch has yet to judge."""
+    def begin(self, network: nn.Module, *, keep: bool) -> None:
+        """A further ``backward``; ``keep`` the update that a batch has yet to judge.
+
+        Raises:
+            ValueError: if a trainable weight has a hook, which may change its gradient on the way to the optimizer.
+        """
+        for name, p in network.named_parameters():
+            if p.requires_grad and (p._backward_hooks or p._post_accumulate_grad_hooks):
+                raise ValueError(
+                    f"the gradients of trained weights need to reach the optimizer as they are; {name} has a hook on "
+                    "its own: remove it, and clip or log gradients between learner.backward and optimizer.step()"
+                )
+
         self._fingerprint = None
         if not self.filled:
             self._filled = None

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
 
-from maxl.hypergradients import Forward, Way, as_way
+from maxl.hypergradients import FiniteDifference, Forward, Way, as_way
 from maxl.learning._lookahead import Lookahead
 from maxl.learning._mix import Gated, Mix, Sum
 from maxl.learning._next import Next
@@ -68,6 +69,7 @@ def choose(
     lookahead: Lookahead | str | None = None,
     schedule: Schedule | None = None,
     world: World | None = None,
+    autocast: torch.dtype | None = None,
 ) -> Choices:
     """The objects given, those that words stand for, and defaults for the rest.
 
@@ -77,6 +79,7 @@ def choose(
         optimizer: Holds θ₁.
         words: By name.
         task, supervision, mix, way, lookahead, schedule, world: Objects, or None; a lookahead may be a word too.
+        autocast: Lower precision of the passes, or None.
 
     Raises:
         TypeError: if a word is unknown.
@@ -102,6 +105,12 @@ def choose(
     ahead = _lookahead(lookahead, given, optimizer)
     if mix.splits and generator is not None and not ahead.follows:
         raise ValueError('a gate acts on the update that is taken; pass lookahead="update" with it')
+    way = way or (as_way(given["hypergradient"]) if "hypergradient" in given else Forward())
+    if autocast is not None and isinstance(way, FiniteDifference):
+        raise ValueError(
+            f"finite differences drown in the rounding of {str(autocast).removeprefix('torch.')}: train in float32, or "
+            'differentiate by maxl.Forward(), hypergradient="forward"'
+        )
     world = world or Alone()
     if not world.alone:
         _check_parallel(mix, None if generator is None else ahead)
@@ -109,7 +118,7 @@ def choose(
         task=_task(network, task, given),
         supervision=supervision or _supervision(generator, given),
         mix=mix,
-        way=way or (as_way(given["hypergradient"]) if "hypergradient" in given else Forward()),
+        way=way,
         lookahead=ahead,
         schedule=schedule or Every(given.get("meta_every", 1)),
         world=world,
@@ -130,8 +139,18 @@ def _check_parallel(mix: Mix, lookahead: Lookahead | None) -> None:
         )
 
 
-def check_apart(network: nn.Module, generator: nn.Module) -> None:
-    """ValueError if network and generator share trainable weights."""
+def check_apart(network: nn.Module, generator: nn.Module, *, compile: bool = False) -> None:
+    """ValueError if network and generator share trainable weights, or a trunk in a way that cannot be followed."""
+    shared = getattr(generator, "shared", None)
+    if shared is not None and shared is not network:
+        raise ValueError(
+            "a generator that shares a trunk needs to be trained with that very network; got another one: copy both in "
+            "one call, copy.deepcopy((network, generator))"
+        )
+    if shared is not None and compile:
+        raise ValueError(
+            "a shared trunk's features are read by a hook, which a compiled pass has not; drop compile=True"
+        )
     own = {id(p) for p in network.parameters()}
     if any(id(p) in own and p.requires_grad for p in generator.parameters()):
         raise ValueError(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from maxl.hypergradients import CompiledPasses, Signals, as_tuple, pure_call
+from maxl.hypergradients import CompiledPasses, Signals, as_tuple, pure_call, purely
 from maxl.supervision._label_cache import LabelCache
 from maxl.worlds import Alone, World
 
@@ -34,19 +36,55 @@ class Generated:
         self._pure = partial(pure_call, generator) if passes is None else passes.pure
         self.autocast = autocast
 
-    def constant(self, x: Tensor, y: Tensor, index: Tensor | None = None) -> Signals:
-        """g(x, y) without a graph."""
-        return self.fresh(x, y, index)
+    @contextmanager
+    def watching(self) -> Iterator[list[Tensor]]:
+        """Within: a training pass of the network whose trunk the generator shares. What is yielded then holds its features.
 
-    def fresh(self, x: Tensor, y: Tensor, index: Tensor | None, *, graph: bool = False) -> Signals:
+        It stays empty for a generator with a trunk of its own.
+        """
+        seen: list[Tensor] = []
+        network = getattr(self.generator, "shared", None)
+        if network is None:
+            yield seen
+            return
+
+        def keep(_: nn.Module, __: tuple[Tensor, ...], features: Tensor) -> None:
+            seen[:] = [features.detach()]
+
+        handle = network.trunk.register_forward_hook(keep)
+        try:
+            yield seen
+        finally:
+            handle.remove()
+
+    def constant(
+        self, x: Tensor, y: Tensor, index: Tensor | None = None, features: Tensor | None = None
+    ) -> Signals:
+        """g(x, y) without a graph; from ``features`` of a shared trunk where there are some."""
+        return self.fresh(x, y, index, features)
+
+    def fresh(
+        self,
+        x: Tensor,
+        y: Tensor,
+        index: Tensor | None,
+        features: Tensor | None = None,
+        *,
+        graph: bool = False,
+    ) -> Signals:
         """g(x, y) by a pass of the generator as in training: its BatchNorm may keep its statistics."""
         with torch.set_grad_enabled(graph), self._precision(x):
-            return as_tuple(self._call(x, y))
+            return as_tuple(self._call(x, y) if features is None else self._head(features, y))
 
-    def again(self, x: Tensor, y: Tensor) -> Signals:
+    def again(self, x: Tensor, y: Tensor, features: Tensor | None = None) -> Signals:
         """g(x, y) with its graph; changes no buffer."""
         with torch.enable_grad(), self._precision(x):
-            return as_tuple(self._pure({}, x, y))
+            if features is None:
+                return as_tuple(self._pure({}, x, y))
+            return as_tuple(purely(self.generator, {}, lambda: self._head(features, y)))
+
+    def _head(self, features: Tensor, y: Tensor) -> Any:
+        return self.generator.of_features(features, y)  # type: ignore[operator]
 
     def _precision(self, x: Tensor) -> AbstractContextManager[object]:
         return nullcontext() if self.autocast is None else torch.autocast(x.device.type, self.autocast)
@@ -83,23 +121,35 @@ class Cached(Generated):
         self.cache = LabelCache(size)
         self.world = world or Alone()
 
-    def constant(self, x: Tensor, y: Tensor, index: Tensor | None = None) -> Signals:
+    def constant(
+        self, x: Tensor, y: Tensor, index: Tensor | None = None, features: Tensor | None = None
+    ) -> Signals:
         """What is kept; a pass of the generator where a sample of the batch has nothing yet.
 
         Raises:
             ValueError: without the samples' positions.
         """
         kept = self.cache.read(_required(index))
-        return kept if self.world.every(kept is not None) and kept is not None else self.fresh(x, y, index)
+        if self.world.every(kept is not None) and kept is not None:
+            return kept
+        return self.fresh(x, y, index, features)
 
-    def fresh(self, x: Tensor, y: Tensor, index: Tensor | None, *, graph: bool = False) -> Signals:
+    def fresh(
+        self,
+        x: Tensor,
+        y: Tensor,
+        index: Tensor | None,
+        features: Tensor | None = None,
+        *,
+        graph: bool = False,
+    ) -> Signals:
         """As ``Generated.fresh``, and kept.
 
         Raises:
             ValueError: without the samples' positions.
         """
         index = _required(index)
-        signals = super().fresh(x, y, index, graph=graph)
+        signals = super().fresh(x, y, index, features, graph=graph)
         (positions, *everybodys), _ = self.world.gather(index, *signals)
         self.cache.write(positions, tuple(everybodys))
         return signals

@@ -1,0 +1,404 @@
+"""Networks that hide something from a derivative: each gives the right hypergradient, or one clear sentence."""
+
+from __future__ import annotations
+
+import copy
+import random
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
+
+import maxl
+from _hiding import (
+    Annealed,
+    MovingNorm,
+    OwnBatchNorm,
+    as_number,
+    batch,
+    block,
+    by_data,
+    checkpointed,
+    counted,
+    detached,
+    extra_in_grad_mode,
+    extra_product,
+    generator,
+    hooked_module,
+    hooked_tensor,
+    mytanh,
+    network,
+    no_grad_in_place,
+    no_grad_layer,
+    no_grad_part,
+    numpy_random,
+    own_generator,
+    python_random,
+    reversed_gradient,
+    straight_through,
+)
+from _networks import flatten, relative_error
+from maxl.hypergradients import OrReverse
+
+RATE = 0.3
+
+
+@pytest.fixture(autouse=True)
+def precise(float64: None) -> None:
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+
+
+def truth(net: nn.Module, gen: nn.Module, x: Tensor, y: Tensor, *, virtual: bool = False) -> Tensor:
+    """The derivative of the outer loss by a plain double backward, with passes in the order of training.
+
+    Buffers move and random numbers are drawn from pass to pass. A ``virtual`` step comes after one taken for good, and
+    it and its judge start from the network and the random numbers as that one left them.
+    """
+    net, gen = copy.deepcopy((net, gen))
+    weights = {n: p for n, p in net.named_parameters() if p.requires_grad}
+    buffers = {n: b.clone() for n, b in net.named_buffers()}
+
+    def outputs(w: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        moved = {n: b.clone() for n, b in buffers.items()}
+        result = functional_call(net, {**w, **moved}, (x,))
+        buffers.update(moved)
+        return result
+
+    def step(w: dict[str, Tensor]) -> dict[str, Tensor]:
+        primary, auxiliary = outputs(w)
+        loss = maxl.focal_loss(primary, y) + maxl.focal_loss(auxiliary, gen(x, y))
+        grads = torch.autograd.grad(loss, list(w.values()), create_graph=True, allow_unused=True)
+        return {n: p if g is None else p - RATE * g for (n, p), g in zip(w.items(), grads, strict=True)}
+
+    if virtual:
+        weights = {n: p.detach().requires_grad_() for n, p in step(weights).items()}
+    kept, drawn = dict(buffers), random_state()
+    ahead = step(weights)
+    if virtual:
+        buffers.update(kept)
+        set_random_state(drawn)
+    outer = maxl.focal_loss(outputs(ahead)[0], y)
+    return flatten(torch.autograd.grad(outer, list(gen.parameters())))
+
+
+def random_state() -> tuple[Any, ...]:
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+
+
+def set_random_state(state: tuple[Any, ...]) -> None:
+    random.setstate(state[0])
+    np.random.set_state(state[1])  # noqa: NPY002
+    torch.set_rng_state(state[2])
+
+
+def found(net: nn.Module, gen: nn.Module, x: Tensor, y: Tensor, **options: Any) -> Tensor:
+    """The same from one step of a learner: θ₂ moves by exactly minus the hypergradient."""
+    net, gen = copy.deepcopy((net, gen))
+    before = flatten(list(gen.parameters()))
+    learner = maxl.MetaAuxiliaryLearner(
+        net,
+        gen,
+        torch.optim.SGD(net.parameters(), lr=RATE),
+        torch.optim.SGD(gen.parameters(), lr=1.0),
+        entropy_weight=0.0,
+        **options,
+    )
+    learner.step(x, y)
+    return before - flatten(list(gen.parameters()))
+
+
+WAYS = {"forward": maxl.Forward(), "reverse": maxl.Reverse()}
+AHEAD = {
+    "taken": {},
+    "low memory": {"lookahead": maxl.Taken(recompute=True)},
+    "virtual": {"lookahead": maxl.Virtual()},
+}
+
+
+def check(net: nn.Module, way: str, ahead: str, reference: nn.Module | None = None) -> None:
+    """The learner's hypergradient is the true one, from the same state of every generator of random numbers."""
+    gen, (x, y) = generator(), batch()
+    state = random_state()
+    expected = truth(reference or net, gen, x, y, virtual=ahead == "virtual")
+    set_random_state(state)
+    assert relative_error(found(net, gen, x, y, way=WAYS[way], **AHEAD[ahead]), expected) < 1e-10
+
+
+# What a derivative has to see
+
+
+SEEN_BY_ALL = {
+    f.__name__: f
+    for f in (
+        *(no_grad_part, no_grad_layer, no_grad_in_place, detached, straight_through, by_data, as_number),
+        *(extra_product, extra_in_grad_mode, python_random, numpy_random),
+    )
+}
+
+
+@pytest.mark.parametrize("ahead", AHEAD)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("between", SEEN_BY_ALL.values(), ids=SEEN_BY_ALL)
+def test_what_is_hidden_from_gradients_is_hidden_from_the_hypergradient(
+    between: Callable[[nn.Module, Tensor], Tensor], way: str, ahead: str
+) -> None:
+    check(network(between), way, ahead)
+
+
+@pytest.mark.parametrize("ahead", AHEAD)
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_computed_again_in_the_backward_pass_has_the_weights_of_that_pass(
+    way: str, ahead: str
+) -> None:
+    check(network(checkpointed), way, ahead, reference=network(block))
+
+
+class CheckpointedNorm(nn.Module):
+    """BatchNorm and dropout within a checkpoint."""
+
+    def __init__(self, use: bool, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, 8)
+        self.block = nn.Sequential(
+            nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 8), nn.Tanh()
+        )
+        self.use = use
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.first(x))
+        return checkpoint(self.block, h, use_reentrant=False) if self.use else self.block(h)
+
+
+MOVING: dict[str, Callable[[], nn.Module]] = {
+    "annealed": Annealed,
+    "moving norm": MovingNorm,
+    "own batch norm": lambda: nn.Sequential(nn.Linear(6, 8), OwnBatchNorm(8), nn.Tanh()),
+    "spectral norm": lambda: nn.Sequential(
+        nn.utils.parametrizations.spectral_norm(nn.Linear(6, 8)), nn.Tanh(), nn.Linear(8, 8), nn.Tanh()
+    ),
+}
+
+
+@pytest.mark.parametrize("ahead", AHEAD)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("build", MOVING.values(), ids=MOVING)
+def test_buffers_are_where_they_were_in_the_training_pass(
+    build: Callable[[], nn.Module], way: str, ahead: str
+) -> None:
+    torch.manual_seed(0)
+    check(network(trunk=build()), way, ahead)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_meta_step_moves_no_statistics_of_batch_norm_with_code_of_its_own(way: str) -> None:
+    net, gen = network(trunk=nn.Sequential(nn.Linear(6, 8), OwnBatchNorm(8))), generator()
+    optimizers = [torch.optim.SGD(m.parameters(), lr=RATE) for m in (net, gen)]
+    learner = maxl.MetaAuxiliaryLearner(net, gen, *optimizers, way=WAYS[way])
+    learner.train_step(*batch())
+    before = [b.clone() for b in net.buffers()]
+    learner.meta_step()
+    assert all(torch.equal(a, b) for a, b in zip(before, net.buffers(), strict=True))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize(
+    "lookahead", [maxl.Taken(), maxl.Next(), maxl.Virtual(), maxl.Virtual(recompute=True)]
+)
+@pytest.mark.parametrize("way", WAYS)
+def test_checkpointed_activations_change_nothing(way: str, lookahead: Any, dropout: float) -> None:
+    results = []
+    for use in (False, True):
+        torch.manual_seed(0)
+        net, gen = network(trunk=CheckpointedNorm(use, dropout)), generator()
+        optimizers = [torch.optim.Adam(m.parameters(), lr=1e-2) for m in (net, gen)]
+        learner = maxl.MetaAuxiliaryLearner(net, gen, *optimizers, way=WAYS[way], lookahead=lookahead)
+        for seed in range(3):
+            torch.manual_seed(seed)
+            learner.step(*batch(seed))
+        # A checkpoint's BatchNorm sees each training pass twice, with or without maxl.
+        results.append(flatten([*net.parameters(), *gen.parameters()]))
+    assert relative_error(results[1], results[0]) < 1e-9
+
+
+def test_reentrant_checkpoints_are_refused_with_the_other_kind_named() -> None:
+    net = network(lambda m, h: checkpoint(lambda z: torch.tanh(m.last(z)), h, use_reentrant=True))
+    for way in WAYS:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # forward mode says that it falls back
+            with pytest.raises(ValueError, match="use_reentrant=False"):
+                found(net, generator(), *batch(), way=WAYS[way])
+
+
+# What only a backward pass sees: reverse mode takes over and says so
+
+
+FALLING_BACK: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "custom operator": (lambda: network(lambda m, h: mytanh(h)), "maxl_tests"),
+    "tensor hook": (lambda: network(hooked_tensor), "hook|Forward gives"),
+    "module hook": (hooked_module, r"a backward hook of trunk\.last"),
+    "gradient reversal": (lambda: network(reversed_gradient), "without jvp"),
+}
+
+
+@pytest.mark.parametrize("ahead", AHEAD)
+@pytest.mark.parametrize(("build", "words"), FALLING_BACK.values(), ids=FALLING_BACK)
+def test_reverse_mode_takes_over_where_only_a_backward_pass_knows(
+    build: Callable[[], nn.Module], words: str, ahead: str
+) -> None:
+    net = build()
+    check(net, "reverse", ahead)
+    with pytest.warns(UserWarning, match=words):
+        check(net, "forward", ahead)
+
+
+HIDDEN_FROM_DIFFERENCES: dict[str, Callable[[], nn.Module]] = {
+    "detached": lambda: network(detached),
+    "straight-through": lambda: network(straight_through),
+    "no_grad": lambda: network(no_grad_part),
+    "tensor hook": lambda: network(hooked_tensor),
+    "gradient reversal": lambda: network(reversed_gradient),
+    "module hook": hooked_module,
+}
+
+
+@pytest.mark.parametrize("build", HIDDEN_FROM_DIFFERENCES.values(), ids=HIDDEN_FROM_DIFFERENCES)
+def test_finite_differences_that_see_another_function_give_way_to_reverse_mode(
+    build: Callable[[], nn.Module],
+) -> None:
+    net, gen, (x, y) = build(), generator(), batch()
+    with pytest.warns(UserWarning, match="falls back to reverse mode"):
+        value = found(net, gen, x, y, way=maxl.FiniteDifference())
+    assert relative_error(value, truth(net, gen, x, y)) < 1e-10
+
+
+def test_where_no_way_is_right_training_stops_with_a_sentence() -> None:
+    class Vanishing(torch.autograd.Function):
+        """A derivative whose own derivative is missing, without an error."""
+
+        @staticmethod
+        def forward(x: Tensor) -> Tensor:
+            return x**3
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+            ctx.save_for_backward(*inputs)
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            (x,) = ctx.saved_tensors
+            return (3 * x * x * gradient).detach()
+
+        @staticmethod
+        def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+            return 0 * tangent
+
+    net = network(lambda m, h: Vanishing.apply(h))
+    net.trunk.last.requires_grad_(False)
+    net.primary_head.requires_grad_(False)
+    net.auxiliary_head.requires_grad_(False)
+    with pytest.raises(ValueError, match="what ordinary gradients say"):
+        found(net, generator(), *batch())
+    found(net, generator(), *batch(), check="never")
+
+
+# What cannot be followed is refused
+
+
+@pytest.mark.parametrize("ahead", AHEAD)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("between", [counted, own_generator])
+def test_a_network_that_does_not_repeat_its_pass_is_refused(
+    between: Callable[[nn.Module, Tensor], Tensor], way: str, ahead: str
+) -> None:
+    with pytest.raises(ValueError, match="when its training pass is repeated"):
+        found(network(between), generator(), *batch(), way=WAYS[way], **AHEAD[ahead])
+
+
+@pytest.mark.parametrize("kind", ["register_hook", "register_post_accumulate_grad_hook"])
+def test_a_hook_on_the_gradient_of_a_weight_is_refused(kind: str) -> None:
+    net, gen = network(lambda m, h: h), generator()
+    getattr(net.trunk.first.weight, kind)(lambda g: None)
+    optimizers = [torch.optim.SGD(m.parameters(), lr=RATE) for m in (net, gen)]
+    with pytest.raises(ValueError, match=r"trunk\.first\.weight has a hook"):
+        maxl.MetaAuxiliaryLearner(net, gen, *optimizers).step(*batch())
+
+
+@pytest.mark.parametrize("value", ["sometimes", 0, True, 1.5])
+def test_a_check_is_a_word_or_a_number_of_steps(value: Any) -> None:
+    with pytest.raises(ValueError, match='check needs to be "first", "never" or a number'):
+        found(network(lambda m, h: h), generator(), *batch(), check=value)
+
+
+@pytest.mark.parametrize(("check_", "expected"), [("never", 0), ("first", 1), (2, 3), (1, 5)])
+def test_the_comparison_is_made_when_it_was_asked_for(
+    check_: Any, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr(OrReverse, "_compared", lambda *a: calls.append(a) or a[-1])
+    net, gen = network(lambda m, h: h), generator()
+    optimizers = [torch.optim.SGD(m.parameters(), lr=RATE) for m in (net, gen)]
+    learner = maxl.MetaAuxiliaryLearner(net, gen, *optimizers, check=check_)
+    for seed in range(5):
+        learner.step(*batch(seed))
+    assert len(calls) == expected
+
+
+def test_the_comparison_changes_no_result() -> None:
+    values = [
+        found(network(lambda m, h: F.dropout(h, 0.3)), generator(), *batch(), check=when)
+        for when in ("never", 1)
+        if torch.manual_seed(3)
+    ]
+    assert torch.equal(*values)
+
+
+def branching(module: nn.Module, h: Tensor) -> Tensor:
+    return torch.cond(h.sum() > 0, lambda z: torch.tanh(z) ** 2, lambda z: z.sin(), (h,))
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.parametrize("way", WAYS)
+def test_control_flow_whose_second_derivative_is_lost_is_refused(way: str) -> None:
+    with pytest.raises(ValueError, match="what ordinary gradients say"):
+        found(network(branching), generator(), *batch(), way=WAYS[way])
+
+
+def test_differences_that_are_wrong_where_nothing_else_works_are_refused() -> None:
+    class Once(torch.autograd.Function):
+        """A wrong derivative on purpose, and no second one."""
+
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            return -3 * gradient
+
+    net = network(lambda m, h: Once.apply(h) * h)
+    with pytest.raises(ValueError, match=r"reverse mode cannot follow this network \(no double backward"):
+        found(net, generator(), *batch(), way=maxl.FiniteDifference())
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_sample_without_a_class_trains_nothing(compiled: bool) -> None:
+    """Where targets are not read, on an accelerator and in compiled passes, its loss is nan instead."""
+    hierarchy = maxl.Hierarchy([2, 3, 1])
+    rows = torch.compile(maxl.hierarchy.rows_of, backend="eager") if compiled else maxl.hierarchy.rows_of
+    rows_ = rows(hierarchy.mask, torch.tensor([0, -1, 2]))
+    assert rows_.sum(1).tolist() == [2, 0, 1]
+    assert maxl.masked_softmax(torch.zeros(3, 6), rows_)[1].isnan().all()
+
+
+def test_finite_differences_in_half_precision_are_refused() -> None:
+    with pytest.raises(ValueError, match="finite differences drown in the rounding of bfloat16"):
+        found(network(detached), generator(), *batch(), way=maxl.FiniteDifference(), autocast=torch.bfloat16)
