@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from sklearn import metrics
 
 from _run_helpers import digits
-from maxl.experiments.data import DataSet
-from maxl.experiments.data._types import Features
+from maxl.experiments.data import DataSet, Features
 from maxl.experiments.runs.measures import ACCURACY, MEASURES, Measure, main_measure, score, task_of
 
 N = 200

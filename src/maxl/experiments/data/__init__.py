@@ -14,7 +14,7 @@ from maxl.experiments.data._select import balanced_order
 from maxl.experiments.data._stream import Batch, BatchStream, augment_batch, evaluation_batches, normalise
 from maxl.experiments.data._tables import Table, read_table
 from maxl.experiments.data._targets import TASKS
-from maxl.experiments.data._types import DataSet, Split
+from maxl.experiments.data._types import DataSet, Features, Split
 from maxl.experiments.data._walk import files_below
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Batch",
     "BatchStream",
     "DataSet",
+    "Features",
     "Split",
     "Table",
     "TextFeatures",

@@ -122,7 +122,9 @@ def label_statistics(
         block = int(hierarchy.mask[c].sum())
         n = int(members.sum())
         counts = torch.bincount(likeliest[members], minlength=hierarchy.num_auxiliary)
-        used = int((hierarchy.mask[c] & (counts >= max(1.0, 0.01 * n))).sum())  # of several labels the own block
+        used = int(
+            (hierarchy.mask[c] & (counts >= max(1.0, 0.01 * n))).sum()
+        )  # of several labels the own block
         used_total += used
         usages.append(used / block)
         entropies.append(float(entropy[members].mean()) if n else math.nan)
