@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import torch
 
 from _run_helpers import metrics, one_thread
 from _target_helpers import LABELS, colours, columns, prices, write_table
-from maxl.experiments.data import DataSet
+from maxl.experiments.data import TASKS, DataSet
 from maxl.experiments.runs.baselines import cluster_labels, random_labels
 from maxl.experiments.runs.build import Information, build, check, choose_hierarchy
 from maxl.experiments.runs.config import RunConfig
@@ -92,6 +93,12 @@ def test_psi_fits_the_task(task: str, psi: list[int], message: str, tmp_path: Pa
     chosen = config(tmp_path, task, psi=psi)
     with pytest.raises(ValueError, match=message):
         choose_hierarchy(chosen, load_data(chosen))
+
+
+def test_the_command_line_knows_every_task_by_name() -> None:
+    (field,) = (f for f in dataclasses.fields(RunConfig) if f.name == "task")
+    assert field.metadata["choices"] == ("auto", *TASKS)
+    assert set(MEASURES) == set(TASKS)
 
 
 def test_networks_learn_the_task_of_the_data(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import yaml
 
-from maxl.experiments.data import TASKS
 from maxl.experiments.runs.files import YAML_LIMIT, parse_yaml, read_bytes
 from maxl.presets import check_choice
 
@@ -23,6 +22,12 @@ METHODS = (
 HUMAN_METHODS = ("prototypical", "human")  # their auxiliary classes are the human ones, so they use no ψ
 LEARNED_METHODS = ("maxl", "weighted", "gated")  # a generator is trained
 CODE_FIELDS = ("trunk", "generator_trunk")  # module:function in one of these runs code
+_TASKS = (
+    "auto",
+    "classification",
+    "multi-label",
+    "regression",
+)  # those of ``data``, which --help cannot wait for
 # Fields that may differ between the calls that share a run or a study.
 MACHINE_FIELDS = frozenset(("data_dir", "device", "threads", "tensorboard", "checkpoint_every", "look_every"))
 
@@ -49,7 +54,7 @@ class RunConfig:
     primary: str | tuple[str, ...] | None = option(
         None, "column of labels or numbers to predict, or several", group="data"
     )
-    task: str = option("auto", "what that column is", group="data", choices=("auto", *TASKS))
+    task: str = option("auto", "what that column is", group="data", choices=_TASKS)
     human: str | None = option(None, "column of finer human labels", group="data")
     train_size: float | None = option(None, "training samples, count or fraction", group="data")
     validation_size: float = option(0.0, "cut from training, count or fraction", group="data")
