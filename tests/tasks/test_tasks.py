@@ -206,6 +206,14 @@ def test_what_a_task_refuses() -> None:
         Classification().rows(torch.tensor([0, -1]), HIERARCHY.mask)
 
 
+def test_a_generator_that_was_not_told_the_task_says_so() -> None:
+    generator = maxl.LabelGenerator(nn.Linear(4, 6), HIERARCHY, feature_dim=6)
+    with pytest.raises(
+        ValueError, match=r"classes need shape \(N,\); got \(5, 3\): say what targets mean with task="
+    ):
+        generator(torch.randn(5, 4), LABELS)
+
+
 def test_what_regression_refuses() -> None:
     with pytest.raises(ValueError, match="num_targets needs to be at least 1; got 0"):
         Regression(0)

@@ -93,9 +93,15 @@ class Classification:
             mask: Bool of shape (C, K).
 
         Raises:
-            ValueError: if a class is negative, which indexing would take for one counted from the end. Targets are not
-                read on an accelerator, since that would wait for it, nor in a compiled pass.
+            ValueError: if there is no one class for each sample, or a class is negative, which indexing would take for
+                one counted from the end. Targets are not read on an accelerator, since that would wait for it, nor in
+                a compiled pass.
         """
+        if len(mask) > 1 and targets.dim() != 1:
+            raise ValueError(
+                f"classes need shape (N,); got {tuple(targets.shape)}: say what targets mean with task=, of the network "
+                "and of the generator"
+            )
         readable = len(mask) > 1 and targets.device.type == "cpu" and not torch.compiler.is_compiling()
         if readable and len(targets) and int(targets.min()) < 0:
             raise ValueError(
