@@ -227,17 +227,12 @@ class Trainer:
         if config.method != "single":
             batch = next(self.stream.epoch(0))
             with torch.no_grad():
-                signals = (
-                    setup.learner.source.constant(batch.x, batch.primary, batch.index)
-                    if setup.generator is None
-                    else as_tuple(pure_call(setup.generator, {}, batch.x, batch.primary))
-                )
+                if setup.generator is None:
+                    signals = setup.learner.source.constant(batch.x, batch.primary, batch.index)
+                else:
+                    signals = as_tuple(pure_call(setup.generator, {}, batch.x, batch.primary))
             row["gradient_cosine"], row["gradient_cosine_layers"] = gradient_cosine(
-                setup.network,
-                setup.network.trunk,
-                batch.x,
-                batch.primary,
-                signals,
+                *(setup.network, setup.network.trunk, batch.x, batch.primary, signals),
                 setup.learner.task,
                 setup.learner.supervision,
             )
