@@ -82,6 +82,9 @@ def contenders() -> dict[str, Contender]:
         "maxl forward, next batch": Contender(learner(evaluate="next"), floor=10),
         "maxl forward, same, low memory": Contender(learner(favour="memory"), floor=13),
         "maxl forward, next, low memory": Contender(learner(evaluate="next", favour="memory"), floor=12),
+        "maxl shared trunk, same batch": Contender(learner(shared=True), floor=8),
+        "maxl shared trunk, next batch": Contender(learner(shared=True, evaluate="next"), floor=7),
+        "maxl shared trunk, same, low memory": Contender(learner(shared=True, favour="memory"), floor=9),
         "maxl everyday preset": Contender(learner(cached=True, **everyday), every, 3 + 7 / every),
         "maxl finite-difference": Contender(learner("finite-difference"), floor=11),
         "maxl reverse, virtual step": Contender(learner("reverse", lookahead="virtual")),
@@ -126,16 +129,27 @@ def _multi(bench: Bench) -> Callable[..., object]:
 
 
 def learner(
-    method: str = "forward", *, cached: bool = False, **options: object
+    method: str = "forward", *, cached: bool = False, shared: bool = False, **options: object
 ) -> Callable[[Bench], Callable[..., object]]:
-    """MAXL by this package; ``cached`` keeps a label for each sample of the batches."""
+    """MAXL by this package.
+
+    Args:
+        method: How to differentiate.
+        cached: Keep a label for each sample of the batches.
+        shared: The generator is a head on the network's own features.
+        options: Of the learner.
+    """
 
     def make(bench: Bench) -> Callable[..., object]:
+        generator, meta_optimizer = bench.generator, bench.meta_optimizer
+        if shared:
+            generator = maxl.LabelGenerator.sharing(bench.network).to(bench.batches[0][0])
+            meta_optimizer = torch.optim.SGD(generator.parameters(), lr=META_RATE, weight_decay=5e-4)
         built = maxl.MetaAuxiliaryLearner(
             bench.network,
-            bench.generator,
+            generator,
             bench.optimizer,
-            bench.meta_optimizer,
+            meta_optimizer,
             hypergradient=method,
             entropy_weight=ENTROPY_WEIGHT,
             cache_labels=sum(len(batch[0]) for batch in bench.batches) if cached else 0,

@@ -6,6 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import settings
+
+# The same examples on every machine, and no time limit of one example: a busy machine is no failure.
+settings.register_profile("maxl", derandomize=True, deadline=None, database=None, max_examples=60)
+settings.load_profile("maxl")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

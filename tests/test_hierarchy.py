@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -41,13 +43,16 @@ def test_from_labels_keeps_the_ids_of_scattered_blocks() -> None:
     [
         ([0, 1], [0, 0], "auxiliary class 0 has several primary classes"),
         ([0, 1], [0, 2], "auxiliary class 1 occurs in no sample"),
-        ([0, 2], [0, 1], "got 0 for primary class 1"),
+        ([0, 2], [0, 1], "primary class 1 occurs in no sample"),
+        ([0, 1], [0, 2**40], "auxiliary class 1 occurs in no sample"),
+        ([0, 2**40], [0, 1], "primary class 1 occurs in no sample"),
+        ([0.0, 1.0], [0, 1], "whole numbers; got torch.float32 and torch.int64"),
         ([0, -1], [0, 1], "got a negative one"),
         ([0, 1, 1], [0, 1], "need the same shape"),
     ],
 )
 def test_from_labels_refuses_what_is_no_hierarchy(
-    primary: list[int], auxiliary: list[int], message: str
+    primary: list[Any], auxiliary: list[int], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         maxl.Hierarchy.from_labels(torch.tensor(primary), torch.tensor(auxiliary))
@@ -55,8 +60,17 @@ def test_from_labels_refuses_what_is_no_hierarchy(
 
 @pytest.mark.parametrize(
     ("psi", "message"),
-    [([], "empty"), ([2, 0], "got 0 for primary class 1"), ([1.5], "got 1.5"), ([True], "got True")],
+    [
+        ([], "empty"),
+        ([2, 0], "got 0 for primary class 1"),
+        ([1.5], "got 1.5"),
+        ([True], "got True"),
+        ([None], "needs whole numbers of at least 1; got None"),
+        (["many"], "needs whole numbers of at least 1; got 'many'"),
+        ([2, float("nan")], "needs whole numbers of at least 1; got nan for primary class 1"),
+        ([float("inf")], "needs whole numbers of at least 1; got inf"),
+    ],
 )
-def test_psi_needs_whole_numbers_of_at_least_one(psi: list[int], message: str) -> None:
+def test_psi_needs_whole_numbers_of_at_least_one(psi: list[Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         maxl.Hierarchy(psi)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ class Hierarchy:
         if not psi:
             raise ValueError("psi needs one entry per primary class; got an empty list")
         for c, count in enumerate(psi):
-            if isinstance(count, bool) or int(count) != count or count < 1:
+            if not _is_count(count):
                 raise ValueError(
                     f"psi needs whole numbers of at least 1; got {count!r} for primary class {c}"
                 )
@@ -68,33 +69,39 @@ class Hierarchy:
             auxiliary: Finer labels of the same samples, int64 of shape (N,).
 
         Raises:
-            ValueError: if the shapes differ, a label is negative, an id below the largest never occurs
-                (its owner would be unknown), or an auxiliary class occurs under two primary classes.
+            ValueError: if the shapes differ, a label is no whole number or negative, an id below the largest
+                never occurs (its owner would be unknown), or an auxiliary class occurs under two primary classes.
         """
         if primary.shape != auxiliary.shape or primary.dim() != 1 or not len(primary):
             raise ValueError(
                 "primary and auxiliary labels need the same shape (N,) with N >= 1; "
                 f"got {tuple(primary.shape)} and {tuple(auxiliary.shape)}"
             )
-        if min(int(primary.min()), int(auxiliary.min())) < 0:
+        if any(labels.is_floating_point() or labels.is_complex() for labels in (primary, auxiliary)):
+            raise ValueError(f"labels need whole numbers; got {primary.dtype} and {auxiliary.dtype}")
+        # As many rows as auxiliary classes, however large a number stands for one.
+        pairs = torch.stack((auxiliary.cpu().long(), primary.cpu().long()), dim=1)
+        pairs = torch.unique(pairs, dim=0)
+        if int(pairs.min()) < 0:
             raise ValueError("labels need to be at least 0; got a negative one")
-        num_primary, num_auxiliary = int(primary.max()) + 1, int(auxiliary.max()) + 1
-        counts = torch.zeros(num_primary, num_auxiliary, dtype=torch.long)
-        counts.index_put_((primary.cpu(), auxiliary.cpu()), torch.ones((), dtype=torch.long), accumulate=True)
-        parents = (counts > 0).sum(0)
-        for problem, where in (
-            ("occurs in no sample", parents == 0),
-            ("has several primary classes", parents > 1),
+        ids, owner = pairs.unbind(1)
+        twice = ids[1:][ids[1:] == ids[:-1]]
+        for problem, found in (
+            ("occurs in no sample", _first_gap(ids)),
+            ("has several primary classes", int(twice[0]) if len(twice) else None),
         ):
-            if where.any():
+            if found is not None:
                 raise ValueError(
                     "each auxiliary class needs exactly one primary class; "
-                    f"auxiliary class {int(where.nonzero()[0])} {problem}: relabel it or drop it"
+                    f"auxiliary class {found} {problem}: relabel it or drop it"
                 )
-        owner = counts.argmax(0)
-        psi = torch.bincount(owner, minlength=num_primary)
+        if (empty := _first_gap(owner)) is not None:
+            raise ValueError(
+                f"each primary class needs an auxiliary class; primary class {empty} occurs in no sample: relabel it"
+            )
+        psi = torch.bincount(owner)
         hierarchy = cls(psi.tolist())
-        hierarchy._set_owner(owner, num_primary)
+        hierarchy._set_owner(owner, len(psi))
         return hierarchy
 
     def rows(self, y: Tensor) -> Tensor:
@@ -118,6 +125,21 @@ class Hierarchy:
 
     def __repr__(self) -> str:
         return f"Hierarchy({list(self.psi)})"
+
+
+def _is_count(value: Any) -> bool:
+    """Whether a value is a whole number of at least 1, of whichever type."""
+    try:
+        return not isinstance(value, bool) and bool(int(value) == value and value >= 1)
+    except (TypeError, ValueError, OverflowError):  # no number, NaN, infinite
+        return False
+
+
+def _first_gap(labels: Tensor) -> int | None:
+    """The least number from 0 on that labels of at least 0, shape (N,), lack below their largest; or None."""
+    found = torch.unique(labels)
+    gaps = found != torch.arange(len(found))
+    return int(gaps.nonzero()[0]) if gaps.any() else None
 
 
 def rows_of(mask: Tensor, y: Tensor) -> Tensor:

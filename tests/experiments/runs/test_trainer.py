@@ -151,6 +151,8 @@ RESUMED: dict[str, dict[str, Any]] = {
     "single, momentum": {"method": "single", "optimizer": "sgd", "momentum": 0.9, "weight_decay": 1e-3},
     "k-means": {"method": "kmeans", "optimizer": "adamw"},
     "dropout": {"trunk": "with dropout", "evaluate": "next"},
+    "shared trunk": {"trunk": "convnet4", "generator_trunk": "shared", "evaluate": "next"},
+    "shared trunk, cached labels": {"generator_trunk": "shared", "meta_every": 2, "cache_labels": True},
 }
 
 
@@ -172,6 +174,12 @@ def test_an_interruption_leaves_no_trace(
     expected, weights = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut"))
     assert weights == expected
     assert summary["test_accuracy"] == metrics(tmp_path / "whole")[-1]["test_accuracy"]
+
+
+def test_a_shared_trunk_goes_without_compilation() -> None:
+    with pytest.raises(ValueError, match="reads the network's features in passing: drop --compile"):
+        tiny(method="maxl", generator_trunk="shared", compile=True)
+    tiny(method="single", generator_trunk="shared", compile=True)  # a study's other methods
 
 
 LOOKS: dict[str, dict[str, Any]] = {

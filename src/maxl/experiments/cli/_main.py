@@ -182,6 +182,20 @@ def _run(given: Sequence[str]) -> int:
         except (ValueError, OSError, FloatingPointError) as error:
             print(f"maxl: error: {visible(' '.join(str(error).split()))}", file=sys.stderr)
             return 2
+        except (MemoryError, RuntimeError) as error:
+            from maxl.experiments.runs.memory import OutOfMemory, is_out_of_memory, sentence
+
+            if not is_out_of_memory(error):
+                raise
+            said = (
+                str(error)
+                if isinstance(error, OutOfMemory)
+                else sentence(error, f"maxl {namespace.command}", "ask for less, or end other programs")
+            )
+            if again := _unfinished(namespace, given):
+                said += f"; what is finished is kept: where more memory comes free, continue with: {again}"
+            print(f"maxl: error: {visible(' '.join(said.split()))}", file=sys.stderr)
+            return 2
         except KeyboardInterrupt:
             word, code = ("terminated", 143) if signalled() else ("interrupted", 130)
             again = continuation(namespace, given)
@@ -233,6 +247,16 @@ def continuation(namespace: argparse.Namespace, given: Sequence[str]) -> str | N
                 *(["--trust"] if typed or namespace.trust else []),
             ]
     return shlex.join(["maxl", *given])
+
+
+def _unfinished(namespace: argparse.Namespace, given: Sequence[str]) -> str | None:
+    """The command that continues what has been begun on the disk, or None where nothing has."""
+    again = continuation(namespace, given)
+    if namespace.command == "train":
+        return again if again is not None and " --resume " in again else None
+    if again is None or not (namespace.out / "study.yaml").exists():
+        return None
+    return f"{again} (with --jobs 1, one run at a time)"
 
 
 def out_folder(namespace: argparse.Namespace) -> Path:

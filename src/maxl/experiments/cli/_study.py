@@ -34,6 +34,7 @@ def run_study(study: Study, out: Path, jobs: int | None) -> None:
         results = study.run(
             out, jobs=jobs, progress=lambda done, _, note: advance(done, note), tell=tell_task
         )
+        advance(total)  # runs that were there already, and those that ended early, are done too
     report = write_report(out)  # before anything is printed: whoever reads may stop after the first line
     show = console()
     for table, lines in study_tables(results):

@@ -12,11 +12,14 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from maxl.experiments.cli._arguments import terminal_width
 from maxl.experiments.cli.terminal import shown
@@ -42,17 +45,28 @@ def console() -> Console:
     return Console(width=terminal_width(), highlight=False, markup=False, emoji=False)
 
 
+class _Note(ProgressColumn):
+    """What there is to say beside the bar, as much of it as the terminal has room for."""
+
+    def render(self, task: Task) -> Text:
+        return Text(str(task.fields["note"]), no_wrap=True, overflow="ellipsis")
+
+
 @contextmanager
 def progress_bar(what: str, total: int, done: int = 0) -> Iterator[Any]:
     """A bar on stderr; yields ``advance(completed, note)``."""
+
+    def whole() -> Column:
+        return Column(no_wrap=True)
+
     bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("epochs"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
+        TextColumn("{task.description}", markup=False, table_column=whole()),
+        BarColumn(bar_width=20, table_column=whole()),
+        MofNCompleteColumn(table_column=whole()),
+        TextColumn("epochs", table_column=whole()),
+        TimeElapsedColumn(table_column=whole()),
+        TimeRemainingColumn(table_column=whole()),
+        _Note(),
         console=Console(stderr=True, markup=False, emoji=False),
         transient=False,
     )

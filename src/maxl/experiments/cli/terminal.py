@@ -40,9 +40,9 @@ def shown(text: object) -> str:
 
 
 def tell_task(saw: str) -> None:
-    """One line on standard error: what the targets were taken for; nothing where they were not looked at."""
+    """One line on standard output: what the targets were taken for; nothing where they were not looked at."""
     if saw:
-        print(f"maxl: note: {visible(saw)}", file=sys.stderr)
+        print(f"Note: {visible(saw)}")
 
 
 def prepare_streams() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from maxl.experiments.data._cifar100 import with_levels
 from maxl.experiments.data._source import Source, nearest
 from maxl.experiments.data._text import clinc150
 
+_REPOSITORY = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*")  # a path such as ../.. would be searched on this disk
 _UCF_FRAME_SIZE = 112  # usual side of UCF-101's frames in training
 
 
@@ -86,6 +88,10 @@ def open_source(
         )
     if name.startswith("hf:"):
         repository, _, config = name[3:].partition(":")
+        if not _REPOSITORY.fullmatch(repository):
+            raise ValueError(
+                f"a data set of the hub is named hf:owner/name or hf:owner/name:config; got '{name}'"
+            )
         return _open_hub(repository, config or None, primary, human, image_size)
     for path in [Path(name)] if data_dir is None else [Path(data_dir) / name, Path(name)]:
         if path.exists():

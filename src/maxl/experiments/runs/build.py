@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from maxl.experiments.data import DataSet, evaluation_batches
 from maxl.experiments.runs import trunks
 from maxl.experiments.runs.baselines import auto_encode, cluster_labels, random_labels
-from maxl.experiments.runs.config import HUMAN_METHODS, LEARNED_METHODS, RunConfig
+from maxl.experiments.runs.config import HUMAN_METHODS, LEARNED_METHODS, SHARED, RunConfig
 from maxl.experiments.runs.evaluation import information
 from maxl.experiments.runs.prototypes import prototypical_labels
 from maxl.hierarchy import Hierarchy
@@ -64,7 +64,7 @@ def resolve_device(name: str) -> torch.device:
     """ "auto" is CUDA, else MPS, else the CPU.
 
     Raises:
-        ValueError: if the device does not exist here.
+        ValueError: if the device does not exist here, or is none that computes.
     """
     if name == "auto":
         available = torch.accelerator.is_available()
@@ -73,12 +73,17 @@ def resolve_device(name: str) -> torch.device:
             if available
             else torch.device("cpu")
         )
+    if name.split(":")[0] not in ("cpu", *_ACCELERATORS):  # torch knows meta, opengl and others
+        raise ValueError(f"--device {name} cannot be used here: choose cpu, cuda, mps or auto")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from error
     return device
+
+
+_ACCELERATORS = ("cuda", "mps", "xpu", "mtia")
 
 
 @contextmanager
@@ -158,7 +163,7 @@ def check(config: RunConfig, data: DataSet) -> None:
     resolve_device(config.device)
     choose_hierarchy(config, data)
     with torch.random.fork_rng(devices=[]):
-        for name in {config.trunk, config.generator_trunk or config.trunk}:
+        for name in {config.trunk, config.generator_trunk or config.trunk} - {SHARED}:
             trunks.build(name, data.input_shape)
 
 
@@ -192,11 +197,11 @@ def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
     if config.method in ("frozen", *LEARNED_METHODS):
         kind = WeightedLabelGenerator if config.method == "weighted" else LabelGenerator
         with seeded(config.seed, 3):
-            generator = kind(
-                trunks.build(config.generator_trunk or config.trunk, data.input_shape),
-                hierarchy,
-                task=task,
-            )
+            if config.generator_trunk == SHARED and config.method in LEARNED_METHODS:
+                generator = kind.sharing(network)
+            else:  # labels of a generator that is not trained are those of one function throughout
+                name = config.trunk if config.generator_trunk in (None, SHARED) else config.generator_trunk
+                generator = kind(trunks.build(str(name), data.input_shape), hierarchy, task=task)
         generator.to(device, memory_format=layout)  # type: ignore[call-overload]
         if config.method != "frozen":
             optimizers.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +12,10 @@ from maxl.experiments.runs.trunks import build
 from maxl.hierarchy import Hierarchy
 from maxl.hypergradients import RandomState
 from maxl.networks import LabelGenerator, MultiTaskNetwork
+
+_MOST = 10**6  # of classes and the like
+_NUMBERS = 2**31  # in one sample; with 10^6 samples their size in bytes still is a number
+_SEEDS = 2**32  # as for runs
 
 
 def run_check(
@@ -40,8 +45,23 @@ def run_check(
         repeats, directions: As for ``check_hypergradient``.
 
     Raises:
-        ValueError: if the trunk is unknown, or ψ does not fit the number of classes.
+        ValueError: if the trunk is unknown, ψ does not fit the number of classes, or a number is out of its range.
+        MemoryError, RuntimeError: if memory runs out.
     """
+    for name, values in (
+        ("--shape", input_shape),
+        ("--classes", [num_classes]),
+        ("--psi", [psi] if isinstance(psi, int) else psi),
+        ("--batch-size", [batch_size]),
+    ):
+        if wrong := [value for value in values if not 1 <= value <= _MOST]:
+            raise ValueError(f"{name} needs whole numbers from 1 to {_MOST}; got {wrong[0]}")
+    if math.prod(input_shape) > _NUMBERS:
+        raise ValueError(
+            f"--shape needs at most {_NUMBERS} numbers in a sample; got {math.prod(input_shape)}"
+        )
+    if not 0 <= seed < _SEEDS:
+        raise ValueError(f"--seed needs to be at least 0 and below {_SEEDS}; got {seed}")
     counts = [psi] * num_classes if isinstance(psi, int) else list(psi)
     if len(counts) != num_classes:
         raise ValueError(f"psi needs one entry per primary class; got {len(counts)} for {num_classes}")

@@ -17,6 +17,7 @@ from torch import Tensor
 from maxl.experiments.runs.files import RunWarning, sha256, write_whole
 from maxl.experiments.runs.fingerprint import what_changed
 from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.memory import bytes_asked, is_out_of_memory
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "epoch": int,
@@ -78,6 +79,7 @@ def load_checkpoint(
     Raises:
         ValueError: if there are checkpoints, but none that can be used.
         PermissionError: if one cannot be read.
+        MemoryError, RuntimeError: if memory runs out, which says nothing about the file.
     """
     problems: list[str] = []
     for path in (folder.checkpoint, previous(folder)):
@@ -155,6 +157,8 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise ValueError(f"{damaged}, or holds something else than a checkpoint") from error
     except Exception as error:  # whatever a broken archive makes torch raise
+        if is_out_of_memory(error) and (bytes_asked(error) or 0) <= path.stat().st_size + _SPARE:
+            raise
         raise ValueError(
             f"{damaged}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         ) from error
@@ -178,6 +182,8 @@ def _check(state: dict[str, Any], folder: RunFolder, identity: Mapping[str, Any]
         _refuse_claims(state)
         found = content_checksum({name: value for name, value in state.items() if name != "checksum"})
     except (TypeError, RuntimeError, RecursionError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ValueError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
     if found != state["checksum"]:
         raise ValueError(f"{path} is damaged: it does not have its checksum")

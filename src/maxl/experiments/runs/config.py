@@ -21,6 +21,7 @@ METHODS = (
 )
 HUMAN_METHODS = ("prototypical", "human")  # their auxiliary classes are the human ones, so they use no ψ
 LEARNED_METHODS = ("maxl", "weighted", "gated")  # a generator is trained
+SHARED = "shared"  # as generator_trunk: the network's own trunk
 CODE_FIELDS = ("trunk", "generator_trunk")  # module:function in one of these runs code
 _TASKS = (
     "auto",
@@ -70,7 +71,9 @@ class RunConfig:
     psi: tuple[int, ...] = option((5,), "auxiliary classes per primary class", group="method")
     trunk: str = option("convnet4", "vgg16, convnet4, mlp, a timm model, or module:function", group="method")
     generator_trunk: str | None = option(
-        None, "trunk of the label generator (default: as --trunk)", group="method"
+        None,
+        "trunk of the label generator (default: as --trunk, of its own), or shared: a head on the network's features",
+        group="method",
     )
     gamma: float = option(
         0.0, "focal loss exponent of both tasks; 0 is cross-entropy, the paper takes 2", group="method"
@@ -193,6 +196,10 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and not value >= low:
                 raise ValueError(f"{flag(name)} needs to be at least {low}; got {value}")
+        for f in dataclasses.fields(self):
+            value, most = getattr(self, f.name), _THREADS if f.name == "threads" else _COUNT
+            if isinstance(value, int) and value > most:
+                raise ValueError(f"{flag(f.name)} needs to be at most {most}; got {value}")
         for name in ("learning_rate", "meta_learning_rate", "max_grad_norm"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{flag(name)} needs to be above 0; got {getattr(self, name)}")
@@ -201,6 +208,8 @@ class RunConfig:
                 check_choice(flag(f.name), getattr(self, f.name), f.metadata["choices"])
         if not self.psi or any(k < 1 for k in self.psi):
             raise ValueError(f"--psi needs whole numbers of at least 1; got {' '.join(map(str, self.psi))}")
+        if max(self.psi) > _COUNT:
+            raise ValueError(f"--psi needs to be at most {_COUNT}; got {max(self.psi)}")
         if not 0 < self.held_out < 1:
             raise ValueError(f"--held-out needs to be a fraction between 0 and 1; got {self.held_out}")
         if self.evaluate == "next" and self.lookahead != "update":
@@ -216,6 +225,10 @@ class RunConfig:
             )
         if self.method == "gated" and self.compile:
             raise ValueError("--method gated cannot be compiled: drop --compile")
+        if self.generator_trunk == SHARED and self.compile and self.method in LEARNED_METHODS:
+            raise ValueError(
+                "--generator-trunk shared reads the network's features in passing: drop --compile"
+            )
         if self.evaluate == "rotating" and (self.cache_labels or self.schedule == "epochs"):
             raise ValueError(
                 "--evaluate rotating trains on other samples in each epoch: use it without --cache-labels "
@@ -278,6 +291,8 @@ class RunConfig:
 
 
 _SEEDS = 2**32  # as many as NumPy and scikit-learn take
+_COUNT = 2**32  # of anything: beyond, sizes in bytes overflow
+_THREADS = 1024  # far more, and the OpenMP library ends the process
 
 _AT_LEAST: dict[str, float] = {
     **dict.fromkeys(

@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from maxl.experiments.runs.build import Setup
+from maxl.experiments.runs.folder import RunFolder
 
 _LOSSES = {"train_loss": "training", "validation_loss": "validation", "test_loss": "test"}
+
+
+@contextmanager
+def recorded_divergence(folder: RunFolder, epoch: int) -> Iterator[None]:
+    """Within: if the epoch diverges, the folder says so.
+
+    Raises:
+        FloatingPointError: as within; also where PyTorch refuses a number of a step that float32 does not hold.
+    """
+    try:
+        try:
+            yield
+        except RuntimeError as error:
+            if "without overflow" not in str(error):
+                raise
+            raise FloatingPointError(
+                f"a step needs numbers that float32 holds; a rate, a weight or their product does not: {_ADVICE}"
+            ) from error
+    except FloatingPointError as error:
+        folder.write_divergence(epoch, str(error))
+        raise
 
 
 def require_finite(row: dict[str, Any], setup: Setup) -> None:

@@ -25,6 +25,7 @@ from maxl.experiments.runs.files import write_at_once
 from maxl.experiments.runs.folder import RunFolder, require_no_run_file
 from maxl.experiments.runs.inputs import read_image, read_rows, read_text_rows
 from maxl.experiments.runs.measures import task_of
+from maxl.experiments.runs.memory import is_out_of_memory
 from maxl.experiments.runs.summary import require_model
 from maxl.networks import head, infer_feature_dim
 from maxl.presets import check_choice
@@ -192,6 +193,8 @@ def _load_weights(model: nn.Module, path: Path) -> None:
         weights = load_file(path)
         model.load_state_dict(weights)
     except (SafetensorError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} does not hold the weights of the run's model: {reason[:200]}") from error
     for name, expected in model.state_dict().items():

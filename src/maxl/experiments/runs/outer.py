@@ -38,7 +38,7 @@ class OuterData:
 
     Raises:
         ValueError: if samples are to be augmented anew in a data set that is not augmented at all, or the part
-            that is held out would be less than a sample.
+            that is held out would be less than a sample, or all.
     """
 
     def __init__(self, config: RunConfig, split: Split, stream: MakeStream) -> None:
@@ -83,7 +83,7 @@ class OuterData:
 
 
 def check_held_out(config: RunConfig, samples: int) -> None:
-    """ValueError if a config holds less than one of so many samples out."""
+    """ValueError if a config holds less than one of so many samples out, or all of them."""
     if (
         config.method in LEARNED_METHODS
         and config.evaluate in ("held-out", "rotating")
@@ -92,6 +92,14 @@ def check_held_out(config: RunConfig, samples: int) -> None:
         raise ValueError(
             f"--held-out needs a share of at least one sample, 1/{samples} with --evaluate {config.evaluate}; "
             f"got {config.held_out} of {samples} samples"
+        )
+    if (
+        config.method in LEARNED_METHODS
+        and config.evaluate == "held-out"
+        and round(config.held_out * samples) >= samples
+    ):
+        raise ValueError(
+            f"--held-out needs to leave a sample to train on; got {config.held_out} of {samples} samples"
         )
 
 

@@ -19,7 +19,7 @@ from maxl.experiments.data import Batch, BatchStream, DataSet, Split, evaluation
 from maxl.experiments.runs.build import Setup, build, resolve_device, tensor_float32
 from maxl.experiments.runs.checkpoint import load_checkpoint, save_checkpoint
 from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
-from maxl.experiments.runs.divergence import require_finite
+from maxl.experiments.runs.divergence import recorded_divergence, require_finite
 from maxl.experiments.runs.evaluation import (
     calibrate,
     evaluate,
@@ -32,6 +32,7 @@ from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.lock import locked, require_unlocked
 from maxl.experiments.runs.machine import PeakMemory, joined, origin, threads
 from maxl.experiments.runs.measures import score
+from maxl.experiments.runs.memory import is_out_of_memory, needing_memory, smaller_batch
 from maxl.experiments.runs.monitoring import Report, Totals, tensorboard
 from maxl.experiments.runs.outer import OuterBatch, OuterData
 from maxl.experiments.runs.result import write_result
@@ -70,7 +71,8 @@ class Trainer:
             self.outer = OuterData(config, data.train, partial(self._stream, data))
             self.data = dataclasses.replace(data, train=self.outer.train)
             self.stream = self.outer.batches
-            self.setup: Setup = build(config, self.data, self.device)
+            with needing_memory("building the networks", "choose a smaller --trunk or --psi"):
+                self.setup: Setup = build(config, self.data, self.device)
         self.origin = origin(self.device, config.threads)
         fixed = {name: value for name, value in config.to_dict().items() if name not in MACHINE_FIELDS}
         self.identity = {"config": {**fixed, "label": self.label}, "data": fingerprint(data)}
@@ -101,6 +103,7 @@ class Trainer:
         Raises:
             FloatingPointError: if a loss or a weight is not finite; diverged.json then says so, and the last
                 checkpoint is of the epoch before.
+            OutOfMemory: if memory runs out; the last checkpoint is there, and the run can go on from it.
         """
         with threads(self.config.threads), tensor_float32(self.config.precision != "float32"):
             return self._fit(report)
@@ -115,7 +118,9 @@ class Trainer:
         logged = self.folder.tensorboard if self.config.tensorboard else None
         with tensorboard(logged) as log, HeldSignals() as signals:
             while self.epoch < self.config.epochs:
-                row = self._finite_epoch()
+                with recorded_divergence(self.folder, self.epoch + 1):
+                    row = self._run_epoch()
+                    require_finite(row, self.setup)
                 signals.hold()  # until what is reported is saved
                 self.folder.append_metrics(row)
                 log(row)
@@ -125,17 +130,6 @@ class Trainer:
                     save_checkpoint(self.folder, self.state_dict())
                     signals.release()
         return write_result(self, memory)
-
-    def _finite_epoch(self) -> dict[str, Any]:
-        """The metrics of an epoch; if it diverges, that is recorded."""
-        epoch = self.epoch + 1
-        try:
-            row = self._run_epoch()
-            require_finite(row, self.setup)
-        except FloatingPointError as error:
-            self.folder.write_divergence(epoch, str(error))
-            raise
-        return row
 
     def _run_epoch(self) -> dict[str, Any]:
         config, setup, learner = self.config, self.setup, self.setup.learner
@@ -148,20 +142,27 @@ class Trainer:
             torch.cuda.synchronize()
         start = time.perf_counter()
         totals = Totals(classes=self.data.task == "classification")
-        for batch, outer in self.outer.epoch(self.epoch):
-            totals.add(self._step(batch, outer, teach=not alternate), batch.primary)
-        if alternate:
-            assert isinstance(learner, MetaAuxiliaryLearner)
-            for batch, outer in self.outer.epoch(META_PASS + self.epoch):
-                totals.add(learner.meta_step(batch.x, batch.primary, outer), None)
-        row: dict[str, Any] = totals.means()  # waits for the device
+        with needing_memory(
+            f"a step of epoch {self.epoch + 1} on {self.device}", smaller_batch(config.batch_size)
+        ):
+            for batch, outer in self.outer.epoch(self.epoch):
+                totals.add(self._step(batch, outer, teach=not alternate), batch.primary)
+            if alternate:
+                assert isinstance(learner, MetaAuxiliaryLearner)
+                for batch, outer in self.outer.epoch(META_PASS + self.epoch):
+                    totals.add(learner.meta_step(batch.x, batch.primary, outer), None)
+            row: dict[str, Any] = totals.means()  # waits for the device
         seconds = time.perf_counter() - start
         self.train_seconds += seconds
         self.epoch += 1
-        self._close_epoch()
-        if self.epoch % config.look_every == 0 or self.epoch == config.epochs:
-            with RandomState.capture(self.device).replay():  # labels draw too, where there is dropout
-                row |= self._look()
+        with needing_memory(
+            f"looking at epoch {self.epoch}, {EVALUATION_BATCH} samples at a time, on {self.device}",
+            "train anew with a smaller --trunk or --image-size",
+        ):
+            self._close_epoch()
+            if self.epoch % config.look_every == 0 or self.epoch == config.epochs:
+                with RandomState.capture(self.device).replay():  # labels draw too, where there is dropout
+                    row |= self._look()
         return {"epoch": self.epoch, **row, "learning_rate": rate, "seconds": seconds}
 
     def _step(self, batch: Batch, outer: OuterBatch, *, teach: bool) -> StepResult:
@@ -226,17 +227,12 @@ class Trainer:
         if config.method != "single":
             batch = next(self.stream.epoch(0))
             with torch.no_grad():
-                signals = (
-                    setup.learner.source.constant(batch.x, batch.primary, batch.index)
-                    if setup.generator is None
-                    else as_tuple(pure_call(setup.generator, {}, batch.x, batch.primary))
-                )
+                if setup.generator is None:
+                    signals = setup.learner.source.constant(batch.x, batch.primary, batch.index)
+                else:
+                    signals = as_tuple(pure_call(setup.generator, {}, batch.x, batch.primary))
             row["gradient_cosine"], row["gradient_cosine_layers"] = gradient_cosine(
-                setup.network,
-                setup.network.trunk,
-                batch.x,
-                batch.primary,
-                signals,
+                *(setup.network, setup.network.trunk, batch.x, batch.primary, signals),
                 setup.learner.task,
                 setup.learner.supervision,
             )
@@ -279,6 +275,8 @@ class Trainer:
             RandomState.from_state(state["random"], self.device).restore()
             self.origin = joined(state.get("origin", self.origin), self.origin)
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
             raise ValueError(
                 f"{self.folder.checkpoint} does not fit the run: {str(error).splitlines()[0]}; train it anew"
             ) from error
@@ -308,7 +306,7 @@ def train(
     Raises:
         ValueError: if the folder holds a run already or is in use, or the config does not fit the data or this
             machine.
-        FloatingPointError: as ``Trainer.fit``.
+        FloatingPointError, OutOfMemory: as ``Trainer.fit``.
     """
     folder = RunFolder(out)
     require_unlocked(out, wait=wait)
@@ -369,7 +367,10 @@ def _require_unfinished(folder: RunFolder) -> None:
 
 def load_data(config: RunConfig) -> DataSet:
     """The data set that a config names, augmented as it says."""
-    with threads(config.threads):
+    with (
+        threads(config.threads),
+        needing_memory("reading the data", "choose a smaller --image-size or --train-size"),
+    ):
         data = load(
             config.data,
             data_dir=config.data_dir,

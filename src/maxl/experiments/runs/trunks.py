@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from maxl.experiments.runs.memory import is_out_of_memory
+
 # Widths of the convolutions between the five poolings; Simonyan and Zisserman 2015, table 1 (A, B, D, E).
 _VGG_BLOCKS: dict[str, tuple[tuple[int, ...], ...]] = {
     "vgg11": ((64,), (128,), (256,) * 2, (512,) * 2, (512,) * 2),
@@ -122,6 +124,8 @@ class MeasuredTrunk(nn.Module):
             with torch.no_grad():
                 features: Tensor = model(torch.zeros(1, *input_shape))
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
             raise ValueError(
                 f"{type(model).__name__} cannot take samples of shape {tuple(input_shape)}: {error}; "
                 "scale the images (--image-size) or choose another trunk"

@@ -92,7 +92,9 @@ class Study:
             raise ValueError(f"--seeds needs numbers of at least 0; got {negative[0]}")
         fields = {f.name for f in dataclasses.fields(RunConfig)}
         for name in grid or {}:
-            if name not in fields - {"method", "seed"}:
+            if name in ("method", "seed"):
+                raise ValueError(f"--grid varies what is left; {name} is varied by --{name}s")
+            if name not in fields:
                 raise ValueError(f"--grid has an unknown field {name!r}{nearest(name, sorted(fields))}")
         self.base = base
         self.methods = list(dict.fromkeys(methods))
