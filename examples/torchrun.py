@@ -21,7 +21,7 @@ import maxl
 
 def trunk() -> nn.Module:
     """Any module from inputs to features (N, D); its BatchNorm normalises over all processes once it is converted."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.BatchNorm1d(64), nn.ReLU())
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 64, bias=False), nn.BatchNorm1d(64), nn.ReLU())
 
 
 def main(epochs: int) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         masked_softmax,
     )
     from maxl.presets import PRESETS
-    from maxl.tasks import Classification
+    from maxl.tasks import Classification, MultiLabel, Regression
     from maxl.worlds import DataParallel
 
 _HOMES = {
@@ -47,7 +47,7 @@ _HOMES = {
         *("LabelGenerator", "Logits", "MultiTaskNetwork", "WeightedLabelGenerator", "masked_softmax"),
     ),
     "maxl.presets": ("PRESETS",),
-    "maxl.tasks": ("Classification",),
+    "maxl.tasks": ("Classification", "MultiLabel", "Regression"),
     "maxl.worlds": ("DataParallel",),
 }
 
@@ -67,9 +67,11 @@ __all__ = [
     "LabelGenerator",
     "Logits",
     "MetaAuxiliaryLearner",
+    "MultiLabel",
     "MultiTaskLearner",
     "MultiTaskNetwork",
     "Next",
+    "Regression",
     "Reverse",
     "StepResult",
     "Taken",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ from maxl.supervision import (
     Supervision,
     WeightedLabels,
 )
-from maxl.tasks import Task
+from maxl.tasks import Classification, MultiLabel, Regression, Task
 
 PSI = maxl.Hierarchy([3, 2, 4])
 RATE, META_RATE = 0.1, 0.5
@@ -69,6 +69,14 @@ def focal(logits: Tensor, target: Tensor) -> Tensor:
     return -(target * (1 - p) ** 2 * p.log()).sum(1)
 
 
+def classes(x: Tensor, y: Tensor) -> Tensor:
+    return y
+
+
+def focal_of_classes(z: Tensor, y: Tensor) -> Tensor:
+    return focal(z, F.one_hot(y, 3)).mean()
+
+
 @dataclass(frozen=True)
 class Case:
     supervision: Supervision
@@ -76,6 +84,13 @@ class Case:
     generator: Callable[[], nn.Module]
     loss: Callable[[Outputs, Tensor, Signals], Tensor]  # written out
     penalty: Callable[[Signals], Tensor] = lambda t: torch.zeros(())
+    task: Task = Classification()  # noqa: RUF009  # frozen
+    outer: Callable[[Tensor, Tensor], Tensor] = focal_of_classes  # the task's loss, written out
+    targets: Callable[[Tensor, Tensor], Tensor] = classes  # from a batch of inputs and classes
+
+    def batch(self, n: int = 12, seed: int = 1) -> tuple[Tensor, Tensor]:
+        x, y = batch(n, seed)
+        return x, self.targets(x, y)
 
 
 def entropy(t: Signals) -> Tensor:
@@ -85,6 +100,51 @@ def entropy(t: Signals) -> Tensor:
 
 def two_heads() -> nn.Module:
     return maxl.MultiTaskNetwork(conv_trunk(), PSI)
+
+
+FLAT = maxl.Hierarchy.flat(4)
+WEIGHTS = (0.5, 2.0, 1.0)
+
+
+def numbers(x: Tensor, y: Tensor) -> Tensor:
+    """Two targets of a regression."""
+    return torch.stack([x.mean((1, 2, 3)) + y, x[:, 0].std((1, 2))], 1)
+
+
+def one_number(x: Tensor, y: Tensor) -> Tensor:
+    return numbers(x, y)[:, 0]
+
+
+def labels(x: Tensor, y: Tensor) -> Tensor:
+    """Any number of three labels, none among them."""
+    return torch.stack([x.flatten(1)[:, c] > 0.3 * c for c in range(3)], 1).to(x.dtype)
+
+
+def huber(error: Tensor) -> Tensor:
+    """δ = 0.5."""
+    return torch.where(error.abs() < 0.5, error**2 / 2, 0.5 * (error.abs() - 0.25))
+
+
+def binary(z: Tensor, y: Tensor) -> Tensor:
+    """Of each sample, written out."""
+    p = torch.sigmoid(z)
+    return -(y * p.log() + (1 - y) * (1 - p).log()).mean(1)
+
+
+def smoothed(z: Tensor, y: Tensor) -> Tensor:
+    """Weighted and smoothed cross-entropy of each sample, ε = 0.1."""
+    target = 0.9 * F.one_hot(y, 3) + 0.1 / 3
+    return torch.tensor(WEIGHTS)[y] * -(target * z.softmax(1).log()).sum(1)
+
+
+def nets(
+    task: Task, hierarchy: maxl.Hierarchy = FLAT, kind: type[maxl.LabelGenerator] = maxl.LabelGenerator
+) -> tuple[Callable[[], nn.Module], Callable[[], nn.Module]]:
+    """Network and generator of a task."""
+    return (
+        lambda: maxl.MultiTaskNetwork(conv_trunk(), hierarchy, task=task),
+        lambda: kind(conv_trunk(), hierarchy, task=task),
+    )
 
 
 def one_head() -> nn.Module:
@@ -134,6 +194,59 @@ CASES = {
             - (t[0] * F.log_softmax(z[1] * t[1].unsqueeze(1), 1)).sum(1).mean()
         ),
     ),
+    "class weights and label smoothing": Case(
+        AuxiliaryLabels(weight=0.7),
+        *nets(task := Classification(0.0, WEIGHTS, 0.1), PSI),
+        lambda z, y, t: smoothed(z[0], y).mean() + 0.7 * focal(z[1], t[0]).mean(),
+        entropy,
+        task,
+        lambda z, y: smoothed(z, y).mean(),
+    ),
+    "regression": Case(
+        AuxiliaryLabels(),
+        *nets(task := Regression()),
+        lambda z, y, t: ((z[0].squeeze(1) - y) ** 2).mean() + focal(z[1], t[0]).mean(),
+        entropy,
+        task,
+        lambda z, y: ((z.squeeze(1) - y) ** 2).mean(),
+        one_number,
+    ),
+    "regression of two numbers, Huber, weighted labels": Case(
+        WeightedLabels(),
+        *nets(task := Regression(2, huber=0.5), kind=maxl.WeightedLabelGenerator),
+        lambda z, y, t: huber(z[0] - y).mean() + (t[1] * focal(z[1], t[0])).mean(),
+        entropy,
+        task,
+        lambda z, y: huber(z - y).mean(),
+        numbers,
+    ),
+    "regression, sample weights": Case(
+        SampleWeights(),
+        lambda: nn.Sequential(conv_trunk(), nn.Linear(16, 2)),
+        Weigher,
+        lambda z, y, t: (t[0] * ((z[0] - y) ** 2).mean(1)).mean(),
+        task=Regression(2),
+        outer=lambda z, y: ((z - y) ** 2).mean(),
+        targets=numbers,
+    ),
+    "multi-label": Case(
+        AuxiliaryLabels(weight=0.7),
+        *nets(task := MultiLabel(), PSI),
+        lambda z, y, t: binary(z[0], y).mean() + 0.7 * focal(z[1], t[0]).mean(),
+        entropy,
+        task,
+        lambda z, y: binary(z, y).mean(),
+        labels,
+    ),
+    "multi-label, flat": Case(
+        AuxiliaryLabels(),
+        *nets(task := MultiLabel(3)),
+        lambda z, y, t: binary(z[0], y).mean() + focal(z[1], t[0]).mean(),
+        entropy,
+        task,
+        lambda z, y: binary(z, y).mean(),
+        labels,
+    ),
 }
 LOOKAHEADS = {"taken": maxl.Taken, "next": maxl.Next, "virtual": maxl.Virtual}
 
@@ -158,7 +271,7 @@ def double_backward(
         grads = torch.autograd.grad(loss, list(theta.values()), create_graph=True, allow_unused=True)
         ahead = {n: p if g is None else p - RATE * g for (n, p), g in zip(theta.items(), grads, strict=True)}
         outputs = tupled(functional_call(network, ahead, (judge[0],)))
-        outer = focal(outputs[0], F.one_hot(judge[1], 3)).mean() + case.penalty(signals)
+        outer = case.outer(outputs[0], judge[1]) + case.penalty(signals)
         return torch.autograd.grad(outer, list(generator.parameters()))
 
 
@@ -170,6 +283,7 @@ def made(case: Case, **options: object) -> maxl.MetaAuxiliaryLearner:
         generator,
         torch.optim.SGD(network.parameters(), lr=RATE),
         torch.optim.SGD(generator.parameters(), lr=META_RATE),
+        task=case.task,
         supervision=case.supervision,
         **options,  # type: ignore[arg-type]
     )
@@ -181,8 +295,8 @@ def made(case: Case, **options: object) -> maxl.MetaAuxiliaryLearner:
 def test_the_pure_function_is_an_independent_double_backward(case: Case, way: str) -> None:
     learner = made(case)
     network, generator = learner.network, learner.generator
-    x, y = batch()
-    judge = batch(7, seed=5)
+    x, y = case.batch()
+    judge = case.batch(7, seed=5)
     ours = maxl.hypergradient(
         network,
         generator,
@@ -191,11 +305,11 @@ def test_the_pure_function_is_an_independent_double_backward(case: Case, way: st
         RATE,
         way,
         outer_batch=judge,
-        training_loss=case.supervision.bind(maxl.Classification()),
+        primary_loss=case.task.loss,
+        training_loss=case.supervision.bind(case.task),
     )
-    expected = double_backward(
-        Case(case.supervision, case.network, case.generator, case.loss), network, generator, (x, y), judge
-    )
+    without = replace(case, penalty=lambda t: torch.zeros(()))
+    expected = double_backward(without, network, generator, (x, y), judge)
     assert relative_error(flatten(ours), flatten(expected)) < (1e-3 if way == "finite-difference" else 1e-10)
 
 
@@ -208,7 +322,7 @@ def test_a_meta_step_moves_the_generator_along_an_independent_double_backward(
 ) -> None:
     learner = made(case, lookahead=LOOKAHEADS[lookahead](), way=WAYS[way])
     network, generator = copy.deepcopy(learner.network), copy.deepcopy(learner.generator)
-    first, second = batch(seed=1), batch(seed=2)
+    first, second = case.batch(seed=1), case.batch(seed=2)
     if lookahead == "virtual":  # a further step, from the network after the training step
         learner.train_step(*first)
         network = copy.deepcopy(learner.network)
@@ -240,9 +354,11 @@ def test_a_wrong_number_of_signals_is_refused(case: Case) -> None:
     network = learner.network
     generator = Both(learner.generator)
     optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (network, generator)]
-    wrong = maxl.MetaAuxiliaryLearner(network, generator, *optimizers, supervision=case.supervision)
+    wrong = maxl.MetaAuxiliaryLearner(
+        network, generator, *optimizers, supervision=case.supervision, task=case.task
+    )
     with pytest.raises(ValueError, match=r"needs a generator that gives|needs a loss that takes them"):
-        wrong.step(*batch())
+        wrong.step(*case.batch())
 
 
 def test_a_weighted_generator_gets_a_supervision_that_knows_weights() -> None:

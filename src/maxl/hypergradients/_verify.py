@@ -43,7 +43,8 @@ def compare(problem: Problem, signals: Signals, u: Sequence[Tensor | None], foun
     """⟨dL_out/dt, δ⟩ against −⟨u, ∇L_in(t + εδ) − ∇L_in(t − εδ)⟩ / 2ε, which moves no weight and crosses no kink.
 
     δ is half of what was found, which carries the signal, and half noise, which sees what was not found; it moves each
-    signal in proportion to its size, so that labels stay positive. The gradients are those of the network's own backward pass: hooks, detached parts and operators without formulas count.
+    signal in proportion to its size, so that labels stay positive. The gradients are those of the network's own
+    backward pass: hooks, detached parts and operators without formulas count.
 
     Args:
         problem: At the weights of the training step.
@@ -63,26 +64,31 @@ def compare(problem: Problem, signals: Signals, u: Sequence[Tensor | None], foun
         largest = sum_of_all
     # Rounding costs δ/ε and a third derivative ε²; passes that may differ by √δ round by δ.
     step = min(LARGEST, problem.rounding() ** 0.5) / float(largest)
-    sides = [
-        problem.training_gradient(tuple(s + sign * step * d for s, d in zip(signals, direction, strict=True)))
-        for sign in (1.0, -1.0)
-    ]
-    moving = [
-        (u_p.double(), plus.double(), minus.double())
-        for u_p, plus, minus in zip(u, *sides, strict=True)
-        if u_p is not None and plus is not None and minus is not None
-    ]
-    zero = signals[0].new_zeros((), dtype=torch.float64)
-    along = torch.stack(
-        [zero, *((u_p * (minus - plus)).sum() / (2 * step) for u_p, plus, minus in moving)]
-    ).sum()
-    size = torch.stack([zero, *(u_p.norm() * plus.norm() for u_p, plus, _ in moving)]).sum()
-    ours = torch.stack([(f.double() * d.double()).sum() for f, d in zip(found, direction, strict=True)]).sum()
+    plus, size = _along(problem, tuple(s + step * d for s, d in zip(signals, direction, strict=True)), u)
+    minus, _ = _along(problem, tuple(s - step * d for s, d in zip(signals, direction, strict=True)), u)
+    along = (minus - plus) / (2 * step)
+    ours = torch.stack([(_wide(f) * _wide(d)).sum() for f, d in zip(found, direction, strict=True)]).sum()
     if problem.total is not None:  # each process has its rows, and its summand of the gradient
         pair = problem.total([ours, along, size], [ours, along, size])
-        ours, along, size = (zero if p is None else p for p in pair)
+        ours, along, size = (ours.new_zeros(()) if p is None else p for p in pair)
     rounding = problem.rounding() ** 2 * float(size) / step
     return Comparison(float(ours), float(along), rounding)
+
+
+def _along(problem: Problem, signals: Signals, u: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
+    """⟨u, ∇L_in⟩ and a bound on its terms; the gradient itself is not kept."""
+    gradient = problem.training_gradient(signals)
+    dot = size = _wide(signals[0].new_zeros(()))
+    for u_p, g in zip(u, gradient, strict=True):
+        if u_p is not None and g is not None:
+            a, b = _wide(u_p), _wide(g)
+            dot, size = dot + (a * b).sum(), size + a.norm() * b.norm()
+    return dot, size
+
+
+def _wide(t: Tensor) -> Tensor:
+    """In float64, for sums that cancel; Apple's GPUs have none."""
+    return t.float() if t.device.type == "mps" else t.double()
 
 
 def _unit(t: Tensor) -> Tensor:

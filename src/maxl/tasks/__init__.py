@@ -1,7 +1,9 @@
 """What the primary outputs mean: their number, their loss, and which auxiliary classes a target may use."""
 
 from maxl.tasks._classification import Classification
+from maxl.tasks._multi_label import MultiLabel
+from maxl.tasks._regression import Regression
 from maxl.tasks._task import Task
 from maxl.tasks._with_loss import WithLoss
 
-__all__ = ["Classification", "Task", "WithLoss"]
+__all__ = ["Classification", "MultiLabel", "Regression", "Task", "WithLoss"]

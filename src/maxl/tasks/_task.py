@@ -17,7 +17,10 @@ class Task(Protocol):
         ...
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """L_pri, a scalar: what trains the primary head, and what judges an update."""
+        """L_pri, a scalar: what trains the primary head, and what judges an update.
+
+        The mean of ``losses`` over the rows, so that a batch may come in parts.
+        """
         ...
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:

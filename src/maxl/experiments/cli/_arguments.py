@@ -28,7 +28,18 @@ _TITLES = {
 # What most people need; the rest is listed by --help-all.
 _MAIN = frozenset(
     (
-        *("data", "data_dir", "primary", "human", "train_size", "validation_size", "method", "psi", "trunk"),
+        *(
+            "data",
+            "data_dir",
+            "primary",
+            "task",
+            "human",
+            "train_size",
+            "validation_size",
+            "method",
+            "psi",
+            "trunk",
+        ),
         *("epochs", "batch_size", "optimizer", "learning_rate", "meta_learning_rate", "seed", "device"),
     )
 )
@@ -112,8 +123,9 @@ def add_config_flags(parser: argparse.ArgumentParser, *, leave_out: Sequence[str
         else:
             options["type"] = int if "int" in kind else float if kind.startswith("float") else str
             options["metavar"] = "N" if "int" in kind else "X" if kind.startswith("float") else "NAME"
-            if kind.startswith("tuple"):
+            if "tuple" in kind:
                 options["nargs"] = "+"
+                options["metavar"] = options["metavar"][0]  # it is written twice
         action = groups[f.metadata["group"]].add_argument(flag(f.name), **options)
         if f.name not in _MAIN:
             action.full_help = action.help  # type: ignore[attr-defined]

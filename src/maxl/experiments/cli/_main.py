@@ -25,7 +25,7 @@ from maxl.experiments.cli._arguments import (
     read_config,
 )
 from maxl.experiments.cli._predict import add_commands
-from maxl.experiments.cli.terminal import close_quietly, prepare_streams, shown, visible
+from maxl.experiments.cli.terminal import close_quietly, prepare_streams, shown, tell_task, visible
 from maxl.experiments.runs.config import CODE_FIELDS, RunConfig
 from maxl.experiments.runs.files import RunWarning
 
@@ -99,7 +99,7 @@ def parser() -> Parser:
     )
     compare.add_argument("--out", type=Path, default=Path("study"), help="study folder (default: study)")
     compare.add_argument(
-        "--methods", nargs="+", default=["single", "random", "maxl"], metavar="NAME", help="methods"
+        "--methods", nargs="+", default=["single", "random", "maxl"], metavar="M", help="methods"
     )
     compare.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="seeds")
     compare.add_argument(
@@ -109,8 +109,7 @@ def parser() -> Parser:
         "--jobs",
         type=int,
         metavar="N",
-        help="runs at a time, whatever it is the results are the same (default: one a GPU, or on the CPU as "
-        "many as its cores hold at --threads, at most 16)",
+        help="runs at a time, changes no result (default: one a GPU, or on the CPU one a core, at most 16)",
     )
     compare.add_argument("--config", type=Path, help="YAML file with settings; flags override it")
     add_trust_flag(compare)
@@ -282,9 +281,10 @@ def _show_warning(
 
 
 def _train(namespace: argparse.Namespace) -> None:
-    from maxl.experiments.cli.show import console, percent, progress_bar, run_table
+    from maxl.experiments.cli.show import console, progress_bar, run_table
     from maxl.experiments.runs.folder import RunFolder
     from maxl.experiments.runs.lock import require_unlocked
+    from maxl.experiments.runs.measures import ACCURACY, MEASURES
     from maxl.experiments.runs.trainer import load_data, resume, train
 
     if namespace.resume is not None:
@@ -303,9 +303,12 @@ def _train(namespace: argparse.Namespace) -> None:
     with progress_bar(config.method, config.epochs) as advance:
 
         def report(row: dict[str, Any]) -> None:
+            if row["epoch"] == 1 and data is not None:  # it trains, so no error will be the one line
+                tell_task(data.saw)
             note = f"loss {row['train_loss']:.3f}"
-            if row.get("test_accuracy") is not None:
-                note += f"  test {percent(row['test_accuracy'])}"
+            for measure in (measures[0] for measures in MEASURES.values()):
+                if row.get(measure.key) is not None:
+                    note += f"  test {'' if measure is ACCURACY else measure.title + ' '}{measure.text(row[measure.key])}"
             if row.get("label_entropy") is not None:
                 note += f"  label entropy {row['label_entropy']:.2f} of {row['label_entropy_max']:.2f}"
             advance(row["epoch"], note)

@@ -7,19 +7,23 @@ import csv
 import io
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maxl.experiments.cli._arguments import add_trust_flag
 from maxl.experiments.cli.terminal import shown, visible
+
+if TYPE_CHECKING:
+    from maxl.experiments.runs.inference import Predicted
 
 
 def add_commands(commands: Any) -> None:
     """Adds both commands to the subparsers of ``maxl``."""
     predict = commands.add_parser(
         "predict",
-        help="the class of each image, row of a table or text, as CSV",
-        description="Classifies images, rows of numeric features, or texts with the model of a finished run: file (or\n"
-        "row, from 0), class, probability. A text that a spreadsheet would take for a formula (= + - @ or a tab first)\n"
+        help="the class, labels or numbers of each image, row of a table or text, as CSV",
+        description="Reads images, rows of numeric features, or texts with the model of a finished run: file (or row,\n"
+        "from 0), then class and probability; of several labels 0 or 1 and the probability of each; of a regression the\n"
+        "numbers in their own units. A text that a spreadsheet would take for a formula (= + - @ or a tab first)\n"
         "gets a leading apostrophe, and control characters are written out (\\x1b).",
         epilog="example:\n  maxl predict run images/ --out predictions.csv\n  maxl predict run new.csv",
     )
@@ -69,16 +73,37 @@ def _predict(namespace: argparse.Namespace) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     rows = bool(predictions) and isinstance(predictions[0].file, int)
-    writer.writerow(("row" if rows else "file", "class", "probability"))
+    writer.writerow(("row" if rows else "file", *(map(_cell, _columns(predictions[0])))))
     writer.writerows(
-        (p.file if isinstance(p.file, int) else _cell(str(p.file)), _cell(p.name), f"{p.probability:.6f}")
-        for p in predictions
+        (p.file if isinstance(p.file, int) else _cell(str(p.file)), *_cells(p)) for p in predictions
     )
     if namespace.out is None:
         sys.stdout.write(text.getvalue())
     else:
         namespace.out.parent.mkdir(parents=True, exist_ok=True)
         write_at_once(namespace.out, text.getvalue().encode())
+
+
+def _columns(prediction: Predicted) -> list[str]:
+    """The columns after the first."""
+    from maxl.experiments.runs.inference import Labels, Numbers
+
+    if isinstance(prediction, Numbers):
+        return list(prediction.values)
+    if isinstance(prediction, Labels):
+        return [column for name in prediction.probabilities for column in (name, f"{name}_probability")]
+    return ["class", "probability"]
+
+
+def _cells(prediction: Predicted) -> list[str]:
+    from maxl.experiments.runs.inference import Labels, Numbers
+
+    if isinstance(prediction, Numbers):
+        return [f"{value:.9g}" for value in prediction.values.values()]
+    if isinstance(prediction, Labels):
+        of_labels = prediction.probabilities.values()
+        return [cell for p in of_labels for cell in (str(int(p >= 0.5)), f"{p:.6f}")]
+    return [_cell(prediction.name), f"{prediction.probability:.6f}"]
 
 
 def _cell(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maxl.experiments.cli.terminal import shown
+from maxl.experiments.cli.terminal import shown, tell_task
 
 if TYPE_CHECKING:
     from maxl.experiments.studies.study import Study
@@ -31,7 +31,10 @@ def run_study(study: Study, out: Path, jobs: int | None) -> None:
         raise ValueError(f"--jobs needs to be at least 1; got {jobs}")
     total = sum(p.config.epochs for p in study.plan())
     with progress_bar("study", total) as advance:
-        results = study.run(out, jobs=jobs, progress=lambda done, _, note: advance(done, note))
+        results = study.run(
+            out, jobs=jobs, progress=lambda done, _, note: advance(done, note), tell=tell_task
+        )
+        advance(total)  # runs that were there already, and those that ended early, are done too
     report = write_report(out)  # before anything is printed: whoever reads may stop after the first line
     show = console()
     for table, lines in study_tables(results):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +12,28 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from maxl.experiments.cli._arguments import terminal_width
 from maxl.experiments.cli.terminal import shown
 from maxl.experiments.runs.config import LEARNED_METHODS
+from maxl.experiments.runs.measures import ACCURACY, MEASURES, Measure, task_of
 from maxl.experiments.studies.notes import origin_notes
-from maxl.experiments.studies.statistics import compare, intervals_text, mean_interval, p_text, settings
+from maxl.experiments.studies.statistics import (
+    compare,
+    intervals_text,
+    mean_interval,
+    measure_of,
+    p_text,
+    settings,
+)
 from maxl.experiments.studies.variants import base_method
 
 if TYPE_CHECKING:
@@ -34,17 +45,28 @@ def console() -> Console:
     return Console(width=terminal_width(), highlight=False, markup=False, emoji=False)
 
 
+class _Note(ProgressColumn):
+    """What there is to say beside the bar, as much of it as the terminal has room for."""
+
+    def render(self, task: Task) -> Text:
+        return Text(str(task.fields["note"]), no_wrap=True, overflow="ellipsis")
+
+
 @contextmanager
 def progress_bar(what: str, total: int, done: int = 0) -> Iterator[Any]:
     """A bar on stderr; yields ``advance(completed, note)``."""
+
+    def whole() -> Column:
+        return Column(no_wrap=True)
+
     bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("epochs"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
+        TextColumn("{task.description}", markup=False, table_column=whole()),
+        BarColumn(bar_width=20, table_column=whole()),
+        MofNCompleteColumn(table_column=whole()),
+        TextColumn("epochs", table_column=whole()),
+        TimeElapsedColumn(table_column=whole()),
+        TimeRemainingColumn(table_column=whole()),
+        _Note(),
         console=Console(stderr=True, markup=False, emoji=False),
         transient=False,
     )
@@ -69,63 +91,70 @@ def progress_bar(what: str, total: int, done: int = 0) -> Iterator[Any]:
 def run_table(summary: dict[str, Any]) -> Table:
     """One run's result."""
     table = Table(title=shown(f"{summary['method']} on {summary['data']}"), title_justify="left")
-    for name in (
-        "method",
-        "seed",
-        "train samples",
-        "test accuracy",
-        "train accuracy",
-        "ms a step",
-        "peak memory",
-    ):
+    measured = {shown(f"test {m.title}"): m.text(summary[m.key]) for m in _shown_measures(summary)}
+    if summary.get("train_accuracy") is not None:
+        measured["train accuracy"] = ACCURACY.text(summary["train_accuracy"])
+    for name in ("method", "seed", "train samples", *measured, "ms a step", "peak memory"):
         table.add_column(name, justify="left" if name == "method" else "right")
     table.add_row(
         shown(summary["method"]),
         str(summary["seed"]),
         str(summary["train_size"]),
-        percent(summary["test_accuracy"]),
-        percent(summary["train_accuracy"]),
+        *measured.values(),
         f"{1000 * summary['seconds_per_step']:.1f}",
         "–" if (peak := summary["peak_memory_bytes"]) is None else f"{peak / 2**30:.2f} GiB",
     )
     return table
 
 
+def _shown_measures(result: Mapping[Any, Any]) -> Sequence[Measure]:
+    """The measures of a run's task that a table has room for: all, but accuracy alone of classes."""
+    measures = MEASURES[task_of(result)]
+    return measures[:1] if measures[0] is ACCURACY else measures
+
+
 def study_tables(results: pd.DataFrame) -> Iterator[tuple[Table, list[str]]]:
     """For each setting: mean ± 95 % interval of every method, and what is to be said of it in words."""
     for setting, runs in settings(results):
-        comparisons = compare(runs)
+        comparisons, measure = compare(runs), measure_of(runs)
+        others = _shown_measures(dict(runs.iloc[0]))[1:]
         versus_single = comparisons[
             (comparisons["against"] == "same setting")
             & (comparisons["reference"].map(base_method) == "single")
         ]
         title = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in setting.items() if v is not None)
         table = Table(
-            title=shown(title), title_justify="left", caption=_caption(versus_single), caption_justify="left"
+            title=shown(title),
+            title_justify="left",
+            caption=shown(_caption(versus_single, measure)),
+            caption_justify="left",
         )
         table.add_column("method")
         table.add_column("seeds", justify="right")
-        table.add_column("test accuracy", justify="right")
-        table.add_column("against single (paired, points)", justify="right")
+        table.add_column(shown(f"test {measure.title}"), justify="right")
+        table.add_column(f"against single (paired{', points' * measure.points})", justify="right")
         table.add_column("p (Bonferroni)", justify="right")
+        for other in others:
+            table.add_column(shown(f"test {other.title}"), justify="right")
         table.add_column("ms a step", justify="right")
         for method, group in runs.groupby("method", sort=False):
-            interval = mean_interval(group["test_accuracy"])
+            interval = mean_interval(group[measure.key])
             spread = (interval.high - interval.low) / 2
             row = versus_single[versus_single["method"] == method]
             versus, p = "", ""
             if len(row):
                 first = row.iloc[0]
                 half = (first["high"] - first["low"]) / 2
-                versus = f"{100 * first['difference']:+.2f}{_plus_minus(half)}"
+                versus = f"{_number(first['difference'], measure, '+')}{_plus_minus(half, measure)}"
                 tested = not math.isnan(first["p_corrected"])
                 p = p_text(first["p_corrected"]).removeprefix("p ").removeprefix("= ") if tested else ""
             table.add_row(
                 shown(method),
                 str(interval.n),
-                shown(f"{100 * interval.mean:.2f}{_plus_minus(spread)} %"),
+                shown(f"{_number(interval.mean, measure)}{_plus_minus(spread, measure)}{measure.unit}"),
                 shown(versus),
                 p,
+                *(other.text(float(group[other.key].mean())) for other in others),
                 f"{1000 * group['seconds_per_step'].median():.1f}",
             )
         yield table, [*_verdicts(comparisons), *origin_notes(runs.to_dict("records"))]
@@ -142,9 +171,9 @@ def _verdicts(comparisons: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _caption(versus_single: pd.DataFrame) -> str:
+def _caption(versus_single: pd.DataFrame, measure: Measure) -> str:
     """What the intervals of the table are."""
-    own = "test accuracy: 95 % interval of each mean alone, uncorrected"
+    own = f"test {measure.title}: 95 % interval of each mean alone, uncorrected"
     tested = versus_single[versus_single["n"] > 1]
     if tested.empty:
         return own
@@ -161,11 +190,10 @@ def label_verdicts(results: pd.DataFrame) -> list[str]:
     ]
 
 
-def _plus_minus(spread: float) -> str:
-    """Half an interval in points; nothing for a single seed, which has none."""
-    return "" if math.isnan(spread) else f" ± {100 * spread:.2f}"
+def _plus_minus(spread: float, measure: Measure) -> str:
+    """Half an interval, of a share in points; nothing for a single seed, which has none."""
+    return "" if math.isnan(spread) else f" ± {_number(spread, measure)}"
 
 
-def percent(share: float) -> str:
-    """A share in percent."""
-    return f"{100 * share:.2f} %"
+def _number(value: float, measure: Measure, sign: str = "") -> str:
+    return f"{measure.scale * value:{sign}.{2 if measure.points else 4}f}"

@@ -9,7 +9,7 @@ import unicodedata
 
 # What statistics print, for encodings without these characters.
 _PLAIN = str.maketrans(
-    {"±": "+/-", "−": "-", "–": "-", "×": "x", "…": "...", "≈": "~", "ψ": "psi", "θ": "theta"}
+    {"±": "+/-", "−": "-", "–": "-", "×": "x", "…": "...", "≈": "~", "²": "^2", "ψ": "psi", "θ": "theta"}
 )
 
 
@@ -37,6 +37,12 @@ def shown(text: object) -> str:
     except UnicodeEncodeError:
         return written.translate(_PLAIN)  # what is still missing is written out by the stream
     return written
+
+
+def tell_task(saw: str) -> None:
+    """One line on standard error: what the targets were taken for; nothing where they were not looked at."""
+    if saw:
+        print(f"maxl: note: {visible(saw)}", file=sys.stderr)
 
 
 def prepare_streams() -> None:

@@ -13,7 +13,8 @@ from maxl.experiments.data._open import NAMES
 from maxl.experiments.data._select import balanced_order
 from maxl.experiments.data._stream import Batch, BatchStream, augment_batch, evaluation_batches, normalise
 from maxl.experiments.data._tables import Table, read_table
-from maxl.experiments.data._types import DataSet, Split
+from maxl.experiments.data._targets import TASKS
+from maxl.experiments.data._types import DataSet, Features, Split
 from maxl.experiments.data._walk import files_below
 
 __all__ = [
@@ -22,9 +23,11 @@ __all__ = [
     "LEVEL_3_OF_LEVEL_10",
     "LEVEL_10_OF_COARSE",
     "NAMES",
+    "TASKS",
     "Batch",
     "BatchStream",
     "DataSet",
+    "Features",
     "Split",
     "Table",
     "TextFeatures",

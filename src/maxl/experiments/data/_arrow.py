@@ -33,7 +33,7 @@ def table_source(
     test: Table | None = None,
     validation: Table | None = None,
     *,
-    primary: str | None,
+    primary: tuple[str, ...],
     human: str | None,
     base: Path,
     image_size: int | None,
@@ -42,8 +42,8 @@ def table_source(
 
     Args:
         train, test, validation: The parts; `test` None leaves it to `load` to cut one.
-        primary, human: Columns of labels; primary None takes the only column declared as class labels, or
-            the one called "label".
+        primary, human: Columns of targets and of labels; no primary one takes the only column declared as class
+            labels, or the one called "label".
         base: The folder that relative image paths start from.
         image_size: As in `load`.
 
@@ -53,18 +53,18 @@ def table_source(
     """
     names, schema = class_names(train), train.content.schema
     labels = [field.name for field in schema if _may_label(field.type)]
-    primary = primary or _default_primary(labels, names)
+    primary = primary or (_default_primary(labels, names),)
     parts = [part for part in (train, test, validation) if part is not None]
     for part in parts:
         if missing := {*schema.names} - {*part.content.column_names}:
             raise ValueError(
                 f"every part needs the columns of the training part; {part.origin} lacks '{min(missing)}'"
             )
-        for role, column in (("primary", primary), ("human", human)):
+        for role, column in (*(("primary", name) for name in primary), ("human", human)):
             if column is not None:
                 _check_labels(part, column, role, labels)
         check_same_names(train, part)
-    columns, kind = _samples(train, {primary, human, *names})
+    columns, kind = _samples(train, {*primary, human, *names})
     free = [name for name in labels if name not in columns]
 
     def read(table: Table, rows: IntArray) -> Raw:
@@ -86,7 +86,7 @@ def table_source(
         train=make(train),
         test=None if test is None else make(test),
         validation=None if validation is None else make(validation),
-        primary=primary,
+        primary=primary[0],
         human=human,
         fit={"image": None, "text": fit_text, "features": fit_standardise}[kind],
         feature_names=None if kind == "image" else tuple(columns),

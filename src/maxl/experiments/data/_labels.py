@@ -77,7 +77,13 @@ def _check_values(name: str, part: Part) -> None:
     values = column.values
     if values.dtype.kind == "f":
         _reject(name, part, ~np.isfinite(values), "is missing or not finite")
-        _reject(name, part, values != np.floor(values), "is not a whole number, so it is no class")
+        _reject(
+            name,
+            part,
+            values != np.floor(values),
+            "is not a whole number, so it is no class",
+            "or predict the number itself (--task regression)",
+        )
         _reject(name, part, values >= _FLOATS_MERGE, "is so large that floats merge whole numbers")
     elif values.dtype.kind == "O":
         _reject(name, part, np.array([value is None for value in values], dtype=bool), "is missing")
@@ -94,13 +100,13 @@ def _check_values(name: str, part: Part) -> None:
         _reject(name, part, values >= len(column.names), f"is beyond the {len(column.names)} classes")
 
 
-def _reject(name: str, part: Part, bad: np.ndarray, rule: str) -> None:
+def _reject(name: str, part: Part, bad: np.ndarray, rule: str, instead: str = "") -> None:
     rows = np.flatnonzero(bad)
     if len(rows):
         raise ValueError(
             f"labels in column '{name}': row {rows[0]} {rule} "
             f"(got {part.columns[name].values[rows[0]]}; {len(rows)} such rows in {part.origin}): "
-            "remove or correct these rows"
+            f"remove or correct these rows{', ' * bool(instead)}{instead}"
         )
 
 

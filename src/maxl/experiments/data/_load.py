@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,16 @@ from maxl.experiments.data._labels import check_column, check_every_class, check
 from maxl.experiments.data._open import open_source
 from maxl.experiments.data._select import balanced_order, cut_test, draw, resolve_size
 from maxl.experiments.data._source import IntArray, Part, Source, Transform
+from maxl.experiments.data._targets import (
+    TASKS,
+    Encoded,
+    TargetArray,
+    check_judgeable,
+    encode_targets,
+    strata,
+)
 from maxl.experiments.data._types import DataSet, Features, Split
+from maxl.presets import check_choice
 
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.2  # the paper's normalisation, of pixels in [0, 1]
 
@@ -24,8 +34,9 @@ def load(
     name: str,
     *,
     data_dir: Path | str | None = None,
-    primary: str | None = None,
+    primary: str | Sequence[str] | None = None,
     human: str | None = None,
+    task: str = "auto",
     train_size: int | float | None = None,
     validation_size: int | float = 0,
     seed: int = 0,
@@ -50,14 +61,18 @@ def load(
 
     The training part is cut in this order: first the validation part is set aside, then `train_size` is drawn
     from the rest. Both are balanced over the primary classes, and over the human ones within. The test part
-    is always the same; where none is published, a fifth of each class is cut off with a fixed seed.
+    is always the same; where none is published, a fifth of each class is cut off with a fixed seed. Draws of samples
+    with several labels, or with numbers to predict, are plain random ones. Such numbers are standardised by the mean
+    and standard deviation of the training samples that were kept.
 
     Args:
         name: See the table.
         data_dir: The folder that holds the files, or that holds a folder called `name` with them: parquet
             files in the hub's layout (train*.parquet, test*.parquet) or the archives as published.
         primary, human: Columns of labels, where the default is not wanted. Each human class must lie inside
-            one primary class.
+            one primary class. Several primary columns are labels of 0 and 1, or numbers to predict.
+        task: "classification", "multi-label" or "regression"; "auto" looks at the primary columns, and
+            `DataSet.saw` says what it saw.
         train_size: Training samples to keep: a count, or a fraction in (0, 1] as a float; None keeps all.
         validation_size: Samples to set aside for validation, a count or a fraction. Data sets that publish a
             validation part (cinic10, clinc150, some folders) give them from it and lose no training samples.
@@ -72,21 +87,31 @@ def load(
     """
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size must be at least 1 pixel; got {image_size}")
-    source = open_source(name, data_dir, primary, human, image_size)
-    train, test, published, primary_names, human_names = _labelled_parts(source, primary, human)
+    check_choice("--task", task, ("auto", *TASKS))
+    columns = (primary,) if isinstance(primary, str) else tuple(primary or ())
+    if len({*columns}) < len(columns):
+        raise ValueError(f"--primary needs different columns; got {', '.join(columns)}")
+    source = open_source(name, data_dir, columns, human, image_size)
+    train, test, published, targets, human_names = _labelled_parts(source, columns, human, task)
+    classes = targets.names if targets.task == "classification" else ("all samples",)
     if test is None:
-        train_rows, test_rows = cut_test(train.primary, primary_names)
+        train_rows, test_rows = cut_test(train.strata, classes)
         train, test = train.rows(train_rows), train.rows(test_rows)
 
     pool = train if published is None else published
     validation: _Labelled | None = None
     count = resolve_size(validation_size, len(pool.primary), "validation_size")
     if count:
-        order = balanced_order(pool.primary, pool.human, seed)
+        order = balanced_order(pool.strata, pool.human, seed)
         validation = pool.rows(np.sort(order[:count]))
         train = train.rows(np.sort(order[count:])) if published is None else train
-    train = train.rows(draw(train.primary, train.human, train_size, len(primary_names), seed))
-    check_every_class(train.primary, primary_names)
+    train = train.rows(draw(train.strata, train.human, train_size, len(classes), seed))
+    check_every_class(train.strata, classes)
+    for part, word in ((train, "training"), (test, "test"), (validation, "validation")):
+        if part is not None:
+            origin = f"the {word} part of {part.part.origin}"
+            check_judgeable(targets.task, part.primary, targets.names, origin)
+    scale = _fit_targets(train.primary, targets) if targets.task == "regression" else None
 
     raw = train.part.read(np.arange(len(train.primary)))
     transform = _as_is if source.fit is None else source.fit(raw)
@@ -104,10 +129,10 @@ def load(
     is_image = inputs[0].ndim == 4
     return DataSet(
         name=name,
-        train=train.split(inputs[0]),
-        validation=None if validation is None else validation.split(inputs[2]),
-        test=test.split(inputs[1]),
-        primary_names=primary_names,
+        train=train.split(inputs[0], scale),
+        validation=None if validation is None else validation.split(inputs[2], scale),
+        test=test.split(inputs[1], scale),
+        primary_names=targets.names,
         human_names=human_names,
         mean=(PIXEL_MEAN,) * channels if is_image else (0.0,),
         std=(PIXEL_STD,) * channels if is_image else (1.0,),
@@ -119,16 +144,23 @@ def load(
         text=replace(transform, column=source.feature_names[0])
         if source.feature_names and isinstance(transform, TextFeatures)
         else None,
+        task=targets.task,
+        targets=scale,
+        saw=targets.saw,
     )
 
 
 @dataclass(frozen=True)
 class _Labelled:
-    """A part with its labels encoded, shapes (N,), and its samples still undecoded."""
+    """A part with its targets encoded, and its samples still undecoded."""
 
     part: Part
-    primary: IntArray
+    primary: TargetArray
     human: IntArray | None
+
+    @property
+    def strata(self) -> IntArray:
+        return strata(self.primary)
 
     def rows(self, index: IntArray) -> _Labelled:
         human = None if self.human is None else self.human[index]
@@ -137,37 +169,56 @@ class _Labelled:
     def read_with(self, transform: Transform) -> Tensor:
         return transform(self.part.read(np.arange(len(self.primary))))
 
-    def split(self, x: Tensor) -> Split:
+    def split(self, x: Tensor, scale: Features | None) -> Split:
         human = None if self.human is None else torch.from_numpy(self.human)
-        return Split(x, torch.from_numpy(self.primary), human)
+        primary = torch.from_numpy(self.primary)
+        if scale is not None:
+            primary = (
+                (primary - torch.tensor(scale.mean, dtype=torch.float64))
+                / torch.tensor(scale.std, dtype=torch.float64)
+            ).float()
+        return Split(x, primary, human)
+
+
+def _fit_targets(primary: TargetArray, targets: Encoded) -> Features:
+    """Mean and standard deviation of numbers to predict, shape (N, D) with N above 1, over the training samples."""
+    return Features(targets.names, tuple(primary.mean(0).tolist()), tuple(primary.std(0).tolist()))
 
 
 def _labelled_parts(
-    source: Source, primary: str | None, human: str | None
-) -> tuple[_Labelled, _Labelled | None, _Labelled | None, tuple[str, ...], tuple[str, ...] | None]:
-    """The training, test and validation parts with encoded labels, and the names of the classes."""
-    primary, human = primary or source.primary or "label", human or source.human
-    human = None if human == primary else human
+    source: Source, primary: tuple[str, ...], human: str | None, task: str
+) -> tuple[_Labelled, _Labelled | None, _Labelled | None, Encoded, tuple[str, ...] | None]:
+    """The training, test and validation parts with encoded targets, and the names of the human classes."""
+    primary = primary or (source.primary or "label",)
+    asked, human = human is not None, human or source.human
+    human = None if human in primary else human
     parts = [part for part in (source.train, source.test, source.validation) if part is not None]
     for part in parts:
         if not len(part):
             raise ValueError(f"a part needs samples; {part.origin} is empty")
-        check_column(part.columns, primary, "primary")
+        for name in primary:
+            check_column(part.columns, name, "primary")
         if human is not None:
             check_column(part.columns, human, "human")
 
-    primaries, primary_names = encode(parts, primary)
+    targets = encode_targets(task, parts, primary)
+    if targets.task != "classification":
+        if asked and human is not None:
+            raise ValueError(
+                f"--human needs primary classes, which its classes refine; {targets.task} has none: leave it out"
+            )
+        human = None
     humans: list[IntArray] | list[None] = [None] * len(parts)
     human_names: tuple[str, ...] | None = None
     if human is not None:
         encoded, human_names = encode(parts, human)
-        check_refines(np.concatenate(primaries), np.concatenate(encoded), primary_names, human_names)
+        check_refines(np.concatenate(targets.parts), np.concatenate(encoded), targets.names, human_names)
         humans = encoded
-    labelled = iter([_Labelled(*item) for item in zip(parts, primaries, humans, strict=True)])
+    labelled = iter([_Labelled(*item) for item in zip(parts, targets.parts, humans, strict=True)])
     train = next(labelled)
     test = None if source.test is None else next(labelled)
     published = None if source.validation is None else next(labelled)
-    return train, test, published, primary_names, human_names
+    return train, test, published, targets, human_names
 
 
 def _as_is(raw: Tensor | list[str]) -> Tensor:

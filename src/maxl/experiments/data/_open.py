@@ -62,9 +62,17 @@ NAMES = ("digits", *_known())
 
 
 def open_source(
-    name: str, data_dir: Path | str | None, primary: str | None, human: str | None, image_size: int | None
+    name: str,
+    data_dir: Path | str | None,
+    primary: tuple[str, ...],
+    human: str | None,
+    image_size: int | None,
 ) -> Source:
     """The source called `name`, as `load` describes; labels are read, samples are not.
+
+    Args:
+        primary: The columns chosen, none for the default.
+        name, data_dir, human, image_size: As in `load`.
 
     Raises:
         ValueError, FileNotFoundError, ConnectionError: as in `load`.
@@ -73,7 +81,11 @@ def open_source(
         return archives.digits(image_size)
     if name in NAMES:
         source = _open_known(name, data_dir, image_size)
-        return with_levels(source, primary) if name == "cifar100" else replace(source, flip=name != "svhn")
+        return (
+            with_levels(source, primary[0] if primary else None)
+            if name == "cifar100"
+            else replace(source, flip=name != "svhn")
+        )
     if name.startswith("hf:"):
         repository, _, config = name[3:].partition(":")
         if not _REPOSITORY.fullmatch(repository):
@@ -101,7 +113,7 @@ def _open_known(name: str, data_dir: Path | str | None, image_size: int | None) 
             raise FileNotFoundError(
                 f"'{name}' is read from files: pass data_dir (--data-dir), with {known.files}"
             )
-        return _open_hub(*known.hub, known.label, None, image_size)
+        return _open_hub(*known.hub, (known.label,), None, image_size)
     folder = Path(data_dir)
     if not folder.is_dir():
         raise FileNotFoundError(f"data_dir '{folder}' is no folder")
@@ -110,14 +122,14 @@ def _open_known(name: str, data_dir: Path | str | None, image_size: int | None) 
     source = known.read(folder, image_size)
     if source is None and known.hub is not None:
         for tables in (folder, folder / "data", folder / (known.hub[1] or "")):  # the hub's own folders
-            source = source or _open_tables(tables, known.label, None, image_size)
+            source = source or _open_tables(tables, (known.label,), None, image_size)
     if source is None:
         hub_files = "" if known.hub is None else "train*.parquet and test*.parquet, or "
         raise FileNotFoundError(f"'{folder}' holds no {name}: expected {hub_files}{known.files}")
     return source
 
 
-def _open_path(path: Path, primary: str | None, human: str | None, image_size: int | None) -> Source:
+def _open_path(path: Path, primary: tuple[str, ...], human: str | None, image_size: int | None) -> Source:
     if path.is_dir():
         return _open_tables(path, primary, human, image_size) or folders.image_folder(path, image_size)
     if path.suffix not in (".csv", ".parquet"):
@@ -131,7 +143,7 @@ def _open_path(path: Path, primary: str | None, human: str | None, image_size: i
 
 
 def _open_tables(
-    folder: Path, primary: str | None, human: str | None, image_size: int | None
+    folder: Path, primary: tuple[str, ...], human: str | None, image_size: int | None
 ) -> Source | None:
     """The tables train*, test* and, where there are any, validation* of a folder; None without train*."""
     from maxl.experiments.data._arrow import table_source
@@ -147,7 +159,11 @@ def _open_tables(
 
 
 def _open_hub(
-    repository: str, config: str | None, primary: str | None, human: str | None, image_size: int | None
+    repository: str,
+    config: str | None,
+    primary: tuple[str, ...],
+    human: str | None,
+    image_size: int | None,
 ) -> Source:
     """A data set of the hub; without a test split its validation split takes the place."""
     import datasets

@@ -18,7 +18,7 @@ class Batch(NamedTuple):
 
     Attributes:
         x: Inputs, float32, normalised, shape (B, C, H, W) or (B, D).
-        primary: Primary labels, int64, shape (B,).
+        primary: Targets, as in the split: classes of shape (B,), labels (B, C) or numbers (B, D).
         human: Human labels, int64, shape (B,), or None.
         index: Positions of the samples in the split, int64, shape (B,).
     """

@@ -16,7 +16,8 @@ class Split:
 
     Attributes:
         x: Images as uint8, shape (N, C, H, W), or features as float32, shape (N, D).
-        primary: Primary labels, int64, shape (N,).
+        primary: Classes, int64 of shape (N,); of several labels 0 or 1, int64 of shape (N, C); numbers to predict,
+            standardised, float32 of shape (N, D).
         human: Finer human labels, int64, shape (N,), or None where the data set has none.
     """
 
@@ -33,7 +34,10 @@ class Split:
                 f"got {self.x.dtype} of shape {tuple(self.x.shape)}"
             )
         for name, labels in (("primary", self.primary), ("human", self.human)):
-            if labels is not None and (labels.dtype != torch.int64 or labels.shape != self.x.shape[:1]):
+            if labels is None or (labels.dtype == torch.int64 and labels.shape == self.x.shape[:1]):
+                continue
+            columns = labels.dim() == 2 and len(labels) == len(self.x)
+            if name == "human" or not columns or labels.dtype not in (torch.int64, torch.float32):
                 raise ValueError(
                     f"Split.{name} must be int64 of shape ({len(self.x)},), one label a sample; "
                     f"got {labels.dtype} of shape {tuple(labels.shape)}"
@@ -41,6 +45,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @property
+    def strata(self) -> Tensor:
+        """What draws are balanced over, int64 of shape (N,): classes; else all alike."""
+        return self.primary if self.primary.dim() == 1 else torch.zeros(len(self), dtype=torch.int64)
 
     def select(self, index: Tensor) -> Split:
         """The samples at `index` (int64 positions or a bool mask), as a new split."""
@@ -55,7 +64,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Features:
-    """Columns of numeric features, and how they were standardised: (x - mean) / std; D values each."""
+    """Columns of numbers, and how they were standardised: (x - mean) / std; D values each."""
 
     names: tuple[str, ...]
     mean: tuple[float, ...]
@@ -69,7 +78,8 @@ class DataSet:
     Attributes:
         name: The name it was loaded by.
         train, validation, test: Its parts; validation is None unless one was asked for.
-        primary_names: One name a primary class, so its length is the number of classes.
+        primary_names: One name a primary class, so its length is the number of classes; one a label, or one a
+            number to predict, where the task is another.
         human_names: The same for the finer human labels, or None.
         mean, std: One value a channel. Pixels in [0, 1] become (x - mean) / std; features are
             standardised at loading time and carry mean 0, std 1.
@@ -78,6 +88,9 @@ class DataSet:
             class or none, as with the house numbers of SVHN.
         features: Where numeric features came from; None for images and text.
         text: How features were made of texts; None for anything else.
+        task: "classification", "multi-label" or "regression".
+        targets: Where the numbers of a regression came from; None for another task.
+        saw: What the targets' columns hold and what they were taken for, in a line; "" where the task was given.
     """
 
     name: str
@@ -92,6 +105,9 @@ class DataSet:
     flip: bool = True
     features: Features | None = None
     text: TextFeatures | None = None
+    task: str = "classification"
+    targets: Features | None = None
+    saw: str = ""
 
     @property
     def num_primary(self) -> int:

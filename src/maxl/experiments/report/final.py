@@ -12,17 +12,19 @@ from plotly.subplots import make_subplots
 from maxl.experiments.report.parts import Figure, Note, Part, Table
 from maxl.experiments.report.runs import Run, Setting, Study
 from maxl.experiments.report.style import Look
+from maxl.experiments.runs.measures import Measure
 from maxl.experiments.studies.statistics import Interval, mean_interval
 
 _COST_DIGITS = {"Milliseconds a step": 1, "Peak memory (MiB)": 0, "× single, time": 2, "× single, memory": 2}
 
 
-def accuracy_interval(runs: Sequence[Run]) -> Interval:
-    """Final test accuracy in percent; the interval ends at 0 and 100."""
-    interval = mean_interval([100 * float(run.summary["test_accuracy"]) for run in runs])
+def measure_interval(runs: Sequence[Run], measure: Measure) -> Interval:
+    """The final value, an accuracy in percent; the interval ends at the measure's bounds."""
+    interval = mean_interval([measure.scale * float(run.summary[measure.key]) for run in runs])
     if interval.n == 1:
         return interval
-    return replace(interval, low=max(0.0, interval.low), high=min(100.0, interval.high))
+    low, high = measure.scale * measure.low, measure.scale * measure.high
+    return replace(interval, low=max(low, interval.low), high=min(high, interval.high))
 
 
 def interval_text(interval: Interval, digits: int = 1, unit: str = "") -> str:
@@ -48,34 +50,35 @@ def _by_psi(settings: list[Setting], looks: Mapping[str, Look]) -> Figure:
     settings = sorted(settings, key=lambda setting: int(setting.facts["psi"]))
     psis = [int(setting.facts["psi"]) for setting in settings]
     labels = dict.fromkeys(label for setting in settings for label in setting.methods)
+    measure = settings[0].measure
     plot, rows = go.Figure(), []
     for label in labels:
         intervals = {
-            psi: accuracy_interval(setting.methods[label])
+            psi: measure_interval(setting.methods[label], measure)
             for psi, setting in zip(psis, settings, strict=True)
             if label in setting.methods
         }
-        plot.add_trace(_with_errors(label, intervals, looks[label]))
-        cells = {f"ψ = {psi}": interval_text(i) for psi, i in intervals.items()}
+        plot.add_trace(_with_errors(label, intervals, looks[label], measure))
+        cells = {f"ψ = {psi}": interval_text(i, 1 if measure.points else 3) for psi, i in intervals.items()}
         rows.append({"Method": label, **cells})
     name = settings[0].name.rsplit(", ψ", 1)[0]
     plot.update_xaxes(
         title="Auxiliary classes per primary class (ψ)", type="log", tickvals=psis, ticktext=psis
     )
-    plot.update_yaxes(title="Test accuracy (%)")
+    plot.update_yaxes(title=f"Test {measure.heading}")
     return Figure(
-        title=f"Accuracy against the number of auxiliary classes: {name}",
+        title=f"{measure.title_capitalised} against the number of auxiliary classes: {name}",
         plot=plot,
         description=(
-            f"Final test accuracy for ψ = {', '.join(map(str, psis))}, mean over seeds with 95 % intervals of each mean alone. "
+            f"Final test {measure.title} for ψ = {', '.join(map(str, psis))}, mean over seeds with 95 % intervals of each mean alone. "
             "A method without auxiliary labels is the same at every ψ."
         ),
         table=pd.DataFrame(rows).fillna("–"),
-        name=f"accuracy by psi {name}",
+        name=f"{measure.name} by psi {name}",
     )
 
 
-def _with_errors(label: str, intervals: Mapping[int, Interval], look: Look) -> go.Scatter:
+def _with_errors(label: str, intervals: Mapping[int, Interval], look: Look, measure: Measure) -> go.Scatter:
     above = [None if i.n == 1 else i.high - i.mean for i in intervals.values()]
     below = [None if i.n == 1 else i.mean - i.low for i in intervals.values()]
     return go.Scatter(
@@ -85,7 +88,7 @@ def _with_errors(label: str, intervals: Mapping[int, Interval], look: Look) -> g
         name=label,
         mode="lines+markers",
         line={"color": look.colour, "dash": look.dash},
-        hovertemplate=f"{label}, ψ = %{{x}}: %{{y:.2f}} %<extra></extra>",
+        hovertemplate=f"{label}, ψ = %{{x}}: %{{y:.{2 if measure.points else 4}f}}{measure.unit}<extra></extra>",
     )
 
 

@@ -40,11 +40,12 @@ def title(study: Study) -> str:
 def sections(study: Study) -> list[Section]:
     """All sections, figures included."""
     look = looks(study.methods)
+    measures = dict.fromkeys(setting.measure.title for setting in study.settings)
     return [
         summary(study),
         Section(
             "Results",
-            "Final test accuracy, then every method against every reference that was run.",
+            f"Final test {' and '.join(measures)}, then every method against every reference that was run.",
             results(study),
         ),
         Section(

@@ -15,6 +15,7 @@ from maxl.experiments.data import files_below
 from maxl.experiments.runs.config import METHODS
 from maxl.experiments.runs.files import read_yaml
 from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.measures import Measure, main_measure, task_of
 from maxl.experiments.runs.metrics import read_metrics
 from maxl.experiments.runs.snapshot import Snapshot, read_snapshot
 from maxl.experiments.studies.statistics import Psi, compare, parse_psi, settings
@@ -81,6 +82,11 @@ class Setting:
     methods: dict[str, list[Run]]
     comparisons: pd.DataFrame
 
+    @cached_property
+    def measure(self) -> Measure:
+        """What its runs are compared by."""
+        return main_measure(task_of(next(iter(self.methods.values()))[0].summary))
+
     @property
     def place(self) -> tuple[tuple[str, Hashable], ...]:
         """The setting without ψ."""
@@ -140,8 +146,9 @@ def load_study(folder: Path) -> Study:
 def results(runs: Sequence[Run]) -> pd.DataFrame:
     """The tidy table that ``statistics`` reads, one row a run in the order given."""
     rows = [
-        {name: run.summary.get(name) for name in ("data", "primary", "trunk", "train_size", "psi")}
-        | {"method": run.label, "seed": run.seed, "test_accuracy": run.summary["test_accuracy"]}
+        {name: run.summary.get(name) for name in ("data", "primary", "task", "trunk", "train_size", "psi")}
+        | {"method": run.label, "seed": run.seed}
+        | {m.key: run.summary[m.key] for m in (main_measure(task_of(run.summary)),)}
         for run in runs
     ]
     return pd.DataFrame(rows).astype({"psi": object})
@@ -159,7 +166,7 @@ def label_variants(runs: Sequence[Run]) -> list[Run]:
     """
     same: dict[Hashable, list[Run]] = defaultdict(list)
     for run in runs:
-        place = tuple(run.summary.get(name) for name in ("data", "primary", "trunk", "train_size"))
+        place = tuple(run.summary.get(name) for name in ("data", "primary", "task", "trunk", "train_size"))
         same[(*place, parse_psi(run.summary.get("psi")), run.method, run.seed)].append(run)
     differing: dict[str, set[str]] = defaultdict(set)
     for twins in same.values():
@@ -222,6 +229,8 @@ def _setting_name(facts: dict[str, Any], varying: set[str]) -> str:
     parts = [str(facts["data"]) if "data" in varying else data_name(facts["data"])]
     if "primary" in varying and facts.get("primary") is not None:
         parts.append(f"primary task {facts['primary']}")
+    if "task" in varying:
+        parts.append(task_of(facts))
     if "trunk" in varying and facts.get("trunk") is not None:
         parts.append(f"trunk {facts['trunk']}")
     if "train_size" in varying:

@@ -12,6 +12,7 @@ from maxl.experiments.report.labels import informative
 from maxl.experiments.report.parts import Figure, Gallery, Note, Part, Picture, Row
 from maxl.experiments.report.runs import Run, Setting, Study, data_name, psi_text
 from maxl.experiments.report.style import CLASS_COLOURS, CLASS_SYMBOLS
+from maxl.experiments.runs.measures import task_of
 from maxl.experiments.runs.snapshot import Snapshot
 from maxl.experiments.studies.statistics import parse_psi
 from maxl.experiments.studies.variants import base_method
@@ -31,6 +32,8 @@ def features(study: Study) -> list[Part]:
         new = [run for run in runs if run.folder not in drawn]
         if not runs:
             reason = "no t-SNE, because no run left a snapshot with features of several classes"
+            if (task := task_of(next(iter(setting.methods.values()))[0].summary)) != "classification":
+                reason = f"no t-SNE, because it is coloured by class and the task is {task}"
             parts.append(Note(f"{setting.name}: {reason}."))
         elif len(drawn) + len(new) > _MOST_PANELS:
             reason = "no t-SNE, to keep the report quick; report its runs alone to see it"

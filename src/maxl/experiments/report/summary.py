@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from maxl.experiments.report.final import accuracy_interval, interval_text
+from maxl.experiments.report.final import interval_text, measure_interval
 from maxl.experiments.report.labels import label_verdicts
 from maxl.experiments.report.runs import Setting, Study, size_text
+from maxl.experiments.runs.measures import ACCURACY
 from maxl.experiments.studies.notes import origin_notes
 from maxl.experiments.studies.variants import base_method
 
@@ -65,23 +66,26 @@ def found(setting: Setting) -> list[str]:
 
 def _headline(setting: Setting, table: pd.DataFrame) -> str:
     """Which method has the highest mean, if that is more than chance."""
-    intervals = {label: accuracy_interval(runs) for label, runs in setting.methods.items()}
+    measure = setting.measure  # higher is better for whatever a task is compared by
+    digits = 1 if measure.points else 3
+    intervals = {label: measure_interval(runs, measure) for label, runs in setting.methods.items()}
     best = max(intervals, key=lambda label: intervals[label].mean)
-    of_best = interval_text(intervals[best], unit=" %")
+    of_best = interval_text(intervals[best], digits, measure.unit)
     if len(intervals) == 1:
-        return f"{best}: test accuracy {of_best}."
+        return f"{best}: test {measure.title} {of_best}."
     below = set(table.loc[(table["method"] == best) & (table["low"] > 0), "reference"])
     below |= set(table.loc[(table["reference"] == best) & (table["high"] < 0), "method"])
     if not below:
         lowest = min(interval.mean for interval in intervals.values())
         highest = intervals[best].mean
         return (
-            f"No method stands out: mean test accuracies lie between {lowest:.1f} and {highest:.1f} %, and none "
-            "is shown to differ from the highest."
+            f"No method stands out: mean test {'accuracies lie' if measure is ACCURACY else measure.title + ' lies'} "
+            f"between {lowest:.{digits}f} and {highest:.{digits}f}{measure.unit}, and none is shown to differ from the "
+            "highest."
         )
     rest = [label for label in intervals if label not in below and label != best]
     unsure = f"; not shown to be better than {', '.join(rest)}" if rest else ""
-    return f"Highest mean test accuracy: {best} with {of_best}{unsure}."
+    return f"Highest mean test {measure.title}: {best} with {of_best}{unsure}."
 
 
 def _attribution(label: str, table: pd.DataFrame) -> str | None:
@@ -102,16 +106,21 @@ def _attribution(label: str, table: pd.DataFrame) -> str | None:
 
 def limits(study: Study) -> list[str]:
     """How to read all numbers of the report."""
+    measures = dict.fromkeys(setting.measure.title for setting in study.settings)
+    accuracy = measures == {ACCURACY.title: None}
+    measured, one = (
+        ("Accuracy", "an accuracy") if accuracy else (" and ".join(measures), " and ".join(measures))
+    )
     said = [
         "Intervals are Student t intervals over seeds: they cover the randomness of training, not that of "
-        "drawing the test set, which is the same for all runs. That of an accuracy, and the band of a curve, is a "
+        f"drawing the test set, which is the same for all runs. That of {one}, and the band of a curve, is a "
         "95 % interval of this mean alone, not corrected for their number.",
         "Intervals of differences are paired by seed and simultaneous: 95 % for all comparisons with the same "
         "reference together (Bonferroni). A difference is claimed where its interval excludes zero, which is where "
         "the corrected p is below 0.05.",
         "A method is compared with references at its own setting, the same values of all fields that matter to "
         "both, and with the best control where that is at another.",
-        "Accuracy is that of the last epoch, never of the best one, which would favour noisy methods.",
+        f"{measured} is that of the last epoch, never of the best one, which would favour noisy methods.",
         *origin_notes(run.summary for run in study.runs),
     ]
     if any(_lacks_control(setting) for setting in study.settings):

@@ -9,45 +9,57 @@ import pandas as pd
 
 from maxl.experiments.report.parts import Table
 from maxl.experiments.report.runs import Setting
+from maxl.experiments.runs.measures import MEASURES, Measure, task_of
 from maxl.experiments.studies.statistics import intervals_text, mean_interval, p_text
 
 
 def accuracy_table(setting: Setting) -> Table:
-    """Final test accuracy of each method."""
-    rows = []
+    """Final test accuracy of each method, or what else its task is judged by."""
+    measure, rows = setting.measure, []
+    unit, digits = f" ({measure.unit.strip()})" if measure.unit else "", 2 if measure.points else 4
+    task = task_of(next(iter(setting.methods.values()))[0].summary)
     for label, runs in setting.methods.items():
-        accuracies = [100 * float(run.summary["test_accuracy"]) for run in runs]
+        accuracies = [measure.scale * float(run.summary[measure.key]) for run in runs]
         interval = mean_interval(accuracies)
-        half = "–" if interval.n == 1 else f"± {interval.high - interval.mean:.2f}"
+        half = "–" if interval.n == 1 else f"± {interval.high - interval.mean:.{digits}f}"
+        others = {
+            f"Mean {other.heading}": f"{other.scale * sum(values) / len(values):.{2 if other.points else 4}f}"
+            for other in MEASURES[task][1:]
+            if len(values := [v for run in runs if (v := run.summary.get(other.key)) is not None])
+        }
         rows.append(
             {
                 "Method": label,
                 "Seeds": interval.n,
-                "Mean (%)": f"{interval.mean:.2f}",
+                f"Mean{unit}": f"{interval.mean:.{digits}f}",
                 "95 % interval, uncorrected": half,
-                "Lowest (%)": f"{min(accuracies):.2f}",
-                "Highest (%)": f"{max(accuracies):.2f}",
+                f"Lowest{unit}": f"{min(accuracies):.{digits}f}",
+                f"Highest{unit}": f"{max(accuracies):.{digits}f}",
+                **others,
             }
         )
-    return Table(f"Test accuracy after the last epoch: {setting.name}", pd.DataFrame(rows))
+    caption = f"Test {measure.title} after the last epoch: {setting.name}"
+    return Table(caption, pd.DataFrame(rows).fillna("–"))
 
 
 def comparison_table(setting: Setting) -> Table | None:
     """Every method against every reference; None where there is no reference."""
     if setting.comparisons.empty:
         return None
-    rows = [_comparison(dict(row)) for _, row in setting.comparisons.iterrows()]
+    rows = [_comparison(dict(row), setting.measure) for _, row in setting.comparisons.iterrows()]
     order = list(dict.fromkeys(row["Compared with"] for row in rows))
     rows.sort(key=lambda row: (order.index(row["Compared with"]), list(setting.methods).index(row["Method"])))
     intervals = intervals_text(setting.comparisons["comparisons"])
-    caption = f"Differences in points, paired by seed, with {intervals}: {setting.name}"
+    what = "points" if setting.measure.points else setting.measure.title
+    caption = f"Differences in {what}, paired by seed, with {intervals}: {setting.name}"
     return Table(caption, pd.DataFrame(rows), "Compared with")
 
 
-def _comparison(row: dict[str, Any]) -> dict[str, str]:
-    numbers = [100 * float(row[name]) for name in ("difference", "low", "high")]
+def _comparison(row: dict[str, Any], measure: Measure) -> dict[str, str]:
+    numbers = [measure.scale * float(row[name]) for name in ("difference", "low", "high")]
+    digits = 2 if measure.points else 4
     mean, low, high = (
-        "–" if math.isnan(number) else f"{number:+.2f}".replace("-", "−") for number in numbers
+        "–" if math.isnan(number) else f"{number:+.{digits}f}".replace("-", "−") for number in numbers
     )
     return {
         "Compared with": str(row["reference"])

@@ -14,20 +14,28 @@ from maxl.experiments.report.style import Look
 
 
 def accuracy_over_epochs(setting: Setting, looks: Mapping[str, Look]) -> Part:
-    """Test accuracy by epoch, or validation accuracy where the test set was kept for the end."""
-    word, found = "Test", curves(setting, "test_accuracy", 100, (0, 100))
+    """Test accuracy by epoch, or validation accuracy where the test set was kept for the end.
+
+    Where the task is judged by something else than accuracy, that.
+    """
+    measure = setting.measure
+    bounds = (measure.scale * measure.low, measure.scale * measure.high)
+    word, found = "Test", curves(setting, measure.key, measure.scale, bounds)
     if not found:
-        word, found = "Validation", curves(setting, "validation_accuracy", 100, (0, 100))
+        word, found = "Validation", curves(setting, f"validation_{measure.name}", measure.scale, bounds)
+    name, digits = measure.title, 1 if measure.points else 3
     if not found:
-        return Note(f"{setting.name}: no accuracy over epochs, because no run measured it before the end.")
-    plot = over_epochs(found, looks, title=f"{word} accuracy (%)", unit=" %")
-    last = "; ".join(f"{label} {curve['mean'].iloc[-1]:.1f} %" for label, curve in found.items())
+        return Note(f"{setting.name}: no {name} over epochs, because no run measured it before the end.")
+    plot = over_epochs(found, looks, title=f"{word} {measure.heading}", unit=measure.unit)
+    last = "; ".join(
+        f"{label} {curve['mean'].iloc[-1]:.{digits}f}{measure.unit}" for label, curve in found.items()
+    )
     return Figure(
-        title=f"{word} accuracy over epochs: {setting.name}",
+        title=f"{word} {name} over epochs: {setting.name}",
         plot=plot,
-        description=f"{word} accuracy by epoch, mean over seeds with 95 % bands. At the last epoch: {last}.",
-        table=thinned(found, 1, "%"),
-        name=f"accuracy {setting.name}",
+        description=f"{word} {name} by epoch, mean over seeds with 95 % bands. At the last epoch: {last}.",
+        table=thinned(found, digits, measure.unit.strip()),
+        name=f"{measure.name} {setting.name}",
     )
 
 

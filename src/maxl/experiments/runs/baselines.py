@@ -18,37 +18,42 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from maxl.experiments.runs.evaluation import members_of
 from maxl.hierarchy import Hierarchy
 from maxl.hypergradients import RandomState
+from maxl.tasks import Classification, Task
 
 
-def random_labels(primary: Tensor, hierarchy: Hierarchy, seed: int) -> Tensor:
-    """A fixed random auxiliary class within each sample's block.
+def random_labels(primary: Tensor, hierarchy: Hierarchy, seed: int, task: Task | None = None) -> Tensor:
+    """A fixed random auxiliary class among those that each sample may use.
 
     Args:
-        primary: Primary labels, int64 of shape (N,).
+        primary: Targets; by default classes, int64 of shape (N,).
         hierarchy: ψ.
         seed: Draws the labels; torch's global generator is not touched.
+        task: What targets mean; classes by default.
 
     Returns:
         Auxiliary labels, int64 of shape (N,) in [0, K).
     """
-    rows = hierarchy.rows(primary.cpu()).float()
+    rows = (task or Classification()).rows(primary.cpu(), hierarchy.mask).float()
     generator = torch.Generator().manual_seed(seed)
     return torch.multinomial(rows, 1, generator=generator).squeeze(1).to(primary.device)
 
 
 def cluster_labels(latent: Tensor, primary: Tensor, hierarchy: Hierarchy, seed: int) -> Tensor:
-    """k-means with ψ[c] clusters within each primary class c.
+    """k-means with ψ[c] clusters within each primary class c; among all samples where there is one block.
 
     Args:
         latent: Points to cluster, shape (N, D).
-        primary: Primary labels, int64 of shape (N,).
+        primary: Classes, int64 of shape (N,); of several labels 0 or 1, shape (N, C); any targets of length N for one
+            block.
         hierarchy: ψ.
         seed: Starts k-means.
 
     Returns:
-        Auxiliary labels, int64 of shape (N,) in [0, K).
+        Auxiliary labels, int64 of shape (N,) in [0, K). Of several labels soft ones, shape (N, K), spread evenly over
+        the clusters of a sample's labels, and over all K where it has none.
 
     Raises:
         ValueError: if a class has fewer samples than clusters.
@@ -57,9 +62,9 @@ def cluster_labels(latent: Tensor, primary: Tensor, hierarchy: Hierarchy, seed: 
     from threadpoolctl import threadpool_limits
 
     points, labels = latent.cpu().numpy(), primary.cpu()
-    result = torch.zeros(len(labels), dtype=torch.int64)
+    clusters_of = torch.zeros(len(labels), hierarchy.num_auxiliary)
     for c in range(hierarchy.num_primary):
-        members = (labels == c).nonzero().squeeze(1)
+        members = members_of(labels, c, hierarchy).nonzero().squeeze(1)
         block = (hierarchy.owner == c).nonzero().squeeze(1)
         if len(members) < len(block):
             raise ValueError(
@@ -70,8 +75,11 @@ def cluster_labels(latent: Tensor, primary: Tensor, hierarchy: Hierarchy, seed: 
             # Identical points give fewer clusters than asked for, which is a valid labelling.
             warnings.filterwarnings("ignore", message="Number of distinct clusters")
             clusters = KMeans(len(block), n_init=4, random_state=seed).fit(points[members.numpy()])
-        result[members] = block[torch.as_tensor(clusters.labels_, dtype=torch.int64)]
-    return result.to(primary.device)
+        clusters_of[members, block[torch.as_tensor(clusters.labels_, dtype=torch.int64)]] = 1.0
+    if labels.dim() == 1 or hierarchy.num_primary == 1:
+        return clusters_of.argmax(1).to(primary.device)
+    clusters_of[clusters_of.sum(1) == 0] = 1.0
+    return (clusters_of / clusters_of.sum(1, keepdim=True)).to(primary.device)
 
 
 class AutoEncoder(nn.Module):

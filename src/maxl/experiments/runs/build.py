@@ -16,10 +16,11 @@ from maxl.experiments.data import DataSet, evaluation_batches
 from maxl.experiments.runs import trunks
 from maxl.experiments.runs.baselines import auto_encode, cluster_labels, random_labels
 from maxl.experiments.runs.config import HUMAN_METHODS, LEARNED_METHODS, SHARED, RunConfig
+from maxl.experiments.runs.evaluation import information
 from maxl.experiments.runs.prototypes import prototypical_labels
 from maxl.hierarchy import Hierarchy
 from maxl.learning import MetaAuxiliaryLearner, MultiTaskLearner, cosine_gate
-from maxl.losses import focal_loss, label_information
+from maxl.losses import focal_loss
 from maxl.networks import LabelGenerator, MultiTaskNetwork, WeightedLabelGenerator, head, infer_feature_dim
 from maxl.supervision import (
     AuxiliaryLabels,
@@ -30,7 +31,7 @@ from maxl.supervision import (
     WeightedLabels,
     generated,
 )
-from maxl.tasks import Classification
+from maxl.tasks import Classification, MultiLabel, Regression, Task
 
 
 @dataclass
@@ -113,7 +114,12 @@ def choose_hierarchy(config: RunConfig, data: DataSet) -> Hierarchy:
     Raises:
         ValueError: if ψ has the wrong length, or human labels are asked for and there are none.
     """
-    classes = data.num_primary
+    classes = 1 if data.task == "regression" else data.num_primary
+    if config.method in HUMAN_METHODS and data.task != "classification":
+        raise ValueError(
+            f"--method {config.method} needs primary classes with finer human ones; the task is {data.task}, which has "
+            "none: use single, uniform, random, kmeans or maxl"
+        )
     if config.method == "single":
         return Hierarchy.uniform(classes, 1)
     if config.method in HUMAN_METHODS:
@@ -129,11 +135,23 @@ def choose_hierarchy(config: RunConfig, data: DataSet) -> Hierarchy:
             raise ValueError(f"--method {config.method} needs a sample of every class; {missing!r} has none")
         return Hierarchy.from_labels(owner, torch.arange(len(owner)))
     psi = config.psi * classes if len(config.psi) == 1 else config.psi
+    if data.task == "regression" and len(psi) != 1:
+        raise ValueError(
+            f"--psi needs one number for regression, which has no primary classes; got {len(psi)} numbers"
+        )
     if len(psi) != classes:
         raise ValueError(
-            f"--psi needs one number, or one per primary class; got {len(psi)} for {classes} classes"
+            f"--psi needs one number, or one per primary class; got {len(psi)} for {classes} "
+            f"{'labels' if data.task == 'multi-label' else 'classes'}"
         )
     return Hierarchy(psi)
+
+
+def choose_task(config: RunConfig, data: DataSet) -> Task:
+    """What the primary outputs of the run mean."""
+    if data.task == "regression":
+        return Regression(data.num_primary)
+    return MultiLabel() if data.task == "multi-label" else Classification(config.gamma)
 
 
 def check(config: RunConfig, data: DataSet) -> None:
@@ -155,19 +173,21 @@ def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
     Raises:
         ValueError: if the config does not fit the data.
     """
-    hierarchy = choose_hierarchy(config, data)
+    hierarchy, task = choose_hierarchy(config, data), choose_task(config, data)
     with seeded(config.seed, 0):
         trunk = trunks.build(config.trunk, data.input_shape)
     width = infer_feature_dim(trunk)
     assert width is not None  # every trunk that is built by name states it
     with seeded(config.seed, 1):
-        primary_head = head(width, hierarchy.num_primary)
+        primary_head = head(width, task.num_outputs(hierarchy))
     with seeded(config.seed, 2):
         auxiliary_head = head(width, hierarchy.num_auxiliary)
     # Activations follow the weights' layout. MPS is left out: PyTorch does not promise it there.
     channels_last = config.channels_last and device.type in ("cpu", "cuda")
     layout = torch.channels_last if channels_last else torch.preserve_format
-    network = MultiTaskNetwork(trunk, hierarchy, primary_head=primary_head, auxiliary_head=auxiliary_head)
+    network = MultiTaskNetwork(
+        trunk, hierarchy, primary_head=primary_head, auxiliary_head=auxiliary_head, task=task
+    )
     network.to(device, memory_format=layout)  # type: ignore[call-overload]
     optimizer = _optimizer(
         config.optimizer, network, config.learning_rate, config.weight_decay, config.momentum
@@ -181,7 +201,7 @@ def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
                 generator = kind.sharing(network)
             else:  # labels of a generator that is not trained are those of one function throughout
                 name = config.trunk if config.generator_trunk in (None, SHARED) else config.generator_trunk
-                generator = kind(trunks.build(str(name), data.input_shape), hierarchy)
+                generator = kind(trunks.build(str(name), data.input_shape), hierarchy, task=task)
         generator.to(device, memory_format=layout)  # type: ignore[call-overload]
         if config.method != "frozen":
             optimizers.append(
@@ -211,7 +231,7 @@ def _learner(
 ) -> MultiTaskLearner:
     """What trains the networks, from the words of a config."""
     shared: dict[str, Any] = {
-        "task": Classification(config.gamma),
+        "task": network.task,
         "autocast": torch.bfloat16 if config.precision == "bf16" else None,
         "check_finite": device.type == "cpu",
         "compile": config.compile,
@@ -221,7 +241,7 @@ def _learner(
         return MultiTaskLearner(
             network,
             optimizers[0],
-            source=_source(config, data, hierarchy, device)
+            source=_source(config, data, hierarchy, network.task, device)
             if generator is None
             else generated(
                 generator, cache_size=cache_size, autocast=shared["autocast"], compile=config.compile
@@ -250,7 +270,7 @@ def _learner(
 
 
 def _supervision(config: RunConfig, hierarchy: Hierarchy) -> AuxiliaryLabels:
-    information = (
+    regulariser = (
         Information(hierarchy, config.entropy_weight) if config.regulariser == "information" else None
     )
     kind = WeightedLabels if config.method == "weighted" else AuxiliaryLabels
@@ -258,7 +278,7 @@ def _supervision(config: RunConfig, hierarchy: Hierarchy) -> AuxiliaryLabels:
         FocalLoss(config.gamma),
         weight=config.auxiliary_weight,
         entropy_weight=config.entropy_weight,
-        regulariser=information,
+        regulariser=regulariser,
     )
 
 
@@ -280,7 +300,7 @@ class Information:
     weight: float
 
     def __call__(self, labels: Tensor, y: Tensor) -> Tensor:
-        return -self.weight * label_information(labels, y, self.hierarchy)
+        return -self.weight * information(labels, y, self.hierarchy)
 
 
 @dataclass(frozen=True)
@@ -308,20 +328,24 @@ def _optimizer(
     return adam(parameters, lr=learning_rate, weight_decay=weight_decay)
 
 
-def _source(config: RunConfig, data: DataSet, hierarchy: Hierarchy, device: torch.device) -> Source:
+def _source(
+    config: RunConfig, data: DataSet, hierarchy: Hierarchy, task: Task, device: torch.device
+) -> Source:
     """Where auxiliary labels come from when there is no generator."""
     if config.method == "single":
         return NoLabels()
     if config.method == "uniform":
-        return UniformLabels(hierarchy)
-    return FixedLabels(_table(config, data, hierarchy, device).to(device))
+        return UniformLabels(hierarchy, task)
+    return FixedLabels(_table(config, data, hierarchy, task, device).to(device))
 
 
-def _table(config: RunConfig, data: DataSet, hierarchy: Hierarchy, device: torch.device) -> Tensor:
-    """Auxiliary labels by position in the training set, int64 of shape (n,)."""
+def _table(
+    config: RunConfig, data: DataSet, hierarchy: Hierarchy, task: Task, device: torch.device
+) -> Tensor:
+    """Auxiliary labels by position in the training set, int64 of shape (n,); soft, (n, K), where one is not enough."""
     primary = data.train.primary
     if config.method == "random":
-        return random_labels(primary, hierarchy, config.seed)
+        return random_labels(primary, hierarchy, config.seed, task)
     if config.method == "human":
         assert data.train.human is not None  # choose_hierarchy has asked for them
         return data.train.human

@@ -23,6 +23,12 @@ HUMAN_METHODS = ("prototypical", "human")  # their auxiliary classes are the hum
 LEARNED_METHODS = ("maxl", "weighted", "gated")  # a generator is trained
 SHARED = "shared"  # as generator_trunk: the network's own trunk
 CODE_FIELDS = ("trunk", "generator_trunk")  # module:function in one of these runs code
+_TASKS = (
+    "auto",
+    "classification",
+    "multi-label",
+    "regression",
+)  # those of ``data``, which --help cannot wait for
 # Fields that may differ between the calls that share a run or a study.
 MACHINE_FIELDS = frozenset(("data_dir", "device", "threads", "tensorboard", "checkpoint_every", "look_every"))
 
@@ -46,7 +52,10 @@ class RunConfig:
 
     data: str = option("digits", "name, folder, CSV, parquet, hf:owner/name", group="data")
     data_dir: str | None = option(None, "local copies of the data set's files", group="data")
-    primary: str | None = option(None, "column of the primary labels", group="data")
+    primary: str | tuple[str, ...] | None = option(
+        None, "column of labels or numbers to predict, or several", group="data"
+    )
+    task: str = option("auto", "what that column is", group="data", choices=_TASKS)
     human: str | None = option(None, "column of finer human labels", group="data")
     train_size: float | None = option(None, "training samples, count or fraction", group="data")
     validation_size: float = option(0.0, "cut from training, count or fraction", group="data")
@@ -172,6 +181,9 @@ class RunConfig:
     checkpoint_every: int = option(1, "epochs between checkpoints", group="machine")
 
     def __post_init__(self) -> None:
+        if isinstance(self.primary, (list, tuple)):
+            one = len(self.primary) == 1
+            object.__setattr__(self, "primary", self.primary[0] if one else tuple(self.primary) or None)
         if vars(self)["learning_rate"] is None:
             object.__setattr__(self, "learning_rate", 0.01 if self.optimizer == "sgd" else 1e-3)
         for f in dataclasses.fields(self):
@@ -265,6 +277,8 @@ class RunConfig:
         """Plain values, as in config.yaml."""
         values = dataclasses.asdict(self)
         values["psi"] = list(self.psi)
+        if isinstance(self.primary, tuple):
+            values["primary"] = list(self.primary)
         return values
 
     def write(self, path: Path) -> None:
@@ -317,7 +331,10 @@ def _coerce(f: dataclasses.Field[Any], value: Any, source: str) -> Any:
     plain = not isinstance(value, bool)
     if value is None and "None" in kind:
         return None
-    if kind.startswith("tuple"):
+    if "tuple[str" in kind and isinstance(value, (list, tuple)):
+        if value and all(isinstance(i, (str, int)) and not isinstance(i, bool) for i in value):
+            return tuple(map(str, value))
+    elif kind.startswith("tuple"):
         items = value if isinstance(value, (list, tuple)) else [value]
         if all(isinstance(i, int) and not isinstance(i, bool) for i in items):
             return tuple(items)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from maxl.experiments.runs.measures import accuracy
 from maxl.hierarchy import Hierarchy
 from maxl.hypergradients import OuterLoss, RandomState, in_float, pure_call
 from maxl.losses import label_information
 from maxl.supervision import Supervision
-from maxl.tasks import Task
+from maxl.tasks import Classification, Task
+
+Score = TypeVar("Score")
 
 INFORMATIVE = 0.02  # of the largest entropy: labels with less mutual information say nothing of their samples
 
@@ -36,17 +39,28 @@ def evaluating(*modules: nn.Module | None) -> Any:
 
 
 def evaluate(
-    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], primary_loss: OuterLoss
-) -> tuple[float, float]:
-    """Loss and accuracy (0–1) of the primary head: means over samples, whatever the batch sizes."""
-    loss, correct, count = 0.0, 0, 0
+    network: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    primary_loss: OuterLoss,
+    score: Callable[[Tensor, Tensor], Score] = accuracy,  # type: ignore[assignment]
+) -> tuple[float, Score]:
+    """Loss of the primary head, a mean over samples whatever the batch sizes, and a score of all its outputs.
+
+    Args:
+        network: Has ``predict``.
+        batches: (x, y).
+        primary_loss: (outputs, y) → scalar, a mean over samples.
+        score: (outputs, y) of all samples → anything; the accuracy (0–1) by default.
+    """
+    loss, outputs, targets = 0.0, list[Tensor](), list[Tensor]()
     with evaluating(network):
         for x, y in batches:
             logits = network.predict(x)  # type: ignore[operator]
             loss += float(primary_loss(logits, y)) * len(y)
-            correct += int((logits.argmax(1) == y).sum())
-            count += len(y)
-    return loss / count, correct / count
+            outputs.append(logits)
+            targets.append(y)
+        every = torch.cat(targets)
+        return loss / len(every), score(torch.cat(outputs), every)
 
 
 @dataclass(frozen=True)
@@ -87,30 +101,57 @@ class LabelStatistics:
         )
 
 
-def label_statistics(labels: Tensor, y: Tensor, hierarchy: Hierarchy) -> LabelStatistics:
-    """Statistics of soft labels (N, K) of samples with primary labels y (N,)."""
+def label_statistics(
+    labels: Tensor, y: Tensor, hierarchy: Hierarchy, task: Task | None = None
+) -> LabelStatistics:
+    """Statistics of soft labels (N, K).
+
+    Args:
+        labels: Of N samples.
+        y: Their targets. Of several labels a sample is a member of each.
+        hierarchy: ψ.
+        task: What targets mean; classes by default.
+    """
+    task = task or Classification()
     labels, y = labels.detach().double().cpu(), y.cpu()
     entropy = -(labels * labels.clamp_min(torch.finfo(torch.float64).tiny).log()).sum(1)
     likeliest = labels.argmax(1)
     entropies, usages, used_total = [], [], 0
     for c in range(hierarchy.num_primary):
-        members = torch.ones_like(y, dtype=torch.bool) if hierarchy.num_primary == 1 else y == c
+        members = members_of(y, c, hierarchy)
         block = int(hierarchy.mask[c].sum())
         n = int(members.sum())
         counts = torch.bincount(likeliest[members], minlength=hierarchy.num_auxiliary)
-        used = int((counts >= max(1.0, 0.01 * n)).sum())
+        used = int(
+            (hierarchy.mask[c] & (counts >= max(1.0, 0.01 * n))).sum()
+        )  # of several labels the own block
         used_total += used
         usages.append(used / block)
         entropies.append(float(entropy[members].mean()) if n else math.nan)
-    log_psi = hierarchy.rows(y).sum(1).double().log()
+    log_psi = task.rows(y, hierarchy.mask).sum(1).double().log()
     return LabelStatistics(
         entropy=float(entropy.mean()),
         entropy_max=float(log_psi.mean()),
         usage=used_total / hierarchy.num_auxiliary,
-        information=float(label_information(labels, y, hierarchy)),
+        information=float(information(labels, y, hierarchy)),
         entropy_per_class=entropies,
         usage_per_class=usages,
     )
+
+
+def members_of(y: Tensor, c: int, hierarchy: Hierarchy) -> Tensor:
+    """Which samples belong to class or label c, bool of shape (N,); all where there is one block."""
+    if hierarchy.num_primary == 1:
+        return torch.ones(len(y), dtype=torch.bool)
+    return y == c if y.dim() == 1 else y[:, c] == 1
+
+
+def information(labels: Tensor, y: Tensor, hierarchy: Hierarchy) -> Tensor:
+    """``label_information``; of several labels, within each set of them, whose samples may use the same classes."""
+    if y.dim() == 1 or hierarchy.num_primary == 1:
+        return label_information(labels, y, hierarchy)
+    sets, of_sample = torch.unique(y, dim=0, return_inverse=True)
+    return label_information(labels, of_sample, Hierarchy.uniform(len(sets), 1))
 
 
 def gradient_cosine(

@@ -55,7 +55,7 @@ def what_changed(before: dict[str, Any], now: dict[str, Any]) -> str | None:
     if before["digest"] != now["digest"]:
         return "its samples or labels"
     far = max(abs(a - b) for a, b in zip(before["sketch"], now["sketch"], strict=True))
-    return "its features" if far > _TOLERANCE * max(1.0, before["norm"]) else None
+    return "its features or targets" if far > _TOLERANCE * max(1.0, before["norm"]) else None
 
 
 def _project(x: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from maxl.experiments.runs.build import resolve_device
 from maxl.experiments.runs.files import write_at_once
 from maxl.experiments.runs.folder import RunFolder, require_no_run_file
 from maxl.experiments.runs.inputs import read_image, read_rows, read_text_rows
+from maxl.experiments.runs.measures import task_of
 from maxl.experiments.runs.memory import is_out_of_memory
 from maxl.experiments.runs.summary import require_model
 from maxl.networks import head, infer_feature_dim
@@ -38,16 +39,20 @@ class PrimaryModel(nn.Module):
 
     Args:
         trunk: From normalised inputs to features (N, D).
-        primary_head: From features to logits (N, C).
-        primary_names: The C names of the classes.
+        primary_head: From features to outputs (N, C).
+        primary_names: The C names of the classes, of the labels, or of the numbers to predict.
         input_shape: Shape of one input: (channels, height, width), or (D,) for features.
         mean, std: The run's normalisation, one value a channel, on the scale where white is 1; or one value a
             feature.
         feature_names: The columns of numeric features; None for anything else.
+        task: "classification", "multi-label" or "regression".
+        target_mean, target_std: What outputs of a regression are in its targets' units: output · std + mean.
     """
 
     mean: Tensor
     std: Tensor
+    target_mean: Tensor
+    target_std: Tensor
 
     def __init__(
         self,
@@ -59,8 +64,12 @@ class PrimaryModel(nn.Module):
         mean: tuple[float, ...],
         std: tuple[float, ...],
         feature_names: tuple[str, ...] | None = None,
+        task: str = "classification",
+        target_mean: tuple[float, ...] = (0.0,),
+        target_std: tuple[float, ...] = (1.0,),
     ) -> None:
         super().__init__()
+        self.task = task
         self.trunk = trunk
         self.primary_head = primary_head
         self.primary_names = primary_names
@@ -71,6 +80,8 @@ class PrimaryModel(nn.Module):
         dtype = torch.float32 if feature_names is None else torch.float64
         self.register_buffer("mean", torch.tensor(mean, dtype=dtype).view(shape), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=dtype).view(shape), persistent=False)
+        for name, values in (("target_mean", target_mean), ("target_std", target_std)):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float64), persistent=False)
 
     @property
     def takes_images(self) -> bool:
@@ -78,7 +89,7 @@ class PrimaryModel(nn.Module):
         return len(self.input_shape) == 3
 
     def forward(self, x: Tensor) -> Tensor:
-        """Primary logits, shape (N, C).
+        """Primary outputs, shape (N, C): logits, float32, or the numbers of a regression in their units, float64.
 
         Args:
             x: Images of shape (N, *input_shape), uint8 or floats in [0, 1], or numeric features, float64, as they
@@ -87,8 +98,12 @@ class PrimaryModel(nn.Module):
         Raises:
             ValueError: if the samples have another shape than the run's.
         """
-        logits: Tensor = self.primary_head(self.trunk(self.normalise(x)))
-        return logits
+        outputs: Tensor = self.primary_head(self.trunk(self.normalise(x)))
+        return self.in_units(outputs)
+
+    def in_units(self, outputs: Tensor) -> Tensor:
+        """Outputs of the head as those of ``forward``; both on the device of the model's buffers."""
+        return outputs if self.task != "regression" else outputs.double() * self.target_std + self.target_mean
 
     def normalise(self, x: Tensor) -> Tensor:
         """What the trunk takes, float32, from what ``forward`` does."""
@@ -108,6 +123,23 @@ class Prediction(NamedTuple):
     file: Path | int
     name: str
     probability: float
+
+
+class Numbers(NamedTuple):
+    """What a regression says of an image or row: a number for each target, in the target's units."""
+
+    file: Path | int
+    values: dict[str, float]
+
+
+class Labels(NamedTuple):
+    """The probability of each label of an image or row; it has those of at least one half."""
+
+    file: Path | int
+    probabilities: dict[str, float]
+
+
+Predicted = Prediction | Numbers | Labels
 
 
 def load_model(run: Path, *, trust: bool = False) -> PrimaryModel:
@@ -130,7 +162,7 @@ def load_model(run: Path, *, trust: bool = False) -> PrimaryModel:
     summary, config = folder.read_summary(), folder.read_config(trust=trust)
     require_model(summary, folder.summary)
     shape = tuple(summary["input_shape"])
-    features = summary.get("features")
+    features, targets = summary.get("features"), summary.get("targets")
     trunk = trunks.build(config.trunk, shape)
     width = infer_feature_dim(trunk)
     assert width is not None  # every trunk that is built by name states it
@@ -142,6 +174,8 @@ def load_model(run: Path, *, trust: bool = False) -> PrimaryModel:
         mean=tuple((features or summary)["mean"]),
         std=tuple((features or summary)["std"]),
         feature_names=features and tuple(features["names"]),
+        task=task_of(summary),
+        **{f"target_{name}": tuple(targets[name]) for name in ("mean", "std") if targets},
     )
     folder.verify(folder.model, summary)
     _load_weights(model, folder.model)
@@ -168,8 +202,10 @@ def _load_weights(model: nn.Module, path: Path) -> None:
             raise ValueError(f"{path} needs finite weights of kind {expected.dtype}; {name} has others")
 
 
-def predict(run: Path, source: Path, *, device: str = "cpu", trust: bool = False) -> list[Prediction]:
-    """The likeliest class of each image or row, with its probability.
+def predict(
+    run: Path, source: Path, *, device: str = "cpu", trust: bool = False
+) -> list[Prediction] | list[Numbers] | list[Labels]:
+    """The likeliest class of each image or row, with its probability; or its numbers, or its labels' probabilities.
 
     Images are brought to the run's size (the centre of the image, scaled) and channels.
 
@@ -182,7 +218,7 @@ def predict(run: Path, source: Path, *, device: str = "cpu", trust: bool = False
         trust: As for ``load_model``.
 
     Returns:
-        One prediction a file, sorted by path, or a row; probabilities in [0, 1].
+        One prediction a file, sorted by path, or a row; probabilities in [0, 1], numbers in the units of the targets.
 
     Raises:
         FileNotFoundError: if ``source`` does not exist.
@@ -211,22 +247,33 @@ def predict(run: Path, source: Path, *, device: str = "cpu", trust: bool = False
         batches = (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
     where = resolve_device(device)
     trunk, primary_head = model.trunk.to(where), model.primary_head.to(where)
-    best: list[tuple[float, int]] = []
+    done: list[Tensor] = []
     for x in batches:
         with torch.no_grad():
-            # Normalised before it moves: not every device computes in float64.
-            top = primary_head(trunk(model.normalise(x).to(where))).float().softmax(1).max(1)
-        if not top.values.isfinite().all():
-            odd = names[len(best) + int((~top.values.isfinite()).nonzero()[0])]
+            # Normalised before it moves, and back before it gets units: not every device computes in float64.
+            outputs = _read(model, primary_head(trunk(model.normalise(x).to(where))).float().cpu())
+        finite = outputs.isfinite().all(1)
+        if not finite.all():
+            odd = names[sum(map(len, done)) + int((~finite).nonzero()[0])]
             raise ValueError(
                 f"predict needs samples like those of training; {'row ' if isinstance(odd, int) else ''}{odd} of "
                 f"{source} is so far from them that the model gives no number for it"
             )
-        best += zip(top.values.tolist(), top.indices.tolist(), strict=True)
-    return [
-        Prediction(name, model.primary_names[c], probability)
-        for name, (probability, c) in zip(names, best, strict=True)
-    ]
+        done.append(outputs)
+    every = zip(names, torch.cat(done).tolist(), strict=True)
+    if model.task == "regression":
+        return [Numbers(name, dict(zip(model.primary_names, row, strict=True))) for name, row in every]
+    if model.task == "multi-label":
+        return [Labels(name, dict(zip(model.primary_names, row, strict=True))) for name, row in every]
+    return [Prediction(name, model.primary_names[int(c)], probability) for name, (probability, c) in every]
+
+
+def _read(model: PrimaryModel, outputs: Tensor) -> Tensor:
+    """What a prediction holds: (probability, class) in each row, a probability a label, or the numbers."""
+    if model.task == "classification":
+        top = outputs.softmax(1).max(1)
+        return torch.stack([top.values.double(), top.indices.double()], 1)
+    return outputs.sigmoid() if model.task == "multi-label" else model.in_units(outputs)
 
 
 def export(run: Path, format: str, out: Path, *, trust: bool = False) -> Path:
@@ -238,6 +285,9 @@ def export(run: Path, format: str, out: Path, *, trust: bool = False) -> Path:
     | torch-export | .pt2 program for ``torch.export.load`` | float32 in [0, 1], or raw features, float64; any batch size |
     | onnx | ONNX model, input "x", output "logits" | likewise |
 
+    Outputs are logits. A program of a regression gives its numbers in their units, float64; weights alone give
+    standardised ones, and the JSON's targets say by which mean and std.
+
     A program is loaded again and compared with the model before anything is written.
 
     Args:
@@ -247,7 +297,7 @@ def export(run: Path, format: str, out: Path, *, trust: bool = False) -> Path:
         trust: As for ``load_model``.
 
     Returns:
-        The JSON file: class names, shape and normalisation of the inputs, and versions.
+        The JSON file: task, names of classes, labels or targets, shape and normalisation of the inputs, and versions.
 
     Raises:
         ValueError: if the format is unknown, the suffix is another format's, packages are missing, the run is
@@ -273,8 +323,10 @@ def export(run: Path, format: str, out: Path, *, trust: bool = False) -> Path:
         "method",
         "seed",
         "data",
+        "task",
         "trunk",
         "primary_names",
+        "targets",
         "input_shape",
         "mean",
         "std",
@@ -324,7 +376,7 @@ def _compare(model: PrimaryModel, program: Callable[[Tensor], Tensor]) -> None:
     """RuntimeError unless a program gives the model's logits, on a batch size it was not exported with."""
     x = _example(model, 3)
     with torch.no_grad():
-        expected, got = model(x), program(x)
+        expected, got = ((z - model.target_mean) / model.target_std for z in (model(x), program(x)))
     if got.shape != expected.shape or not torch.allclose(got, expected, rtol=1e-3, atol=1e-4):
         raise RuntimeError(
             "the exported program's logits are not the model's: this is a mistake of maxl or torch"

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from maxl.experiments.runs.files import JSON_LIMIT, parse_json, read_bytes
-from maxl.experiments.runs.summary import is_number
+from maxl.experiments.runs.measures import MEASURES
+from maxl.experiments.runs.summary import PARTS, is_number, kind_of
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -46,10 +47,9 @@ def _by_name(value: object) -> bool:
 
 
 _NUMBER: tuple[Callable[[Any], bool], str] = (is_number, "a number")
-_SHARE = (lambda value: is_number(value) and 0 <= value <= 1, "in [0, 1]")
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "label_verdict": (lambda value: isinstance(value, str), "text"),
     "gradient_cosine_layers": (_by_name, "numbers by layer"),
     **dict.fromkeys(("label_entropy_per_class", "label_usage_per_class"), (_numbers, "numbers")),
-    **dict.fromkeys(("train_accuracy", "validation_accuracy", "test_accuracy"), _SHARE),
+    **{f"{part}_{m.name}": kind_of(m) for ms in MEASURES.values() for m in ms for part in PARTS},
 }

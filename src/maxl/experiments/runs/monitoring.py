@@ -27,7 +27,8 @@ class Totals:
         "regulariser_norm": "regulariser_norm",
     }
 
-    def __init__(self) -> None:
+    def __init__(self, *, classes: bool = True) -> None:
+        self.classes = classes  # whether targets are classes, so that there is an accuracy
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
 
@@ -36,7 +37,7 @@ class Totals:
             value = getattr(result, attribute)
             if value is not None:
                 self._add(name, value, 1)
-        if y is not None and result.primary_logits is not None:
+        if self.classes and y is not None and result.primary_logits is not None:
             self._add("train_accuracy", (result.primary_logits.argmax(1) == y).sum(), len(y))
 
     def _add(self, name: str, value: Tensor, count: int) -> None:
@@ -45,7 +46,7 @@ class Totals:
 
     def means(self) -> dict[str, float | None]:
         """Means over steps (batches are equally large), and the accuracy over samples."""
-        row: dict[str, float | None] = dict.fromkeys([*self.NAMES, "train_accuracy"])
+        row: dict[str, float | None] = dict.fromkeys([*self.NAMES, *["train_accuracy"] * self.classes])
         row |= {name: float(total) / self.counts[name] for name, total in self.sums.items()}
         losses = [row[name] for name in ("train_primary_loss", "train_auxiliary_loss")]
         row["train_loss"] = sum(value for value in losses if value is not None)

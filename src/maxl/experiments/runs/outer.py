@@ -118,7 +118,7 @@ def split_off(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
 
 def _balanced(split: Split, seed: int) -> Tensor:
     human = None if split.human is None else split.human.cpu().numpy()
-    return torch.from_numpy(balanced_order(split.primary.cpu().numpy(), human, seed))
+    return torch.from_numpy(balanced_order(split.strata.cpu().numpy(), human, seed))
 
 
 def _over_and_over(stream: BatchStream, count: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -9,6 +9,7 @@ from maxl.experiments.data import normalise
 from maxl.experiments.runs.config import HUMAN_METHODS
 from maxl.experiments.runs.files import write_at_once
 from maxl.experiments.runs.machine import PeakMemory
+from maxl.experiments.runs.measures import MEASURES
 from maxl.experiments.runs.snapshot import write_snapshot
 
 if TYPE_CHECKING:
@@ -32,19 +33,21 @@ def write_result(trainer: Trainer, memory: PeakMemory) -> dict[str, Any]:
         network=setup.network,
         generator=setup.generator,
         test_x=data.test.x,
-        test_primary=data.test.primary,
+        test_primary=data.test.primary if data.task == "classification" else None,
         train_x=data.train.x,
         train_primary=data.train.primary,
         prepare=lambda x: normalise(x.to(trainer.device), data.mean, data.std),
-        primary_names=data.primary_names,
+        primary_names=("all samples",) if data.task == "regression" else data.primary_names,
     )
     last = trainer.folder.read_metrics()[-1]
+    measured = [f"{part}_{m.name}" for part in ("test", "validation") for m in MEASURES[data.task]]
     steps = max(1, setup.learner.steps)
     summary = {
         "method": trainer.label,
         "seed": config.seed,
         "data": config.data,
-        "primary": config.primary,
+        "primary": ", ".join(config.primary) if isinstance(config.primary, tuple) else config.primary,
+        "task": data.task,
         # Held-out samples are labels that were paid for: methods with and without them compare.
         "train_size": trainer.outer.paid_for,
         "psi": None if config.method in ("single", *HUMAN_METHODS) else list(setup.hierarchy.psi),
@@ -52,10 +55,9 @@ def write_result(trainer: Trainer, memory: PeakMemory) -> dict[str, Any]:
         "trunk": config.trunk,
         "epochs": config.epochs,
         "entropy_weight": config.entropy_weight,
-        "test_accuracy": last["test_accuracy"],
+        **{name: last.get(name) for name in measured},
         "test_loss": last["test_loss"],
-        "validation_accuracy": last.get("validation_accuracy"),
-        "train_accuracy": last["train_accuracy"],
+        "train_accuracy": last.get("train_accuracy"),
         "label_verdict": last.get("label_verdict"),
         "seconds_per_step": trainer.train_seconds / steps,
         "seconds_total": trainer.train_seconds,
@@ -65,6 +67,7 @@ def write_result(trainer: Trainer, memory: PeakMemory) -> dict[str, Any]:
         "mean": list(data.mean),
         "std": list(data.std),
         "features": None if data.features is None else dataclasses.asdict(data.features),
+        "targets": None if data.targets is None else dataclasses.asdict(data.targets),
         **trainer.origin,
     }
     return trainer.folder.write_summary(summary)

@@ -2,7 +2,7 @@
 
 The file is a compressed NumPy archive without pickled objects. G auxiliary classes with n images each:
 
-    features           float16 (M, D)           trunk features of test samples
+    features           float16 (M, D)           trunk features of test samples; M is 0 without classes
     feature_primary    (M,)                     their primary labels
     primary_names      str (C,)
     gallery_images     uint8 (G, n, H, W, C)    training images that score highest in each auxiliary class
@@ -62,7 +62,7 @@ def write_snapshot(
     network: nn.Module,
     generator: nn.Module | None,
     test_x: Tensor,
-    test_primary: Tensor,
+    test_primary: Tensor | None,
     train_x: Tensor,
     train_primary: Tensor,
     prepare: Prepare,
@@ -77,7 +77,8 @@ def write_snapshot(
         path: File to write; by custom ``snapshot.npz`` in the run's folder.
         network: Has a ``trunk`` from inputs to features.
         generator: Maps (inputs, primary labels) to soft labels (N, K) and has a ``hierarchy``; or None.
-        test_x, test_primary: Test samples as stored, uint8 (N, C, H, W) or float (N, D), and their labels.
+        test_x, test_primary: Test samples as stored, uint8 (N, C, H, W) or float (N, D), and their classes; None
+            where a sample has no single class to be shown by, and then no features are kept.
         train_x, train_primary: Training samples, likewise.
         prepare: From stored samples to the network's inputs, without augmentation.
         primary_names: Names of the primary classes.
@@ -91,16 +92,18 @@ def write_snapshot(
     if not len(test_x):
         raise ValueError("a snapshot needs test samples; got none")
     modules = [module for module in (network, generator) if module is not None]
+    features, classes = torch.zeros(0, 1).half(), torch.zeros(0, dtype=torch.int64)
     with torch.no_grad(), _left_as_found(modules):
-        chosen = torch.linspace(0, len(test_x) - 1, min(max_features, len(test_x))).round().long()
-        chosen = chosen.to(test_x.device)
-        features = _features(network, test_x[chosen], prepare)
+        if test_primary is not None:
+            chosen = torch.linspace(0, len(test_x) - 1, min(max_features, len(test_x))).round().long()
+            features = _features(network, test_x[chosen.to(test_x.device)], prepare)
+            classes = test_primary[chosen.to(test_primary.device)].cpu()
         gallery = _empty_gallery()
         if generator is not None and _are_images(train_x) and len(train_x):
             gallery = _gallery(generator, train_x, train_primary, prepare, per_class, max_classes)
     arrays: dict[str, Any] = {
         "features": features.numpy(),
-        "feature_primary": test_primary[chosen.to(test_primary.device)].cpu().numpy(),
+        "feature_primary": classes.numpy(),
         "primary_names": np.asarray(list(primary_names), dtype=np.str_),
         **gallery,
     }

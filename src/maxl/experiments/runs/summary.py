@@ -8,9 +8,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from maxl.experiments.data import TASKS
 from maxl.experiments.runs.files import read_json, sha256
+from maxl.experiments.runs.measures import MEASURES, Measure, main_measure, task_of
 
 CHECKSUM = "checksum"
+PARTS = ("train", "validation", "test")
 _MOST_VALUES = 1 << 24  # of one input; an image of 2000 by 2000 pixels has 12 million
 
 
@@ -32,7 +35,9 @@ def read_summary(path: Path) -> dict[str, Any]:
     sealed = CHECKSUM in summary or "checksums" in summary  # an older version wrote neither
     if sealed and summary.get(CHECKSUM) != checksum_of(summary):
         raise ValueError(f"{path} does not have its checksum: it was damaged or changed; train the run again")
-    for name in ("method", "seed", "data", "test_accuracy"):
+    if summary.get("task") is not None and summary["task"] not in TASKS:
+        raise ValueError(f"{path} needs a task of {', '.join(TASKS)}; got {_short(summary['task'])}")
+    for name in ("method", "seed", "data", main_measure(task_of(summary)).key):
         if summary.get(name) is None:
             raise ValueError(f"{path} needs {name!r}; it is missing: repeat the run")
     for name, (fits, kind) in _KINDS.items():
@@ -46,11 +51,17 @@ def read_summary(path: Path) -> dict[str, Any]:
 
 def require_model(summary: Mapping[str, Any], path: Path) -> None:
     """ValueError unless a summary says what its model takes and gives: shape, normalisation, names of classes."""
-    for name in ("primary_names", "input_shape", "mean", "std"):
+    regression = task_of(summary) == "regression"
+    for name in ("primary_names", "input_shape", "mean", "std", *["targets"] * regression):
         if summary.get(name) is None:
             raise ValueError(f"{path} needs {name!r}; it is missing: train the run again")
     shape, features = summary["input_shape"], summary.get("features")
     normalised = features or summary
+    if regression:
+        targets, count = summary["targets"], len(summary["primary_names"])
+        for name in ("mean", "std"):
+            if len(targets[name]) != count:
+                raise ValueError(f"{path} needs {name} for each of {count} targets; got {len(targets[name])}")
     if features and len(features["names"]) != shape[0]:
         raise ValueError(f"{path} needs a name for each of {shape[0]} features; got {len(features['names'])}")
     for name in ("mean", "std"):
@@ -109,13 +120,22 @@ def _checksums(value: object) -> bool:
     return isinstance(value, dict) and all(map(_text, value.values()))
 
 
+def kind_of(measure: Measure) -> tuple[Callable[[object], bool], str]:
+    """What values of a measure are: a check, and words for it."""
+    if (measure.low, measure.high) == (0, 1):
+        return _SHARE
+    if measure.low == 0:
+        return (lambda value: is_number(value) and value >= 0), "of at least 0"
+    return (lambda value: is_number(value) and value <= measure.high), f"of at most {measure.high:g}"
+
+
 _NUMBER = (is_number, "that is a number")
 _TEXT = (_text, "that is text")
-_SHARE = (lambda value: is_number(value) and 0 <= value <= 1, "in [0, 1]")
+_SHARE: tuple[Callable[[Any], bool], str] = (lambda value: is_number(value) and 0 <= value <= 1, "in [0, 1]")
 _COUNT = (_whole(0), "that is a whole number of at least 0")
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("method", "data", "primary", "trunk", "label_verdict", "device"), _TEXT),
-    **dict.fromkeys(("test_accuracy", "train_accuracy", "validation_accuracy"), _SHARE),
+    **{f"{part}_{m.name}": kind_of(m) for ms in MEASURES.values() for m in ms for part in PARTS},
     **dict.fromkeys(("test_loss", "seconds_total", "entropy_weight", "train_size"), _NUMBER),
     **dict.fromkeys(("seed", "epochs", "auxiliary_classes", "peak_memory_bytes"), _COUNT),
     "seconds_per_step": (lambda value: is_number(value) and value >= 0, "of at least 0"),
@@ -125,6 +145,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "mean": (_numbers, "of numbers"),
     "std": (_scales, "of numbers above 0"),
     "features": (_features, "with names, mean and std"),
+    "targets": (_features, "with names, mean and std"),
     "checksums": (_checksums, "of text by file"),
     "versions": (lambda value: isinstance(value, dict), "by name"),
 }

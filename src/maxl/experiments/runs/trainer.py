@@ -31,6 +31,7 @@ from maxl.experiments.runs.fingerprint import fingerprint
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.lock import locked, require_unlocked
 from maxl.experiments.runs.machine import PeakMemory, joined, origin, threads
+from maxl.experiments.runs.measures import score
 from maxl.experiments.runs.memory import is_out_of_memory, needing_memory, smaller_batch
 from maxl.experiments.runs.monitoring import Report, Totals, tensorboard
 from maxl.experiments.runs.outer import OuterBatch, OuterData
@@ -140,7 +141,7 @@ class Trainer:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         start = time.perf_counter()
-        totals = Totals()
+        totals = Totals(classes=self.data.task == "classification")
         with needing_memory(
             f"a step of epoch {self.epoch + 1} on {self.device}", smaller_batch(config.batch_size)
         ):
@@ -204,7 +205,8 @@ class Trainer:
         for name, split in (("validation", data.validation), ("test", data.test)):
             if split is not None:
                 batches = ((b.x, b.primary) for b in self._in_order(split))
-                row[f"{name}_loss"], row[f"{name}_accuracy"] = evaluate(setup.network, batches, loss)
+                row[f"{name}_loss"], scores = evaluate(setup.network, batches, loss, partial(score, data))
+                row |= {f"{name}_{measure}": value for measure, value in scores.items()}
         if setup.generator is not None:
             some = torch.arange(len(data.train))[:: max(1, len(data.train) // LABELS_LOOKED_AT)]
             split = data.train.select(some.to(data.train.x.device))
@@ -212,7 +214,7 @@ class Trainer:
                 labels = torch.cat(
                     [as_tuple(setup.generator(b.x, b.primary))[0] for b in self._in_order(split)]
                 )
-            look = label_statistics(labels, split.primary, setup.hierarchy)
+            look = label_statistics(labels, split.primary, setup.hierarchy, setup.learner.task)
             row |= {
                 "label_entropy": look.entropy,
                 "label_entropy_max": look.entropy_max,
@@ -378,6 +380,7 @@ def load_data(config: RunConfig) -> DataSet:
             config.data,
             data_dir=config.data_dir,
             primary=config.primary,
+            task=config.task,
             human=config.human,
             train_size=None if config.train_size is None else _size(config.train_size),
             validation_size=_size(config.validation_size),

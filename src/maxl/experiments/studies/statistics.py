@@ -1,6 +1,7 @@
 """What a handful of seeds can and cannot tell: intervals, paired comparisons and their words.
 
-Accuracies are shares in [0, 1]; verdicts speak in points (hundredths). All intervals describe the randomness
+Accuracies are shares in [0, 1]; verdicts on them speak in points (hundredths), those on another measure in its own
+unit. All intervals describe the randomness
 of training, that is, of the seeds; the test set is the same for all of them and its sampling is not included.
 """
 
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from maxl.experiments.runs.measures import ACCURACY, Measure, main_measure, task_of
 from maxl.experiments.studies.variants import base_method, same_setting
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95  # of every interval, or of all intervals together where they are simultaneous
 SIGNIFICANCE = 0.05  # of every test, after correction
-RELEVANT = 0.01  # the smallest difference in accuracy worth acting on: one point
+RELEVANT = 0.01  # the smallest difference in accuracy worth acting on, one point; of R² and mAP as well
 REFERENCES = ("single", "random", "uniform", "frozen")
 
 Psi = int | tuple[int, ...] | None
@@ -155,7 +157,12 @@ def paired_differences(
     return [paired_difference(a, b, max(1, tested)) for a, b in pairs]
 
 
-def verdict(difference: PairedDifference, reference: str, relevant: float = RELEVANT) -> str:
+def verdict(
+    difference: PairedDifference,
+    reference: str,
+    relevant: float | None = RELEVANT,
+    measure: Measure = ACCURACY,
+) -> str:
     """One comparison in words, for a reader who will read nothing else.
 
     A difference is claimed where the interval excludes zero. Where none is claimed, the words say whether the
@@ -166,7 +173,9 @@ def verdict(difference: PairedDifference, reference: str, relevant: float = RELE
     Args:
         difference: Of the method to the reference.
         reference: Name of the method compared with.
-        relevant: Smallest difference that matters, as a share: 0.01 is one point.
+        relevant: Smallest difference that matters, as a share: 0.01 is one point. None where nobody can say, such as
+            of an error in units: then the two are never called level.
+        measure: What the difference is one of; its direction says which of the two is better.
     """
     if difference.n == 0:
         return f"no seed in common with {reference}: no statement possible"
@@ -174,24 +183,26 @@ def verdict(difference: PairedDifference, reference: str, relevant: float = RELE
         return "one seed: no statement possible"
     p = p_text(difference.p_corrected)
     if difference.claimed:
-        word = "better" if difference.mean > 0 else "worse"
-        return f"{word} than {reference} by {_points(abs(difference.mean))} ({p})"
+        word = "better" if (difference.mean > 0) == measure.higher_is_better else "worse"
+        return f"{word} than {reference} by {measure.difference_text(abs(difference.mean))} ({p})"
     if difference.wins == difference.losses == 0:
         return f"equal to {reference} in all {difference.n} seeds"
     unknown = f"cannot tell whether different from {reference} ({p})"
     if math.isnan(difference.low):  # all seeds agree, but are too few
-        return (
-            f"{unknown}: all {difference.n} seeds agree on {_signed(difference.mean)}, but they are too few"
-        )
+        agreed = measure.signed_text(difference.mean)
+        return f"{unknown}: all {difference.n} seeds agree on {agreed}, but they are too few"
     widest = max(-difference.low, difference.high)
-    if widest < relevant:
-        return f"level with {reference}: within ±{_points(_rounded_up(widest))} ({p})"
-    low, high = _signed(difference.low, unit=""), _signed(difference.high)
-    shown = _points(_rounded_up(difference.detectable))
+    if relevant is not None and widest < relevant:
+        return f"level with {reference}: within ±{measure.difference_text(_rounded_up(widest))} ({p})"
+    low, high = measure.signed_text(difference.low, unit=False), measure.signed_text(difference.high)
+    detectable = difference.detectable if relevant is None else _rounded_up(difference.detectable)
+    shown = measure.difference_text(detectable)
     return f"{unknown}: {low} to {high} remain possible; {difference.n} seeds could have shown no less than {shown}"
 
 
-def compare(results: pd.DataFrame, references: Sequence[str] = REFERENCES) -> pd.DataFrame:
+def compare(
+    results: pd.DataFrame, references: Sequence[str] = REFERENCES, measure: Measure | None = None
+) -> pd.DataFrame:
     """Every method against every reference that was run, setting by setting.
 
     A setting is one data set, training size and ψ, and one primary task and trunk where ``results`` has these
@@ -200,9 +211,11 @@ def compare(results: pd.DataFrame, references: Sequence[str] = REFERENCES) -> pd
     Where the best of all references is another variant, a method that is none is compared with that one too.
 
     Args:
-        results: One row a run: data, train_size, psi, method, seed, test_accuracy in [0, 1]; further columns
-            are ignored. ψ may be a number, a list, its text, or missing. A method may be a variant's name.
+        results: One row a run: data, train_size, psi, method, seed, test_accuracy in [0, 1], or what runs of its task
+            are compared by; further columns are ignored. ψ may be a number, a list, its text, or missing. A method
+            may be a variant's name.
         references: Methods to compare with.
+        measure: What to compare by, a column test_NAME; by default accuracy, R² or mAP, as the setting's task has it.
 
     Returns:
         One row a comparison, with the setting's columns, then method, reference, against ("same setting" or
@@ -218,12 +231,13 @@ def compare(results: pd.DataFrame, references: Sequence[str] = REFERENCES) -> pd
 
     rows: list[dict[str, Any]] = []
     for setting, runs in settings(results):
-        accuracies = _by_method(setting, runs)
+        by = measure or measure_of(runs)
+        values = _by_method(setting, runs, by)
         for reference in references:
-            found = _same_setting(accuracies, reference)
-            rows += [setting | _row(*compared, "same setting") for compared in found]
-        found = _best_control(accuracies, references)
-        rows += [setting | _row(*compared, "best control") for compared in found]
+            found = _same_setting(values, reference)
+            rows += [setting | _row(*compared, "same setting", by) for compared in found]
+        found = _best_control(values, references, by)
+        rows += [setting | _row(*compared, "best control", by) for compared in found]
     columns = [*setting_columns(results), "psi", "method", "reference", "against", "difference"]
     columns += ["low", "high", "p", "p_corrected", "comparisons", "wins", "losses", "ties", "n", "verdict"]
     frame = pd.DataFrame(rows, columns=columns)
@@ -231,40 +245,57 @@ def compare(results: pd.DataFrame, references: Sequence[str] = REFERENCES) -> pd
 
 
 _Compared = tuple[str, str, PairedDifference]  # method, reference
-_Accuracies = Mapping[str, Mapping[int, float]]  # by method, then by seed
+_Values = Mapping[str, Mapping[int, float]]  # of the measure, by method, then by seed
 
 
-def _same_setting(accuracies: _Accuracies, reference: str) -> list[_Compared]:
+def measure_of(runs: pd.DataFrame) -> Measure:
+    """What runs of one setting, and so of one task, are compared by."""
+    return main_measure(task_of(dict(runs.iloc[0])))
+
+
+def _same_setting(values: _Values, reference: str) -> list[_Compared]:
     """Every method against the variants of a reference in its own setting."""
-    variants = [name for name in accuracies if base_method(name) == reference]
-    pairs = [(name, other) for other in variants for name in accuracies if same_setting(name, other)]
-    differences = paired_differences([(accuracies[name], accuracies[other]) for name, other in pairs])
+    variants = [name for name in values if base_method(name) == reference]
+    pairs = [(name, other) for other in variants for name in values if same_setting(name, other)]
+    differences = paired_differences([(values[name], values[other]) for name, other in pairs])
     return [(*pair, difference) for pair, difference in zip(pairs, differences, strict=True)]
 
 
-def _best_control(accuracies: _Accuracies, references: Sequence[str]) -> list[_Compared]:
+def _best_control(values: _Values, references: Sequence[str], measure: Measure) -> list[_Compared]:
     """The methods that are no reference against the best variant of all, where it is of another setting.
 
     The best was chosen by the results compared, so the correction is for every one that it was chosen from.
     """
-    controls = [name for name in accuracies if base_method(name) in references]
-    others = [name for name in accuracies if name not in controls]
+    controls = [name for name in values if base_method(name) in references]
+    others = [name for name in values if name not in controls]
     if not controls:
         return []
-    best = max(controls, key=lambda name: sum(accuracies[name].values()) / len(accuracies[name]))
+    sign = 1 if measure.higher_is_better else -1
+    best = max(controls, key=lambda name: sign * sum(values[name].values()) / len(values[name]))
     count = len(others) * len(controls)
     return [
-        (name, best, paired_difference(accuracies[name], accuracies[best], count))
+        (name, best, paired_difference(values[name], values[best], count))
         for name in others
         if not same_setting(name, best)
     ]
 
 
-def _row(method: str, reference: str, difference: PairedDifference, against: str) -> dict[str, Any]:
+def _row(
+    method: str, reference: str, difference: PairedDifference, against: str, measure: Measure
+) -> dict[str, Any]:
     named = reference if against == "same setting" else f"{reference} (the best control)"
     numbers = {**vars(difference)}
     row = {"method": method, "reference": reference, "against": against, "difference": numbers.pop("mean")}
-    return row | numbers | {"p_corrected": difference.p_corrected, "verdict": verdict(difference, named)}
+    return (
+        row
+        | numbers
+        | {"p_corrected": difference.p_corrected, "verdict": _verdict(difference, named, measure)}
+    )
+
+
+def _verdict(difference: PairedDifference, named: str, measure: Measure) -> str:
+    share = (measure.low, measure.high) == (0, 1) or measure.high == 1  # R² has no lower end
+    return verdict(difference, named, RELEVANT if share else None, measure)
 
 
 def settings(results: pd.DataFrame) -> list[tuple[dict[str, Any], pd.DataFrame]]:
@@ -276,7 +307,8 @@ def settings(results: pd.DataFrame) -> list[tuple[dict[str, Any], pd.DataFrame]]
     Raises:
         ValueError: if a column is missing.
     """
-    needed = {"data", "train_size", "psi", "method", "seed", "test_accuracy"}
+    tasks = {task_of({"task": task}) for task in results["task"]} if "task" in results else {"classification"}
+    needed = {"data", "train_size", "psi", "method", "seed", *(main_measure(task).key for task in tasks)}
     if missing := sorted(needed - set(results.columns)):
         raise ValueError(f"results need the columns {', '.join(sorted(needed))}; got none named {missing[0]}")
     columns = setting_columns(results)
@@ -294,7 +326,9 @@ def settings(results: pd.DataFrame) -> list[tuple[dict[str, Any], pd.DataFrame]]
 
 def setting_columns(results: pd.DataFrame) -> list[str]:
     """The columns that tell settings apart, ψ left out."""
-    return [name for name in ("data", "primary", "trunk", "train_size") if name in results.columns]
+    several = "task" in results and results["task"].nunique() > 1
+    names = ("data", "primary", *["task"] * several, "trunk", "train_size")
+    return [name for name in names if name in results.columns]
 
 
 def parse_psi(value: object) -> Psi:
@@ -339,35 +373,27 @@ def p_text(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
-def _by_method(setting: Mapping[str, Any], runs: pd.DataFrame) -> dict[str, dict[int, float]]:
-    accuracies: dict[str, dict[int, float]] = {}
-    for method, seed, accuracy in zip(runs["method"], runs["seed"], runs["test_accuracy"], strict=True):
-        of_method = accuracies.setdefault(str(method), {})
+def _by_method(
+    setting: Mapping[str, Any], runs: pd.DataFrame, measure: Measure
+) -> dict[str, dict[int, float]]:
+    values: dict[str, dict[int, float]] = {}
+    for method, seed, value in zip(runs["method"], runs["seed"], runs[measure.key], strict=True):
+        of_method = values.setdefault(str(method), {})
         if int(seed) in of_method:
             place = ", ".join(f"{name} {value}" for name, value in setting.items())
             raise ValueError(
                 f"a setting needs one run a method and seed; got two of {method} with seed {seed} ({place}): "
                 "tell variants apart in the method column"
             )
-        of_method[int(seed)] = float(accuracy)
-    return accuracies
+        of_method[int(seed)] = float(value)
+    return values
 
 
 def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _points(share: float) -> str:
-    points = round(100 * share, 1) if share >= 0.001 else round(100 * share, 2)
-    return f"{points:g} point{'s' if points != 1 else ''}"
-
-
 def _rounded_up(share: float) -> float:
     """To a tenth of a point, or a hundredth where it is less than that."""
     step = 0.001 if share > 0.001 else 0.0001
     return math.ceil(share / step - 1e-6) * step
-
-
-def _signed(share: float, unit: str = " points") -> str:
-    points = round(100 * share, 1)
-    return (f"{points:+.1f}".replace("-", "−") if points else "0.0") + unit

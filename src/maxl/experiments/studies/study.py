@@ -32,10 +32,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _DATA_FIELDS = (
-    *("data", "data_dir", "primary", "human", "train_size", "validation_size", "image_size", "augment"),
+    *(
+        "data",
+        "data_dir",
+        "primary",
+        "human",
+        "task",
+        "train_size",
+        "validation_size",
+        "image_size",
+        "augment",
+    ),
 )
 # Fields that tell settings apart rather than variants of a method.
-_SETTING_FIELDS = ("data", "primary", "trunk", "train_size", "psi")
+_SETTING_FIELDS = ("data", "primary", "task", "trunk", "train_size", "psi")
 
 _MOST_JOBS = 16  # by default: each has PyTorch and the data set in memory of its own
 
@@ -118,7 +128,12 @@ class Study:
         return list(runs.values())
 
     def run(
-        self, out: Path, *, jobs: int | None = None, progress: Progress = lambda *_: None
+        self,
+        out: Path,
+        *,
+        jobs: int | None = None,
+        progress: Progress = lambda *_: None,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> pd.DataFrame:
         """Trains what is not finished and writes results.csv, results.parquet and comparisons.csv.
 
@@ -130,6 +145,7 @@ class Study:
                 its cores hold at the config's threads, at most 16. With several GPUs and device "auto" or "cuda"
                 they take turns: more jobs than GPUs share them.
             progress: Called about twice a second.
+            tell: Called before training with what each data set's targets were taken for.
 
         Returns:
             One row a run.
@@ -141,7 +157,8 @@ class Study:
         """
         planned = self.plan()
         require_unlocked(out)
-        self._check(out, planned, _todo(out, planned))
+        for saw in self._check(out, planned, _todo(out, planned)):
+            tell(saw)
         with locked(out):
             return self._run(out, planned, jobs, progress)
 
@@ -177,8 +194,8 @@ class Study:
             )
         return results
 
-    def _check(self, out: Path, planned: Sequence[PlannedRun], todo: Sequence[PlannedRun]) -> None:
-        """What can be found out before anything is written."""
+    def _check(self, out: Path, planned: Sequence[PlannedRun], todo: Sequence[PlannedRun]) -> list[str]:
+        """What can be found out before anything is written; returns what targets were taken for."""
         if known := _read_record(out):
             differing = [k for k, v in self._identity().items() if k in known and known[k] != v]
             if differing:
@@ -209,6 +226,7 @@ class Study:
             if rest not in checked:
                 check(p.config, loaded[key])
                 checked.add(rest)
+        return list(dict.fromkeys(data.saw for data in loaded.values()))
 
     def _identity(self) -> dict[str, Any]:
         """The base config without what may differ between calls on one folder."""

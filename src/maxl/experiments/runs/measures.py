@@ -1,0 +1,179 @@
+"""What a finished model is judged by: the measures of each task, their names, directions and units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from maxl.experiments.data import DataSet
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number that tells how good a model is.
+
+    Attributes:
+        name: As in test_NAME of metrics.jsonl and summary.json.
+        title: In words.
+        higher_is_better: Its direction.
+        points: A share that is told in percent, and differences of it in points (hundredths).
+        low, high: Its bounds.
+    """
+
+    name: str
+    title: str
+    higher_is_better: bool = True
+    points: bool = False
+    low: float = -math.inf
+    high: float = math.inf
+
+    @property
+    def key(self) -> str:
+        """Its name in summary.json and in a study's table."""
+        return f"test_{self.name}"
+
+    @property
+    def scale(self) -> float:
+        """What a value is multiplied by to be shown."""
+        return 100.0 if self.points else 1.0
+
+    @property
+    def unit(self) -> str:
+        """What follows a value that is shown."""
+        return " %" if self.points else ""
+
+    @property
+    def heading(self) -> str:
+        """The title, with the unit in brackets where there is one."""
+        return f"{self.title} (%)" if self.points else self.title
+
+    @property
+    def title_capitalised(self) -> str:
+        """The title where a line begins; names such as mAP stay as they are."""
+        return self.title if self.title != self.title.lower() else self.title.capitalize()
+
+    def difference_text(self, size: float) -> str:
+        """The size of a difference, at least 0: "1.2 points", or "0.012 R²"."""
+        if not self.points:
+            return f"{size:.3g} {self.title}"
+        points = round(100 * size, 1) if size >= 0.001 else round(100 * size, 2)
+        return f"{points:g} point{'s' if points != 1 else ''}"
+
+    def signed_text(self, difference: float, *, unit: bool = True) -> str:
+        """A difference with its sign: "+1.2 points", or "−0.012 R²"."""
+        if not self.points:
+            number = f"{difference:+.3g}" if difference else "0"
+            return number.replace("-", "−") + (f" {self.title}" if unit else "")
+        points = round(100 * difference, 1)
+        number = f"{points:+.1f}" if points else "0.0"
+        return number.replace("-", "−") + (" points" if unit else "")
+
+    def text(self, value: float, digits: int = 2) -> str:
+        """A value as it is read: "81.25 %", or "0.8125"."""
+        return f"{self.scale * value:.{digits if self.points else digits + 2}f}{self.unit}"
+
+
+ACCURACY = Measure("accuracy", "accuracy", points=True, low=0, high=1)
+# The first of each task is what its methods are compared by.
+MEASURES: Mapping[str, tuple[Measure, ...]] = {
+    "classification": (
+        ACCURACY,
+        Measure("balanced_accuracy", "balanced accuracy", points=True, low=0, high=1),
+        Measure("nll", "negative log-likelihood", higher_is_better=False, low=0),
+    ),
+    "multi-label": (
+        Measure("map", "mAP", low=0, high=1),
+        Measure("f1", "F1 (macro)", low=0, high=1),
+        Measure("f1_micro", "F1 (micro)", low=0, high=1),
+    ),
+    "regression": (
+        Measure("r2", "R²", high=1),
+        Measure("rmse", "RMSE", higher_is_better=False, low=0),
+        Measure("mae", "MAE", higher_is_better=False, low=0),
+    ),
+}
+
+
+def task_of(result: Mapping[Any, Any]) -> str:
+    """The task of a summary or of a row of a study's table; older versions knew classification alone."""
+    task = result.get("task")
+    return task if isinstance(task, str) else "classification"
+
+
+def main_measure(task: str) -> Measure:
+    """What methods are compared by."""
+    return MEASURES[task][0]
+
+
+def score(data: DataSet, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+    """The measures of a data set's task, by name.
+
+    Args:
+        data: Says what targets are.
+        outputs: Of the primary head, shape (N, C).
+        targets: As in a split.
+
+    Returns:
+        Errors of a regression are in the units of its targets; of several targets, the mean over them. Means over
+        classes or labels leave out those that do not occur among the targets.
+    """
+    outputs, targets = outputs.cpu(), targets.cpu()  # not every device computes in float64
+    if data.task == "classification":
+        return _classification(outputs, targets)
+    if not outputs.isfinite().all():  # the loss says so, and ends the run
+        return {measure.name: math.nan for measure in MEASURES[data.task]}
+    if data.task == "regression":
+        assert data.targets is not None
+        return _regression(outputs.double(), targets.double(), outputs.new_tensor(data.targets.std).double())
+    return _multi_label(outputs.float().sigmoid(), targets)
+
+
+def accuracy(outputs: Tensor, targets: Tensor) -> float:
+    """The share of samples whose class is the likeliest one."""
+    return int((outputs.argmax(1) == targets).sum()) / len(targets)
+
+
+def _classification(outputs: Tensor, targets: Tensor) -> dict[str, float]:
+    # By counting: torchmetrics takes seconds to load, and would take a class without test samples for one missed.
+    classes = outputs.shape[1]
+    there = torch.bincount(targets, minlength=classes)
+    hit = torch.bincount(targets[outputs.argmax(1) == targets], minlength=classes)
+    return {
+        "accuracy": accuracy(outputs, targets),
+        "balanced_accuracy": float((hit[there > 0] / there[there > 0]).mean()),
+        "nll": float(F.cross_entropy(outputs.float(), targets)),
+    }
+
+
+def _regression(outputs: Tensor, targets: Tensor, std: Tensor) -> dict[str, float]:
+    from torchmetrics.functional.regression import mean_absolute_error, mean_squared_error, r2_score
+
+    count = targets.shape[1]
+    return {
+        "r2": float(r2_score(outputs, targets)),
+        "rmse": float(
+            mean_squared_error(outputs * std, targets * std, squared=False, num_outputs=count).mean()
+        ),
+        "mae": float(mean_absolute_error(outputs * std, targets * std, num_outputs=count).mean()),
+    }
+
+
+def _multi_label(probabilities: Tensor, targets: Tensor) -> dict[str, float]:
+    from torchmetrics.functional.classification import binary_average_precision, binary_f1_score
+
+    occurring = [
+        (probabilities[:, c], targets[:, c]) for c in range(targets.shape[1]) if bool(targets[:, c].any())
+    ]
+    precisions = [float(binary_average_precision(p, y)) for p, y in occurring]
+    f1s = [float(binary_f1_score(p, y)) for p, y in occurring]
+    return {
+        "map": sum(precisions) / len(precisions),
+        "f1": sum(f1s) / len(f1s),
+        "f1_micro": float(binary_f1_score(probabilities.flatten(), targets.flatten())),
+    }
