@@ -120,6 +120,33 @@ MISTAKES = {
     "grid without values": (f"compare {SMALL} --grid psi", "--grid needs NAME=VALUE,VALUE items; got 'psi'"),
     "grid over nothing known": (f"compare {SMALL} --grid psy=2", "unknown field 'psy'; did you mean 'psi'"),
     "grid that is no YAML": (f"compare {SMALL} --grid psi=[", "plain values between commas; got 'psi=\\["),
+    "grid over methods": (f"compare {SMALL} --grid method=maxl", "method is varied by --methods"),
+    "device that computes nothing": (
+        f"train {SMALL} --device meta",
+        "--device meta cannot be used here: choose",
+    ),
+    "device that torch warns of": (f"train {SMALL} --device mkldnn", "--device mkldnn cannot be used here"),
+    "device without its module": (f"train {SMALL} --device hpu:0", "--device hpu:0 cannot be used here"),
+    "more threads than a process can have": (f"train {SMALL} --threads 1000000", "at most 1024; got 1000000"),
+    "side beyond 64 bits": (f"train {SMALL} --image-size {'9' * 25}", "--image-size needs to be at most"),
+    "psi beyond 64 bits": (f"train {SMALL} --psi {'9' * 25}", "--psi needs to be at most"),
+    "nothing left to train on": (
+        f"train {SMALL} --evaluate held-out --held-out 0.999999",
+        "--held-out needs to leave a sample to train on; got 0.999999 of 100 samples",
+    ),
+    "hub without a name": ("train --data hf:", "named hf:owner/name or hf:owner/name:config; got 'hf:'"),
+    "hub with a path": ("train --data hf:../..", "named hf:owner/name .* got 'hf:../..'"),
+    "shape below one": ("check --trunk mlp --shape -1", "--shape needs whole numbers from 1 to .* got -1"),
+    "shape beyond memory": (
+        "check --trunk mlp --shape 1000000 1000000",
+        "at most 2147483648 numbers in a sample",
+    ),
+    "batch below one": ("check --trunk mlp --shape 4 --batch-size -3", "--batch-size needs .* got -3"),
+    "classes below one": ("check --trunk mlp --shape 4 --classes 0", "--classes needs .* got 0"),
+    "seed of check": (
+        "check --trunk mlp --shape 4 --seed -1",
+        "--seed needs to be at least 0 and below .* got -1",
+    ),
     "report of nothing": ("report none", "needs a study or run folder; none is none"),
 }
 

@@ -44,6 +44,16 @@ def test_a_run_that_no_step_checks_ends_as_diverged(
         resume(tmp_path / "run", data=digits())
 
 
+@pytest.mark.parametrize("setting", ["learning_rate", "weight_decay"])
+def test_numbers_that_float32_does_not_hold_end_a_run_as_diverged(setting: str, tmp_path: Path) -> None:
+    config = tiny(method="single", **{setting: 1e300})
+    with pytest.raises(FloatingPointError, match=r"numbers that float32 holds; .* lower --learning-rate"):
+        train(config, tmp_path / "run", data=digits())
+    assert (
+        RunFolder(tmp_path / "run").read_divergence().startswith("diverged in epoch 1: a step needs numbers")
+    )
+
+
 @pytest.mark.parametrize("part", ["network", "generator"])
 def test_weights_that_are_not_finite_are_noticed_and_the_checkpoint_before_is_kept(
     part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -367,10 +367,7 @@ def _require_unfinished(folder: RunFolder) -> None:
 
 def load_data(config: RunConfig) -> DataSet:
     """The data set that a config names, augmented as it says."""
-    with (
-        threads(config.threads),
-        needing_memory("reading the data", "choose a smaller --image-size or --train-size"),
-    ):
+    with threads(config.threads), needing_memory("reading the data", "lower --image-size or --train-size"):
         data = load(
             config.data,
             data_dir=config.data_dir,
