@@ -1,6 +1,11 @@
-"""What every task has to keep. Add yours to ``TASKS`` with outputs and targets that fit it."""
+"""What every task has to keep. Add yours to ``TASKS`` with five rows of outputs and targets that fit it.
+
+Hierarchies are ``HIERARCHY`` of three blocks, or ``FLAT`` for a task without primary classes (``hierarchy_of``).
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -8,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import maxl
+from maxl.hierarchy import rows_of
 from maxl.tasks import Classification, MultiLabel, Regression, Task, WithLoss
 
 HIERARCHY = maxl.Hierarchy([3, 2, 4])
@@ -15,6 +21,25 @@ FLAT = maxl.Hierarchy.flat(4)
 Y = torch.tensor([0, 2, 1, 1, 0])
 LABELS = torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1], [0, 0, 1]])
 WEIGHTS = (0.5, 2.0, 1.5)
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """A task of one's own, as docs/extend.md writes it: one number a sample, the class it is nearest to."""
+
+    def num_outputs(self, hierarchy: maxl.Hierarchy) -> int:
+        return 1
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return self.losses(outputs, targets).mean()
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs.squeeze(1) - targets).square()
+
+    def rows(self, targets: Tensor, mask: Tensor) -> Tensor:
+        return rows_of(mask, targets)
+
+
 TASKS: dict[str, tuple[Task, Tensor, Tensor]] = {
     "classification, focal": (Classification(), torch.randn(5, 3), Y),
     "classification, cross-entropy": (Classification(gamma=0.0), torch.randn(5, 3), Y),
@@ -38,9 +63,12 @@ TASKS: dict[str, tuple[Task, Tensor, Tensor]] = {
     "regression, Huber": (Regression(2, huber=0.5), torch.randn(5, 2), torch.randn(5, 2)),
     "multi-label": (MultiLabel(), torch.randn(5, 3), LABELS),
     "multi-label, floats": (MultiLabel(), torch.randn(5, 3), LABELS.float()),
+    "one's own": (Ordered(), torch.randn(5, 1), Y),
 }
 WITH_LOSSES = [name for name in TASKS if name != "a loss of one's own"]
-CLASSES = [name for name, (_, _, targets) in TASKS.items() if targets is Y]
+CLASSES = [
+    name for name, (task, _, targets) in TASKS.items() if task is not TASKS["one's own"][0] and targets is Y
+]
 
 
 def hierarchy_of(task: Task) -> maxl.Hierarchy:
@@ -77,6 +105,18 @@ def test_the_loss_has_the_dtype_of_the_outputs_and_targets_get_no_gradient(name:
     task, outputs, targets = TASKS[name]
     assert task.loss(outputs.double(), targets).dtype == torch.float64
     assert not targets.requires_grad
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_row_may_use_some_auxiliary_class_and_the_head_is_as_wide_as_the_outputs(name: str) -> None:
+    task, outputs, targets = TASKS[name]
+    hierarchy = FLAT if "soft" in name else hierarchy_of(task)
+    rows = task.rows(targets, hierarchy.mask)
+    assert rows.dtype == torch.bool
+    assert rows.shape == (5, hierarchy.num_auxiliary)
+    assert rows.any(1).all()
+    if hierarchy is not FLAT or isinstance(task, Regression):
+        assert task.num_outputs(hierarchy) == outputs.shape[1]
 
 
 @pytest.mark.parametrize("name", CLASSES)
