@@ -93,7 +93,7 @@ class Study:
         fields = {f.name for f in dataclasses.fields(RunConfig)}
         for name in grid or {}:
             if name in ("method", "seed"):
-                raise ValueError(f"--grid varies what is left; {name} is varied by --{name}s")
+                raise ValueError(f"--grid takes neither method nor seed; got {name!r}: vary it by --{name}s")
             if name not in fields:
                 raise ValueError(f"--grid has an unknown field {name!r}{nearest(name, sorted(fields))}")
         self.base = base
