@@ -152,7 +152,7 @@ def learner(
             meta_optimizer,
             hypergradient=method,
             entropy_weight=ENTROPY_WEIGHT,
-            cache_labels=sum(len(batch[0]) for batch in bench.batches) if cached else 0,
+            cache_size=sum(len(batch[0]) for batch in bench.batches) if cached else 0,
             **options,
         )
         return lambda x, y, auxiliary, index: built.step(x, y, index)

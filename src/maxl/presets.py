@@ -13,7 +13,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "exact": {"lookahead": "update"},
     # Judged by the next batch, whose primary gradient the next training step needs anyway. Exact.
     "next": {"lookahead": "update", "evaluate": "next"},
-    # The same every sixth step. Exact where a meta step is taken; with ``cache_labels`` the other steps train on
+    # The same every sixth step. Exact where a meta step is taken; with ``cache_size`` the other steps train on
     # each sample's last label instead of making it anew, a label that is some epochs and another crop old.
     "everyday": {"lookahead": "update", "evaluate": "next", "meta_every": 6},
 }

@@ -34,7 +34,7 @@ def networks() -> tuple[maxl.MultiTaskNetwork, maxl.LabelGenerator]:
     # Adam's first steps stretch the direction far along weights with tiny gradients: too far for differences
     [*((m, torch.optim.SGD) for m in WAYS), ("forward", torch.optim.Adam), ("reverse", torch.optim.Adam)],
 )
-@pytest.mark.parametrize("options", [{}, {"meta_every": 2, "cache_labels": 12}])
+@pytest.mark.parametrize("options", [{}, {"meta_every": 2, "cache_size": 12}])
 @pytest.mark.usefixtures("float64")
 def test_parts_give_the_step_of_the_whole_batch(method: str, kind: Any, options: dict[str, Any]) -> None:
     learners = []

@@ -283,7 +283,7 @@ def test_favouring_memory_changes_no_result(method: str, options: dict[str, Any]
 
 
 def test_a_saved_learner_continues_as_if_it_had_not_stopped() -> None:
-    options = {"lookahead": "update", "evaluate": "next", "meta_every": 2, "cache_labels": 24}
+    options = {"lookahead": "update", "evaluate": "next", "meta_every": 2, "cache_size": 24}
     one, other = make(0.3, **options), make(0.3, **options)
     index = torch.arange(12)
     torch.manual_seed(3)

@@ -100,14 +100,14 @@ CASES: dict[str, dict[str, Any]] = {
         for norm in (False, True)
     },
     "taken, low memory": {"lookahead": maxl.Taken(recompute=True), "norm": True},
-    "everyday": {"schedule": maxl.Every(2), "cache_labels": SAMPLES},
-    "everyday, next": {"lookahead": maxl.Next(), "schedule": maxl.Every(3), "cache_labels": SAMPLES},
+    "everyday": {"schedule": maxl.Every(2), "cache_size": SAMPLES},
+    "everyday, next": {"lookahead": maxl.Next(), "schedule": maxl.Every(3), "cache_size": SAMPLES},
     "reverse": {"way": maxl.Reverse(), "norm": True},
     "reverse, virtual": {"way": maxl.Reverse(), "lookahead": maxl.Virtual(), "norm": True},
     "finite differences": {"way": maxl.FiniteDifference(), "norm": True},
     "shared trunk": {"kind": "shared", "norm": True},
     "shared trunk, next": {"kind": "shared", "lookahead": maxl.Next(), "optimizer": "adam"},
-    "shared trunk, everyday": {"kind": "shared", "schedule": maxl.Every(2), "cache_labels": SAMPLES},
+    "shared trunk, everyday": {"kind": "shared", "schedule": maxl.Every(2), "cache_size": SAMPLES},
     "weighted labels": {"kind": "weighted"},
     "sample weights": {"kind": "weights"},
 }

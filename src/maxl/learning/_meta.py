@@ -64,7 +64,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         compile: As there; also for the generator. Reverse mode stays eager, as it differentiates twice.
         words: In place of objects, as in ``maxl.PRESETS``: hypergradient ("forward", "reverse", "finite-difference"),
             lookahead ("update", "virtual"), lookahead_rule ("optimizer", "sgd"), evaluate ("same", "next"), meta_every
-            (k), favour ("time", "memory"), cache_labels (number of training samples whose last labels are kept for the
+            (k), favour ("time", "memory"), cache_size (number of training samples whose last labels are kept for the
             steps between meta steps; these need ``index``), entropy_weight, regulariser, primary_loss,
             auxiliary_loss, gate.
 

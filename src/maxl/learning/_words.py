@@ -34,12 +34,13 @@ _OF_TEACHING = (
         "lookahead_rule",
         "evaluate",
         "meta_every",
-        "cache_labels",
+        "cache_size",
         "favour",
     ),
     "regulariser",
 )
 _LOOKAHEADS = ("virtual", "update")
+_RENAMED = {"cache_labels": "cache_size"}  # the old word for it; on the command line that one is yes or no
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,7 @@ def choose(
         ValueError: if a word's value is unknown, two choices do not go together, or an object and a word choose
             the same thing.
     """
+    words = {_RENAMED.get(name, name): value for name, value in words.items()}
     known = _OF_TRAINING if generator is None else (*_OF_TRAINING, *_OF_TEACHING)
     for name in words:
         if name not in known:
@@ -122,7 +124,7 @@ def choose(
         lookahead=ahead,
         schedule=schedule or Every(given.get("meta_every", 1)),
         world=world,
-        cache_size=given.get("cache_labels", 0),
+        cache_size=given.get("cache_size", 0),
     )
 
 

@@ -189,5 +189,5 @@ def generated(
 
 def _required(index: Tensor | None) -> Tensor:
     if index is None:
-        raise ValueError("cache_labels keeps a label for each sample: pass index=, the samples' positions")
+        raise ValueError("a cache keeps the labels of each sample: pass index=, the samples' positions")
     return index

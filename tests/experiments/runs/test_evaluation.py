@@ -12,10 +12,10 @@ import maxl
 from _networks import batch, pair, same, snapshot
 from maxl.experiments.runs.evaluation import (
     calibrate,
+    describe_labels,
     evaluate,
     evaluating,
     gradient_cosine,
-    label_statistics,
 )
 from maxl.hierarchy import Hierarchy
 from maxl.supervision import AuxiliaryLabels, UniformLabels
@@ -30,14 +30,14 @@ def one_hot(labels: Tensor) -> Tensor:
 
 
 def test_uniform_labels_are_said_to_carry_no_information() -> None:
-    look = label_statistics(UniformLabels(PSI).constant(Y, Y, None)[0], Y, PSI)
+    look = describe_labels(UniformLabels(PSI).constant(Y, Y, None)[0], Y, PSI)
     assert look.entropy == pytest.approx(math.log(4))
     assert look.information == pytest.approx(0, abs=1e-6)
     assert "no information: they are spread almost evenly" in str(look.verdict())
 
 
 def test_collapsed_labels_are_said_to_be_collapsed() -> None:
-    look = label_statistics(one_hot(4 * Y), Y, PSI)
+    look = describe_labels(one_hot(4 * Y), Y, PSI)
     assert look.entropy == 0
     assert look.usage == pytest.approx(0.25)
     assert "no information" in str(look.verdict())
@@ -45,20 +45,20 @@ def test_collapsed_labels_are_said_to_be_collapsed() -> None:
 
 
 def test_sharp_and_balanced_labels_get_no_complaint() -> None:
-    look = label_statistics(one_hot(OWN), Y, PSI)
+    look = describe_labels(one_hot(OWN), Y, PSI)
     assert look.verdict() is None
     assert look.information == pytest.approx(math.log(4))
     assert (look.usage, look.usage_per_class) == (1.0, [1.0, 1.0])
 
 
 def test_one_auxiliary_class_a_class_repeats_the_primary_task() -> None:
-    look = label_statistics(nn.functional.one_hot(Y, 2).float(), Y, Hierarchy([1, 1]))
+    look = describe_labels(nn.functional.one_hot(Y, 2).float(), Y, Hierarchy([1, 1]))
     assert "labels repeat the primary task" in str(look.verdict())
 
 
 def test_statistics_by_hand() -> None:
     labels = torch.tensor([[0.5, 0.5, 0, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 1.0]])
-    look = label_statistics(labels, torch.tensor([0, 0, 1]), Hierarchy([2, 3]))
+    look = describe_labels(labels, torch.tensor([0, 0, 1]), Hierarchy([2, 3]))
     assert look.entropy == pytest.approx(math.log(2) / 3)
     assert look.entropy_max == pytest.approx((2 * math.log(2) + math.log(3)) / 3)
     assert look.entropy_per_class == pytest.approx([math.log(2) / 2, 0])
@@ -73,11 +73,11 @@ def test_a_class_that_wins_fewer_than_one_in_a_hundred_is_not_in_use() -> None:
     for winners, usage in ((2, 0.5), (3, 1.0)):
         labels = torch.tensor([[0.9, 0.1]]).repeat(300, 1)
         labels[:winners] = labels[:winners].flip(1)
-        assert label_statistics(labels, y, Hierarchy.flat(2)).usage == usage
+        assert describe_labels(labels, y, Hierarchy.flat(2)).usage == usage
 
 
 def test_a_class_without_samples_has_no_entropy() -> None:
-    look = label_statistics(one_hot(OWN[Y == 0]), Y[Y == 0], PSI)
+    look = describe_labels(one_hot(OWN[Y == 0]), Y[Y == 0], PSI)
     assert math.isnan(look.entropy_per_class[1])
     assert look.usage_per_class == [1.0, 0.0]
 

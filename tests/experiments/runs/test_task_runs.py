@@ -19,7 +19,7 @@ from maxl.experiments.data import TASKS, DataSet
 from maxl.experiments.runs.baselines import cluster_labels, random_labels
 from maxl.experiments.runs.build import Information, build, check, choose_hierarchy
 from maxl.experiments.runs.config import RunConfig
-from maxl.experiments.runs.evaluation import label_statistics
+from maxl.experiments.runs.evaluation import describe_labels
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.inference import Labels, Numbers, export, load_model, predict
 from maxl.experiments.runs.measures import MEASURES
@@ -271,7 +271,7 @@ def test_a_flat_hierarchy_clusters_all_samples() -> None:
 
 def test_statistics_of_labels_take_each_set_of_labels_for_a_class() -> None:
     rows = MultiLabel().rows(Y, PSI.mask).double()
-    even = label_statistics(rows / rows.sum(1, keepdim=True), Y, PSI, MultiLabel())
+    even = describe_labels(rows / rows.sum(1, keepdim=True), Y, PSI, MultiLabel())
     assert even.entropy == pytest.approx(even.entropy_max)
     assert even.information == pytest.approx(0, abs=1e-9)
     verdict = even.verdict()
@@ -280,7 +280,7 @@ def test_statistics_of_labels_take_each_set_of_labels_for_a_class() -> None:
     own = torch.arange(len(Y)) // 4 % 2  # tells samples of one set apart
     first, second = rows.argmax(1), 5 - rows.flip(1).argmax(1)
     told = torch.nn.functional.one_hot(torch.where(own == 0, first, second), 6)
-    look = label_statistics(told, Y, PSI, MultiLabel())
+    look = describe_labels(told, Y, PSI, MultiLabel())
     assert look.information == pytest.approx(math.log(2), rel=1e-6)
     assert look.verdict() is None
     assert len(look.usage_per_class) == 3

@@ -78,7 +78,10 @@ def test_a_grid_repeats_no_run_of_a_method_that_does_not_use_the_field() -> None
         (lambda: study(), "at least one of --methods and one of --seeds"),
         (lambda: study("maxl", seeds=(0, -3)), "--seeds needs numbers of at least 0; got -3"),
         (lambda: study("maxl", grid={"psy": [1]}), "--grid has an unknown field 'psy'; did you mean 'psi'"),
-        (lambda: study("maxl", grid={"seed": [1]}), "--grid takes neither method nor seed; got 'seed': vary it by"),
+        (
+            lambda: study("maxl", grid={"seed": [1]}),
+            "--grid takes neither method nor seed; got 'seed': vary it by",
+        ),
         (lambda: study("maxl", grid={"psi": [0]}).plan(), "--psi needs whole numbers of at least 1"),
         (lambda: study("maxl", grid={"epochs": ["x"]}).plan(), "--grid: epochs needs a value of kind int"),
     ],

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from maxl.experiments.report.parts import Figure, Note, Part, Table
-from maxl.experiments.report.runs import Run, Setting, Study
+from maxl.experiments.report.runs import Results, Run, Setting
 from maxl.experiments.report.style import Look
 from maxl.experiments.runs.measures import Measure
 from maxl.experiments.studies.statistics import Interval, mean_interval
@@ -35,7 +35,7 @@ def interval_text(interval: Interval, digits: int = 1, unit: str = "") -> str:
     return f"{text} ({interval.low:.{digits}f} to {interval.high:.{digits}f})"
 
 
-def accuracy_by_psi(study: Study, looks: Mapping[str, Look]) -> list[Part]:
+def accuracy_by_psi(study: Results, looks: Mapping[str, Look]) -> list[Part]:
     """One figure for each place with several ψ; methods without ψ are level lines."""
     places: dict[object, list[Setting]] = {}
     for setting in study.settings:

@@ -9,14 +9,14 @@ import plotly.graph_objects as go
 from maxl.experiments.report.final import accuracy_by_psi, cost
 from maxl.experiments.report.labels import labels_over_epochs
 from maxl.experiments.report.parts import Figure, Part
-from maxl.experiments.report.runs import Study
+from maxl.experiments.report.runs import Results
 from maxl.experiments.report.style import looks, templates
 from maxl.experiments.report.training import accuracy_over_epochs, cosine_over_epochs
 
 SUFFIXES = ("png", "svg", "pdf")
 
 
-def write(study: Study, folder: Path, suffix: str) -> list[Path]:
+def write(study: Results, folder: Path, suffix: str) -> list[Path]:
     """Writes every figure that has a file name; see ``maxl.experiments.report.write_images``."""
     if suffix not in SUFFIXES:
         raise ValueError(f"images can be {', '.join(SUFFIXES)}; got {suffix!r}")
@@ -48,7 +48,7 @@ def write(study: Study, folder: Path, suffix: str) -> list[Path]:
     return paths
 
 
-def main_figures(study: Study) -> list[Part]:
+def main_figures(study: Results) -> list[Part]:
     """The figures of a paper: curves, cosine, labels, number of classes, cost."""
     look = looks(study.methods)
     parts: list[Part] = []

@@ -6,10 +6,10 @@ import pandas as pd
 
 from maxl.experiments.report.page import results, summary, title
 from maxl.experiments.report.parts import Points, Section, Table
-from maxl.experiments.report.runs import Study
+from maxl.experiments.report.runs import Results
 
 
-def markdown(study: Study) -> str:
+def markdown(study: Results) -> str:
     """The whole text."""
     blocks = [f"# {_escape(title(study))}"]
     for section in (summary(study), Section("Results", "", results(study))):

@@ -9,7 +9,7 @@ from maxl.experiments.report.final import accuracy_by_psi, cost
 from maxl.experiments.report.html import document
 from maxl.experiments.report.labels import labels_over_epochs
 from maxl.experiments.report.parts import Part, Points, Section
-from maxl.experiments.report.runs import Study, data_name
+from maxl.experiments.report.runs import Results, data_name
 from maxl.experiments.report.samples import features, gallery
 from maxl.experiments.report.style import looks, templates
 from maxl.experiments.report.summary import compared, found, limits
@@ -18,7 +18,7 @@ from maxl.experiments.report.training import accuracy_over_epochs, cosine_over_e
 from maxl.experiments.studies.variants import base_method
 
 
-def page(study: Study) -> str:
+def page(study: Results) -> str:
     """The whole report as HTML."""
     from plotly.offline import get_plotlyjs
 
@@ -27,7 +27,7 @@ def page(study: Study) -> str:
     return document(title(study), sections(study), scripts)
 
 
-def title(study: Study) -> str:
+def title(study: Results) -> str:
     """ "Do auxiliary labels help on digits?" or, for one run, "MAXL run: digits, maxl, seed 0"."""
     if len(study.runs) == 1:
         run = study.runs[0]
@@ -37,7 +37,7 @@ def title(study: Study) -> str:
     return f"Do auxiliary labels help on {data}?" if len(methods) > 1 else f"MAXL study: {data}"
 
 
-def sections(study: Study) -> list[Section]:
+def sections(study: Results) -> list[Section]:
     """All sections, figures included."""
     look = looks(study.methods)
     measures = dict.fromkeys(setting.measure.title for setting in study.settings)
@@ -83,7 +83,7 @@ def sections(study: Study) -> list[Section]:
     ]
 
 
-def summary(study: Study) -> Section:
+def summary(study: Results) -> Section:
     """The section on top."""
     parts: list[Part] = [Points(compared(study), "What was compared")]
     for setting in study.settings:
@@ -92,7 +92,7 @@ def summary(study: Study) -> Section:
     return Section("Summary", "", parts)
 
 
-def results(study: Study) -> list[Part]:
+def results(study: Results) -> list[Part]:
     """The tables of every setting."""
     parts: list[Part] = []
     for setting in study.settings:

@@ -94,7 +94,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Study:
+class Results:
     """All runs of a folder.
 
     Attributes:
@@ -117,7 +117,7 @@ class Study:
         return sorted({run.label for run in self.runs}, key=_method_order)
 
 
-def load_study(folder: Path) -> Study:
+def load_study(folder: Path) -> Results:
     """Reads every run folder below ``folder``, or ``folder`` itself.
 
     Raises:
@@ -140,7 +140,7 @@ def load_study(folder: Path) -> Study:
             f"a report needs at least one finished run; {folder} holds none{', only ' + told if told else ''}"
         )
     runs = label_variants([_load_run(path) for path in found])
-    return Study(folder, runs, unfinished, diverged, _settings(runs))
+    return Results(folder, runs, unfinished, diverged, _settings(runs))
 
 
 def results(runs: Sequence[Run]) -> pd.DataFrame:

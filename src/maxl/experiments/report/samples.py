@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from maxl.experiments.report.labels import informative
 from maxl.experiments.report.parts import Figure, Gallery, Note, Part, Picture, Row
-from maxl.experiments.report.runs import Run, Setting, Study, data_name, psi_text
+from maxl.experiments.report.runs import Results, Run, Setting, data_name, psi_text
 from maxl.experiments.report.style import CLASS_COLOURS, CLASS_SYMBOLS
 from maxl.experiments.runs.measures import task_of
 from maxl.experiments.runs.snapshot import Snapshot
@@ -23,7 +23,7 @@ _FEWEST_SAMPLES = 10
 _MOST_SAMPLES = 1000  # a panel; t-SNE's time grows faster than their number
 
 
-def features(study: Study) -> list[Part]:
+def features(study: Results) -> list[Part]:
     """For each setting the features of single-task, human and MAXL runs side by side, lowest seed."""
     parts: list[Part] = []
     drawn: dict[Path, Figure] = {}  # a single-task run serves every ψ, but is embedded once
@@ -129,7 +129,7 @@ def _class_name(snapshot: Snapshot, c: int) -> str:
     return str(names[c]) if c < len(names) else f"class {c}"
 
 
-def gallery(study: Study) -> list[Part]:
+def gallery(study: Results) -> list[Part]:
     """For each setting the highest-scoring images of one run's auxiliary classes."""
     parts: list[Part] = []
     for setting in study.settings:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from maxl.experiments.report.final import interval_text, measure_interval
 from maxl.experiments.report.labels import label_verdicts
-from maxl.experiments.report.runs import Setting, Study, size_text
+from maxl.experiments.report.runs import Results, Setting, size_text
 from maxl.experiments.runs.measures import ACCURACY
 from maxl.experiments.studies.notes import origin_notes
 from maxl.experiments.studies.variants import base_method
@@ -14,7 +14,7 @@ from maxl.experiments.studies.variants import base_method
 _CONTROLS = ("random", "uniform", "frozen")
 
 
-def compared(study: Study) -> list[str]:
+def compared(study: Results) -> list[str]:
     """What was compared."""
     seeds = sorted({run.seed for run in study.runs})
     methods = ", ".join(study.methods)
@@ -104,7 +104,7 @@ def _attribution(label: str, table: pd.DataFrame) -> str | None:
     )
 
 
-def limits(study: Study) -> list[str]:
+def limits(study: Results) -> list[str]:
     """How to read all numbers of the report."""
     measures = dict.fromkeys(setting.measure.title for setting in study.settings)
     accuracy = measures == {ACCURACY.title: None}

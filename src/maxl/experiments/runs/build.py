@@ -263,7 +263,7 @@ def _learner(
         lookahead_rule=config.lookahead_rule,
         evaluate="next" if config.evaluate == "next" and follows else "same",
         meta_every=config.meta_every,
-        cache_labels=cache_size,
+        cache_size=cache_size,
         gate=cosine_gate if config.method == "gated" else None,
         **shared,
     )

@@ -101,7 +101,7 @@ class LabelStatistics:
         )
 
 
-def label_statistics(
+def describe_labels(
     labels: Tensor, y: Tensor, hierarchy: Hierarchy, task: Task | None = None
 ) -> LabelStatistics:
     """Statistics of soft labels (N, K).

@@ -22,10 +22,10 @@ from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
 from maxl.experiments.runs.divergence import recorded_divergence, require_finite
 from maxl.experiments.runs.evaluation import (
     calibrate,
+    describe_labels,
     evaluate,
     evaluating,
     gradient_cosine,
-    label_statistics,
 )
 from maxl.experiments.runs.fingerprint import fingerprint
 from maxl.experiments.runs.folder import RunFolder
@@ -214,7 +214,7 @@ class Trainer:
                 labels = torch.cat(
                     [as_tuple(setup.generator(b.x, b.primary))[0] for b in self._in_order(split)]
                 )
-            look = label_statistics(labels, split.primary, setup.hierarchy, setup.learner.task)
+            look = describe_labels(labels, split.primary, setup.hierarchy, setup.learner.task)
             row |= {
                 "label_entropy": look.entropy,
                 "label_entropy_max": look.entropy_max,
