@@ -120,7 +120,7 @@ MISTAKES = {
     "grid without values": (f"compare {SMALL} --grid psi", "--grid needs NAME=VALUE,VALUE items; got 'psi'"),
     "grid over nothing known": (f"compare {SMALL} --grid psy=2", "unknown field 'psy'; did you mean 'psi'"),
     "grid that is no YAML": (f"compare {SMALL} --grid psi=[", "plain values between commas; got 'psi=\\["),
-    "grid over methods": (f"compare {SMALL} --grid method=maxl", "method is varied by --methods"),
+    "grid over methods": (f"compare {SMALL} --grid method=maxl", "vary it by --methods"),
     "device that computes nothing": (
         f"train {SMALL} --device meta",
         "--device meta cannot be used here: choose",
