@@ -341,8 +341,8 @@ def test_a_check_is_a_word_or_a_number_of_steps(value: Any) -> None:
 def test_the_comparison_is_made_when_it_was_asked_for(
     check_: Any, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = []
-    monkeypatch.setattr(OrReverse, "_compared", lambda *a: calls.append(a) or a[-1])
+    calls, compared = [], OrReverse._compared
+    monkeypatch.setattr(OrReverse, "_compared", lambda *a: calls.append(a) or compared(*a))
     net, gen = network(lambda m, h: h), generator()
     optimizers = [torch.optim.SGD(m.parameters(), lr=RATE) for m in (net, gen)]
     learner = maxl.MetaAuxiliaryLearner(net, gen, *optimizers, check=check_)

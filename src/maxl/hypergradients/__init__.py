@@ -18,6 +18,7 @@ from maxl.hypergradients._problem import (
     TrainingLoss,
     as_tuple,
     in_float,
+    kept,
     leaves_of,
     scale,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "differentiable_kernels",
     "hypergradient",
     "in_float",
+    "kept",
     "leaves_of",
     "logit_gradient",
     "missing_forward_formula",

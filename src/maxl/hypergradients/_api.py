@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -49,6 +51,7 @@ def hypergradient(
     primary_loss: OuterLoss = focal_loss,
     auxiliary_loss: AuxiliaryLoss = focal_loss,
     training_loss: TrainingLoss | None = None,
+    check: Literal["first", "never"] = "first",
 ) -> tuple[Tensor, ...]:
     """d[L_pri(θ₁⁺) + λH]/dθ₂ with θ₁⁺ = θ₁ − α∇(L_pri + L_aux) (paper, equation 4); changes nothing.
 
@@ -66,13 +69,16 @@ def hypergradient(
         primary_loss: (logits, y) → scalar.
         auxiliary_loss: (logits, labels) → scalar, twice differentiable in the logits.
         training_loss: (outputs, y, signals) → scalar, instead of L_pri + L_aux: ``bind`` of a supervision gives one.
+        check: Compare with ordinary gradients at neighbouring signals, which sees whatever in the network hides its
+            derivative, and costs two gradients of L_in; "never" leaves that out.
 
     Returns:
         One gradient for each trainable parameter of the generator, in the order of
         ``generator.parameters()``, zeros where there is no influence.
 
     Raises:
-        ValueError: if the method is unknown or the optimizer cannot be followed.
+        ValueError: if the method is unknown, the optimizer cannot be followed, or the comparison shows that no method is
+            right on this network.
     """
     way = as_way(method)
     weights: dict[str, Tensor] = {name: p for name, p in network.named_parameters() if p.requires_grad}
@@ -93,9 +99,9 @@ def hypergradient(
         training_loss=training_loss or both,
         outer_loss=primary_loss,
         random=random,
-        recording=Recording() if way.reuses_outputs else None,
+        recording=None if isinstance(way, Reverse) else Recording(outputs=way.reuses_outputs),
     )
-    _, gradients = OrReverse(way).through(problem, signals, rule, *(outer_batch or (x, y)))
+    _, gradients = OrReverse(way, check).through(problem, signals, rule, *(outer_batch or (x, y)))
     if entropy_weight:
         penalty = slopes(lambda t: entropy_weight * negative_entropy(t[0]), signals)
         gradients = tuple(g + s for g, s in zip(gradients, penalty, strict=True))

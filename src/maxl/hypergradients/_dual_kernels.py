@@ -44,13 +44,17 @@ def of_torch(hook: Callable[..., Any]) -> bool:
 class Recording(TorchFunctionMode):
     """Within: the outputs of convolutions and linear layers are remembered, in order.
 
+    Args:
+        outputs: Whether to keep them; hooks are noticed all the same.
+
     Attributes:
         hooked: Whether a tensor got a hook on its gradient, of which a pass without gradients knows nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, outputs: bool = True) -> None:
         super().__init__()
         self.hooked = False
+        self._keeps = outputs
         self._outputs: list[tuple[Tensor, int, Tensor]] = []
 
     def __torch_function__(
@@ -61,7 +65,7 @@ class Recording(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if func in _PRODUCTS:
+        if func in _PRODUCTS and self._keeps and torch.is_grad_enabled() and not result.is_inference():
             self._outputs.append(
                 (result.detach(), result._version, _measure(_first(*args, **(kwargs or {}))))
             )
@@ -81,7 +85,8 @@ class DualKernels(TorchFunctionMode):
     """Within: dual tensors pass through products, BatchNorm on batch statistics, and ReLU by fused kernels.
 
     Results equal those of PyTorch's formulas to rounding. Where the network switches grad mode off, tangents stop, as
-    gradients do: so it is to be used in grad mode, with no tensor that requires a gradient.
+    gradients do: so it is to be used in grad mode, with no weight that requires a gradient. Where the network asks for
+    gradients of its own, PyTorch's formulas serve, which both kinds of derivative go through.
 
     Args:
         recording: Of the same network on the same batch with the same weights, or None.
@@ -107,7 +112,10 @@ class DualKernels(TorchFunctionMode):
             _require_formula(func, args, kwargs)
         result: Tensor | None = None
         if func in _PRODUCTS:
-            result = _product(self._known(*args, **kwargs), func, *args, **kwargs)
+            known = self._known(*args, **kwargs)
+            result = None if _asks(args, kwargs) else _product(known, func, *args, **kwargs)
+        elif _asks(args, kwargs):
+            pass
         elif func is F.batch_norm:
             result = _batch_norm(*args, **kwargs)
         elif func is F.relu:
@@ -133,6 +141,11 @@ class DualKernels(TorchFunctionMode):
             return True
         before, now = (torch.stack(side) for side in zip(*self._measures, strict=True))
         return not bool(((before - now).abs() > rounding * before).any())  # nan is others' to refuse
+
+
+def _asks(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether the network itself wants a gradient through this call."""
+    return any(isinstance(a, Tensor) and a.requires_grad for a in (*args, *kwargs.values()))
 
 
 def _first(input: Tensor, *_: Any, **__: Any) -> Tensor:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Literal, TypeVar
+from collections.abc import Sequence
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as _modules
 
 from maxl.hypergradients._dual_kernels import NoForwardFormula, of_torch
+from maxl.hypergradients._finite_difference import FiniteDifference
 from maxl.hypergradients._forward import Forward
 from maxl.hypergradients._problem import Problem, Signals
 from maxl.hypergradients._reverse import Reverse
@@ -18,7 +21,6 @@ from maxl.hypergradients._verify import compare
 from maxl.hypergradients._way import Way
 
 Check = Literal["first", "never"] | int
-_Result = TypeVar("_Result")
 
 
 class OrReverse:
@@ -29,10 +31,12 @@ class OrReverse:
 
     Args:
         way: What to differentiate with.
-        check: When to compare: "first" time, "never", or every k-th time. It costs two gradients of L_in.
+        check: When to compare: "first" time, "never", or at every k-th meta step. It costs two gradients of L_in. A
+            comparison of nothing with nothing, as where the learning rate starts at 0, is made again.
 
     Attributes:
         way: What is differentiated with now.
+        count: Meta steps so far, which the owner counts.
 
     Raises:
         ValueError: if ``check`` is something else.
@@ -46,6 +50,7 @@ class OrReverse:
         self.way = way
         self.check: Check = check
         self.count = 0
+        self._seen = False  # whether a comparison has had something to go by
 
     def along(self, problem: Problem, signals: Signals, u: Sequence[Tensor | None]) -> Signals:
         """As ``Way.along``.
@@ -53,36 +58,30 @@ class OrReverse:
         Raises:
             ValueError: if the comparison shows that no way is right on this network.
         """
-        found = self._try(problem, lambda way: way.along(problem, signals, u))
-        if self._due():
-            found = self._compared(problem, signals, u, found)
-        return found
+        found = self._try(problem, signals, u)
+        return self._compared(problem, signals, u, found) if self._is_due() else found
 
     def through(
         self, problem: Problem, signals: Signals, rule: UpdateRule, x: Tensor, y: Tensor
     ) -> tuple[Tensor, Signals]:
         """As ``Way.through``."""
-        if self._is_due():
-            outer, u = problem.direction(signals, rule, x, y)
-            return outer, self.along(problem, signals, u)
-        self._due()
-        return self._try(problem, lambda way: way.through(problem, signals, rule, x, y))
+        own = type(self.way).through is not Way.through
+        if own and not self._is_due() and (isinstance(self.way, Reverse) or not _hook(problem.network)):
+            return self.way.through(problem, signals, rule, x, y)
+        outer, u = problem.direction(signals, rule, x, y)
+        return outer, self.along(problem, signals, u)
 
     def _is_due(self) -> bool:
-        if isinstance(self.check, int):
-            return self.count % self.check == 0
-        return self.check == "first" and self.count == 0
-
-    def _due(self) -> bool:
-        due = self._is_due()
-        self.count += 1
-        return due
+        if self.check == "never":
+            return False
+        return not self._seen or (isinstance(self.check, int) and self.count % self.check == 0)
 
     def _compared(
         self, problem: Problem, signals: Signals, u: Sequence[Tensor | None], found: Signals
     ) -> Signals:
         problem.recording = None  # its memory is that of the passes to come
         seen = compare(problem, signals, u, found)
+        self._seen = self._seen or seen.says
         if seen.agrees(self.way.tolerance(problem.rounding())):
             return found
         if not isinstance(self.way, Reverse):
@@ -106,17 +105,31 @@ class OrReverse:
             'check="never" trains all the same'
         )
 
-    def _try(self, problem: Problem, compute: Callable[[Way], _Result]) -> _Result:
+    def _try(self, problem: Problem, signals: Signals, u: Sequence[Tensor | None]) -> Signals:
+        if isinstance(self.way, Reverse):
+            return self.way.along(problem, signals, u)
+        found, failed = None, None
         try:
-            if not isinstance(self.way, Reverse) and (hook := _hook(problem.network)):
+            if hook := _hook(problem.network):
                 raise NoForwardFormula(hook)
-            return compute(self.way)
-        except NotImplementedError as error:
-            what = missing_forward_formula(error)
-            if what is None or not (isinstance(self.way, Forward) or isinstance(error, NoForwardFormula)):
+            if problem.recording is not None and problem.recording.hooked:
+                raise NoForwardFormula("a hook on the gradient of a tensor in the network")
+            found = self.way.along(problem, signals, u)
+        except RuntimeError as error:
+            if not _may_be_followed_by_reverse(self.way, error):
                 raise
-            self._fall_back(problem, f"{what} has no forward-mode formula in PyTorch")
-            return compute(self.way)
+            failed = error
+        if problem.everywhere(found is not None) and found is not None:
+            return found
+        problem.recording = problem.passes = None
+        try:
+            found = Reverse().along(problem, signals, u)
+        except RuntimeError as error:
+            if failed is None or missing_forward_formula(failed):
+                raise
+            raise failed from error
+        self._fall_back(problem, _reason(failed))
+        return found
 
     def _fall_back(self, problem: Problem, why: str) -> None:
         warnings.warn(
@@ -125,6 +138,22 @@ class OrReverse:
             stacklevel=6,
         )
         self.way, problem.passes = Reverse(), None
+
+
+def _may_be_followed_by_reverse(way: Way, error: RuntimeError) -> bool:
+    """Whether an error says that a way cannot follow a network; ways from elsewhere may have their own mistakes."""
+    if isinstance(error, NoForwardFormula):
+        return True
+    lacks_memory = isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+    return isinstance(way, (Forward, FiniteDifference)) and not lacks_memory
+
+
+def _reason(error: Exception | None) -> str:
+    if error is None:
+        return "another process cannot follow the network"
+    if what := missing_forward_formula(error):
+        return f"{what} has no forward-mode formula in PyTorch"
+    return f"the network cannot be followed without a double backward ({str(error).splitlines()[0]})"
 
 
 def missing_forward_formula(error: Exception) -> str | None:
@@ -137,7 +166,10 @@ def missing_forward_formula(error: Exception) -> str | None:
 
 
 def _hook(network: nn.Module) -> str | None:
-    """The first module with a hook on gradients, which only a backward pass calls."""
+    """The first module with a hook on gradients, which only a backward pass calls; or that all modules have one."""
+    everyones = (*_modules._global_backward_hooks.values(), *_modules._global_backward_pre_hooks.values())
+    if not all(of_torch(hook) for hook in everyones):
+        return "a backward hook of all modules"
     for name, module in network.named_modules():
         hooks = (*module._backward_hooks.values(), *module._backward_pre_hooks.values())
         if not all(of_torch(hook) for hook in hooks):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from maxl.hypergradients._problem import Problem, Signals
+from maxl.hypergradients._verify import wide
 from maxl.hypergradients._way import Way
 
 
@@ -68,7 +69,7 @@ def step_size(
     moving = [(p, u_p) for p, u_p in zip(weights, u, strict=True) if u_p is not None]
     if not moving:
         return 0.0
-    norms = torch.stack([torch.stack([p.detach().double().norm(), v.double().norm()]) for p, v in moving])
+    norms = torch.stack([torch.stack([wide(p.detach()).norm(), wide(v).norm()]) for p, v in moving])
     weight_norm, u_norm = norms.norm(dim=0).tolist()
     if u_norm == 0.0:
         return 0.0

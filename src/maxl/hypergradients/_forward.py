@@ -42,8 +42,6 @@ class Forward(Way):
             problem.check_repeated(compiled[0])
             return contract(problem, signals, *compiled)
         _load_decompositions()
-        if problem.recording is not None and problem.recording.hooked:
-            raise NoForwardFormula("a hook on the gradient of a tensor in the network")
         try:
             outputs, tangents, fits = _tangent(problem, u, problem.recording)
         except Exception as error:
@@ -51,7 +49,7 @@ class Forward(Way):
                 raise
             # Control flow such as torch.cond compiles itself, which dual numbers do not survive.
             raise NoForwardFormula("an operator that compiles itself, such as torch.cond,") from error
-        if not fits or (problem.recording is not None and not problem.repeats(outputs)):
+        if problem.recording is not None and not problem.everywhere(fits and problem.repeats(outputs)):
             # Kept layer outputs are told apart by their order, which this pass may have changed.
             outputs, tangents, _ = _tangent(problem, u, None)
         problem.check_repeated(outputs)

@@ -172,15 +172,15 @@ class Problem:
     def repeats(self, outputs: Outputs) -> bool:
         """Whether a repetition of the training pass gave what that gave; the first one is what it gave."""
         if self.expected is None:
-            self.expected = tuple(o.detach() for o in outputs)
+            self.expected = kept(outputs)
             return True
         gaps = [((o.detach() - e).norm(), e.norm()) for o, e in zip(outputs, self.expected, strict=True)]
         gap, size = (torch.stack(norms).norm() for norms in zip(*gaps, strict=True))
         return not bool(gap > self.rounding() * size)  # nan is others' to refuse
 
     def check_repeated(self, outputs: Outputs) -> None:
-        """ValueError unless ``repeats``."""
-        if not self.repeats(outputs):
+        """ValueError unless ``repeats``, in this process and in all others."""
+        if not self.everywhere(self.repeats(outputs)):
             raise ValueError(
                 "the network needs to give the same outputs when its training pass is repeated, through which the "
                 "hypergradient goes; got others: draw random numbers by torch, random or numpy's global generator, and "
@@ -188,11 +188,22 @@ class Problem:
                 "torch.nn.attention.sdpa_kernel(SDPBackend.MATH) around training)"
             )
 
+    def everywhere(self, flag: bool) -> bool:
+        """Whether it holds in every process that has a part of the batch, so that all of them take the same path."""
+        if self.total is None:
+            return flag
+        against = torch.tensor(0.0 if flag else 1.0, device=self.x.device)
+        (count,) = self.total([against], [against])
+        return count is None or float(count) == 0.0
+
     def rounding(self) -> float:
-        """Relative difference of two passes that may be rounding in their precision."""
-        kinds = [p.dtype for p in self.weights.values() if p.is_floating_point()]
-        precision = self.autocast or (kinds[0] if kinds else torch.float32)
-        return float(torch.finfo(precision).eps ** 0.5)
+        """Relative difference of two passes that may be rounding in the coarsest of their precisions."""
+        kinds = [p.dtype for p in self.network.parameters() if p.is_floating_point() or p.is_complex()]
+        if self.autocast is not None:
+            kinds.append(self.autocast)
+        elif torch.is_autocast_enabled(self.x.device.type):  # the caller's own region
+            kinds.append(torch.get_autocast_dtype(self.x.device.type))
+        return float(max(torch.finfo(kind).eps for kind in kinds or [torch.float32]) ** 0.5)
 
     def step(
         self, gradient: list[Tensor | None], rule: UpdateRule, x: Tensor, y: Tensor
@@ -227,6 +238,8 @@ def scale(v: list[Tensor | None], factor: Sequence[Factor]) -> list[Tensor | Non
     Empties v as it goes, so that both are never there as a whole. Not in place: autograd hands out one tensor
     for weights that are added to each other, and views of a single number for expanded ones.
     """
+    if len(v) != len(factor):
+        raise ValueError(f"each weight needs a gradient and a factor; got {len(v)} and {len(factor)}")
     u: list[Tensor | None] = []
     for i, f in enumerate(factor):
         v_p, v[i] = v[i], None
@@ -241,8 +254,27 @@ def leaves_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def as_tuple(output: Any) -> tuple[Tensor, ...]:
-    """What a module gives, one tensor or several, as a tuple."""
-    return (output,) if isinstance(output, Tensor) else tuple(output)
+    """What a module gives, one tensor or several, as a tuple.
+
+    Raises:
+        ValueError: if it is something else, or not of floating point.
+    """
+    tensors = (output,) if isinstance(output, Tensor) else output
+    if not isinstance(tensors, (tuple, list)):
+        raise ValueError(
+            f"a network and a generator need to give a tensor or a tuple of them; got {type(output).__name__}: wrap the "
+            "module in one whose forward returns the tensors"
+        )
+    for t in tensors:
+        if not isinstance(t, Tensor) or not t.is_floating_point():
+            kind = t.dtype if isinstance(t, Tensor) else type(t).__name__
+            raise ValueError(f"outputs of a network and a generator need to be of floating point; got {kind}")
+    return tuple(tensors)
+
+
+def kept(outputs: Outputs) -> Outputs:
+    """Copies, for losses may work in place on what they are given."""
+    return tuple(o.detach().clone() for o in outputs)
 
 
 def in_float(outputs: Any) -> Outputs:

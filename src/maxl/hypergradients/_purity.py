@@ -16,14 +16,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 _Result = TypeVar("_Result")
 
 
-def _spared(layer: nn.Module) -> bool:
-    """BatchNorm by torch's own code, which leaves its statistics alone when told to; a subclass with its own may not."""
-    return isinstance(layer, _BatchNorm) and type(layer).forward is _BatchNorm.forward
-
-
 @contextmanager
 def untracked(module: nn.Module) -> Iterator[None]:
-    """BatchNorm in training mode uses batch statistics and updates no buffer; costs no copy."""
+    """BatchNorm in training mode uses batch statistics and leaves its running ones alone, which fused kernels need."""
     layers = [
         m for m in module.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats
     ]
@@ -60,17 +55,11 @@ def differentiable_kernels(network: nn.Module, device_type: str) -> Iterator[Non
 
 
 def spare_buffers(module: nn.Module) -> dict[str, Tensor]:
-    """Copies of all buffers but BatchNorm's, which ``untracked`` spares.
+    """Copies of all buffers, which are few and small: statistics, tables, masks, counters, vectors of spectral norm.
 
-    They are few and small: tables, masks, counters, the vectors of spectral norm; InstanceNorm updates its own even
-    when told not to.
+    One for each, however many modules hold it.
     """
-    return {
-        f"{prefix}.{name}" if prefix else name: buffer.clone()
-        for prefix, m in module.named_modules()
-        if not _spared(m)
-        for name, buffer in m.named_buffers(recurse=False)
-    }
+    return {name: buffer.clone() for name, buffer in module.named_buffers()}
 
 
 class _Within(nn.Module):
@@ -102,15 +91,21 @@ def purely(
         buffers: Where its buffers start, as ``spare_buffers`` gave them; where they stand by default.
 
     Raises:
-        ValueError: if the module checkpoints activations by PyTorch's reentrant method, which autograd.grad cannot pass.
+        ValueError: if the module checkpoints activations by PyTorch's reentrant method, which autograd.grad cannot pass,
+            or moves a frozen weight.
     """
+    frozen = {name: (p, p._version) for name, p in module.named_parameters() if name not in weights}
     start = spare_buffers(module) if buffers is None else {name: b.clone() for name, b in buffers.items()}
     replaced = {f"module.{name}": tensor for name, tensor in {**start, **weights}.items()}
     with untracked(module), explained():
-        if not replaced:
-            return do()
-        result: _Result = functional_call(_Within(module), replaced, (do,))
-        return result
+        result: _Result = functional_call(_Within(module), replaced, (do,)) if replaced else do()
+    for name, (p, version) in frozen.items():
+        if p._version != version:
+            raise ValueError(
+                f"what a network changes in its own pass needs to be in buffers, which a meta step leaves as they are; got "
+                f"one that moves the weight {name}: register it with register_buffer"
+            )
+    return result
 
 
 @contextmanager

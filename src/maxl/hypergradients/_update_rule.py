@@ -76,6 +76,11 @@ class UpdateRule:
                 f"the lookahead can follow {known}; got {type(optimizer).__name__}: train with one of these, "
                 'or look ahead by a plain step that is not taken: lookahead=maxl.Virtual("sgd")'
             )
+        if rule[0] is _adam and any(p.is_complex() for p in parameters):
+            raise ValueError(
+                f"the lookahead can follow {type(optimizer).__name__} on real weights, as its step takes the two halves of a "
+                "complex one apart; got complex weights: train with torch.optim.SGD"
+            )
         return cls(*rule, [(optimizer.state.get(p, {}), groups[id(p)]) for p in parameters])
 
     def step(self, weights: Sequence[Tensor], grads: Sequence[Tensor | None]) -> list[Tensor]:
@@ -170,7 +175,7 @@ def _adam_slope(g: Tensor, state: _Settings, group: _Settings, p: Tensor) -> flo
     if held is not None:
         moving = torch.where(held, a * root, moving)
     slope = (a * eps + moving) / (root + eps) ** 2
-    slope = torch.where(zero, a / eps, slope)
+    slope = torch.where(zero, a / eps if eps else 0.0, slope)
     result: Tensor = sign * lr * slope
     return result
 

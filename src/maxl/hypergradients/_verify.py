@@ -28,6 +28,11 @@ class Comparison:
     expected: float
     noise: float
 
+    @property
+    def says(self) -> bool:
+        """Whether there was anything to compare."""
+        return self.found != 0 or self.expected != 0
+
     def agrees(self, tolerance: float) -> bool:
         """Whether they differ by no more than a relative ``tolerance`` and rounding; nothing to go by agrees, too."""
         bound = tolerance * max(abs(self.found), abs(self.expected)) + self.noise
@@ -52,6 +57,7 @@ def compare(problem: Problem, signals: Signals, u: Sequence[Tensor | None], foun
         u: The direction −(∂U/∂∇)ᵀ v.
         found: dL_out/dt.
     """
+    signals = tuple(s.detach() for s in signals)
     random = torch.Generator().manual_seed(0)
     noise = tuple(torch.randn(f.shape, generator=random).to(f) for f in found)
     sizes = tuple(s.abs() if bool(s.any()) else torch.ones_like(s) for s in signals)
@@ -67,7 +73,7 @@ def compare(problem: Problem, signals: Signals, u: Sequence[Tensor | None], foun
     plus, size = _along(problem, tuple(s + step * d for s, d in zip(signals, direction, strict=True)), u)
     minus, _ = _along(problem, tuple(s - step * d for s, d in zip(signals, direction, strict=True)), u)
     along = (minus - plus) / (2 * step)
-    ours = torch.stack([(_wide(f) * _wide(d)).sum() for f, d in zip(found, direction, strict=True)]).sum()
+    ours = torch.stack([(wide(f) * wide(d)).sum() for f, d in zip(found, direction, strict=True)]).sum()
     if problem.total is not None:  # each process has its rows, and its summand of the gradient
         pair = problem.total([ours, along, size], [ours, along, size])
         ours, along, size = (ours.new_zeros(()) if p is None else p for p in pair)
@@ -78,16 +84,17 @@ def compare(problem: Problem, signals: Signals, u: Sequence[Tensor | None], foun
 def _along(problem: Problem, signals: Signals, u: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
     """⟨u, ∇L_in⟩ and a bound on its terms; the gradient itself is not kept."""
     gradient = problem.training_gradient(signals)
-    dot = size = _wide(signals[0].new_zeros(()))
+    dot = size = wide(signals[0].new_zeros(()))
     for u_p, g in zip(u, gradient, strict=True):
         if u_p is not None and g is not None:
-            a, b = _wide(u_p), _wide(g)
+            a, b = wide(u_p), wide(g)
             dot, size = dot + (a * b).sum(), size + a.norm() * b.norm()
     return dot, size
 
 
-def _wide(t: Tensor) -> Tensor:
-    """In float64, for sums that cancel; Apple's GPUs have none."""
+def wide(t: Tensor) -> Tensor:
+    """In float64, for sums that cancel; Apple's GPUs have none. A complex number is two real ones."""
+    t = torch.view_as_real(t) if t.is_complex() else t
     return t.float() if t.device.type == "mps" else t.double()
 
 

@@ -18,9 +18,11 @@ from maxl.hypergradients import (
     Problem,
     RandomState,
     Recording,
+    Reverse,
     Signals,
     UpdateRule,
     Way,
+    kept,
     scale,
     spare_buffers,
 )
@@ -33,7 +35,7 @@ from maxl.learning._result import StepResult
 from maxl.learning._schedule import Schedule
 from maxl.learning._teacher import Teacher
 from maxl.learning._tracker import UpdateTracker
-from maxl.learning._words import check_apart, choose
+from maxl.learning._words import check_pair, choose
 from maxl.supervision import Generated, Supervision, generated
 from maxl.tasks import Task
 from maxl.worlds import World
@@ -64,9 +66,8 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         compile: As there; also for the generator. Reverse mode stays eager, as it differentiates twice.
         words: In place of objects, as in ``maxl.PRESETS``: hypergradient ("forward", "reverse", "finite-difference"),
             lookahead ("update", "virtual"), lookahead_rule ("optimizer", "sgd"), evaluate ("same", "next"), meta_every
-            (k), favour ("time", "memory"), cache_size (number of training samples whose last labels are kept for the
-            steps between meta steps; these need ``index``), entropy_weight, regulariser, primary_loss,
-            auxiliary_loss, gate.
+            (k), favour ("time", "memory"), cache_size (training samples whose last labels are kept between meta steps;
+            needs ``index``), entropy_weight, regulariser, primary_loss, auxiliary_loss, gate.
 
     Raises:
         ValueError: if a choice is unknown or two of them do not go together, or if network and generator share
@@ -104,7 +105,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             world=world,
             autocast=autocast,
         )
-        check_apart(network, generator, compile=compile)
+        check_pair(network, generator, meta_optimizer, compile=compile)
         source = generated(generator, chosen.cache_size, chosen.world, autocast=autocast, compile=compile)
         self._set_up(network, optimizer, chosen, source, autocast, check_finite, compile)
         self.labels: Generated = source
@@ -157,7 +158,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
     ) -> StepResult:
         """θ₂ ← step on L_pri(f(x; θ₁⁺), y) + λH, where θ₁⁺ depends on θ₂ through the signals of (x, y).
 
-        Changes θ₂ and its optimizer's state alone. Does nothing where none is due, where a gradient scaler has left
+        Changes θ₂ and its optimizer's state alone, and draws random numbers where the network does. Does nothing where none is due, where a gradient scaler has left
         the optimizer's step out, or where a later batch judges.
 
         Args:
@@ -217,12 +218,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
     def outer_gradient(
         self, update: Update, weights: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, list[Tensor | None]]:
-        """The outer loss and v = ∇L_out, on the batch that judges the update.
-
-        Args:
-            update: The step to judge.
-            weights: θ₁⁺; the network as it stands by default.
-        """
+        """The outer loss and v = ∇L_out at ``weights`` (default: θ₁ as it is), on the batch that judges the update."""
         batches = self._outer_batches(update)
         return self.summed(
             *outer_gradient(self.problem, batches, self.weights() if weights is None else weights)
@@ -252,7 +248,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         self._require_finite(outer, "outer")
         for part in update.parts:
             part.check_unchanged()
-        u = scale(v, update.factor)
+        u = scale(update.in_order(self.weights(), v), update.factor)
         gradients = [self.way.along(part.problem, part.signals, u) for part in update.parts]
         u.clear()
         return self.teach(update, gradients, outer)
@@ -266,6 +262,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             outer: The outer loss, a scalar.
         """
         self._require_finite(outer, "outer")
+        self.way.count += 1
         return self._teacher.step(update, gradients, outer)
 
     @property
@@ -281,13 +278,12 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         """Leaves it to a later batch to judge."""
         self._tracker.update = update
 
-    def problem(self, x: Tensor, y: Tensor, *, record: bool = False, **more: Any) -> Problem:
+    def problem(self, x: Tensor, y: Tensor, **more: Any) -> Problem:
         """The two-level problem of a batch at the network as it stands.
 
         Args:
             x, y: The batch.
-            record: Keep outputs of layers where the way to differentiate can use them.
-            more: Of the ``Problem``: its ``share`` and ``outer_share``, or ``random`` of an earlier pass.
+            more: Of the ``Problem``: ``recording``, ``share`` and ``outer_share``, or ``random`` of an earlier pass.
         """
         return Problem(
             network=self.network,
@@ -297,7 +293,6 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             training_loss=self.supervision.bind(self.task),
             outer_loss=self.task.loss,
             autocast=self.autocast,
-            recording=self._recording() if record else None,
             passes=self.passes if self.way.way.compiles else None,
             total=None if self.world.alone else self.world.sum,
             **{"random": RandomState.capture(x.device), **more},
@@ -329,20 +324,19 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
     def _outputs(self, batch: Batch) -> Outputs:
         if batch.labels is not None:
             raise ValueError(
-                "the generator gives this learner its labels; got others: pass positions as index=, or train on given "
-                "labels with maxl.MultiTaskLearner"
+                "the generator gives this learner its labels; got others: train on those with maxl.MultiTaskLearner"
             )
         self._tracker.begin(self.network, keep=self.lookahead.waits)
         batch.due = self.schedule.due(self.steps)
         batch.problem = self.problem(batch.x, batch.y, share=batch.part)
         if batch.due and self.lookahead.follows:
             batch.problem.buffers = spare_buffers(self.network)
-            batch.problem.recording = None if self.lookahead.recompute else self._recording()
+            batch.problem.recording = self.recording(outputs=not self.lookahead.recompute)
         with batch.problem.recording or nullcontext(), self.labels.watching() as features:
             outputs = super()._outputs(batch)
         batch.features = features[0] if features else None
         if self.lookahead.follows:
-            batch.problem.expected = tuple(o.detach() for o in outputs)
+            batch.problem.expected = kept(outputs)
         return outputs
 
     def _judge(self, batch: Batch, outputs: Outputs) -> Judged:
@@ -373,7 +367,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
 
     def _after_step(self) -> None:
         super()._after_step()
-        self._tracker.after_step()
+        self._tracker.after_step(self.weights())
 
     def _aim(self, x: Tensor, y: Tensor, outer_batch: tuple[Tensor, Tensor] | None) -> None:
         """What a meta step on a named batch learns from."""
@@ -394,6 +388,11 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             update = Update([part], outer_batch)
         self._tracker.aim(update)
 
-    def _recording(self) -> Recording | None:
-        # Nothing can be recorded within a compiled pass.
-        return Recording() if self.passes is None and self.way.way.reuses_outputs else None
+    def recording(self, *, outputs: bool = True) -> Recording | None:
+        """What a training pass notes for the way to differentiate: hooks, and ``outputs`` of layers where it uses them."""
+        way = self.way.way
+        if self.passes is not None or isinstance(
+            way, Reverse
+        ):  # a compiled pass cannot, reverse mode needs nothing
+            return None
+        return Recording(outputs=outputs and way.reuses_outputs)

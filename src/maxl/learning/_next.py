@@ -48,6 +48,8 @@ class Next(Taken):
         loss = learner.task.loss(outputs[0], batch.y)
         loss = loss if batch.part == 1.0 else batch.part * loss
         weights = learner.weights()
+        if update is not None:
+            update.check_unmoved(weights)
         if learner.passes is not None:  # no two backward passes go through one compiled pass
             assert update is not None  # a mix that splits is not compiled
             with batch.problem.random.replay():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
 from maxl.hypergradients import Factor, Problem, RandomState, Signals
+from maxl.learning._unmoved import Unmoved
 
 
 @dataclass
@@ -78,6 +79,10 @@ class Part:
     def __post_init__(self) -> None:
         self.versions = self.problem.x._version, self.problem.y._version
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies: the generator's graph stays behind, as the signals can be made again."""
+        return {**self.__dict__, "graph": None}
+
     def check_unchanged(self) -> None:
         """The batch is needed a second time, as it was.
 
@@ -106,6 +111,7 @@ class Update:
         weights: θ₁ before the step, once it has been taken and is differentiated through.
         factor: −∂U/∂∇ of the step, likewise.
         gated: Factor on the auxiliary gradient by weight; None for all 1.
+        unmoved: θ₁ as the step left it; None where that is not known, as after a restart.
     """
 
     parts: list[Part] = field(default_factory=list)
@@ -114,6 +120,11 @@ class Update:
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     factor: list[Factor] = field(default_factory=list)
     gated: list[Tensor | None] | None = None
+    unmoved: Unmoved | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, whose weights are other tensors."""
+        return {**self.__dict__, "unmoved": None}
 
     @property
     def scaled(self) -> bool:
@@ -139,6 +150,38 @@ class Update:
         update = cls(parts, factor=state["factor"])
         update.set_weights(state["weights"])
         return update
+
+    def check_unmoved(self, weights: Mapping[str, Tensor]) -> None:
+        """The step is judged at the weights that it led to.
+
+        Raises:
+            ValueError: if they have been written to since.
+        """
+        if self.unmoved is not None:
+            self.unmoved.check(
+                weights,
+                "the optimizer's step and what judges it (meta_step, or with maxl.Next() the next backward)",
+                "change them afterwards, or let this step go unjudged with learner.take_update()",
+            )
+
+    def in_order(self, names: Iterable[str], gradients: list[Tensor | None]) -> list[Tensor | None]:
+        """The gradients of what the step has moved, in its order.
+
+        Args:
+            names: Of the weights whose gradients are given.
+            gradients: Emptied.
+
+        Raises:
+            ValueError: if one is missing.
+        """
+        by_name = dict(zip(names, gradients, strict=True))
+        gradients.clear()
+        if missing := [name for name in self.weights if name not in by_name]:
+            raise ValueError(
+                f"what a training step has moved needs to be trained still when it is judged; {missing[0]} is frozen now: "
+                "freeze it after meta_step, or let this step go unjudged with learner.take_update()"
+            )
+        return [by_name[name] for name in self.weights]
 
     def set_weights(self, weights: Mapping[str, Tensor]) -> None:
         """The weights at which all parts are differentiated."""

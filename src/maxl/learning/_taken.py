@@ -26,5 +26,6 @@ class Taken(Lookahead):
 
     def teach(self, learner: MetaAuxiliaryLearner, update: Update) -> StepResult:
         """As ``Lookahead.teach``."""
+        update.check_unmoved(learner.weights())
         outer, v = learner.outer_gradient(update)
         return learner.teach_through(update, outer, v)

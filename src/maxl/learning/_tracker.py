@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
 from maxl.hypergradients import UpdateRule
 from maxl.learning._record import Part, Update
+from maxl.learning._unmoved import Unmoved
 from maxl.learning._watch import Fingerprint
 
 
@@ -25,6 +26,7 @@ class UpdateTracker:
         self._scaled = False
         self._fingerprint: Fingerprint | None = None
         self._versions: list[tuple[int, int] | None] = []
+        self._unmoved: Unmoved | None = None  # since the first part of the step in the making
 
     @property
     def filled(self) -> bool:
@@ -40,18 +42,24 @@ class UpdateTracker:
         """A further ``backward``; ``keep`` the update that a batch has yet to judge.
 
         Raises:
-            ValueError: if a trainable weight has a hook, which may change its gradient on the way to the optimizer.
+            ValueError: if a trainable weight has a hook, which may change its gradient on the way to the optimizer, or
+                was written to since the first part.
         """
+        weights = {}
         for name, p in network.named_parameters():
-            if p.requires_grad and (p._backward_hooks or p._post_accumulate_grad_hooks):
+            if not p.requires_grad:
+                continue
+            weights[name] = p
+            if p._backward_hooks or p._post_accumulate_grad_hooks:
                 raise ValueError(
                     f"the gradients of trained weights need to reach the optimizer as they are; {name} has a hook on "
                     "its own: remove it, and clip or log gradients between learner.backward and optimizer.step()"
                 )
-
         self._fingerprint = None
-        if not self.filled:
-            self._filled = None
+        if self.filled:
+            self._check_unmoved(weights)
+        else:
+            self._filled, self._unmoved = None, Unmoved(weights)
             self.update = self.update if keep else None
 
     def add(self, part: Part | None, *, scaled: bool) -> Update:
@@ -75,6 +83,7 @@ class UpdateTracker:
         update = self._filled
         if update is None:
             return
+        self._check_unmoved(weights)
         theta = list(weights.values())
         gradients = [p.grad for p in theta]
         factor = rule().factor(theta, gradients)
@@ -84,9 +93,11 @@ class UpdateTracker:
         update.factor = factor
         update.set_weights({name: p.detach().clone() for name, p in weights.items()})
 
-    def after_step(self) -> None:
+    def after_step(self, weights: dict[str, Tensor]) -> None:
         """Right after it."""
         if self.filled:
+            if self._filled is not None:
+                self._filled.unmoved = Unmoved(weights)
             self.update, self._filled, self._state = self._filled or self.update, None, "stepped"
 
     def aim(self, update: Update) -> None:
@@ -114,6 +125,14 @@ class UpdateTracker:
         """The update that has not been judged yet; it is the caller's then."""
         update, self.update = self.update, None
         return update
+
+    def _check_unmoved(self, weights: Mapping[str, Tensor]) -> None:
+        if self._unmoved is not None:
+            self._unmoved.check(
+                weights,
+                "learner.backward and the optimizer's step",
+                "change them before backward, or after meta_step",
+            )
 
     def _between(self, update: Update, gradients: list[Tensor | None]) -> list[Tensor | None] | None:
         """By what each gradient differs from that of the loss without a scaler; None for nothing."""

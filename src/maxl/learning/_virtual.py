@@ -50,7 +50,7 @@ class Virtual(Lookahead):
         problem = learner.problem(
             part.problem.x,
             part.problem.y,
-            record=not self.recompute,
+            recording=learner.recording(outputs=not self.recompute),
             share=learner.world.share(len(part.problem.y)),
             outer_share=learner.world.share(len(y)),
         )

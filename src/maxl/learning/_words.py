@@ -141,8 +141,10 @@ def _check_parallel(mix: Mix, lookahead: Lookahead | None) -> None:
         )
 
 
-def check_apart(network: nn.Module, generator: nn.Module, *, compile: bool = False) -> None:
-    """ValueError if network and generator share trainable weights, or a trunk in a way that cannot be followed."""
+def check_pair(
+    network: nn.Module, generator: nn.Module, meta_optimizer: Optimizer, *, compile: bool = False
+) -> None:
+    """ValueError unless a meta step can move the generator, and will not move the network."""
     shared = getattr(generator, "shared", None)
     if shared is not None and shared is not network:
         raise ValueError(
@@ -158,6 +160,27 @@ def check_apart(network: nn.Module, generator: nn.Module, *, compile: bool = Fal
         raise ValueError(
             "network and generator need trainable weights of their own, since the meta step would move the network's; "
             "got some that both have: build the generator's trunk anew (copy.deepcopy), or freeze what is shared"
+        )
+    _check_taught(network, generator, meta_optimizer)
+
+
+def _check_taught(network: nn.Module, generator: nn.Module, meta_optimizer: Optimizer) -> None:
+    held = {id(p) for group in meta_optimizer.param_groups for p in group["params"]}
+    trained = [p for p in generator.parameters() if p.requires_grad]
+    if not trained:
+        raise ValueError(
+            "a generator needs trainable weights, for a meta step to move them; got none: unfreeze it, or train on its "
+            "labels as they are with maxl.MultiTaskLearner"
+        )
+    if missing := sum(id(p) not in held for p in trained):
+        raise ValueError(
+            f"the meta optimizer needs to hold every trainable weight of the generator; {missing} of {len(trained)} are "
+            "missing: add them, or freeze them with requires_grad_(False)"
+        )
+    if any(id(p) in held and p.requires_grad for p in network.parameters()):
+        raise ValueError(
+            "the meta optimizer needs to hold the generator's weights alone; got some of the network's, which a meta step "
+            "would move: give it generator.parameters()"
         )
 
 

@@ -41,6 +41,9 @@ class Generated:
         """Within: a training pass of the network whose trunk the generator shares. What is yielded then holds its features.
 
         It stays empty for a generator with a trunk of its own.
+
+        Raises:
+            ValueError: if the pass does not call the trunk once as a module, or changes its features in place.
         """
         seen: list[Tensor] = []
         network = getattr(self.generator, "shared", None)
@@ -48,14 +51,23 @@ class Generated:
             yield seen
             return
 
+        versions: list[int] = []
+
         def keep(_: nn.Module, __: tuple[Tensor, ...], features: Tensor) -> None:
-            seen[:] = [features.detach()]
+            seen.append(features.detach())
+            versions.append(features._version)
 
         handle = network.trunk.register_forward_hook(keep)
         try:
             yield seen
         finally:
             handle.remove()
+        if len(seen) != 1:
+            raise ValueError(
+                f"a network whose trunk a generator shares needs to call it once a pass, as a module; got {len(seen)} calls: "
+                "call network.trunk(x) once, or give the generator a trunk of its own"
+            )
+        _check_unchanged(seen[0], versions[0], "a head of the network")
 
     def constant(
         self, x: Tensor, y: Tensor, index: Tensor | None = None, features: Tensor | None = None
@@ -84,7 +96,10 @@ class Generated:
             return as_tuple(purely(self.generator, {}, lambda: self._head(features, y)))
 
     def _head(self, features: Tensor, y: Tensor) -> Any:
-        return self.generator.of_features(features, y)  # type: ignore[operator]
+        version = features._version
+        signals = self.generator.of_features(features, y)  # type: ignore[operator]
+        _check_unchanged(features, version, "the generator's head")
+        return signals
 
     def _precision(self, x: Tensor) -> AbstractContextManager[object]:
         return nullcontext() if self.autocast is None else torch.autocast(x.device.type, self.autocast)
@@ -185,6 +200,14 @@ def generated(
     if cache_size:
         return Cached(generator, cache_size, world, autocast=autocast, passes=passes)
     return Generated(generator, autocast=autocast, passes=passes)
+
+
+def _check_unchanged(features: Tensor, version: int, head: str) -> None:
+    if features._version != version:
+        raise ValueError(
+            f"features of a shared trunk need to stay as they are, for all heads read them; {head} changes them in place: "
+            "let it begin with a layer that does not (inplace=False)"
+        )
 
 
 def _required(index: Tensor | None) -> Tensor:

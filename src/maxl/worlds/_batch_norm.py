@@ -33,30 +33,47 @@ class SyncBatchNorm(_BatchNorm):
             module: Changed in place, but for a module that is a BatchNorm layer itself.
             group: As for the layer.
         """
-        if isinstance(module, _BatchNorm):
-            layer = cls(
-                module.num_features,
-                group=group,
-                eps=module.eps,
-                momentum=module.momentum,
-                affine=module.affine,
-                track_running_stats=module.track_running_stats,
-            )
-            for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
-                setattr(layer, name, getattr(module, name))
-            return layer.train(module.training)
-        for name, child in module.named_children():
-            setattr(module, name, cls.convert(child, group))
-        return module
+        made: dict[nn.Module, nn.Module] = {}  # a layer in two places stays one
+
+        def converted(m: nn.Module) -> nn.Module:
+            if m not in made:
+                made[m] = cls._like(m, group) if isinstance(m, _BatchNorm) else m
+                for name, child in made[m]._modules.items():
+                    if child is not None:
+                        setattr(made[m], name, converted(child))
+            return made[m]
+
+        return converted(module)
+
+    @classmethod
+    def _like(cls, module: _BatchNorm, group: dist.ProcessGroup | None) -> nn.Module:
+        layer = cls(
+            module.num_features,
+            group=group,
+            eps=module.eps,
+            momentum=module.momentum,
+            affine=module.affine,
+            track_running_stats=module.track_running_stats,
+        )
+        for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+            setattr(layer, name, getattr(module, name))
+        return layer.train(module.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape as x."""
+        """Shape as x.
+
+        Raises:
+            ValueError: if all processes together have one value for each channel, which has no variance.
+        """
         if not self.training or not dist.is_initialized() or dist.get_world_size(self.group) == 1:
             return super().forward(x)
         axes = [0, *range(2, x.dim())]
         shape = [1, -1] + [1] * (x.dim() - 2)
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        number = _Sum.apply(wide.new_tensor([float(x.numel() // x.shape[1])]), self.group)
+        count = x.numel() // x.shape[1]
+        number = _Sum.apply(wide.new_tensor([float(count)]), self.group)
+        if count < 2 and float(number) < 2:
+            raise ValueError("BatchNorm needs more than one value for each channel in training; got one")
         mean = _Sum.apply(wide.sum(axes), self.group) / number
         centred = wide - mean.view(shape)
         variance = _Sum.apply((centred * centred).sum(axes), self.group) / number
