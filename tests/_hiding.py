@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -214,3 +215,96 @@ def counted(module: nn.Module, h: Tensor) -> Tensor:
 def own_generator(module: nn.Module, h: Tensor) -> Tensor:
     module.numbers = getattr(module, "numbers", None) or np.random.default_rng(0)
     return h * float(module.numbers.uniform(0.5, 2.0))
+
+
+def late_hook(module: nn.Module, h: Tensor) -> Tensor:
+    """A hook on a node of the graph, which nothing but a comparison sees."""
+    h = torch.tanh(h * 1.0)
+    if h.requires_grad and h.grad_fn is not None:
+        h.grad_fn.register_prehook(lambda gradients: tuple(0.1 * g for g in gradients))
+    return h
+
+
+def energy(module: nn.Module, h: Tensor) -> Tensor:
+    """h less the slope of an energy: a gradient within the pass, which the outer ones go through."""
+    point = torch.zeros_like(h, requires_grad=True)
+    with torch.enable_grad():
+        value = torch.tanh(module.last(h + point)).pow(2).sum()
+        (slope,) = torch.autograd.grad(value, point, create_graph=True)
+    return h - 0.5 * slope
+
+
+def energy_of_relu(module: nn.Module, h: Tensor) -> Tensor:
+    """The same with a kink, by factors."""
+    point = torch.ones_like(h, requires_grad=True)
+    with torch.enable_grad():
+        value = torch.relu(module.last(h * point)).pow(2).sum()
+        (slope,) = torch.autograd.grad(value, point, create_graph=True)
+    return h - 0.1 * slope
+
+
+def inference_part(module: nn.Module, h: Tensor) -> Tensor:
+    with torch.inference_mode():
+        shift = module.last(h).mean()
+    return h + float(shift)
+
+
+def inner_descent(module: nn.Module, h: Tensor) -> Tensor:
+    """A step of descent on a weight, within the pass."""
+    with torch.enable_grad():
+        weight = module.last.weight
+        (slope,) = torch.autograd.grad((h @ weight.T).pow(2).sum(), weight, create_graph=True)
+    return h @ (weight - 0.1 * slope).T
+
+
+def vmapped_gradient(module: nn.Module, h: Tensor) -> Tensor:
+    def value(z: Tensor) -> Tensor:
+        return torch.tanh(module.last(z)).pow(2).sum()
+
+    slopes: Tensor = torch.func.vmap(torch.func.grad(value))(h)
+    return h - 0.3 * slopes
+
+
+def jvp_within(module: nn.Module, h: Tensor) -> Tensor:
+    along: Tensor = torch.func.jvp(lambda z: torch.tanh(module.last(z)), (h,), (torch.ones_like(h),))[1]
+    return h + along
+
+
+class SharedBuffer(nn.Module):
+    """Two layers that count in one buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([Annealed(), Annealed()])
+        self.layers[1].passes = self.layers[0].passes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers[0](x) + 0.5 * self.layers[1](x)
+
+
+class FunctionalNorm(nn.Module):
+    """A BatchNorm layer that is used by its numbers alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Linear(6, 8), nn.BatchNorm1d(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = self.norm
+        return torch.tanh(
+            nn.functional.batch_norm(
+                self.first(x), norm.running_mean, norm.running_var, norm.weight, norm.bias, training=True
+            )
+        )
+
+
+def own_forward() -> nn.Module:
+    """A BatchNorm layer whose forward is replaced in the instance."""
+    layers = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh())
+
+    def forward(norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
+        norm.running_mean.lerp_(x.detach().mean(0), 0.5)
+        return x - norm.running_mean
+
+    layers[1].forward = MethodType(forward, layers[1])  # which copies take along
+    return layers

@@ -200,7 +200,14 @@ class LabelGenerator(nn.Module):
             network: Trained along; its trunk, hierarchy and task are the generator's.
             head: Module from (N, D) to (N, K); the authors' two-layer head by default.
             feature_dim: D, where neither the network nor its trunk states it.
+
+        Raises:
+            ValueError: if the trunk is a scripted module, or D is unknown.
         """
+        if isinstance(network.trunk, torch.jit.ScriptModule):
+            raise ValueError(
+                "a trunk to be shared needs to be one whose passes can be watched; got a scripted one: pass the module itself"
+            )
         trunk = SharedTrunk(network)
         return cls(trunk, network.hierarchy, head=head, feature_dim=feature_dim, task=network.task)
 

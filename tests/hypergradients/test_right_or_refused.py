@@ -19,8 +19,10 @@ from torch.utils.checkpoint import checkpoint
 import maxl
 from _hiding import (
     Annealed,
+    FunctionalNorm,
     MovingNorm,
     OwnBatchNorm,
+    SharedBuffer,
     as_number,
     batch,
     block,
@@ -28,21 +30,29 @@ from _hiding import (
     checkpointed,
     counted,
     detached,
+    energy,
+    energy_of_relu,
     extra_in_grad_mode,
     extra_product,
     generator,
     hooked_module,
     hooked_tensor,
+    inference_part,
+    inner_descent,
+    jvp_within,
+    late_hook,
     mytanh,
     network,
     no_grad_in_place,
     no_grad_layer,
     no_grad_part,
     numpy_random,
+    own_forward,
     own_generator,
     python_random,
     reversed_gradient,
     straight_through,
+    vmapped_gradient,
 )
 from _networks import flatten, relative_error
 from maxl.hypergradients import OrReverse
@@ -140,6 +150,7 @@ SEEN_BY_ALL = {
     for f in (
         *(no_grad_part, no_grad_layer, no_grad_in_place, detached, straight_through, by_data, as_number),
         *(extra_product, extra_in_grad_mode, python_random, numpy_random),
+        *(energy, energy_of_relu, inference_part, vmapped_gradient),
     )
 }
 
@@ -178,6 +189,9 @@ class CheckpointedNorm(nn.Module):
 
 
 MOVING: dict[str, Callable[[], nn.Module]] = {
+    "shared buffer": SharedBuffer,
+    "batch norm by function": FunctionalNorm,
+    "batch norm by its own forward": own_forward,
     "annealed": Annealed,
     "moving norm": MovingNorm,
     "own batch norm": lambda: nn.Sequential(nn.Linear(6, 8), OwnBatchNorm(8), nn.Tanh()),
@@ -197,11 +211,14 @@ def test_buffers_are_where_they_were_in_the_training_pass(
     check(network(trunk=build()), way, ahead)
 
 
+@pytest.mark.parametrize("ahead", AHEAD)
 @pytest.mark.parametrize("way", WAYS)
-def test_a_meta_step_moves_no_statistics_of_batch_norm_with_code_of_its_own(way: str) -> None:
-    net, gen = network(trunk=nn.Sequential(nn.Linear(6, 8), OwnBatchNorm(8))), generator()
+@pytest.mark.parametrize("build", MOVING.values(), ids=MOVING)
+def test_a_meta_step_moves_no_buffer(build: Callable[[], nn.Module], way: str, ahead: str) -> None:
+    torch.manual_seed(0)
+    net, gen = network(trunk=build()), generator()
     optimizers = [torch.optim.SGD(m.parameters(), lr=RATE) for m in (net, gen)]
-    learner = maxl.MetaAuxiliaryLearner(net, gen, *optimizers, way=WAYS[way])
+    learner = maxl.MetaAuxiliaryLearner(net, gen, *optimizers, way=WAYS[way], **AHEAD[ahead])
     learner.train_step(*batch())
     before = [b.clone() for b in net.buffers()]
     learner.meta_step()
@@ -309,7 +326,123 @@ def test_where_no_way_is_right_training_stops_with_a_sentence() -> None:
     found(net, generator(), *batch(), check="never")
 
 
+GLOBAL = "register_module_full_backward_hook", "register_module_full_backward_pre_hook"
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+@pytest.mark.parametrize("kind", GLOBAL)
+@pytest.mark.parametrize("ahead", AHEAD)
+def test_hooks_on_all_modules_are_seen(ahead: str, kind: str) -> None:
+    def scaled(module: nn.Module, *gradients: Any) -> Any:
+        inputs = gradients[0]
+        return (
+            tuple(0.5 * g if g is not None else g for g in inputs) if isinstance(module, nn.Linear) else None
+        )
+
+    handle = getattr(torch.nn.modules.module, kind)(scaled)
+    try:
+        with pytest.warns(UserWarning, match="a backward hook of all modules"):
+            check(network(lambda m, h: h), "forward", ahead)
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("ahead", AHEAD)
+def test_hooks_that_start_later_are_seen(ahead: str) -> None:
+    on: list[bool] = []
+
+    def between(module: nn.Module, h: Tensor) -> Tensor:
+        return hooked_tensor(module, h) if on else h * 1.0
+
+    net, gen, (x, y) = network(between), generator(), batch()
+    optimizers = [torch.optim.SGD(m.parameters(), lr=r) for m, r in ((net, RATE), (gen, 1.0))]
+    learner = maxl.MetaAuxiliaryLearner(net, gen, *optimizers, entropy_weight=0.0, **AHEAD[ahead])
+    learner.step(x, y)
+    on.append(True)
+    expected, before = truth(net, gen, x, y, virtual=ahead == "virtual"), flatten(list(gen.parameters()))
+    with pytest.warns(UserWarning, match="a hook on the gradient of a tensor"):
+        learner.step(x, y)
+    assert relative_error(before - flatten(list(gen.parameters())), expected) < 1e-10
+
+
+FOLLOWED_BY_REVERSE = {f.__name__: f for f in (inner_descent, jvp_within)}
+
+
+@pytest.mark.parametrize("ahead", AHEAD)
+@pytest.mark.parametrize("between", FOLLOWED_BY_REVERSE.values(), ids=FOLLOWED_BY_REVERSE)
+def test_reverse_mode_takes_over_where_a_pass_of_dual_numbers_fails(between: Any, ahead: str) -> None:
+    check(network(between), "reverse", ahead)
+    with pytest.warns(UserWarning, match="cannot be followed without a double backward"):
+        check(network(between), "forward", ahead)
+
+
+@pytest.mark.parametrize("method", ["forward", "reverse"])
+@pytest.mark.parametrize("between", [late_hook, energy, detached, straight_through])
+def test_the_pure_function_compares_too(between: Any, method: str) -> None:
+    net, gen, (x, y) = network(between), generator(), batch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # forward mode says that it falls back
+        value = flatten(list(maxl.hypergradient(net, gen, x, y, RATE, method)))
+    assert relative_error(value, truth(net, gen, x, y)) < 1e-10
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_no_exact_way_follows_names_the_one_that_does(way: str) -> None:
+    class Bag(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bag, self.last = nn.EmbeddingBag(7, 8, mode="mean"), nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tanh(self.last(self.bag((x.abs() * 3).long().clamp(max=6))))
+
+    words = "finite-difference" if way == "forward" else "embedding_bag_backward"
+    with pytest.raises(NotImplementedError, match=words):
+        found(network(trunk=Bag()), generator(), *batch(), way=WAYS[way])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found(network(trunk=Bag()), generator(), *batch(), way=maxl.FiniteDifference())
+
+
+def test_out_of_memory_is_not_taken_for_something_that_cannot_be_followed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def along(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(maxl.Forward, "along", along)
+    with pytest.raises(torch.OutOfMemoryError):
+        found(network(lambda m, h: h), generator(), *batch())
+
+
+def test_mistakes_of_a_way_from_elsewhere_are_its_own() -> None:
+    class Wrong(maxl.hypergradients.Way):
+        def along(self, problem: Any, signals: Any, u: Any) -> Any:
+            raise RuntimeError("a mistake")
+
+    with pytest.raises(RuntimeError, match="a mistake"):
+        found(network(lambda m, h: h), generator(), *batch(), way=Wrong())
+
+
 # What cannot be followed is refused
+
+
+def test_a_network_that_moves_frozen_weights_in_its_own_pass_is_refused() -> None:
+    class Momentum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.online, self.slow = nn.Linear(6, 8), nn.Linear(6, 8).requires_grad_(False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                self.slow.weight.lerp_(self.online.weight, 0.1)
+            return torch.tanh(self.online(x)) + self.slow(x)
+
+    for ahead in AHEAD.values():
+        with pytest.raises(
+            ValueError, match=r"moves the weight trunk\.slow\.weight: register it with register_buffer"
+        ):
+            found(network(trunk=Momentum()), generator(), *batch(), **ahead)
 
 
 @pytest.mark.parametrize("ahead", AHEAD)
@@ -329,6 +462,47 @@ def test_a_hook_on_the_gradient_of_a_weight_is_refused(kind: str) -> None:
     optimizers = [torch.optim.SGD(m.parameters(), lr=RATE) for m in (net, gen)]
     with pytest.raises(ValueError, match=r"trunk\.first\.weight has a hook"):
         maxl.MetaAuxiliaryLearner(net, gen, *optimizers).step(*batch())
+
+
+@pytest.mark.parametrize("ahead", AHEAD)
+@pytest.mark.parametrize("when", ["first", 3])
+def test_a_comparison_of_nothing_with_nothing_is_made_again(when: Any, ahead: str) -> None:
+    """A learning rate that is warmed up from 0 leaves the first step nothing to compare."""
+    net, gen, (x, y) = network(late_hook), generator(), batch()
+    learner = maxl.MetaAuxiliaryLearner(
+        net,
+        gen,
+        torch.optim.SGD(net.parameters(), lr=0.0),
+        torch.optim.SGD(gen.parameters(), lr=1.0),
+        entropy_weight=0.0,
+        check=when,
+        **AHEAD[ahead],
+    )
+    learner.step(x, y)
+    learner.optimizer.param_groups[0]["lr"] = RATE
+    expected, before = truth(net, gen, x, y, virtual=ahead == "virtual"), flatten(list(gen.parameters()))
+    with pytest.warns(UserWarning, match="Forward gives"):
+        learner.step(x, y)
+    assert relative_error(before - flatten(list(gen.parameters())), expected) < 1e-10
+
+
+@pytest.mark.parametrize("check_", ["first", 2, 3])
+def test_a_check_counts_meta_steps_whatever_the_number_of_parts(
+    check_: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, compared = [], OrReverse._compared
+    monkeypatch.setattr(OrReverse, "_compared", lambda *a: calls.append(0) or compared(*a))
+    net, gen = network(lambda m, h: h), generator()
+    optimizers = [torch.optim.SGD(m.parameters(), lr=RATE) for m in (net, gen)]
+    learner = maxl.MetaAuxiliaryLearner(net, gen, *optimizers, check=check_)
+    seen = []
+    for _ in range(4):
+        for part in range(3):
+            learner.backward(*batch(part), share=1 / 3)
+        learner.optimizer.step()
+        learner.meta_step()
+        seen.append(len(calls))
+    assert seen == {"first": [1, 1, 1, 1], 2: [3, 3, 6, 6], 3: [3, 3, 3, 6]}[check_]
 
 
 @pytest.mark.parametrize("value", ["sometimes", 0, True, 1.5])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -180,3 +181,58 @@ def test_another_network_or_a_compiled_one_is_refused() -> None:
         make(network, generator, compile=True)
     copied, along = copy.deepcopy((network, generator))
     make(copied, along)
+
+
+class Calling(maxl.MultiTaskNetwork):
+    """Uses its trunk in a way of its own."""
+
+    def __init__(self, use: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__(conv_trunk(), HIERARCHY)
+        self.use = use
+
+    def forward(self, x: Tensor) -> Any:
+        features = self.use(self.trunk, x)
+        return self.primary_head(features), self.auxiliary_head(features)
+
+
+USES: dict[str, tuple[Callable[[nn.Module, Tensor], Tensor], int]] = {
+    "not as a module": (lambda trunk, x: trunk.forward(x), 0),
+    "twice": (lambda trunk, x: trunk(x) + trunk(x.flip(0)), 2),
+}
+
+
+@pytest.mark.parametrize("lookahead", LOOKAHEADS.values(), ids=LOOKAHEADS)
+@pytest.mark.parametrize(("use", "calls"), USES.values(), ids=USES)
+def test_a_trunk_that_is_not_called_once_as_a_module_is_refused(use: Any, calls: int, lookahead: Any) -> None:
+    network = Calling(use)
+    learner = make(network, maxl.LabelGenerator.sharing(network), lookahead=lookahead)
+    with pytest.raises(ValueError, match=rf"once a pass, as a module; got {calls} calls"):
+        learner.step(*batch())
+
+
+def in_place(width: int, count: int) -> nn.Module:
+    return nn.Sequential(nn.LeakyReLU(0.1, inplace=True), nn.Sigmoid(), nn.Linear(width, count))
+
+
+@pytest.mark.parametrize("lookahead", LOOKAHEADS.values(), ids=LOOKAHEADS)
+@pytest.mark.parametrize("whose", ["network", "generator"])
+def test_heads_that_change_features_in_place_are_refused(whose: str, lookahead: Any) -> None:
+    torch.manual_seed(0)
+    trunk = nn.Sequential(nn.Flatten(), nn.Linear(192, 16))
+    heads: dict[str, Any] = (
+        {"primary_head": in_place(16, HIERARCHY.num_primary)} if whose == "network" else {}
+    )
+    network = maxl.MultiTaskNetwork(trunk, HIERARCHY, feature_dim=16, **heads)
+    head = in_place(16, HIERARCHY.num_auxiliary) if whose == "generator" else None
+    learner = make(network, maxl.LabelGenerator.sharing(network, head=head), lookahead=lookahead)
+    with pytest.raises(ValueError, match=rf"head.*{whose}|{whose}'s head"):
+        learner.step(*batch())
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_a_scripted_trunk_is_not_shared() -> None:
+    network = maxl.MultiTaskNetwork(
+        torch.jit.trace(nn.Linear(6, 8), torch.zeros(2, 6)), HIERARCHY, feature_dim=8
+    )
+    with pytest.raises(ValueError, match="got a scripted one"):
+        maxl.LabelGenerator.sharing(network)

@@ -56,6 +56,22 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
 }
 
 
+class Extra(nn.Module):
+    """A trunk with a product in the training pass of one process, which is nothing to the others."""
+
+    feature_dim = 16
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = trunk(True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.trunk[0].weight.requires_grad and dist.get_rank() == 1:
+            nn.functional.linear(torch.ones(len(x), 4), torch.ones(4, 4))
+        features: Tensor = self.trunk(x)
+        return features
+
+
 def learner(
     world: World | None,
     *,
@@ -72,6 +88,9 @@ def learner(
     if kind == "weights":
         generator = Weights()
         options["supervision"] = SampleWeights()
+    elif kind == "uneven passes":
+        network = maxl.MultiTaskNetwork(Extra(), HIERARCHY)
+        generator = maxl.LabelGenerator(trunk(norm), HIERARCHY)
     elif kind == "shared":
         generator = maxl.LabelGenerator.sharing(network)
     elif kind == "weighted":
@@ -110,6 +129,7 @@ CASES: dict[str, dict[str, Any]] = {
     "shared trunk, everyday": {"kind": "shared", "schedule": maxl.Every(2), "cache_size": SAMPLES},
     "weighted labels": {"kind": "weighted"},
     "sample weights": {"kind": "weights"},
+    "uneven passes": {"kind": "uneven passes", "norm": True},
 }
 
 
@@ -169,6 +189,11 @@ def compare(rank: int, size: int) -> dict[str, float]:
         clipped(together, mine, parts=2)
         clipped(alone, whole, parts=1)
     found["parts, clipped"] = relative_error(weights(together), weights(alone))
+    try:  # one value for each channel in all processes together
+        SyncBatchNorm(4)(torch.zeros(1 if rank == 0 else 0, 4))
+        found["one value"] = 1.0
+    except ValueError as error:
+        found["one value"] = 0.0 if "more than one value" in str(error) else 1.0
     for source in (NoLabels(), UniformLabels(HIERARCHY)):
         trained = []
         for who in (world, None):

@@ -146,6 +146,15 @@ def test_alone_a_synchronised_layer_is_batch_norm(momentum: float | None) -> Non
     torch.testing.assert_close(plain.eval()(x), other.eval()(x))
 
 
+def test_a_layer_in_two_places_stays_one() -> None:
+    norm = nn.BatchNorm1d(4)
+    module = SyncBatchNorm.convert(nn.ModuleDict({"a": norm, "b": nn.Sequential(norm), "c": norm}))
+    assert isinstance(module, nn.ModuleDict)
+    assert isinstance(module["a"], SyncBatchNorm)
+    assert module["a"] is module["c"] is module["b"][0]
+    assert module["a"].weight is norm.weight
+
+
 def test_a_world_is_all_a_learner_needs() -> None:
     assert issubclass(maxl.DataParallel, World)
     assert Alone().share(3) == 1.0

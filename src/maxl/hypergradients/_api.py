@@ -99,7 +99,7 @@ def hypergradient(
         training_loss=training_loss or both,
         outer_loss=primary_loss,
         random=random,
-        recording=None if isinstance(way, Reverse) else Recording(outputs=way.reuses_outputs),
+        recording=Recording(outputs=way.reuses_outputs),
     )
     _, gradients = OrReverse(way, check).through(problem, signals, rule, *(outer_batch or (x, y)))
     if entropy_weight:

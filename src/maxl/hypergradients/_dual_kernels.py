@@ -45,15 +45,17 @@ class Recording(TorchFunctionMode):
     """Within: the outputs of convolutions and linear layers are remembered, in order.
 
     Args:
-        outputs: Whether to keep them; hooks are noticed all the same.
+        outputs: Whether to keep them; the rest is noticed all the same.
 
     Attributes:
         hooked: Whether a tensor got a hook on its gradient, of which a pass without gradients knows nothing.
+        precisions: Of those outputs.
     """
 
     def __init__(self, *, outputs: bool = True) -> None:
         super().__init__()
         self.hooked = False
+        self.precisions: set[torch.dtype] = set()
         self._keeps = outputs
         self._outputs: list[tuple[Tensor, int, Tensor]] = []
 
@@ -65,13 +67,20 @@ class Recording(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if func in _PRODUCTS and self._keeps and torch.is_grad_enabled() and not result.is_inference():
-            self._outputs.append(
-                (result.detach(), result._version, _measure(_first(*args, **(kwargs or {}))))
-            )
+        if func in _PRODUCTS and torch.is_grad_enabled() and not (result.is_inference() or _wrapped(result)):
+            self.precisions.add(result.dtype)
+            if self._keeps:
+                self._outputs.append(
+                    (result.detach(), result._version, _measure(_first(*args, **(kwargs or {}))))
+                )
         elif func is Tensor.register_hook and not of_torch(args[1]):
             self.hooked = True
         return result
+
+    def forget(self) -> None:
+        """Lets go of the outputs."""
+        self._keeps = False
+        self._outputs.clear()
 
     def output(self, position: int) -> tuple[Tensor, Tensor] | None:
         """The output of the product at this position and a measure of its input; None if changed in place since."""
@@ -111,10 +120,14 @@ class DualKernels(TorchFunctionMode):
         if isinstance(func, (OpOverload, OpOverloadPacket)):
             _require_formula(func, args, kwargs)
         result: Tensor | None = None
-        if func in _PRODUCTS:
+        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+        if any(_wrapped(t) for t in tensors):
+            pass
+        elif func in _PRODUCTS:
             known = self._known(*args, **kwargs)
-            result = None if _asks(args, kwargs) else _product(known, func, *args, **kwargs)
-        elif _asks(args, kwargs):
+            if not _asks(tensors):
+                result = _product(known, func, *args, **kwargs)
+        elif _asks(tensors):
             pass
         elif func is F.batch_norm:
             result = _batch_norm(*args, **kwargs)
@@ -143,9 +156,15 @@ class DualKernels(TorchFunctionMode):
         return not bool(((before - now).abs() > rounding * before).any())  # nan is others' to refuse
 
 
-def _asks(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether the network itself wants a gradient through this call."""
-    return any(isinstance(a, Tensor) and a.requires_grad for a in (*args, *kwargs.values()))
+def _asks(tensors: Sequence[Tensor]) -> bool:
+    """Whether the network itself wants a gradient through a call on them."""
+    return any(t.requires_grad for t in tensors)
+
+
+def _wrapped(t: Tensor) -> bool:
+    """Whether it is one of ``torch.func``'s, which live within a transform and have rules of their own."""
+    wrapped: bool = torch._C._functorch.is_functorch_wrapped_tensor(t)
+    return wrapped
 
 
 def _first(input: Tensor, *_: Any, **__: Any) -> Tensor:

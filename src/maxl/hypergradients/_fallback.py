@@ -79,7 +79,8 @@ class OrReverse:
     def _compared(
         self, problem: Problem, signals: Signals, u: Sequence[Tensor | None], found: Signals
     ) -> Signals:
-        problem.recording = None  # its memory is that of the passes to come
+        if problem.recording is not None:
+            problem.recording.forget()  # its memory is that of the passes to come
         seen = compare(problem, signals, u, found)
         self._seen = self._seen or seen.says
         if seen.agrees(self.way.tolerance(problem.rounding())):
@@ -125,8 +126,13 @@ class OrReverse:
         try:
             found = Reverse().along(problem, signals, u)
         except RuntimeError as error:
-            if failed is None or missing_forward_formula(failed):
+            if failed is None or "once_differentiable" in str(error):
                 raise
+            if (what := missing_forward_formula(failed)) and "is not implemented" in str(error):
+                raise NotImplementedError(
+                    f"{what} has no forward-mode formula in PyTorch, and the network no double backward ({error}): pass "
+                    'hypergradient="finite-difference", which is approximate'
+                ) from error
             raise failed from error
         self._fall_back(problem, _reason(failed))
         return found

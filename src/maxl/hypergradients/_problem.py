@@ -199,6 +199,8 @@ class Problem:
     def rounding(self) -> float:
         """Relative difference of two passes that may be rounding in the coarsest of their precisions."""
         kinds = [p.dtype for p in self.network.parameters() if p.is_floating_point() or p.is_complex()]
+        if self.recording is not None:  # a network may have a region of its own
+            kinds.extend(kind for kind in self.recording.precisions if kind.is_floating_point)
         if self.autocast is not None:
             kinds.append(self.autocast)
         elif torch.is_autocast_enabled(self.x.device.type):  # the caller's own region

@@ -69,8 +69,9 @@ class _Within(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, do: Callable[[], Any]) -> Any:
-        return do()
+    def forward(self, do: Callable[[], None]) -> tuple[()]:
+        do()
+        return ()  # no tensor that hooks on all modules could get hold of
 
 
 def purely(
@@ -98,14 +99,18 @@ def purely(
     start = spare_buffers(module) if buffers is None else {name: b.clone() for name, b in buffers.items()}
     replaced = {f"module.{name}": tensor for name, tensor in {**start, **weights}.items()}
     with untracked(module), explained():
-        result: _Result = functional_call(_Within(module), replaced, (do,)) if replaced else do()
+        results: list[_Result] = []
+        if replaced:
+            functional_call(_Within(module), replaced, (lambda: results.append(do()),))
+        else:
+            results.append(do())
     for name, (p, version) in frozen.items():
         if p._version != version:
             raise ValueError(
                 f"what a network changes in its own pass needs to be in buffers, which a meta step leaves as they are; got "
                 f"one that moves the weight {name}: register it with register_buffer"
             )
-    return result
+    return results[0]
 
 
 @contextmanager

@@ -29,8 +29,10 @@ def pull_back(
     Args:
         signals: t, with the generator's graph.
         gradients: dL/dt, shapes as the signals.
-        parameters: θ₂.
+        parameters: θ₂; none of them while the generator is frozen.
     """
+    if not parameters:
+        return ()
     return torch.autograd.grad(signals, list(parameters), gradients, allow_unused=True)
 
 

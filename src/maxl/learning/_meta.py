@@ -18,7 +18,6 @@ from maxl.hypergradients import (
     Problem,
     RandomState,
     Recording,
-    Reverse,
     Signals,
     UpdateRule,
     Way,
@@ -354,7 +353,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
 
     def _remember(self, batch: Batch, signals: Signals, mixed: Mixed) -> None:
         part = Part.of(batch, signals) if batch.due else None
-        update = self._tracker.add(part, scaled=batch.scale is not None)
+        update = self._tracker.add(part, self.weights(), scaled=batch.scale is not None)
         update.outer, update.gated, update.scale = batch.outer, mixed.factors, batch.scale
         self._seal(outside=False)
 
@@ -389,10 +388,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         self._tracker.aim(update)
 
     def recording(self, *, outputs: bool = True) -> Recording | None:
-        """What a training pass notes for the way to differentiate: hooks, and ``outputs`` of layers where it uses them."""
-        way = self.way.way
-        if self.passes is not None or isinstance(
-            way, Reverse
-        ):  # a compiled pass cannot, reverse mode needs nothing
+        """What a training pass notes for the way to differentiate: ``outputs`` of layers where it uses them, and more."""
+        if self.passes is not None:  # a compiled pass cannot
             return None
-        return Recording(outputs=outputs and way.reuses_outputs)
+        return Recording(outputs=outputs and self.way.way.reuses_outputs)

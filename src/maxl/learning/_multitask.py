@@ -232,6 +232,10 @@ class MultiTaskLearner:
             gate=mixed.gate,
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, whose gradients are not these."""
+        return {**self.__dict__, "_used": []}
+
     def weights(self) -> dict[str, Tensor]:
         """θ₁: the network's trainable weights by name."""
         return {name: p for name, p in self.network.named_parameters() if p.requires_grad}

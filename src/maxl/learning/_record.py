@@ -83,6 +83,10 @@ class Part:
         """For copies: the generator's graph stays behind, as the signals can be made again."""
         return {**self.__dict__, "graph": None}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()
+
     def check_unchanged(self) -> None:
         """The batch is needed a second time, as it was.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
@@ -42,28 +42,29 @@ class UpdateTracker:
         """A further ``backward``; ``keep`` the update that a batch has yet to judge.
 
         Raises:
-            ValueError: if a trainable weight has a hook, which may change its gradient on the way to the optimizer, or
-                was written to since the first part.
+            ValueError: if a trainable weight has a hook, which may change its gradient on the way to the optimizer.
         """
-        weights = {}
         for name, p in network.named_parameters():
-            if not p.requires_grad:
-                continue
-            weights[name] = p
-            if p._backward_hooks or p._post_accumulate_grad_hooks:
+            if p.requires_grad and (p._backward_hooks or p._post_accumulate_grad_hooks):
                 raise ValueError(
                     f"the gradients of trained weights need to reach the optimizer as they are; {name} has a hook on "
                     "its own: remove it, and clip or log gradients between learner.backward and optimizer.step()"
                 )
         self._fingerprint = None
+        if not self.filled:
+            self._filled = None
+            self.update = self.update if keep else None
+
+    def add(self, part: Part | None, weights: dict[str, Tensor], *, scaled: bool) -> Update:
+        """A batch whose gradient has been filled in, ``scaled`` or not; None where no meta step is due for it.
+
+        Raises:
+            ValueError: if a weight was written to since the first part.
+        """
         if self.filled:
             self._check_unmoved(weights)
         else:
-            self._filled, self._unmoved = None, Unmoved(weights)
-            self.update = self.update if keep else None
-
-    def add(self, part: Part | None, *, scaled: bool) -> Update:
-        """A batch whose gradient has been filled in, ``scaled`` or not; None where no meta step is due for it."""
+            self._unmoved = Unmoved(weights)  # after the pass, in which an embedding may renormalise itself
         self._state, self._scaled = "filled", scaled
         update = self._filled or Update()
         if part is not None:
@@ -126,7 +127,7 @@ class UpdateTracker:
         update, self.update = self.update, None
         return update
 
-    def _check_unmoved(self, weights: Mapping[str, Tensor]) -> None:
+    def _check_unmoved(self, weights: dict[str, Tensor]) -> None:
         if self._unmoved is not None:
             self._unmoved.check(
                 weights,

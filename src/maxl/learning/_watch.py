@@ -87,7 +87,7 @@ class Fingerprint:
         if not kept:
             return [None for _ in gradients]
         old, new = self._measures, _measures(kept)
-        close = torch.finfo(kept[0].dtype).eps ** 0.5
+        close = old.new_tensor([torch.finfo(g.dtype).eps ** 0.5 for g in kept])
         moved = old[0] > 0
         factor = torch.where(moved, new[0] / torch.where(moved, old[0], 1.0), 1.0)
         # A gradient that is zero tells nothing; it is taken to have met what the others met.
@@ -105,10 +105,22 @@ class Fingerprint:
 
 
 def _measures(gradients: Sequence[Tensor]) -> Tensor:
-    """Norm, largest entry and a signed mean-like projection of each gradient, shape (3, number of gradients)."""
+    """Four numbers of each gradient, shape (4, number of gradients): see ``_measure``."""
     if not gradients:
-        return torch.zeros(3, 0)
-    norms = torch.stack([g.norm() for g in gradients])
-    largest = torch.stack([g.abs().max() if g.numel() else g.new_zeros(()) for g in gradients])
-    projected = torch.stack([g.sum() / max(1, g.numel()) ** 0.5 for g in gradients])
-    return torch.stack([norms, largest, projected])
+        return torch.zeros(4, 0)
+    return torch.stack([_measure(_flat(g)) for g in gradients], 1)
+
+
+def _flat(gradient: Tensor) -> Tensor:
+    if gradient.is_sparse:
+        gradient = gradient.coalesce().values()
+    return (torch.view_as_real(gradient) if gradient.is_complex() else gradient).detach().flatten()
+
+
+def _measure(g: Tensor) -> Tensor:
+    """Norm, largest entry, and projections on a constant and on a ramp, which also tells entries that changed places."""
+    if not g.numel():
+        return g.new_zeros(4, dtype=torch.promote_types(g.dtype, torch.float32))
+    ramp = torch.linspace(-1, 1, len(g), dtype=g.dtype, device=g.device)
+    numbers = torch.stack([g.norm(), g.abs().max(), g.sum() / len(g) ** 0.5, g.dot(ramp) / len(g) ** 0.5])
+    return numbers.to(torch.promote_types(g.dtype, torch.float32))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 from torch import Tensor
@@ -53,7 +54,10 @@ class Supervision(ABC):
 
     def bind(self, task: Task) -> TrainingLoss:
         """L_in of a task: (outputs, y, signals) → scalar."""
-        return lambda outputs, y, signals: self.losses(task, outputs, y, signals).total()
+        return partial(self._total, task)
+
+    def _total(self, task: Task, outputs: Outputs, y: Tensor, signals: Signals) -> Tensor:
+        return self.losses(task, outputs, y, signals).total()
 
     def check_signals(self, signals: Signals) -> Signals:
         """The signals, if there are as many as there are names.
