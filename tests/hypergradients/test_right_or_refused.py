@@ -6,6 +6,7 @@ import copy
 import random
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -576,3 +577,38 @@ def test_a_sample_without_a_class_trains_nothing(compiled: bool) -> None:
 def test_finite_differences_in_half_precision_are_refused() -> None:
     with pytest.raises(ValueError, match="finite differences drown in the rounding of bfloat16"):
         found(network(detached), generator(), *batch(), way=maxl.FiniteDifference(), autocast=torch.bfloat16)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("region", ["the network's own", "the caller's", "weights"])
+def test_half_precision_that_the_learner_was_not_told_of_is_no_false_alarm(way: str, region: str) -> None:
+    def between(module: nn.Module, h: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16) if region == "the network's own" else nullcontext():
+            return torch.tanh(module.spare(torch.cat([h, h], 1)[:, :6])).float()
+
+    net, gen, (x, y) = network(between).float(), generator().float(), batch()
+    if region == "weights":
+        net.trunk.last.bfloat16()
+        net.trunk.between = lambda m, h: between(m, h).bfloat16()
+        net.primary_head.bfloat16()
+        net.auxiliary_head.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16, enabled=region == "the caller's"):
+        found(net, gen, x.float(), y, way=WAYS[way])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_losses_that_work_in_place_on_the_outputs_change_nothing(way: str) -> None:
+    def in_place(logits: Tensor, y: Tensor) -> Tensor:
+        return maxl.focal_loss(logits.mul_(2.0), y)
+
+    def plain(logits: Tensor, y: Tensor) -> Tensor:
+        return maxl.focal_loss(logits * 2.0, y)
+
+    net, gen, (x, y) = network(lambda m, h: h), generator(), batch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # forward mode cannot, and says that it falls back
+        values = [
+            found(net, gen, x, y, way=WAYS[way], primary_loss=loss, auxiliary_loss=maxl.focal_loss)
+            for loss in (in_place, plain)
+        ]
+    assert relative_error(*values) < 1e-10
