@@ -161,6 +161,8 @@ def test_several_steps_give_the_gradient_of_the_loss_after_them(evidence: Module
         network = maxl.MultiTaskNetwork(trunks[0], hierarchy, feature_dim=8).double()
         generator = maxl.LabelGenerator(trunks[1], hierarchy, feature_dim=8).double()
         weight = generator.trunk[0].weight
+        generator.requires_grad_(False)
+        weight.requires_grad_(True)
         with torch.no_grad():
             weight[1, 2] += shift
         before = weight.detach().clone()
