@@ -9,7 +9,7 @@ from torch import Tensor
 
 import maxl
 from maxl.hypergradients import RandomState, leaves_of
-from maxl.learning import Lookahead, Part, Update
+from maxl.learning import Lookahead, MicroBatch, Update
 
 
 class SeveralSteps(Lookahead):
@@ -39,7 +39,7 @@ class SeveralSteps(Lookahead):
             graph, problem = learner.labels.again(x, y), learner.problem(x, y)
             leaves.append(tuple(s.detach().requires_grad_() for s in graph))
             parts.append(
-                Part(problem, tuple(s.detach() for s in graph), graph, RandomState.capture(x.device))
+                MicroBatch(problem, tuple(s.detach() for s in graph), graph, RandomState.capture(x.device))
             )
             with torch.enable_grad():
                 loss = problem.inner(weights, leaves[-1])

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         MetaAuxiliaryLearner,
         MultiTaskLearner,
         Next,
+        Part,
         StepResult,
         Taken,
         Virtual,
@@ -40,7 +41,7 @@ _HOMES = {
     "maxl.hypergradients": ("FiniteDifference", "Forward", "Reverse", "hypergradient"),
     "maxl.learning": (
         *("AccumulatingLearner", "Every", "Gated", "MetaAuxiliaryLearner", "MultiTaskLearner", "Next"),
-        *("StepResult", "Taken", "Virtual"),
+        *("Part", "StepResult", "Taken", "Virtual"),
     ),
     "maxl.losses": ("focal_loss", "label_information", "negative_entropy", "weighted_focal_loss"),
     "maxl.networks": (
@@ -71,6 +72,7 @@ __all__ = [
     "MultiTaskLearner",
     "MultiTaskNetwork",
     "Next",
+    "Part",
     "Regression",
     "Reverse",
     "StepResult",

@@ -18,7 +18,8 @@ from maxl.learning._mix import (
 )
 from maxl.learning._multitask import MultiTaskLearner
 from maxl.learning._next import Next
-from maxl.learning._record import Batch, Part, Update
+from maxl.learning._part import Part
+from maxl.learning._record import Batch, MicroBatch, Update
 from maxl.learning._result import StepResult
 from maxl.learning._schedule import Every, Schedule
 from maxl.learning._taken import Taken
@@ -34,6 +35,7 @@ __all__ = [
     "Judged",
     "Lookahead",
     "MetaAuxiliaryLearner",
+    "MicroBatch",
     "Mix",
     "Mixed",
     "MultiTaskLearner",

@@ -29,7 +29,8 @@ from maxl.learning._lookahead import Judged, Lookahead
 from maxl.learning._mix import Mix, Mixed
 from maxl.learning._multitask import MultiTaskLearner
 from maxl.learning._outer import OuterBatch, outer_gradient
-from maxl.learning._record import Batch, Part, Update
+from maxl.learning._part import drawn
+from maxl.learning._record import Batch, MicroBatch, Update
 from maxl.learning._result import StepResult
 from maxl.learning._schedule import Schedule
 from maxl.learning._teacher import Teacher
@@ -174,7 +175,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
                 raise ValueError("meta_step needs the targets of the batch too: pass x and y, or neither")
             self._aim(x, y, outer_batch)
         elif outer_batch is not None and self.update is not None:
-            self.update.outer = outer_batch
+            self.update.judge_by(outer_batch)
         if self._tracker.left_out:
             self._note_used_gradients()
         update = self._tracker.take()
@@ -225,7 +226,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
 
     def _outer_batches(self, update: Update) -> list[OuterBatch]:
         if update.outer is not None:
-            return [(*update.outer, self.world.share(len(update.outer[1])))]
+            return [(*update.outer, self.world.share(update.outer_count or len(update.outer[1])))]
         share = self.world.share(sum(len(part.problem.y) for part in update.parts))
         whole = sum(part.share for part in update.parts)
         return [(part.problem.x, part.problem.y, share * part.share / whole) for part in update.parts]
@@ -327,10 +328,12 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             )
         self._tracker.begin(self.network, keep=self.lookahead.waits)
         batch.due = self.schedule.due(self.steps)
+        batch.rows = drawn(self.schedule, batch, follows=self.lookahead.follows) if batch.due else None
         batch.problem = self.problem(batch.x, batch.y, share=batch.part)
         if batch.due and self.lookahead.follows:
             batch.problem.buffers = spare_buffers(self.network)
-            batch.problem.recording = self.recording(outputs=not self.lookahead.recompute)
+            keep = not self.lookahead.recompute and batch.rows is None
+            batch.problem.recording = self.recording(outputs=keep)
         with batch.problem.recording or nullcontext(), self.labels.watching() as features:
             outputs = super()._outputs(batch)
         batch.features = features[0] if features else None
@@ -346,15 +349,18 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         if not batch.due:
             return self.supervision.check_signals(self.labels.constant(*of))
         batch.label_random = RandomState.capture(batch.x.device)
-        keep = not self.lookahead.recompute
+        keep = not self.lookahead.recompute and batch.rows is None
         graph = self.supervision.check_signals(self.labels.fresh(*of, graph=keep))
         batch.graph = graph if keep else None
         return tuple(s.detach() for s in graph)
 
     def _remember(self, batch: Batch, signals: Signals, mixed: Mixed) -> None:
-        part = Part.of(batch, signals) if batch.due else None
+        part = MicroBatch.of(batch, signals) if batch.due else None
         update = self._tracker.add(part, self.weights(), scaled=batch.scale is not None)
-        update.outer, update.gated, update.scale = batch.outer, mixed.factors, batch.scale
+        update.gated, update.scale = mixed.factors, batch.scale
+        update.judge_by(batch.outer)
+        if batch.rows is not None and batch.outer is None and not self.lookahead.waits:
+            update.judge_by_some(batch.x, batch.y, batch.rows[1])
         self._seal(outside=False)
 
     def _seal(self, *, outside: bool) -> None:
@@ -372,7 +378,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         """What a meta step on a named batch learns from."""
         update = self.update
         if update is not None and len(update.parts) == 1 and update.parts[0].is_of(x, y):
-            update.outer = outer_batch or (x, y)
+            update.judge_by(outer_batch or (x, y))
         elif self.lookahead.follows:
             raise ValueError(
                 "meta_step differentiates through the update just taken: it needs the very x of the training step just "
@@ -381,7 +387,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         else:
             random = RandomState.capture(x.device)
             signals = self.supervision.check_signals(self.labels.again(x, y))
-            part = Part(
+            part = MicroBatch(
                 self.problem(x, y, random=random), tuple(s.detach() for s in signals), signals, random
             )
             update = Update([part], outer_batch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -28,6 +28,7 @@ class Batch:
         label_random: State of the random generators before the signals were made.
         graph: The signals with the generator's graph, where that is kept.
         features: Of a trunk that the generator shares, in the network's pass; None for a trunk of its own.
+        rows: Samples that teach, and samples that judge them, or None for all.
     """
 
     x: Tensor
@@ -42,6 +43,7 @@ class Batch:
     label_random: RandomState = field(init=False)
     graph: Signals | None = None
     features: Tensor | None = None
+    rows: tuple[Tensor, Tensor] | None = None
     part: float = 1.0  # share of the samples in those that all processes have of the whole step
 
     @property
@@ -51,7 +53,7 @@ class Batch:
 
 
 @dataclass
-class Part:
+class MicroBatch:
     """A batch of a training step, the whole of it unless gradients were accumulated.
 
     Attributes:
@@ -61,6 +63,7 @@ class Part:
         label_random: State of the random generators before the signals were made.
         share: Share of the samples in those that this process has of the whole step.
         features: As for ``Batch``: those that the signals were made of, as the trunk has moved on.
+        given: (x, y) of the whole, where these are some of its samples.
     """
 
     problem: Problem
@@ -69,12 +72,19 @@ class Part:
     label_random: RandomState
     share: float = 1.0
     features: Tensor | None = None
+    given: tuple[Tensor, Tensor] | None = None
     versions: tuple[int, int] = field(init=False)
 
     @classmethod
-    def of(cls, batch: Batch, signals: Signals) -> Part:
+    def of(cls, batch: Batch, signals: Signals) -> MicroBatch:
         """What a meta step needs of a batch that was trained on with ``signals``."""
-        return cls(batch.problem, signals, batch.graph, batch.label_random, batch.share, batch.features)
+        if batch.rows is None:
+            return cls(batch.problem, signals, batch.graph, batch.label_random, batch.share, batch.features)
+        (rows, _), whole = batch.rows, batch.problem
+        problem = replace(whole, x=batch.x[rows], y=batch.y[rows], expected=None, recording=None)
+        some = tuple(s[rows] for s in signals)
+        features = None if batch.features is None else batch.features[rows]
+        return cls(problem, some, None, batch.label_random, batch.share, features, (batch.x, batch.y))
 
     def __post_init__(self) -> None:
         self.versions = self.problem.x._version, self.problem.y._version
@@ -101,7 +111,8 @@ class Part:
 
     def is_of(self, x: Tensor, y: Tensor) -> bool:
         """Whether this is the very batch; the same inputs with other targets are not."""
-        return self.problem.x is x and (self.problem.y is y or self.problem.y.equal(y))
+        own_x, own_y = self.given or (self.problem.x, self.problem.y)
+        return own_x is x and (own_y is y or own_y.equal(y))
 
 
 @dataclass
@@ -111,6 +122,7 @@ class Update:
     Attributes:
         parts: Its batches.
         outer: (x, y) that judges it, or None for its own batches.
+        outer_count: Number of samples that those of ``outer`` stand for.
         scale: Factor on the loss of a gradient scaler, or None.
         weights: θ₁ before the step, once it has been taken and is differentiated through.
         factor: −∂U/∂∇ of the step, likewise.
@@ -118,8 +130,9 @@ class Update:
         unmoved: θ₁ as the step left it; None where that is not known, as after a restart.
     """
 
-    parts: list[Part] = field(default_factory=list)
+    parts: list[MicroBatch] = field(default_factory=list)
     outer: tuple[Tensor, Tensor] | None = None
+    outer_count: int | None = None
     scale: Tensor | None = None
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     factor: list[Factor] = field(default_factory=list)
@@ -150,10 +163,18 @@ class Update:
             kept = {name: saved.get(name) for name in ("buffers", "expected")}
             made = problem(saved["x"], saved["y"], random=random, share=saved.get("part", share), **kept)
             features = saved.get("features")
-            parts.append(Part(made, saved["signals"], None, label_random, share, features))
+            parts.append(MicroBatch(made, saved["signals"], None, label_random, share, features))
         update = cls(parts, factor=state["factor"])
         update.set_weights(state["weights"])
         return update
+
+    def judge_by(self, outer: tuple[Tensor, Tensor] | None) -> None:
+        """Sets what judges it: a batch, or None for its own."""
+        self.outer, self.outer_count = outer, None if outer is None else len(outer[1])
+
+    def judge_by_some(self, x: Tensor, y: Tensor, rows: Tensor) -> None:
+        """Sets that ``rows`` of a batch judge it in place of the whole."""
+        self.outer, self.outer_count = (x[rows], y[rows]), len(y)
 
     def check_unmoved(self, weights: Mapping[str, Tensor]) -> None:
         """The step is judged at the weights that it led to.

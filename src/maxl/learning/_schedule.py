@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Schedule(Protocol):
-    """When a meta step is due. Any class with this method serves."""
+    """When a meta step is due. Any class with this method serves; one with ``Part.rows`` also says on what."""
 
     def due(self, step: int) -> bool:
         """Whether the training step with this number, counted from 0, is one to learn from."""

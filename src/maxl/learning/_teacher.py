@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 from maxl.hypergradients import Signals, logit_gradient, pull_back, slopes
 from maxl.learning._mix import add_gradients
-from maxl.learning._record import Part, Update
+from maxl.learning._record import MicroBatch, Update
 from maxl.learning._result import StepResult
 from maxl.losses import negative_entropy
 from maxl.supervision import Generated, Supervision
@@ -79,7 +79,7 @@ class Teacher:
             add_gradients(theta, pull_back(self._graph(part), seeds, theta))
             start = end
 
-    def _graph(self, part: Part) -> Signals:
+    def _graph(self, part: MicroBatch) -> Signals:
         graph, part.graph = part.graph, None
         if graph is not None:
             return graph

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from maxl.hypergradients import UpdateRule
-from maxl.learning._record import Part, Update
+from maxl.learning._record import MicroBatch, Update
 from maxl.learning._unmoved import Unmoved
 from maxl.learning._watch import Fingerprint
 
@@ -55,7 +55,7 @@ class UpdateTracker:
             self._filled = None
             self.update = self.update if keep else None
 
-    def add(self, part: Part | None, weights: dict[str, Tensor], *, scaled: bool) -> Update:
+    def add(self, part: MicroBatch | None, weights: dict[str, Tensor], *, scaled: bool) -> Update:
         """A batch whose gradient has been filled in, ``scaled`` or not; None where no meta step is due for it.
 
         Raises:

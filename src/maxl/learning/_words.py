@@ -17,6 +17,7 @@ from maxl.hypergradients import FiniteDifference, Forward, Way, as_way
 from maxl.learning._lookahead import Lookahead
 from maxl.learning._mix import Gated, Mix, Sum
 from maxl.learning._next import Next
+from maxl.learning._part import Part
 from maxl.learning._schedule import Every, Schedule
 from maxl.learning._taken import Taken
 from maxl.learning._virtual import Virtual
@@ -34,6 +35,7 @@ _OF_TEACHING = (
         "lookahead_rule",
         "evaluate",
         "meta_every",
+        "teach_part",
         "cache_size",
         "favour",
     ),
@@ -97,7 +99,7 @@ def choose(
     _once("supervision", supervision, given, "auxiliary_loss", "entropy_weight", "regulariser")
     _once("mix", mix, given, "gate")
     _once("way", way, given, "hypergradient")
-    _once("schedule", schedule, given, "meta_every")
+    _once("schedule", schedule, given, "meta_every", "teach_part")
     if "primary_loss" in given and supervision is None and "auxiliary_loss" not in given:
         raise ValueError(
             "primary_loss= alone would leave the auxiliary task its focal loss; say auxiliary_loss= as well, "
@@ -122,10 +124,14 @@ def choose(
         mix=mix,
         way=way,
         lookahead=ahead,
-        schedule=schedule or Every(given.get("meta_every", 1)),
+        schedule=schedule or _schedule(given.get("meta_every", 1), given.get("teach_part", 1.0)),
         world=world,
         cache_size=given.get("cache_size", 0),
     )
+
+
+def _schedule(k: int, part: float) -> Schedule:
+    return Every(k) if part == 1.0 else Part(part, k)
 
 
 def _check_parallel(mix: Mix, lookahead: Lookahead | None) -> None:
