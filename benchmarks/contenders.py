@@ -85,6 +85,12 @@ def contenders() -> dict[str, Contender]:
         "maxl shared trunk, same batch": Contender(learner(shared=True), floor=8),
         "maxl shared trunk, next batch": Contender(learner(shared=True, evaluate="next"), floor=7),
         "maxl shared trunk, same, low memory": Contender(learner(shared=True, favour="memory"), floor=9),
+        "maxl shared trunk, same batch, a quarter": Contender(
+            learner(shared=True, teach_part=0.25), floor=4.5
+        ),
+        "maxl shared trunk, next batch, a quarter": Contender(
+            learner(shared=True, evaluate="next", teach_part=0.25), floor=5.75
+        ),
         "maxl everyday preset": Contender(learner(cached=True, **everyday), every, 3 + 7 / every),
         "maxl finite-difference": Contender(learner("finite-difference"), floor=11),
         "maxl reverse, virtual step": Contender(learner("reverse", lookahead="virtual")),

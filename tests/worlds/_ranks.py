@@ -56,6 +56,13 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
 }
 
 
+class Whole(maxl.Part):
+    """All samples, by the way that parts take."""
+
+    def rows(self, count: int) -> Tensor:
+        return torch.arange(count)
+
+
 class Extra(nn.Module):
     """A trunk with a product in the training pass of one process, which is nothing to the others."""
 
@@ -121,6 +128,8 @@ CASES: dict[str, dict[str, Any]] = {
     "taken, low memory": {"lookahead": maxl.Taken(recompute=True), "norm": True},
     "everyday": {"schedule": maxl.Every(2), "cache_size": SAMPLES},
     "everyday, next": {"lookahead": maxl.Next(), "schedule": maxl.Every(3), "cache_size": SAMPLES},
+    "a part that is the whole": {"schedule": Whole(0.5)},
+    "a part that is the whole, next": {"schedule": Whole(0.5), "lookahead": maxl.Next()},
     "reverse": {"way": maxl.Reverse(), "norm": True},
     "reverse, virtual": {"way": maxl.Reverse(), "lookahead": maxl.Virtual(), "norm": True},
     "finite differences": {"way": maxl.FiniteDifference(), "norm": True},

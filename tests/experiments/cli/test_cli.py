@@ -120,6 +120,11 @@ MISTAKES = {
     "grid without values": (f"compare {SMALL} --grid psi", "--grid needs NAME=VALUE,VALUE items; got 'psi'"),
     "grid over nothing known": (f"compare {SMALL} --grid psy=2", "unknown field 'psy'; did you mean 'psi'"),
     "grid that is no YAML": (f"compare {SMALL} --grid psi=[", "plain values between commas; got 'psi=\\["),
+    "part of nothing": (f"train {SMALL} --method maxl --teach-part 0", "--teach-part needs to be above 0"),
+    "part of a virtual step": (
+        f"train {SMALL} --method maxl --teach-part 0.5 --lookahead virtual",
+        "use it with --lookahead update",
+    ),
     "grid over methods": (f"compare {SMALL} --grid method=maxl", "vary it by --methods"),
     "device that computes nothing": (
         f"train {SMALL} --device meta",

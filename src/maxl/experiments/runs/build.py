@@ -263,6 +263,7 @@ def _learner(
         lookahead_rule=config.lookahead_rule,
         evaluate="next" if config.evaluate == "next" and follows else "same",
         meta_every=config.meta_every,
+        teach_part=config.teach_part,
         cache_size=cache_size,
         gate=cosine_gate if config.method == "gated" else None,
         **shared,

@@ -146,6 +146,9 @@ class RunConfig:
         0.1, "part of the training set that judges, for good (held-out) or in turn (rotating)", group="meta"
     )
     meta_every: int = option(1, "a meta step in every so-many-th iteration", group="meta")
+    teach_part: float = option(
+        1.0, "part of each batch's samples that a meta step takes; not with --lookahead virtual", group="meta"
+    )
     cache_labels: bool = option(
         False,
         "train on each sample's last label, old as it is, where no meta step makes it anew; pays with "
@@ -212,6 +215,13 @@ class RunConfig:
             raise ValueError(f"--psi needs to be at most {_COUNT}; got {max(self.psi)}")
         if not 0 < self.held_out < 1:
             raise ValueError(f"--held-out needs to be a fraction between 0 and 1; got {self.held_out}")
+        if not 0 < self.teach_part <= 1:
+            raise ValueError(f"--teach-part needs to be above 0 and at most 1; got {self.teach_part}")
+        if self.teach_part < 1 and (self.lookahead != "update" or self.schedule != "iteration"):
+            raise ValueError(
+                "--teach-part takes samples of the batch whose step is followed: use it with --lookahead update and "
+                "--schedule iteration"
+            )
         if self.evaluate == "next" and self.lookahead != "update":
             raise ValueError("--evaluate next judges the update just taken: use it with --lookahead update")
         if self.schedule == "epochs" and self.evaluate == "next":

@@ -14,7 +14,7 @@ _GENERATOR_FIELDS = ("generator_trunk", "label_statistics")
 _META_FIELDS = (
     *("entropy_weight", "regulariser", "meta_optimizer", "meta_learning_rate", "meta_weight_decay"),
     *("hypergradient", "schedule", "lookahead", "lookahead_rule", "evaluate", "held_out", "meta_every"),
-    "cache_labels",
+    *("cache_labels", "teach_part"),
 )
 
 _NO_NAME = re.compile(r"[/\\:%\x00-\x1f]")  # what a folder's name cannot hold, and what stands for it
