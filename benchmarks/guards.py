@@ -34,9 +34,17 @@ GUARDS = {
         "maxl.learning._watch:Fingerprint.factors",
         "maxl.learning._tracker:_versions",
     ],
+    "weights that stay where they are": [
+        "maxl.learning._unmoved:Unmoved.__init__",
+        "maxl.learning._unmoved:Unmoved.check",
+    ],
+    "buffers that stay as they are": [
+        "maxl.hypergradients._purity:spare_buffers",
+        "maxl.hypergradients._problem:kept",
+    ],
     "losses that are finite, batches that stay": [
         "maxl.learning._multitask:MultiTaskLearner._require_finite",
-        "maxl.learning._record:Part.check_unchanged",
+        "maxl.learning._record:MicroBatch.check_unchanged",
         "maxl.experiments.runs.divergence:require_finite",
     ],
     "checksums, whole files and fingerprints": [

@@ -96,6 +96,31 @@ def test_what_is_trained_may_not_change_before_the_step_is_judged(lookahead: Any
         (learner.meta_step if not lookahead.waits else lambda: learner.step(*batch(seed=1)))()
 
 
+@pytest.mark.parametrize("verbs", [False, True])
+@pytest.mark.parametrize("lookahead", [None, maxl.Taken(), maxl.Taken(recompute=True), maxl.Virtual()])
+def test_a_weight_frozen_between_steps_stays_as_it_is(lookahead: Any, verbs: bool) -> None:
+    """Its last gradient may not be stepped again."""
+    learner: Any = make(lookahead)
+    if lookahead is None:
+        learner = maxl.MultiTaskLearner(learner.network, learner.optimizer)
+    first = next(learner.network.parameters())
+    for seed in range(4):
+        if seed == 2:
+            first.requires_grad_(False)
+            frozen = first.detach().clone()
+        if verbs:
+            learner.backward(*batch(seed=seed))
+            learner.optimizer.step()
+            if lookahead is not None:
+                learner.meta_step()
+        else:
+            learner.step(*batch(seed=seed))
+    assert torch.equal(first, frozen)
+    first.requires_grad_(True)
+    learner.step(*batch(seed=4))
+    assert not torch.equal(first, frozen)
+
+
 def test_a_step_that_is_let_go_stays_unjudged() -> None:
     learner = make(maxl.Next())
     learner.step(*batch())

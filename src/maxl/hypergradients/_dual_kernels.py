@@ -163,6 +163,8 @@ def _asks(tensors: Sequence[Tensor]) -> bool:
 
 def _wrapped(t: Tensor) -> bool:
     """Whether it is one of ``torch.func``'s, which live within a transform and have rules of their own."""
+    if torch.compiler.is_compiling():  # which knows no such question, and has no such tensors here
+        return False
     wrapped: bool = torch._C._functorch.is_functorch_wrapped_tensor(t)
     return wrapped
 

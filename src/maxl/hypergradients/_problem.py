@@ -174,6 +174,8 @@ class Problem:
         if self.expected is None:
             self.expected = kept(outputs)
             return True
+        if all(torch.equal(o, e) for o, e in zip(outputs, self.expected, strict=True)):
+            return True  # to the last bit, as a rule
         gaps = [((o.detach() - e).norm(), e.norm()) for o, e in zip(outputs, self.expected, strict=True)]
         gap, size = (torch.stack(norms).norm() for norms in zip(*gaps, strict=True))
         return not bool(gap > self.rounding() * size)  # nan is others' to refuse

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -94,7 +95,7 @@ class MultiTaskLearner:
         self.passes = CompiledPasses(network, "network") if compile else None
         self.steps = 0
         self._watch = StepWatch()
-        self._used: list[tuple[weakref.ref[Tensor], int] | None] = []
+        self._used: list[tuple[weakref.ref[Tensor], weakref.ref[Tensor], int]] = []
         self.world.align(network)
 
     def backward(
@@ -208,16 +209,16 @@ class MultiTaskLearner:
 
     def _note_used_gradients(self) -> None:
         """Those that are there now will not be added to."""
-        grads = [p.grad for p in self._theta()]
-        self._used = [None if g is None else (weakref.ref(g), g._version) for g in grads]
+        self._used = [
+            (weakref.ref(p), weakref.ref(p.grad), p.grad._version)
+            for p in self._theta()
+            if p.grad is not None
+        ]
 
     def _drop_used_gradients(self) -> None:
-        for p, used in zip(self._theta(), self._used, strict=False):
-            if (
-                used is not None
-                and p.grad is not None
-                and (p.grad is used[0]() and p.grad._version == used[1])
-            ):
+        for weight, gradient, version in self._used:  # of weights that were frozen since, too
+            p = weight()
+            if p is not None and p.grad is not None and p.grad is gradient() and p.grad._version == version:
                 p.grad = None
         self._used = []
 
@@ -255,9 +256,9 @@ class MultiTaskLearner:
         return nullcontext() if self.autocast is None else torch.autocast(x.device.type, self.autocast)
 
     def _require_finite(self, loss: Tensor, what: str) -> None:
-        if self.check_finite and not torch.isfinite(loss):
+        if self.check_finite and not math.isfinite(value := loss.item()):
             raise FloatingPointError(
-                f"the {what} loss needs to be finite; got {loss.item()} at step {self.steps + 1}: "
+                f"the {what} loss needs to be finite; got {value} at step {self.steps + 1}: "
                 "lower the learning rate, or look for NaN in the inputs"
             )
 
