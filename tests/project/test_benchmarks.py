@@ -167,6 +167,6 @@ def test_every_guard_of_a_run_is_found_and_timed() -> None:
     ]
     done = subprocess.run([*command, *flags], capture_output=True, text=True, check=True)
     rows = re.findall(r"^\| (.+?) +\| +(\d+) \| +([\d.]+) \| +([\d.]+)% \|$", done.stdout, re.M)
-    assert len(rows) == 6
+    assert len(rows) == 8
     assert all(int(calls) > 0 for _, calls, _, _ in rows)
     assert 0 < sum(float(share) for *_, share in rows) < 100
