@@ -287,7 +287,43 @@ def test_calls_out_of_order_are_refused() -> None:
     learner.backward(*batch())
     with pytest.raises(ValueError, match="pass x and y, or neither"):
         learner.meta_step(batch()[0])
-    with pytest.raises(ValueError, match="without a closure"):
+
+
+@pytest.mark.parametrize("lookahead", LOOKAHEADS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.usefixtures("float64")
+def test_a_closure_may_call_backward_or_do_nothing(kind: str, lookahead: str) -> None:
+    """Trainers give one to every step."""
+    learners = [make(kind, lookahead=LOOKAHEADS[lookahead]()) for _ in range(3)]
+    for seed in range(3):
+        x, y = batch(seed=seed)
+        learners[0].step(x, y)
+        learners[1].backward(x, y)
+        assert learners[1].optimizer.step(lambda: 3.0) == 3.0
+        learners[1].meta_step()
+        learners[2].optimizer.step(closure=lambda x=x, y=y: learners[2].backward(x, y).loss)
+        learners[2].meta_step()
+    for learner in learners[1:]:
+        assert torch.equal(weights(learner), weights(learners[0]))
+
+
+def test_a_closure_with_other_gradients_is_refused() -> None:
+    learner = make()
+    x, y = batch()
+
+    def other() -> None:
+        maxl.focal_loss(learner.network(x)[0], y).backward()
+
+    learner.backward(x, y)
+    with pytest.raises(ValueError, match="may be multiplied by a factor"):
+        learner.optimizer.step(other)
+
+
+def test_an_optimizer_that_calls_its_closure_again_is_refused() -> None:
+    network, _ = pair()
+    learner = maxl.MultiTaskLearner(network, torch.optim.LBFGS(network.parameters()))
+    learner.backward(*batch())
+    with pytest.raises(ValueError, match="got LBFGS, which calls its closure several times"):
         learner.optimizer.step(lambda: 0.0)
 
 
@@ -428,3 +464,15 @@ def test_features_of_another_shape_are_named() -> None:
     generator = maxl.LabelGenerator(nn.Linear(3, 5), hierarchy, feature_dim=4)
     with pytest.raises(ValueError, match=r"features of shape \(N, 4\); Linear gave \(2, 5\)"):
         generator(torch.randn(2, 3), torch.tensor([0, 1]))
+
+
+def test_steps_that_others_take_with_the_optimizer_are_not_counted() -> None:
+    learner = make(schedule=maxl.Every(2))
+    x, y = batch()
+    for _ in range(3):
+        learner.optimizer.zero_grad()
+        maxl.focal_loss(learner.network(x)[0], y).backward()
+        learner.optimizer.step()
+    assert learner.steps == 0
+    assert learner.step(x, y).outer_loss is not None
+    assert learner.steps == 1

@@ -94,9 +94,11 @@ class MultiTaskLearner:
         self.check_finite = check_finite
         self.passes = CompiledPasses(network, "network") if compile else None
         self.steps = 0
+        self._filled = False  # whether gradients of this learner wait for the optimizer's step
         self._watch = StepWatch()
         self._used: list[tuple[weakref.ref[Tensor], weakref.ref[Tensor], int]] = []
         self.world.align(network)
+        self._watch.set(optimizer, self._before_step, self._after_step)
 
     def backward(
         self,
@@ -159,6 +161,7 @@ class MultiTaskLearner:
         self._require_finite(everybodys.total(), "training")
         with self.world.summing(self._theta()):
             mixed = self.mix.backward(_scaled(losses, batch), self._theta(), primary_gradient)
+        self._filled = True
         self._remember(batch, signals, mixed)
         trained = self._result(everybodys, outputs, signals, mixed)
         return trained if judged is None else trained.with_meta(judged)
@@ -204,8 +207,10 @@ class MultiTaskLearner:
         """Right before the optimizer's step, gradients as they will be stepped."""
 
     def _after_step(self) -> None:
-        self._note_used_gradients()
-        self.steps += 1
+        if self._filled:  # others may step this optimizer too
+            self._note_used_gradients()
+            self.steps += 1
+        self._filled = False
 
     def _note_used_gradients(self) -> None:
         """Those that are there now will not be added to."""
@@ -236,6 +241,10 @@ class MultiTaskLearner:
     def __getstate__(self) -> dict[str, Any]:
         """For copies, whose gradients are not these."""
         return {**self.__dict__, "_used": []}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._watch.set(self.optimizer, self._before_step, self._after_step)
 
     def weights(self) -> dict[str, Tensor]:
         """θ₁: the network's trainable weights by name."""

@@ -15,11 +15,14 @@ from torch.utils.hooks import RemovableHandle
 class StepWatch:
     """Calls an owner right before and right after an optimizer's step, whoever takes it.
 
+    A closure given to the step, such as trainers give, is called once, before all else.
+
     A copy watches nothing until it is set itself.
     """
 
     def __init__(self) -> None:
         self._handles: list[RemovableHandle] = []
+        self._stepping = False
 
     def set(self, optimizer: Optimizer, before: Callable[[], None], after: Callable[[], None]) -> None:
         """Watches from now on; set again, the callbacks come after hooks that were added in between.
@@ -28,20 +31,34 @@ class StepWatch:
             optimizer: Whose steps.
             before, after: Methods of the owner, which is not kept alive.
         """
+        if self._stepping:  # a closure of the very step
+            return
         for handle in self._handles:
             handle.remove()
         owned = weakref.WeakMethod(before), weakref.WeakMethod(after)
 
-        def call_before(_: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if (callback := owned[0]()) is not None:
-                if (
-                    args[1] if len(args) > 1 else kwargs.get("closure")
-                ) is not None:  # args[0] is the optimizer
-                    raise ValueError(
-                        "optimizer.step needs to be called without a closure, which would compute other gradients "
-                        "than learner.backward has: call backward first, then step()"
-                    )
+        def call_before(
+            _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+            if (callback := owned[0]()) is None:
+                return None
+            closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0] is the optimizer
+            if closure is None:
                 callback()
+                return None
+            if isinstance(optimizer, torch.optim.LBFGS):
+                raise ValueError(
+                    "an optimizer needs to take one gradient a step, from learner.backward; got LBFGS, which calls its "
+                    "closure several times: train with another"
+                )
+            self._stepping = True
+            try:
+                with torch.enable_grad():
+                    value = closure()  # now, so that the gradients are there when they are looked at
+            finally:
+                self._stepping = False
+            callback()
+            return args[:1], {**kwargs, "closure": lambda: value}
 
         def call_after(_: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if (callback := owned[1]()) is not None:
