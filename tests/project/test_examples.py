@@ -40,3 +40,20 @@ def test_two_processes_train_as_one_does() -> None:
 
 def test_every_example_is_run_here() -> None:
     assert {p.name for p in EXAMPLES.glob("*.py")} == {"loop.py", "torchrun.py"}
+
+
+def test_the_estimator_is_cross_validated() -> None:
+    command = [sys.executable, str(EXAMPLES / "sklearn_estimator.py"), "--digits", "150"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = dict(re.findall(r"(\w+): accuracy (\d\.\d+)", done.stdout))
+    assert list(found) == ["single", "uniform", "maxl"]
+    assert min(map(float, found.values())) > 0.7
+
+
+def test_lightnings_trainer_trains() -> None:
+    pytest.importorskip("lightning", reason="needs lightning")
+    command = [sys.executable, str(EXAMPLES / "lightning_module.py"), "--epochs", "10"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    steps, accuracy = done.stdout.splitlines()[-1].split(" steps: test accuracy ")
+    assert int(steps) == 60
+    assert float(accuracy) > 0.7

@@ -1,0 +1,141 @@
+"""A LightningModule around a learner: ``Trainer(...).fit(MAXLModule(learner), loader)``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
+
+from maxl.learning import AccumulatingLearner, MetaAuxiliaryLearner, MultiTaskLearner
+
+
+class MAXLModule(LightningModule):
+    """Trains by a learner's three verbs, in Lightning's manual optimization, with a Trainer of one's own.
+
+    Batches are (x, y) or (x, y, index), index being the samples' positions in the training set. The Trainer's ``global_step``
+    counts the optimizer's steps; checkpoints hold both networks, both optimizers and what the learner remembers, with
+    PyTorch's random numbers, so that training goes on as if it had not been interrupted where an epoch has ended.
+    Logged, as means over an epoch: ``train_loss``, ``train_primary_loss``, ``train_auxiliary_loss``, and the task's loss in
+    validation and test, ``val_loss`` and ``test_loss``, with ``val_accuracy`` and ``test_accuracy`` for classes.
+
+    Lightning refuses its own clipping and accumulation in manual optimization, so they are arguments here. Under several
+    devices pass a learner with ``world=maxl.DataParallel()`` and train by ``torchrun``, not by the Trainer's strategies, whose
+    hooks do not see a hypergradient.
+
+    Args:
+        learner: Holds networks and optimizers.
+        schedulers: Of learning rates, stepped after each epoch.
+        max_grad_norm: Clip the gradient's norm to this before a step; None for as it is.
+        accumulate: Batches in a step, at least 1; the last step of an epoch may have fewer.
+
+    Raises:
+        ValueError: if ``accumulate`` or ``max_grad_norm`` is out of range, or the learner makes parts of its own.
+    """
+
+    def __init__(
+        self,
+        learner: MultiTaskLearner,
+        *,
+        schedulers: Sequence[LRScheduler] = (),
+        max_grad_norm: float | None = None,
+        accumulate: int = 1,
+    ) -> None:
+        super().__init__()
+        if accumulate < 1:
+            raise ValueError(f"accumulate needs to be at least 1; got {accumulate}")
+        if max_grad_norm is not None and not max_grad_norm > 0:
+            raise ValueError(f"max_grad_norm needs to be above 0, or None; got {max_grad_norm}")
+        if isinstance(learner, AccumulatingLearner):
+            raise ValueError(
+                "a learner in Lightning needs to take batches whole; got an AccumulatingLearner: use MetaAuxiliaryLearner "
+                "with accumulate="
+            )
+        self.automatic_optimization = False
+        self.learner = learner
+        self.network = learner.network
+        if isinstance(learner, MetaAuxiliaryLearner):
+            self.generator = learner.generator
+        self.schedulers = list(schedulers)
+        self.max_grad_norm = max_grad_norm
+        self.accumulate = accumulate
+        self._waiting: list[Any] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Primary outputs: the generator and the auxiliary head are not there at test time."""
+        predict = getattr(self.network, "predict", None)
+        outputs: Tensor = self.network(x)[0] if predict is None else predict(x)
+        return outputs
+
+    def configure_optimizers(self) -> Any:
+        """The learner's, with the schedulers."""
+        optimizers = [self.learner.optimizer]
+        if isinstance(self.learner, MetaAuxiliaryLearner):
+            optimizers.append(self.learner.meta_optimizer)
+        return optimizers, self.schedulers
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """``backward`` on the batch, or on those that have waited for it; a step; ``meta_step``."""
+        self._waiting.append(batch)
+        if len(self._waiting) < self.accumulate and not self.trainer.is_last_batch:
+            return
+        batches, self._waiting = self._waiting, []
+        optimizers = self.optimizers()
+        optimizer = optimizers[0] if isinstance(optimizers, list) else optimizers
+        optimizer.zero_grad()
+        count = sum(len(y) for _, y, *_ in batches)
+        for x, y, *index in batches:
+            result = self.learner.backward(x, y, *index, share=len(y) / count)
+            losses = {
+                "train_loss": result.loss,
+                "train_primary_loss": result.primary_loss,
+                "train_auxiliary_loss": result.auxiliary_loss,
+            }
+            self.log_dict(
+                {name: value for name, value in losses.items() if value is not None},
+                on_step=False,
+                on_epoch=True,
+                batch_size=len(y),
+            )
+        if self.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.max_grad_norm)
+        optimizer.step()
+        if isinstance(self.learner, MetaAuxiliaryLearner):
+            self.learner.meta_step()
+
+    def on_train_epoch_end(self) -> None:
+        """Steps the schedulers."""
+        for scheduler in self.schedulers:
+            scheduler.step()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Logs the task's loss, and accuracy for classes."""
+        self._judge(batch, "val")
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """As ``validation_step``."""
+        self._judge(batch, "test")
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Primary outputs of x, or of the x of (x, y)."""
+        return self(batch[0] if isinstance(batch, (tuple, list)) else batch)  # type: ignore[no-any-return]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what the learner remembers."""
+        checkpoint["maxl"] = {"learner": self.learner.state_dict(), "random": torch.get_rng_state()}
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Restores it, and the random numbers: the next ones are drawn for the order of the samples."""
+        self.learner.load_state_dict(checkpoint["maxl"]["learner"])
+        torch.set_rng_state(checkpoint["maxl"]["random"].cpu())
+
+    def _judge(self, batch: Any, stage: str) -> None:
+        x, y, *_ = batch
+        outputs = self(x)
+        found = {f"{stage}_loss": self.learner.task.loss(outputs, y)}
+        if y.dim() == 1 and not y.is_floating_point() and outputs.dim() == 2:
+            found[f"{stage}_accuracy"] = (outputs.argmax(1) == y).float().mean()
+        self.log_dict(found, batch_size=len(y), prog_bar=True)

@@ -1,0 +1,156 @@
+"""The learner in Lightning: the plain loop's training, with the Trainer's conveniences."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import maxl
+from _networks import flatten
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # its imports' own
+    lightning = pytest.importorskip("lightning", reason="needs lightning")
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    from maxl.integrations.lightning import MAXLModule
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice on workers, loggers and folders
+HIERARCHY = maxl.Hierarchy.uniform(3, 2)
+LOOKAHEADS = {"taken": maxl.Taken, "next": maxl.Next, "virtual": maxl.Virtual}
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+
+def learner(lookahead: str | None = "taken", dropout: float = 0.0) -> maxl.MultiTaskLearner:
+    torch.manual_seed(0)
+
+    def trunk() -> nn.Module:
+        return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(dropout))
+
+    network = maxl.MultiTaskNetwork(trunk(), HIERARCHY, feature_dim=8)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    if lookahead is None:
+        return maxl.MultiTaskLearner(network, optimizer)
+    generator = maxl.LabelGenerator(trunk(), HIERARCHY, feature_dim=8)
+    meta_optimizer = torch.optim.Adam(generator.parameters(), lr=1e-2)
+    return maxl.MetaAuxiliaryLearner(
+        network, generator, optimizer, meta_optimizer, lookahead=LOOKAHEADS[lookahead]()
+    )
+
+
+def data(count: int = 40) -> TensorDataset:
+    random = torch.Generator().manual_seed(1)
+    x = torch.randn(count, 6, generator=random)
+    return TensorDataset(x, (x[:, 0] > 0).long() + (x[:, 1] > 0).long())
+
+
+def trainer(folder: Path, epochs: int = 3, **options: Any) -> Any:
+    return lightning.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        **{"enable_checkpointing": False, **options},
+    )
+
+
+def weights(trained: Any) -> Tensor:
+    modules = [trained.network, *([trained.generator] if hasattr(trained, "generator") else [])]
+    return flatten([p for m in modules for p in m.parameters()])
+
+
+@pytest.mark.parametrize("lookahead", [*LOOKAHEADS, None])
+def test_training_is_that_of_a_plain_loop(lookahead: str | None, tmp_path: Path) -> None:
+    plain, within = learner(lookahead), learner(lookahead)
+    for _ in range(3):
+        for x, y in DataLoader(data(), batch_size=8):
+            plain.step(x, y)
+    fit = trainer(tmp_path)
+    fit.fit(MAXLModule(within), DataLoader(data(), batch_size=8))
+    assert torch.equal(weights(plain), weights(within))
+    assert fit.global_step == within.steps == 15
+
+
+def test_clipping_and_accumulation_are_those_of_a_plain_loop(tmp_path: Path) -> None:
+    plain, within = learner(), learner()
+    batches = list(DataLoader(data(), batch_size=8))
+    for group in (batches[:2], batches[2:4], batches[4:]):
+        plain.optimizer.zero_grad()
+        for x, y in group:
+            plain.backward(x, y, share=1 / len(group))
+        nn.utils.clip_grad_norm_(plain.network.parameters(), 0.1)
+        plain.optimizer.step()
+        plain.meta_step()
+    fit = trainer(tmp_path, epochs=1)
+    fit.fit(MAXLModule(within, max_grad_norm=0.1, accumulate=2), DataLoader(data(), batch_size=8))
+    assert torch.equal(weights(plain), weights(within))
+    assert fit.global_step == 3
+
+
+@pytest.mark.parametrize("lookahead", LOOKAHEADS)
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(lookahead: str, tmp_path: Path) -> None:
+    results = []
+    for resumed in (False, True):
+        torch.manual_seed(3)
+        model = MAXLModule(learner(lookahead, dropout=0.3))
+        loader = DataLoader(data(), batch_size=8, shuffle=True)
+        torch.manual_seed(4)
+        if resumed:
+            callback = ModelCheckpoint(dirpath=tmp_path / lookahead, save_last=True)
+            trainer(tmp_path, 2, enable_checkpointing=True, callbacks=[callback]).fit(model, loader)
+            model = MAXLModule(learner(lookahead, dropout=0.3))
+            torch.manual_seed(99)
+            trainer(tmp_path, 4).fit(
+                model, loader, ckpt_path=tmp_path / lookahead / "last.ckpt", weights_only=True
+            )
+        else:
+            trainer(tmp_path, 4).fit(model, loader)
+        results.append(weights(model.learner))
+    assert torch.equal(*results)
+
+
+def test_what_is_logged_can_be_watched(tmp_path: Path) -> None:
+    model = MAXLModule(learner())
+    best = ModelCheckpoint(dirpath=tmp_path, monitor="val_accuracy", mode="max")
+    fit = trainer(tmp_path, 5, enable_checkpointing=True, callbacks=[best])
+    fit.fit(model, DataLoader(data(), batch_size=8), DataLoader(data(), batch_size=40))
+    assert {"train_loss", "train_primary_loss", "train_auxiliary_loss", "val_loss", "val_accuracy"} <= set(
+        fit.callback_metrics
+    )
+    assert best.best_model_score is not None
+    (tested,) = fit.test(model, DataLoader(data(), batch_size=40), verbose=False)
+    accuracy = (model(data().tensors[0]).argmax(1) == data().tensors[1]).float().mean()
+    assert tested["test_accuracy"] == pytest.approx(float(accuracy))
+    (found,) = fit.predict(model, DataLoader(data(), batch_size=40))
+    assert torch.equal(found, model.network.eval().predict(data().tensors[0]))
+
+
+def test_schedulers_step_once_an_epoch(tmp_path: Path) -> None:
+    within = learner()
+    scheduler = torch.optim.lr_scheduler.StepLR(within.optimizer, 1, gamma=0.5)
+    trainer(tmp_path).fit(MAXLModule(within, schedulers=[scheduler]), DataLoader(data(), batch_size=8))
+    assert within.optimizer.param_groups[0]["lr"] == pytest.approx(1e-2 / 8)
+
+
+def test_half_precision_trains(tmp_path: Path) -> None:
+    within = learner()
+    trainer(tmp_path, precision="bf16-mixed").fit(MAXLModule(within), DataLoader(data(), batch_size=8))
+    assert weights(within).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"accumulate": 0}, "accumulate needs"), ({"max_grad_norm": 0.0}, "max_grad_norm needs")],
+)
+def test_a_wrong_option_is_named(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        MAXLModule(learner(), **options)
