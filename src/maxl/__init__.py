@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         masked_softmax,
     )
     from maxl.presets import PRESETS
-    from maxl.tasks import Classification, MultiLabel, Regression
+    from maxl.tasks import Classification, MultiLabel, Regression, Segmentation
     from maxl.worlds import DataParallel
 
 _HOMES = {
@@ -47,7 +47,7 @@ _HOMES = {
         *("LabelGenerator", "Logits", "MultiTaskNetwork", "WeightedLabelGenerator", "masked_softmax"),
     ),
     "maxl.presets": ("PRESETS",),
-    "maxl.tasks": ("Classification", "MultiLabel", "Regression"),
+    "maxl.tasks": ("Classification", "MultiLabel", "Regression", "Segmentation"),
     "maxl.worlds": ("DataParallel",),
 }
 
@@ -73,6 +73,7 @@ __all__ = [
     "Next",
     "Regression",
     "Reverse",
+    "Segmentation",
     "StepResult",
     "Taken",
     "Virtual",
