@@ -11,6 +11,7 @@ from torch import Tensor
 
 from maxl.experiments.data._files import IMAGE_SUFFIXES, image_files, without_images
 from maxl.experiments.data._images import decode
+from maxl.experiments.data._masks import NAMES_FILE, has_masks, mask_folders
 from maxl.experiments.data._source import Column, IntArray, Part, Source
 
 _CLIP = re.compile(r"v_(?P<label>\w+)_g(?P<group>\d+)_c\d+")
@@ -22,7 +23,8 @@ def image_folder(folder: Path, image_size: int | None) -> Source:
     """Images sorted into one subfolder a class, or two levels of subfolders: classes and finer classes.
 
     `folder` either has such subfolders itself, or has them below train/ and test/ (and validation/).
-    Without test/ the validation part takes its place. The columns of labels are "class" and, with two levels,
+    Without test/ the validation part takes its place. Folders images/ and masks/ in place of classes hold images and
+    a class for each of their pixels. The columns of labels are "class" and, with two levels,
     "subclass".
 
     Raises:
@@ -30,6 +32,12 @@ def image_folder(folder: Path, image_size: int | None) -> Source:
         ValueError: if there are no images, or if some classes have finer classes and others have not.
     """
     train, test, validation = (_subfolder(folder, names) for names in (_TRAIN, _TEST, _VALIDATION))
+    if has_masks(folder):
+        return mask_folders(folder, None, None, folder / NAMES_FILE, image_size)
+    if train is not None and has_masks(train):
+        if test is None:
+            test, validation = validation, None
+        return mask_folders(train, test, validation, folder / NAMES_FILE, image_size)
     if train is None or not any(
         child.is_dir() and not child.name.startswith(".") for child in train.iterdir()
     ):  # "train" may be a class

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from maxl.experiments.data._files import require_regular
 
+_ORIENTATION = 274  # the EXIF tag
 Pixels = npt.NDArray[np.uint8]
 # What Pillow's decoders raise for broken files.
 _DAMAGED = (
@@ -69,6 +70,60 @@ def _decode(
             images = np.repeat(images, channels, axis=1)
         images[i] = pixels.transpose(2, 0, 1)  # one grey channel spreads over three
     return torch.from_numpy(images)
+
+
+def decode_indices(file: Path) -> Pixels:
+    """A mask, its values as they stand: grey levels or entries of a palette, uint8 of shape (H, W).
+
+    Raises:
+        ValueError: if the file cannot be decoded, has colours, or a value above 255.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(require_regular(file)) as image:
+            mode, values = image.mode, np.asarray(image)
+    except _DAMAGED as error:
+        raise ValueError(f"'{file}' cannot be decoded as a mask: {error}") from error
+    if values.ndim != 2 or mode[0] == "F":
+        raise ValueError(
+            f"a mask needs one channel, the numbers of the classes, grey or by palette; '{file}' has mode {mode}: "
+            "convert it"
+        )
+    if values.dtype != np.uint8:
+        if values.min() < 0 or values.max() > 255:
+            raise ValueError(
+                f"a mask needs values of 0 to 255; '{file}' has {values.min()} to {values.max()}"
+            )
+        values = values.astype(np.uint8)
+    return values
+
+
+def displayed_size(file: Path) -> tuple[int, int]:
+    """(height, width) of an image as it is shown, by its header alone.
+
+    Raises:
+        ValueError: if the file is no image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(require_regular(file)) as image:
+            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            width, height = image.size
+    except _DAMAGED as error:
+        raise ValueError(f"'{file}' cannot be decoded as an image: {error}") from error
+    return (width, height) if turned else (height, width)
+
+
+def stretch(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images (N, C, H, W) of another size, nothing cut off: every pixel of a mask has its place."""
+    from torchvision.transforms.v2 import functional as transforms
+
+    if images.shape[2:] == size:
+        return images
+    scaled: Tensor = transforms.resize(images, list(size), antialias=True)
+    return scaled
 
 
 def resize(images: Tensor, image_size: int | None) -> Tensor:

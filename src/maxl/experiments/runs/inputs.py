@@ -86,6 +86,13 @@ def read_image(file: Path, shape: tuple[int, ...]) -> Tensor:
     image = decode([file], 1, lambda _: f"'{file}'", height if height == width else None)
     if image.shape[2:] != (height, width):
         image = transforms.resize(image, [height, width], antialias=True)
-    if image.shape[1] > channels:
-        image = transforms.rgb_to_grayscale(image)
-    return to_channels(image, channels)
+    return as_channels(image, channels)
+
+
+def as_channels(images: Tensor, channels: int) -> Tensor:
+    """Images (N, C, H, W) with the run's channels: grey ones repeated, colours made grey."""
+    from torchvision.transforms.v2 import functional as transforms
+
+    if images.shape[1] > channels:
+        images = transforms.rgb_to_grayscale(images)
+    return to_channels(images, channels)

@@ -31,7 +31,7 @@ from maxl.experiments.runs.fingerprint import fingerprint
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.lock import locked, require_unlocked
 from maxl.experiments.runs.machine import PeakMemory, joined, origin, threads
-from maxl.experiments.runs.measures import score
+from maxl.experiments.runs.measures import kept, score
 from maxl.experiments.runs.memory import is_out_of_memory, needing_memory, smaller_batch
 from maxl.experiments.runs.monitoring import Report, Totals, tensorboard
 from maxl.experiments.runs.outer import OuterBatch, OuterData
@@ -43,6 +43,7 @@ from maxl.learning import MetaAuxiliaryLearner, StepResult
 EVALUATION_BATCH = 500
 CALIBRATION_BATCHES = 10
 LABELS_LOOKED_AT = 2000  # training samples whose labels are described after each epoch
+PIXEL_IMAGES_LOOKED_AT = 8  # the same of segmentation: each has thousands of labels
 META_PASS = 1 << 20  # epoch offset of the meta pass's own shuffling, when whole epochs alternate
 
 
@@ -205,10 +206,13 @@ class Trainer:
         for name, split in (("validation", data.validation), ("test", data.test)):
             if split is not None:
                 batches = ((b.x, b.primary) for b in self._in_order(split))
-                row[f"{name}_loss"], scores = evaluate(setup.network, batches, loss, partial(score, data))
+                row[f"{name}_loss"], scores = evaluate(
+                    setup.network, batches, loss, partial(score, data), keep=kept(data.task)
+                )
                 row |= {f"{name}_{measure}": value for measure, value in scores.items()}
         if setup.generator is not None:
-            some = torch.arange(len(data.train))[:: max(1, len(data.train) // LABELS_LOOKED_AT)]
+            most = PIXEL_IMAGES_LOOKED_AT if data.task == "segmentation" else LABELS_LOOKED_AT
+            some = torch.arange(len(data.train))[:: max(1, len(data.train) // most)]
             split = data.train.select(some.to(data.train.x.device))
             with evaluating(setup.generator):
                 labels = torch.cat(
@@ -239,7 +243,8 @@ class Trainer:
         return row
 
     def _in_order(self, split: Split) -> Iterator[Batch]:
-        return evaluation_batches(split, EVALUATION_BATCH, self.data.mean, self.data.std, self.device)
+        size = self.config.batch_size if self.data.task == "segmentation" else EVALUATION_BATCH
+        return evaluation_batches(split, size, self.data.mean, self.data.std, self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """All that the rest of the run depends on; tensors, numbers and strings alone."""
@@ -378,9 +383,12 @@ def load_data(config: RunConfig) -> DataSet:
             validation_size=_size(config.validation_size),
             seed=config.seed,
             image_size=config.image_size,
+            ignore_index=config.ignore_index,
         )
     if config.augment == "auto":
         return data
+    if config.augment != "none" and data.task == "segmentation":
+        raise ValueError(f"--augment {config.augment} would move images and not their masks: use none")
     if config.augment != "none" and data.train.x.ndim != 4:
         raise ValueError(
             f"--augment {config.augment} needs images; {config.data} has features of shape {data.input_shape}: "
