@@ -270,3 +270,12 @@ def test_segmentations_with_the_same_settings_are_equal() -> None:
     one, two = (maxl.Segmentation(class_weights=w) for w in ([1, 2], (1.0, 2.0)))
     assert one == two
     assert hash(one) == hash(two)
+
+
+def test_the_information_of_labels_is_that_of_the_pixels_that_count(batch: tuple[Tensor, Tensor]) -> None:
+    x, y = batch
+    _, generator = networks()
+    labels, counts = generator(x, y).detach(), y != IGNORED
+    of_all = maxl.label_information(labels.flatten(0, -2), y.flatten(), HIERARCHY)
+    of_some = maxl.label_information(labels[counts], y[counts], HIERARCHY)
+    torch.testing.assert_close(of_all, of_some * counts.double().mean())
