@@ -65,8 +65,8 @@ def add_commands(commands: Any) -> None:
 def _predict(namespace: argparse.Namespace) -> None:
     from maxl.experiments.runs.files import write_at_once
     from maxl.experiments.runs.folder import require_no_run_file
-    from maxl.experiments.runs.inference import Mask, predict
-    from maxl.experiments.runs.masks import require_mask_folder, write_masks
+    from maxl.experiments.runs.inference import predict
+    from maxl.experiments.runs.masks import Mask, require_mask_folder, write_masks
 
     require_mask_folder(namespace.folder, namespace.source, namespace.out)
     if namespace.out is not None:

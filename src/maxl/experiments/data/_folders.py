@@ -25,7 +25,7 @@ def image_folder(folder: Path, image_size: int | None) -> Source:
     `folder` either has such subfolders itself, or has them below train/ and test/ (and validation/).
     Without test/ the validation part takes its place. Folders images/ and masks/ in place of classes hold images and
     a class for each of their pixels. The columns of labels are "class" and, with two levels,
-    "subclass".
+    "subclass", named parent/child.
 
     Raises:
         FileNotFoundError: if there is a training part but no other.
@@ -105,10 +105,10 @@ def _find(root: Path) -> tuple[list[Path], dict[str, list[str]]]:
         )
     if depth > 1 and len({parent[1] for parent in parents}) == 1:
         depth = 1  # cat/images/, dog/images/: no finer classes
-    return files, {
-        name: [parent[level] for parent in parents]
-        for level, name in enumerate(("class", "subclass")[:depth])
-    }
+    columns = {"class": [parent[0] for parent in parents]}
+    if depth > 1:  # by their path: two classes may have a finer one of the same name
+        columns["subclass"] = ["/".join(parent[:2]) for parent in parents]
+    return files, columns
 
 
 def _source(roots: Sequence[Path], image_size: int | None) -> Source:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,9 @@ import torch
 from torch import Tensor
 
 from maxl.experiments.data._files import require_regular
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _ORIENTATION = 274  # the EXIF tag
 Pixels = npt.NDArray[np.uint8]
@@ -42,7 +46,7 @@ def decode(
     Returns: uint8, shape (N, C, H, W).
 
     Raises:
-        ValueError: if an image cannot be decoded, has more than 8 bits a channel, differs in size, or is so
+        ValueError: if an image cannot be decoded, has 32 bits a channel, differs in size, or is so
             large that it may be made to exhaust the memory.
     """
     with warnings.catch_warnings():
@@ -150,6 +154,18 @@ def to_channels(images: Tensor, channels: int) -> Tensor:
     return images if images.shape[1] == channels else images.repeat(1, channels, 1, 1)
 
 
+def _kept_as(mode: str) -> str:
+    return "L" if mode in ("1", "L", "LA") else "RGB"
+
+
+def _of_16_bits(file: Image) -> Image:
+    """A grey image of 16 bits as one of 8, scaled: Pillow's own conversion would clip."""
+    from PIL import Image as images
+
+    values = np.asarray(file).astype(np.float64)
+    return images.fromarray((values / 257).round().astype(np.uint8))
+
+
 def _decode_one(item: bytes | Path, name: Callable[[], str], image_size: int | None) -> Pixels:
     """One image as uint8, shape (H, W, C) with C 1 or 3."""
     from PIL import Image, ImageOps, UnidentifiedImageError
@@ -158,7 +174,7 @@ def _decode_one(item: bytes | Path, name: Callable[[], str], image_size: int | N
         with Image.open(BytesIO(item) if isinstance(item, bytes) else require_regular(item)) as file:
             mode = file.mode
             ImageOps.exif_transpose(file, in_place=True)  # cameras store which side is up
-            image = file.convert("L" if mode in ("1", "L", "LA") else "RGB")
+            image = _of_16_bits(file) if mode.startswith("I;16") else file.convert(_kept_as(mode))
     except UnidentifiedImageError as error:
         raise ValueError(
             f"{name()} cannot be decoded as an image: its format is none that is known"
@@ -169,8 +185,8 @@ def _decode_one(item: bytes | Path, name: Callable[[], str], image_size: int | N
         ) from error
     except _DAMAGED as error:
         raise ValueError(f"{name()} cannot be decoded as an image: {error}") from error
-    if mode[0] in "IF":  # 16 and 32 bits: converting would clip, not scale
-        raise ValueError(f"images must have 8 bits a channel; {name()} has mode {mode}: convert it")
+    if mode in ("I", "F"):  # nothing says which values are black and white
+        raise ValueError(f"images must have 8 or 16 bits a channel; {name()} has mode {mode}: convert it")
     if image_size is not None and image.size != (image_size, image_size):
         image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BILINEAR)
     pixels = np.asarray(image)

@@ -65,6 +65,11 @@ def evaluate(
         return loss / len(every), score(torch.cat(outputs), every)
 
 
+def labels_looked_at(task: Task) -> int:
+    """How many training samples' labels are described after an epoch: fewer where each has thousands of pixels."""
+    return 8 if is_dense(task) else 2000
+
+
 @dataclass(frozen=True)
 class LabelStatistics:
     """What generated labels look like.

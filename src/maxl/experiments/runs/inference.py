@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,19 +13,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from maxl.experiments.data import (
-    IMAGE_SUFFIXES,
-    decode,
-    image_files,
-    normalise,
-    require_regular,
-    stretch,
-)
+from maxl.experiments.data import normalise
 from maxl.experiments.runs import trunks
 from maxl.experiments.runs.build import resolve_device
 from maxl.experiments.runs.files import write_at_once
 from maxl.experiments.runs.folder import RunFolder, require_no_run_file
-from maxl.experiments.runs.inputs import as_channels, read_image, read_rows, read_text_rows
+from maxl.experiments.runs.inputs import find_images, read_image, read_rows, read_text_rows
+from maxl.experiments.runs.masks import Mask, predict_masks
 from maxl.experiments.runs.measures import task_of
 from maxl.experiments.runs.memory import is_out_of_memory
 from maxl.experiments.runs.summary import require_model
@@ -148,13 +142,6 @@ class Labels(NamedTuple):
     probabilities: dict[str, float]
 
 
-class Mask(NamedTuple):
-    """The likeliest class of each pixel of an image, uint8 of the image's shape (H, W)."""
-
-    file: Path
-    classes: Tensor
-
-
 Predicted = Prediction | Numbers | Labels | Mask
 
 
@@ -250,10 +237,10 @@ def predict(
             f"predict needs images, or a table for a run on features; {source} does not exist"
         )
     if model.task == "segmentation":
-        return list(predict_masks(model, _images(source), resolve_device(device)))
+        return list(predict_masks(model, find_images(source), resolve_device(device)))
     names: list[Path | int]
     if model.takes_images:
-        files = _images(source)
+        files = find_images(source)
         names, parts = [*files], (files[start : start + _BATCH] for start in range(0, len(files), _BATCH))
         batches = (torch.cat([read_image(file, model.input_shape) for file in part]) for part in parts)
     else:
@@ -284,32 +271,6 @@ def predict(
     if model.task == "multi-label":
         return [Labels(name, dict(zip(model.primary_names, row, strict=True))) for name, row in every]
     return [Prediction(name, model.primary_names[int(c)], probability) for name, (probability, c) in every]
-
-
-def _images(source: Path) -> list[Path]:
-    """The images of a folder, or the one that a file is."""
-    files = image_files(source) if source.is_dir() else [require_regular(source)]
-    if not files:
-        raise ValueError(f"predict needs images ({', '.join(sorted(IMAGE_SUFFIXES))}); {source} has none")
-    return files
-
-
-def predict_masks(model: PrimaryModel, files: Sequence[Path], device: torch.device) -> Iterator[Mask]:
-    """The masks of images, which are stretched to the run's size, and their logits back to the image's."""
-    model.trunk.to(device)
-    model.primary_head.to(device)
-    channels = model.input_shape[0]
-    for file in files:
-        image = decode([file], 1, lambda _, file=file: f"'{file}'", None)  # type: ignore[misc]
-        x = as_channels(stretch(image, model.input_shape[1:]), channels)  # type: ignore[arg-type]
-        with torch.no_grad():
-            logits = model.outputs(model.normalise(x).to(device)).float()
-        if not logits.isfinite().all():
-            raise ValueError(
-                f"predict needs images like those of training; {file} is so far from them that the model gives no number"
-            )
-        whole = nn.functional.interpolate(logits, size=image.shape[2:], mode="bilinear", align_corners=False)
-        yield Mask(file, whole.argmax(1).squeeze(0).to(torch.uint8).cpu())
 
 
 def _read(model: PrimaryModel, outputs: Tensor) -> Tensor:

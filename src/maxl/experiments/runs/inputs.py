@@ -9,9 +9,11 @@ import numpy as np
 from torch import Tensor
 
 from maxl.experiments.data import (
+    IMAGE_SUFFIXES,
     Table,
     TextFeatures,
     decode,
+    image_files,
     read_features,
     read_table,
     read_texts,
@@ -96,3 +98,11 @@ def as_channels(images: Tensor, channels: int) -> Tensor:
     if images.shape[1] > channels:
         images = transforms.rgb_to_grayscale(images)
     return to_channels(images, channels)
+
+
+def find_images(source: Path) -> list[Path]:
+    """The images of a folder, or the one that a file is."""
+    files = image_files(source) if source.is_dir() else [require_regular(source)]
+    if not files:
+        raise ValueError(f"predict needs images ({', '.join(sorted(IMAGE_SUFFIXES))}); {source} has none")
+    return files

@@ -1,18 +1,48 @@
-"""Predicted masks as PNG files."""
+"""Predicted masks, and PNG files of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import torch
+from torch import Tensor, nn
+
+from maxl.experiments.data import decode, stretch
 from maxl.experiments.runs.files import write_at_once
 from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.inputs import as_channels
 from maxl.experiments.runs.measures import task_of
 
 if TYPE_CHECKING:
-    from maxl.experiments.runs.inference import Mask
+    from maxl.experiments.runs.inference import PrimaryModel
+
+
+class Mask(NamedTuple):
+    """The likeliest class of each pixel of an image, uint8 of the image's shape (H, W)."""
+
+    file: Path
+    classes: Tensor
+
+
+def predict_masks(model: PrimaryModel, files: Sequence[Path], device: torch.device) -> Iterator[Mask]:
+    """The masks of images, which are stretched to the run's size, and their logits back to the image's."""
+    model.trunk.to(device)
+    model.primary_head.to(device)
+    channels = model.input_shape[0]
+    for file in files:
+        image = decode([file], 1, lambda _, file=file: f"'{file}'", None)  # type: ignore[misc]
+        x = as_channels(stretch(image, model.input_shape[1:]), channels)  # type: ignore[arg-type]
+        with torch.no_grad():
+            logits = model.outputs(model.normalise(x).to(device)).float()
+        if not logits.isfinite().all():
+            raise ValueError(
+                f"predict needs images like those of training; {file} is so far from them that the model gives no number"
+            )
+        whole = nn.functional.interpolate(logits, size=image.shape[2:], mode="bilinear", align_corners=False)
+        yield Mask(file, whole.argmax(1).squeeze(0).to(torch.uint8).cpu())
 
 
 def require_mask_folder(run: Path, source: Path, out: Path | None) -> None:

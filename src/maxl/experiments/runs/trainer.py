@@ -26,6 +26,7 @@ from maxl.experiments.runs.evaluation import (
     evaluate,
     evaluating,
     gradient_cosine,
+    labels_looked_at,
 )
 from maxl.experiments.runs.fingerprint import fingerprint
 from maxl.experiments.runs.folder import RunFolder
@@ -42,8 +43,6 @@ from maxl.learning import MetaAuxiliaryLearner, StepResult
 
 EVALUATION_BATCH = 500
 CALIBRATION_BATCHES = 10
-LABELS_LOOKED_AT = 2000  # training samples whose labels are described after each epoch
-PIXEL_IMAGES_LOOKED_AT = 8  # the same of segmentation: each has thousands of labels
 META_PASS = 1 << 20  # epoch offset of the meta pass's own shuffling, when whole epochs alternate
 
 
@@ -211,8 +210,9 @@ class Trainer:
                 )
                 row |= {f"{name}_{measure}": value for measure, value in scores.items()}
         if setup.generator is not None:
-            most = PIXEL_IMAGES_LOOKED_AT if data.task == "segmentation" else LABELS_LOOKED_AT
-            some = torch.arange(len(data.train))[:: max(1, len(data.train) // most)]
+            some = torch.arange(len(data.train))[
+                :: max(1, len(data.train) // labels_looked_at(setup.learner.task))
+            ]
             split = data.train.select(some.to(data.train.x.device))
             with evaluating(setup.generator):
                 labels = torch.cat(
