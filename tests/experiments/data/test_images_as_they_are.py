@@ -35,7 +35,7 @@ def test_grey_of_16_bits_is_scaled_and_not_clipped(suffix: str, tmp_path: Path) 
 
 
 def test_a_photograph_is_turned_as_its_exif_says(tmp_path: Path) -> None:
-    file = tmp_path / "image.tif"
+    file = tmp_path / "image.png"
     exif = Image.Exif()
     exif[274] = 6
     Image.fromarray(GREY[:2]).save(file, exif=exif)

@@ -104,7 +104,7 @@ def decode_indices(file: Path) -> Pixels:
 
 
 def displayed_size(file: Path) -> tuple[int, int]:
-    """(height, width) of an image as it is shown, by its header alone.
+    """(height, width) of an image as it is shown.
 
     Raises:
         ValueError: if the file is no image.

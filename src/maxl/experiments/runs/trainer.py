@@ -200,25 +200,23 @@ class Trainer:
     def _look(self) -> dict[str, Any]:
         """Metrics that need passes of their own."""
         setup, data, config = self.setup, self.data, self.config
-        loss = setup.learner.task.loss
+        task, taken = setup.learner.task, partial(score, data)
         row: dict[str, Any] = {}
         for name, split in (("validation", data.validation), ("test", data.test)):
             if split is not None:
                 batches = ((b.x, b.primary) for b in self._in_order(split))
                 row[f"{name}_loss"], scores = evaluate(
-                    setup.network, batches, loss, partial(score, data), keep=kept(data.task)
+                    setup.network, batches, task.loss, taken, kept(data.task)
                 )
                 row |= {f"{name}_{measure}": value for measure, value in scores.items()}
         if setup.generator is not None:
-            some = torch.arange(len(data.train))[
-                :: max(1, len(data.train) // labels_looked_at(setup.learner.task))
-            ]
+            some = torch.arange(len(data.train))[:: max(1, len(data.train) // labels_looked_at(task))]
             split = data.train.select(some.to(data.train.x.device))
             with evaluating(setup.generator):
                 labels = torch.cat(
                     [as_tuple(setup.generator(b.x, b.primary))[0] for b in self._in_order(split)]
                 )
-            look = describe_labels(labels, split.primary, setup.hierarchy, setup.learner.task)
+            look = describe_labels(labels, split.primary, setup.hierarchy, task)
             row |= {
                 "label_entropy": look.entropy,
                 "label_entropy_max": look.entropy_max,
@@ -237,7 +235,7 @@ class Trainer:
                     signals = as_tuple(pure_call(setup.generator, {}, batch.x, batch.primary))
             row["gradient_cosine"], row["gradient_cosine_layers"] = gradient_cosine(
                 *(setup.network, setup.network.trunk, batch.x, batch.primary, signals),
-                setup.learner.task,
+                task,
                 setup.learner.supervision,
             )
         return row
