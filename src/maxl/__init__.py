@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         masked_softmax,
     )
     from maxl.presets import PRESETS
-    from maxl.tasks import Classification, MultiLabel, Regression
+    from maxl.tasks import Classification, MultiLabel, Regression, Segmentation
     from maxl.worlds import DataParallel
 
 _HOMES = {
@@ -48,7 +48,7 @@ _HOMES = {
         *("LabelGenerator", "Logits", "MultiTaskNetwork", "WeightedLabelGenerator", "masked_softmax"),
     ),
     "maxl.presets": ("PRESETS",),
-    "maxl.tasks": ("Classification", "MultiLabel", "Regression"),
+    "maxl.tasks": ("Classification", "MultiLabel", "Regression", "Segmentation"),
     "maxl.worlds": ("DataParallel",),
 }
 
@@ -75,6 +75,7 @@ __all__ = [
     "Part",
     "Regression",
     "Reverse",
+    "Segmentation",
     "StepResult",
     "Taken",
     "Virtual",

@@ -93,7 +93,7 @@ def label_information(labels: Tensor, y: Tensor, hierarchy: Hierarchy) -> Tensor
     summand alone, and over all classes at once.
 
     Args:
-        labels: Soft labels, shape (N, K).
+        labels: Soft labels, shape (N, K); rows of zeros, as ignored pixels have, count for nothing.
         y: Primary labels, int64 of shape (N,); any targets for a flat hierarchy.
         hierarchy: ψ.
 
@@ -103,8 +103,10 @@ def label_information(labels: Tensor, y: Tensor, hierarchy: Hierarchy) -> Tensor
     tiny = _tiny(labels)
     if hierarchy.num_primary == 1:
         y = torch.zeros(len(labels), dtype=torch.int64, device=labels.device)
+    counts_for = labels.detach().sum(1) > 0
+    y = torch.where(counts_for, y, 0)  # an ignored pixel has no class
     members = torch.zeros(hierarchy.num_primary, len(labels), dtype=labels.dtype, device=labels.device)
-    members[y, torch.arange(len(labels), device=labels.device)] = 1.0
+    members[y, torch.arange(len(labels), device=labels.device)] = counts_for.to(labels.dtype)
     counts = members.sum(1, keepdim=True)
     means = members @ labels / counts.clamp_min(1.0)
     of_means = -(means * means.clamp_min(tiny).log()).sum(1)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from maxl.hierarchy import Hierarchy
 from maxl.hypergradients import pure_call
-from maxl.tasks import Classification, Task
+from maxl.tasks import Classification, Task, is_dense, positions_that_count
 
 
 class Logits(NamedTuple):
@@ -52,10 +52,19 @@ def _feature_dim(trunk: nn.Module, given: int | None) -> int:
     return dim
 
 
-def _checked(features: Tensor, expected: int | None, trunk: nn.Module) -> Tensor:
-    """Features of shape (N, D), D as the heads were built for, if they were built here."""
-    if expected is None or (features.dim() == 2 and features.shape[1] == expected):
+def _checked(features: Tensor, expected: int | None, trunk: nn.Module, task: Task) -> Tensor:
+    """Features of shape (N, D), or (N, ..., D) for a dense task; D as the heads were built for, if built here."""
+    dense = is_dense(task)
+    if dense and features.dim() > 3:  # images have their channels first, texts their features last
+        features = features.movedim(1, -1)
+    fits = features.dim() == 2 or (dense and features.dim() > 2)
+    if expected is None or (fits and features.shape[-1] == expected):
         return features
+    if dense:
+        raise ValueError(
+            f"the trunk of a dense task needs to give features of shape (N, {expected}, H, W) or (N, T, {expected}); "
+            f"{type(trunk).__name__} gave them as {tuple(features.shape)}, features last: say the width as feature_dim="
+        )
     raise ValueError(
         f"the trunk needs to give features of shape (N, {expected}); {type(trunk).__name__} gave "
         f"{tuple(features.shape)}: end it with pooling and nn.Flatten(), and say the width it gives as feature_dim="
@@ -66,7 +75,8 @@ class MultiTaskNetwork(nn.Module):
     """One trunk, two heads (hard parameter sharing; paper, section 3.1).
 
     Args:
-        trunk: Any module from inputs to features of shape (N, D).
+        trunk: Any module from inputs to features of shape (N, D); for a dense task (``maxl.Segmentation``) of shape
+            (N, D, H, W), or (N, T, D) for tokens. Outputs then have a row for each position, (N, H, W, C).
         hierarchy: ψ, which fixes C and K.
         primary_head: Module from (N, D) to (N, C); the authors' two-layer head by default.
         auxiliary_head: Module from (N, D) to (N, K); likewise.
@@ -106,12 +116,12 @@ class MultiTaskNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Logits:
         """Logits of both tasks, shapes (N, C) and (N, K)."""
-        features = _checked(self.trunk(x), self._width, self.trunk)
+        features = _checked(self.trunk(x), self._width, self.trunk, self.task)
         return Logits(self.primary_head(features), self.auxiliary_head(features))
 
     def predict(self, x: Tensor) -> Tensor:
-        """Primary logits alone, shape (N, C): inference costs what the single-task network costs."""
-        logits: Tensor = self.primary_head(_checked(self.trunk(x), self._width, self.trunk))
+        """Primary logits alone, shape (N, C), or (N, H, W, C): inference costs what the single-task network costs."""
+        logits: Tensor = self.primary_head(_checked(self.trunk(x), self._width, self.trunk, self.task))
         return logits
 
 
@@ -231,14 +241,17 @@ class LabelGenerator(nn.Module):
 
     def of_features(self, features: Tensor, y: Tensor) -> Tensor:
         """What ``forward`` gives, from trunk features of shape (N, D)."""
-        return self.labels(_checked(features, self._width, self.trunk), y)
+        return self.labels(_checked(features, self._width, self.trunk, self.task), y)
 
     def labels(self, features: Tensor, y: Tensor) -> Tensor:
         """The labels that belong to trunk features of shape (N, D)."""
         logits = self.head(features)
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
-        return masked_softmax(logits, self.task.rows(y, self.mask))
+        labels = masked_softmax(logits, self.task.rows(y, self.mask))
+        if is_dense(self.task):  # 0 at ignored positions: no part in the mean label, nor in a regulariser
+            return labels * positions_that_count(self.task, y).unsqueeze(-1)
+        return labels
 
 
 class WeightedLabelGenerator(LabelGenerator):
@@ -270,8 +283,8 @@ class WeightedLabelGenerator(LabelGenerator):
 
     def of_features(self, features: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """As ``LabelGenerator.of_features``."""
-        features = _checked(features, self._width, self.trunk)
-        return self.labels(features, y), 2 * torch.sigmoid(self.weight_head(features)).squeeze(1)
+        features = _checked(features, self._width, self.trunk, self.task)
+        return self.labels(features, y), 2 * torch.sigmoid(self.weight_head(features)).squeeze(-1)
 
 
 def _build_head(trunk: nn.Module, hierarchy: Hierarchy, feature_dim: int | None) -> nn.Module:

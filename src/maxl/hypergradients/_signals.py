@@ -48,4 +48,4 @@ def logit_gradient(signal: Tensor, gradient: Tensor) -> Tensor:
     """
     if signal.dim() == 1:
         return gradient
-    return signal * (gradient - (signal * gradient).sum(1, keepdim=True))
+    return signal * (gradient - (signal * gradient).sum(-1, keepdim=True))

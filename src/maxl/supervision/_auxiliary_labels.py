@@ -9,6 +9,7 @@ from torch import Tensor
 
 from maxl.hypergradients import Outputs, Signals
 from maxl.losses import AuxiliaryLoss, focal_loss, negative_entropy
+from maxl.supervision._rows import flat, rows_of_positions
 from maxl.supervision._supervision import Losses, Supervision
 from maxl.tasks import Task
 
@@ -56,14 +57,16 @@ class AuxiliaryLabels(Supervision):
                 "auxiliary labels need a network that gives (primary, auxiliary) outputs; got primary ones alone: "
                 "put the model's trunk into maxl.MultiTaskNetwork"
             )
-        auxiliary = self._auxiliary(outputs[1], signals)
+        logits, labels = rows_of_positions(task, outputs[1], signals[0], y)
+        auxiliary = self._auxiliary(logits, (labels, *flat(task, signals[1:])))
         return Losses(primary, auxiliary if self.weight == 1.0 else self.weight * auxiliary)
 
     def penalty(self, signals: Signals, y: Tensor) -> Tensor:
         """λH of the labels, or the regulariser's value."""
+        labels = signals[0].flatten(0, -2)  # a row for each position of a dense task
         if self.regulariser is not None:
-            return self.regulariser(signals[0], y)
-        return self.entropy_weight * negative_entropy(signals[0])
+            return self.regulariser(labels, y.flatten() if signals[0].dim() > 2 else y)
+        return self.entropy_weight * negative_entropy(labels)
 
     def _auxiliary(self, logits: Tensor, signals: Signals) -> Tensor:
         if len(signals) > 1 and self.loss is focal_loss:

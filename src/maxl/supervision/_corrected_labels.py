@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from maxl.hypergradients import Outputs, Signals
+from maxl.supervision._rows import rows_of_positions
 from maxl.supervision._supervision import Losses, Supervision
 from maxl.tasks import Task
 
@@ -21,4 +22,4 @@ class CorrectedLabels(Supervision):
     def losses(self, task: Task, outputs: Outputs, y: Tensor, signals: Signals) -> Losses:
         """As above; ``signals`` is (labels,), soft labels of the primary task, shape (M, C)."""
         (labels,) = self.check_signals(signals)
-        return Losses(task.loss(outputs[0], labels), None)
+        return Losses(task.loss(*rows_of_positions(task, outputs[0], labels, y)), None)

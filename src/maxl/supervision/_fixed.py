@@ -33,7 +33,7 @@ class UniformLabels:
         """(labels,) of shape (N, K)."""
         self.mask = self.mask.to(y.device)
         rows = self.task.rows(y, self.mask).float()
-        return (rows / rows.sum(1, keepdim=True),)
+        return (rows / rows.sum(-1, keepdim=True),)
 
 
 class FixedLabels:

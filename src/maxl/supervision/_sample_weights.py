@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from maxl.hypergradients import Outputs, Signals
+from maxl.supervision._rows import flat
 from maxl.supervision._supervision import Losses, Supervision
 from maxl.tasks import Task
 
@@ -27,7 +28,7 @@ class SampleWeights(Supervision):
 
     def losses(self, task: Task, outputs: Outputs, y: Tensor, signals: Signals) -> Losses:
         """As above; ``signals`` is (weights,), shape (M,)."""
-        (weights,) = self.check_signals(signals)
+        (weights,) = flat(task, self.check_signals(signals))
         each = task.losses(outputs[0], y)
         if weights.shape != each.shape:
             raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from maxl.hierarchy import Hierarchy
@@ -38,3 +39,14 @@ class Task(Protocol):
             Bool of shape (M, K), at least one True in each row.
         """
         ...
+
+
+def is_dense(task: Task) -> bool:
+    """Whether samples have positions with a target each, as with ``Segmentation``."""
+    return bool(getattr(task, "dense", False))
+
+
+def positions_that_count(task: Task, targets: Tensor) -> Tensor:
+    """Of a dense task: bool of the shape of the targets; all where the task ignores none."""
+    weights = getattr(task, "weights", None)
+    return torch.ones_like(targets, dtype=torch.bool) if weights is None else weights(targets)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from maxl.hierarchy import Hierarchy
-from maxl.tasks._task import Task
+from maxl.tasks._task import Task, is_dense, positions_that_count
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,23 @@ class WithLoss:
     task: Task
     function: Callable[[Tensor, Tensor], Tensor]
 
+    @property
+    def dense(self) -> bool:
+        """As the task's."""
+        return is_dense(self.task)
+
+    def weights(self, targets: Tensor) -> Tensor:
+        """As a dense task's."""
+        return positions_that_count(self.task, targets)
+
     def num_outputs(self, hierarchy: Hierarchy) -> int:
         """As the task's."""
         return self.task.num_outputs(hierarchy)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The function's value."""
+        """The function's value; of a dense task's outputs and targets as rows, (M, C) and (M,)."""
+        if self.dense:
+            return self.function(outputs.flatten(0, -2), targets.flatten(0, targets.dim() - outputs.dim()))
         return self.function(outputs, targets)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:

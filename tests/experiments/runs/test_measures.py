@@ -30,7 +30,10 @@ def test_every_measure_of_a_task_is_taken(task: str) -> None:
         "classification": torch.randint(0, 3, (N,)),
         "multi-label": torch.randint(0, 2, (N, 3)),
         "regression": torch.randn(N, 3),
+        "segmentation": torch.randint(0, 3, (N, 4)),
     }[task]
+    if task == "segmentation":
+        outputs = torch.randint(0, 3, (N, 4))  # the likeliest classes, as ``kept`` keeps them
     scores = score(data(task, (1.0, 2.0, 3.0)), outputs, targets)
     assert list(scores) == [measure.name for measure in MEASURES[task]]
     for measure in MEASURES[task]:

@@ -34,7 +34,9 @@ def add_commands(commands: Any) -> None:
         metavar="SOURCE",
         help="folder of images, an image, a CSV or parquet file, or .txt",
     )
-    predict.add_argument("--out", type=Path, metavar="FILE", help="CSV file (default: standard output)")
+    predict.add_argument(
+        "--out", type=Path, metavar="FILE", help="CSV file (default: standard output); a new folder for masks"
+    )
     predict.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, mps or auto (auto)")
     add_trust_flag(predict)
     predict.set_defaults(run=_predict)
@@ -64,12 +66,19 @@ def _predict(namespace: argparse.Namespace) -> None:
     from maxl.experiments.runs.files import write_at_once
     from maxl.experiments.runs.folder import require_no_run_file
     from maxl.experiments.runs.inference import predict
+    from maxl.experiments.runs.masks import Mask, require_mask_folder, write_masks
 
+    require_mask_folder(namespace.folder, namespace.source, namespace.out)
     if namespace.out is not None:
         require_no_run_file(namespace.out)
         if namespace.out.exists() and namespace.source.exists() and namespace.out.samefile(namespace.source):
             raise ValueError(f"--out needs another file than the source; {namespace.out} is the source")
     predictions = predict(namespace.folder, namespace.source, device=namespace.device, trust=namespace.trust)
+    if predictions and isinstance(predictions[0], Mask):
+        masks = [p for p in predictions if isinstance(p, Mask)]
+        write_masks(masks, namespace.source, namespace.out)
+        print(shown(f"{len(masks)} masks in {namespace.out}"))
+        return
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     rows = bool(predictions) and isinstance(predictions[0].file, int)
@@ -96,13 +105,14 @@ def _columns(prediction: Predicted) -> list[str]:
 
 
 def _cells(prediction: Predicted) -> list[str]:
-    from maxl.experiments.runs.inference import Labels, Numbers
+    from maxl.experiments.runs.inference import Labels, Numbers, Prediction
 
     if isinstance(prediction, Numbers):
         return [f"{value:.9g}" for value in prediction.values.values()]
     if isinstance(prediction, Labels):
         of_labels = prediction.probabilities.values()
         return [cell for p in of_labels for cell in (str(int(p >= 0.5)), f"{p:.6f}")]
+    assert isinstance(prediction, Prediction)  # masks are no cells
     return [_cell(prediction.name), f"{prediction.probability:.6f}"]
 
 

@@ -7,8 +7,9 @@ from maxl.experiments.data._arrow import read_features, read_texts
 from maxl.experiments.data._cifar100 import LEVEL_3_OF_LEVEL_10, LEVEL_10_OF_COARSE, LEVELS
 from maxl.experiments.data._features import TextFeatures
 from maxl.experiments.data._files import IMAGE_SUFFIXES, image_files, require_regular
-from maxl.experiments.data._images import decode, to_channels
+from maxl.experiments.data._images import decode, stretch, to_channels
 from maxl.experiments.data._load import load
+from maxl.experiments.data._masks import IGNORED
 from maxl.experiments.data._open import NAMES
 from maxl.experiments.data._select import balanced_order
 from maxl.experiments.data._stream import Batch, BatchStream, augment_batch, evaluation_batches, normalise
@@ -18,6 +19,7 @@ from maxl.experiments.data._types import DataSet, Features, Split
 from maxl.experiments.data._walk import files_below
 
 __all__ = [
+    "IGNORED",
     "IMAGE_SUFFIXES",
     "LEVELS",
     "LEVEL_3_OF_LEVEL_10",
@@ -43,5 +45,6 @@ __all__ = [
     "read_table",
     "read_texts",
     "require_regular",
+    "stretch",
     "to_channels",
 ]

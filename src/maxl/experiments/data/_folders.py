@@ -11,6 +11,7 @@ from torch import Tensor
 
 from maxl.experiments.data._files import IMAGE_SUFFIXES, image_files, without_images
 from maxl.experiments.data._images import decode
+from maxl.experiments.data._masks import NAMES_FILE, has_masks, mask_folders
 from maxl.experiments.data._source import Column, IntArray, Part, Source
 
 _CLIP = re.compile(r"v_(?P<label>\w+)_g(?P<group>\d+)_c\d+")
@@ -22,14 +23,21 @@ def image_folder(folder: Path, image_size: int | None) -> Source:
     """Images sorted into one subfolder a class, or two levels of subfolders: classes and finer classes.
 
     `folder` either has such subfolders itself, or has them below train/ and test/ (and validation/).
-    Without test/ the validation part takes its place. The columns of labels are "class" and, with two levels,
-    "subclass".
+    Without test/ the validation part takes its place. Folders images/ and masks/ in place of classes hold images and
+    a class for each of their pixels. The columns of labels are "class" and, with two levels,
+    "subclass", named parent/child.
 
     Raises:
         FileNotFoundError: if there is a training part but no other.
         ValueError: if there are no images, or if some classes have finer classes and others have not.
     """
     train, test, validation = (_subfolder(folder, names) for names in (_TRAIN, _TEST, _VALIDATION))
+    if has_masks(folder):
+        return mask_folders(folder, None, None, folder / NAMES_FILE, image_size)
+    if train is not None and has_masks(train):
+        if test is None:
+            test, validation = validation, None
+        return mask_folders(train, test, validation, folder / NAMES_FILE, image_size)
     if train is None or not any(
         child.is_dir() and not child.name.startswith(".") for child in train.iterdir()
     ):  # "train" may be a class
@@ -97,10 +105,10 @@ def _find(root: Path) -> tuple[list[Path], dict[str, list[str]]]:
         )
     if depth > 1 and len({parent[1] for parent in parents}) == 1:
         depth = 1  # cat/images/, dog/images/: no finer classes
-    return files, {
-        name: [parent[level] for parent in parents]
-        for level, name in enumerate(("class", "subclass")[:depth])
-    }
+    columns = {"class": [parent[0] for parent in parents]}
+    if depth > 1:  # by their path: two classes may have a finer one of the same name
+        columns["subclass"] = ["/".join(parent[:2]) for parent in parents]
+    return files, columns
 
 
 def _source(roots: Sequence[Path], image_size: int | None) -> Source:

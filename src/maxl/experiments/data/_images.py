@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,10 @@ from torch import Tensor
 
 from maxl.experiments.data._files import require_regular
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_ORIENTATION = 274  # the EXIF tag
 Pixels = npt.NDArray[np.uint8]
 # What Pillow's decoders raise for broken files.
 _DAMAGED = (
@@ -41,7 +46,7 @@ def decode(
     Returns: uint8, shape (N, C, H, W).
 
     Raises:
-        ValueError: if an image cannot be decoded, has more than 8 bits a channel, differs in size, or is so
+        ValueError: if an image cannot be decoded, has 32 bits a channel, differs in size, or is so
             large that it may be made to exhaust the memory.
     """
     with warnings.catch_warnings():
@@ -71,6 +76,60 @@ def _decode(
     return torch.from_numpy(images)
 
 
+def decode_indices(file: Path) -> Pixels:
+    """A mask, its values as they stand: grey levels or entries of a palette, uint8 of shape (H, W).
+
+    Raises:
+        ValueError: if the file cannot be decoded, has colours, or a value above 255.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(require_regular(file)) as image:
+            mode, values = image.mode, np.asarray(image)
+    except _DAMAGED as error:
+        raise ValueError(f"'{file}' cannot be decoded as a mask: {error}") from error
+    if values.ndim != 2 or mode[0] == "F":
+        raise ValueError(
+            f"a mask needs one channel, the numbers of the classes, grey or by palette; '{file}' has mode {mode}: "
+            "convert it"
+        )
+    if values.dtype != np.uint8:
+        if values.min() < 0 or values.max() > 255:
+            raise ValueError(
+                f"a mask needs values of 0 to 255; '{file}' has {values.min()} to {values.max()}"
+            )
+        values = values.astype(np.uint8)
+    return values
+
+
+def displayed_size(file: Path) -> tuple[int, int]:
+    """(height, width) of an image as it is shown.
+
+    Raises:
+        ValueError: if the file is no image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(require_regular(file)) as image:
+            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            width, height = image.size
+    except _DAMAGED as error:
+        raise ValueError(f"'{file}' cannot be decoded as an image: {error}") from error
+    return (width, height) if turned else (height, width)
+
+
+def stretch(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images (N, C, H, W) of another size, nothing cut off: every pixel of a mask has its place."""
+    from torchvision.transforms.v2 import functional as transforms
+
+    if images.shape[2:] == size:
+        return images
+    scaled: Tensor = transforms.resize(images, list(size), antialias=True)
+    return scaled
+
+
 def resize(images: Tensor, image_size: int | None) -> Tensor:
     """Scale decoded images to squares, as `decode` does for files.
 
@@ -95,6 +154,18 @@ def to_channels(images: Tensor, channels: int) -> Tensor:
     return images if images.shape[1] == channels else images.repeat(1, channels, 1, 1)
 
 
+def _kept_as(mode: str) -> str:
+    return "L" if mode in ("1", "L", "LA") else "RGB"
+
+
+def _of_16_bits(file: Image) -> Image:
+    """A grey image of 16 bits as one of 8, scaled: Pillow's own conversion would clip."""
+    from PIL import Image as images
+
+    values = np.asarray(file).astype(np.float64)
+    return images.fromarray((values / 257).round().astype(np.uint8))
+
+
 def _decode_one(item: bytes | Path, name: Callable[[], str], image_size: int | None) -> Pixels:
     """One image as uint8, shape (H, W, C) with C 1 or 3."""
     from PIL import Image, ImageOps, UnidentifiedImageError
@@ -103,7 +174,7 @@ def _decode_one(item: bytes | Path, name: Callable[[], str], image_size: int | N
         with Image.open(BytesIO(item) if isinstance(item, bytes) else require_regular(item)) as file:
             mode = file.mode
             ImageOps.exif_transpose(file, in_place=True)  # cameras store which side is up
-            image = file.convert("L" if mode in ("1", "L", "LA") else "RGB")
+            image = _of_16_bits(file) if mode.startswith("I;16") else file.convert(_kept_as(mode))
     except UnidentifiedImageError as error:
         raise ValueError(
             f"{name()} cannot be decoded as an image: its format is none that is known"
@@ -114,8 +185,8 @@ def _decode_one(item: bytes | Path, name: Callable[[], str], image_size: int | N
         ) from error
     except _DAMAGED as error:
         raise ValueError(f"{name()} cannot be decoded as an image: {error}") from error
-    if mode[0] in "IF":  # 16 and 32 bits: converting would clip, not scale
-        raise ValueError(f"images must have 8 bits a channel; {name()} has mode {mode}: convert it")
+    if mode in ("I", "F"):  # nothing says which values are black and white
+        raise ValueError(f"images must have 8 or 16 bits a channel; {name()} has mode {mode}: convert it")
     if image_size is not None and image.size != (image_size, image_size):
         image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BILINEAR)
     pixels = np.asarray(image)

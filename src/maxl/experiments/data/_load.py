@@ -41,6 +41,7 @@ def load(
     validation_size: int | float = 0,
     seed: int = 0,
     image_size: int | None = None,
+    ignore_index: int = 255,
 ) -> DataSet:
     """Load a data set by name.
 
@@ -52,6 +53,7 @@ def load(
     | cinic10, imagenet32, ucf101 | from `data_dir` | class; label; class |
     | clinc150 | text as TF-IDF features, from `data_dir` | domain (10) over intent (150) |
     | a folder | images in one subfolder a class; or train and test tables | class, subclass; any column |
+    | a folder with images and masks | files of the same names; or both below train, test and validation | mask |
     | a .csv or .parquet file | a column of images, one of text, or numeric features | any column |
     | hf:owner/name or hf:owner/name:config | a data set of the hub with such columns | any column |
 
@@ -71,14 +73,15 @@ def load(
             files in the hub's layout (train*.parquet, test*.parquet) or the archives as published.
         primary, human: Columns of labels, where the default is not wanted. Each human class must lie inside
             one primary class. Several primary columns are labels of 0 and 1, or numbers to predict.
-        task: "classification", "multi-label" or "regression"; "auto" looks at the primary columns, and
+        task: "classification", "multi-label", "regression" or "segmentation"; "auto" looks at the primary columns, and
             `DataSet.saw` says what it saw.
         train_size: Training samples to keep: a count, or a fraction in (0, 1] as a float; None keeps all.
         validation_size: Samples to set aside for validation, a count or a fraction. Data sets that publish a
             validation part (cinic10, clinc150, some folders) give them from it and lose no training samples.
         seed: Selects the training subset and the validation part.
         image_size: Scale images to squares of this many pixels. None keeps their size, except for ucf101,
-            whose frames are large: 112.
+            whose frames are large: 112. Images with masks are stretched, others cut to their centre.
+        ignore_index: Value of masks that stands for no class.
 
     Raises:
         ValueError: unknown name or column, sizes that cannot be, labels or features that cannot be used.
@@ -92,7 +95,7 @@ def load(
     if len({*columns}) < len(columns):
         raise ValueError(f"--primary needs different columns; got {', '.join(columns)}")
     source = open_source(name, data_dir, columns, human, image_size)
-    train, test, published, targets, human_names = _labelled_parts(source, columns, human, task)
+    train, test, published, targets, human_names = _labelled_parts(source, columns, human, task, ignore_index)
     classes = targets.names if targets.task == "classification" else ("all samples",)
     if test is None:
         train_rows, test_rows = cut_test(train.strata, classes)
@@ -136,7 +139,9 @@ def load(
         human_names=human_names,
         mean=(PIXEL_MEAN,) * channels if is_image else (0.0,),
         std=(PIXEL_STD,) * channels if is_image else (1.0,),
-        augment=is_image and channels == 3,  # photographs; digits and the like are grey
+        augment=is_image
+        and channels == 3
+        and targets.task != "segmentation",  # photographs; digits and the like are grey
         flip=source.flip,
         features=None
         if source.feature_names is None or not isinstance(transform, Standardise)
@@ -186,7 +191,7 @@ def _fit_targets(primary: TargetArray, targets: Encoded) -> Features:
 
 
 def _labelled_parts(
-    source: Source, primary: tuple[str, ...], human: str | None, task: str
+    source: Source, primary: tuple[str, ...], human: str | None, task: str, ignore_index: int
 ) -> tuple[_Labelled, _Labelled | None, _Labelled | None, Encoded, tuple[str, ...] | None]:
     """The training, test and validation parts with encoded targets, and the names of the human classes."""
     primary = primary or (source.primary or "label",)
@@ -201,7 +206,7 @@ def _labelled_parts(
         if human is not None:
             check_column(part.columns, human, "human")
 
-    targets = encode_targets(task, parts, primary)
+    targets = encode_targets(task, parts, primary, ignore_index)
     if targets.task != "classification":
         if asked and human is not None:
             raise ValueError(

@@ -21,12 +21,14 @@ class Column:
     """One column of labels in one part.
 
     Attributes:
-        values: The labels as stored, shape (N,): integers or strings.
+        values: The labels as stored, shape (N,): integers or strings; or masks, uint8 of shape (N, H, W).
         names: The class names that the integers index, or None where the values speak for themselves.
+        files: Where the values stand, for messages; None where a row says it.
     """
 
     values: npt.NDArray[Any]
     names: tuple[str, ...] | None = None
+    files: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

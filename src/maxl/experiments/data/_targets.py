@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from maxl.experiments.data._labels import encode
+from maxl.experiments.data._masks import encode_masks
 from maxl.experiments.data._source import Column, IntArray, Part
 
-TASKS = ("classification", "multi-label", "regression")
+TASKS = ("classification", "multi-label", "regression", "segmentation")
 
 # Int64 classes of shape (N,), int64 labels of shape (N, C), each 0 or 1, or float64 numbers of shape (N, D).
 TargetArray: TypeAlias = npt.NDArray[Any]
@@ -40,7 +41,9 @@ class Encoded:
     saw: str
 
 
-def encode_targets(task: str, parts: Sequence[Part], columns: tuple[str, ...]) -> Encoded:
+def encode_targets(
+    task: str, parts: Sequence[Part], columns: tuple[str, ...], ignore_index: int = 255
+) -> Encoded:
     """The targets in some columns of every part.
 
     | task | columns | targets |
@@ -48,12 +51,14 @@ def encode_targets(task: str, parts: Sequence[Part], columns: tuple[str, ...]) -
     | classification | one, of text or whole numbers | see ``encode`` |
     | multi-label | one a label, of 0 and 1 | as they stand |
     | regression | one a number to predict | as they stand, float64 |
+    | segmentation | one, of masks | see ``encode_masks`` |
     | auto | any | of the task that the training part's values look like |
 
     Args:
         task: One of ``TASKS``, or "auto".
         parts: The training part first.
         columns: Their names, which every part has.
+        ignore_index: Value of masks that stands for no class.
 
     Raises:
         ValueError: if the values cannot be targets of the task, or nothing tells which task is meant.
@@ -61,6 +66,16 @@ def encode_targets(task: str, parts: Sequence[Part], columns: tuple[str, ...]) -
     saw = ""
     if task == "auto":
         task, saw = _look(parts[0], columns)
+    masks = [name for name in columns if parts[0].columns[name].values.ndim == 3]
+    if bool(masks) != (task == "segmentation"):
+        raise ValueError(
+            f"--task {task} needs {'a class for each image' if masks else 'masks'}; the data has "
+            f"{'masks, so it is' if masks else 'none: put images and masks into folders images/ and masks/, not'} "
+            "segmentation"
+        )
+    if task == "segmentation":
+        classes, names = encode_masks(parts, columns[0], ignore_index)
+        return Encoded(task, list(classes), names, saw)
     if task == "classification":
         if len(columns) > 1:
             raise ValueError(
@@ -112,6 +127,8 @@ def _look(part: Part, columns: tuple[str, ...]) -> tuple[str, str]:
     if len(columns) > 1:
         return _look_at_several(part, columns)
     column, name = part.columns[columns[0]], columns[0]
+    if column.values.ndim == 3:
+        return "segmentation", "each image has a mask: segmentation"
     if column.names is not None:
         return "classification", f"column '{name}' holds {len(column.names)} named classes: classification"
     if column.values.dtype.kind not in "iuf":

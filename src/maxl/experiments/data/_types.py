@@ -17,7 +17,7 @@ class Split:
     Attributes:
         x: Images as uint8, shape (N, C, H, W), or features as float32, shape (N, D).
         primary: Classes, int64 of shape (N,); of several labels 0 or 1, int64 of shape (N, C); numbers to predict,
-            standardised, float32 of shape (N, D).
+            standardised, float32 of shape (N, D); a class for each pixel, int64 of shape (N, H, W), -100 for none.
         human: Finer human labels, int64, shape (N,), or None where the data set has none.
     """
 
@@ -37,6 +37,9 @@ class Split:
             if labels is None or (labels.dtype == torch.int64 and labels.shape == self.x.shape[:1]):
                 continue
             columns = labels.dim() == 2 and len(labels) == len(self.x)
+            masks = self.x.ndim == 4 and labels.shape == (len(self.x), *self.x.shape[2:])
+            if name == "primary" and masks and labels.dtype == torch.int64:
+                continue
             if name == "human" or not columns or labels.dtype not in (torch.int64, torch.float32):
                 raise ValueError(
                     f"Split.{name} must be int64 of shape ({len(self.x)},), one label a sample; "
@@ -88,7 +91,7 @@ class DataSet:
             class or none, as with the house numbers of SVHN.
         features: Where numeric features came from; None for images and text.
         text: How features were made of texts; None for anything else.
-        task: "classification", "multi-label" or "regression".
+        task: "classification", "multi-label", "regression" or "segmentation".
         targets: Where the numbers of a regression came from; None for another task.
         saw: What the targets' columns hold and what they were taken for, in a line; "" where the task was given.
     """

@@ -38,7 +38,8 @@ def random_labels(primary: Tensor, hierarchy: Hierarchy, seed: int, task: Task |
     """
     rows = (task or Classification()).rows(primary.cpu(), hierarchy.mask).float()
     generator = torch.Generator().manual_seed(seed)
-    return torch.multinomial(rows, 1, generator=generator).squeeze(1).to(primary.device)
+    drawn = torch.multinomial(rows.flatten(0, -2), 1, generator=generator)
+    return drawn.view(rows.shape[:-1]).to(primary.device)
 
 
 def cluster_labels(latent: Tensor, primary: Tensor, hierarchy: Hierarchy, seed: int) -> Tensor:

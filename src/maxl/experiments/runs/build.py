@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from maxl.experiments.data import DataSet, evaluation_batches
+from maxl.experiments.data import IGNORED, DataSet, evaluation_batches
 from maxl.experiments.runs import trunks
 from maxl.experiments.runs.baselines import auto_encode, cluster_labels, random_labels
 from maxl.experiments.runs.config import HUMAN_METHODS, LEARNED_METHODS, SHARED, RunConfig
@@ -31,7 +31,7 @@ from maxl.supervision import (
     WeightedLabels,
     generated,
 )
-from maxl.tasks import Classification, MultiLabel, Regression, Task
+from maxl.tasks import Classification, MultiLabel, Regression, Segmentation, Task
 
 
 @dataclass
@@ -151,6 +151,8 @@ def choose_task(config: RunConfig, data: DataSet) -> Task:
     """What the primary outputs of the run mean."""
     if data.task == "regression":
         return Regression(data.num_primary)
+    if data.task == "segmentation":
+        return Segmentation(IGNORED, config.gamma)
     return MultiLabel() if data.task == "multi-label" else Classification(config.gamma)
 
 
@@ -162,9 +164,10 @@ def check(config: RunConfig, data: DataSet) -> None:
     """
     resolve_device(config.device)
     choose_hierarchy(config, data)
+    trunk = trunks.for_task(config.trunk, data.task)
     with torch.random.fork_rng(devices=[]):
-        for name in {config.trunk, config.generator_trunk or config.trunk} - {SHARED}:
-            trunks.build(name, data.input_shape)
+        for name in {trunk, config.generator_trunk or trunk} - {SHARED}:
+            trunks.build(name, data.input_shape, dense=data.task == "segmentation")
 
 
 def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
@@ -175,7 +178,8 @@ def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
     """
     hierarchy, task = choose_hierarchy(config, data), choose_task(config, data)
     with seeded(config.seed, 0):
-        trunk = trunks.build(config.trunk, data.input_shape)
+        trunk_name, dense = trunks.for_task(config.trunk, data.task), data.task == "segmentation"
+        trunk = trunks.build(trunk_name, data.input_shape, dense=dense)
     width = infer_feature_dim(trunk)
     assert width is not None  # every trunk that is built by name states it
     with seeded(config.seed, 1):
@@ -200,8 +204,9 @@ def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
             if config.generator_trunk == SHARED and config.method in LEARNED_METHODS:
                 generator = kind.sharing(network)
             else:  # labels of a generator that is not trained are those of one function throughout
-                name = config.trunk if config.generator_trunk in (None, SHARED) else config.generator_trunk
-                generator = kind(trunks.build(str(name), data.input_shape), hierarchy, task=task)
+                name = trunk_name if config.generator_trunk in (None, SHARED) else config.generator_trunk
+                own = trunks.build(str(name), data.input_shape, dense=dense)
+                generator = kind(own, hierarchy, task=task)
         generator.to(device, memory_format=layout)  # type: ignore[call-overload]
         if config.method != "frozen":
             optimizers.append(
@@ -345,6 +350,10 @@ def _table(
 ) -> Tensor:
     """Auxiliary labels by position in the training set, int64 of shape (n,); soft, (n, K), where one is not enough."""
     primary = data.train.primary
+    if config.method == "kmeans" and data.task == "segmentation":
+        raise ValueError(
+            "--method kmeans clusters whole images, and segmentation has labels for pixels: use random"
+        )
     if config.method == "random":
         return random_labels(primary, hierarchy, config.seed, task)
     if config.method == "human":

@@ -28,6 +28,7 @@ _TASKS = (
     "classification",
     "multi-label",
     "regression",
+    "segmentation",
 )  # those of ``data``, which --help cannot wait for
 # Fields that may differ between the calls that share a run or a study.
 MACHINE_FIELDS = frozenset(("data_dir", "device", "threads", "tensorboard", "checkpoint_every", "look_every"))
@@ -57,6 +58,7 @@ class RunConfig:
     )
     task: str = option("auto", "what that column is", group="data", choices=_TASKS)
     human: str | None = option(None, "column of finer human labels", group="data")
+    ignore_index: int = option(255, "value of masks that stands for no class (segmentation)", group="data")
     train_size: float | None = option(None, "training samples, count or fraction", group="data")
     validation_size: float = option(0.0, "cut from training, count or fraction", group="data")
     image_size: int | None = option(None, "side in pixels to which images are resized", group="data")
@@ -308,7 +310,7 @@ _AT_LEAST: dict[str, float] = {
     **dict.fromkeys(
         ("epochs", "batch_size", "meta_every", "look_every", "checkpoint_every", "image_size", "threads"), 1
     ),
-    **dict.fromkeys(("seed", "gamma", "momentum", "weight_decay", "meta_weight_decay"), 0),
+    **dict.fromkeys(("seed", "ignore_index", "gamma", "momentum", "weight_decay", "meta_weight_decay"), 0),
     **dict.fromkeys(("entropy_weight", "auxiliary_weight", "validation_size"), 0),
 }
 

@@ -16,7 +16,7 @@ from maxl.hierarchy import Hierarchy
 from maxl.hypergradients import OuterLoss, RandomState, in_float, pure_call
 from maxl.losses import label_information
 from maxl.supervision import Supervision
-from maxl.tasks import Classification, Task
+from maxl.tasks import Classification, Task, is_dense, positions_that_count
 
 Score = TypeVar("Score")
 
@@ -43,6 +43,7 @@ def evaluate(
     batches: Iterable[tuple[Tensor, Tensor]],
     primary_loss: OuterLoss,
     score: Callable[[Tensor, Tensor], Score] = accuracy,  # type: ignore[assignment]
+    keep: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[float, Score]:
     """Loss of the primary head, a mean over samples whatever the batch sizes, and a score of all its outputs.
 
@@ -50,6 +51,7 @@ def evaluate(
         network: Has ``predict``.
         batches: (x, y).
         primary_loss: (outputs, y) → scalar, a mean over samples.
+        keep: What of a batch's outputs the score needs; all by default.
         score: (outputs, y) of all samples → anything; the accuracy (0–1) by default.
     """
     loss, outputs, targets = 0.0, list[Tensor](), list[Tensor]()
@@ -57,10 +59,15 @@ def evaluate(
         for x, y in batches:
             logits = network.predict(x)  # type: ignore[operator]
             loss += float(primary_loss(logits, y)) * len(y)
-            outputs.append(logits)
+            outputs.append(logits if keep is None else keep(logits))
             targets.append(y)
         every = torch.cat(targets)
         return loss / len(every), score(torch.cat(outputs), every)
+
+
+def labels_looked_at(task: Task) -> int:
+    """How many training samples' labels are described after an epoch: fewer where each has thousands of pixels."""
+    return 8 if is_dense(task) else 2000
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,9 @@ def describe_labels(
     """
     task = task or Classification()
     labels, y = labels.detach().double().cpu(), y.cpu()
+    if is_dense(task):  # pixels are samples, those to ignore are none
+        counts = positions_that_count(task, y)
+        labels, y = labels[counts], y[counts]
     entropy = -(labels * labels.clamp_min(torch.finfo(torch.float64).tiny).log()).sum(1)
     likeliest = labels.argmax(1)
     entropies, usages, used_total = [], [], 0

@@ -13,17 +13,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from maxl.experiments.data import (
-    IMAGE_SUFFIXES,
-    image_files,
-    normalise,
-    require_regular,
-)
+from maxl.experiments.data import normalise
 from maxl.experiments.runs import trunks
 from maxl.experiments.runs.build import resolve_device
 from maxl.experiments.runs.files import write_at_once
 from maxl.experiments.runs.folder import RunFolder, require_no_run_file
-from maxl.experiments.runs.inputs import read_image, read_rows, read_text_rows
+from maxl.experiments.runs.inputs import find_images, read_image, read_rows, read_text_rows
+from maxl.experiments.runs.masks import Mask, predict_masks
 from maxl.experiments.runs.measures import task_of
 from maxl.experiments.runs.memory import is_out_of_memory
 from maxl.experiments.runs.summary import require_model
@@ -89,7 +85,7 @@ class PrimaryModel(nn.Module):
         return len(self.input_shape) == 3
 
     def forward(self, x: Tensor) -> Tensor:
-        """Primary outputs, shape (N, C): logits, float32, or the numbers of a regression in their units, float64.
+        """Primary outputs, shape (N, C), of segmentation (N, C, H, W): logits, float32, or the numbers of a regression in their units, float64.
 
         Args:
             x: Images of shape (N, *input_shape), uint8 or floats in [0, 1], or numeric features, float64, as they
@@ -98,8 +94,15 @@ class PrimaryModel(nn.Module):
         Raises:
             ValueError: if the samples have another shape than the run's.
         """
-        outputs: Tensor = self.primary_head(self.trunk(self.normalise(x)))
-        return self.in_units(outputs)
+        return self.in_units(self.outputs(self.normalise(x)))
+
+    def outputs(self, x: Tensor) -> Tensor:
+        """Of trunk and head, (N, C) or (N, C, H, W), from what the trunk takes."""
+        features: Tensor = self.trunk(x)
+        if self.task != "segmentation":
+            outputs: Tensor = self.primary_head(features)
+            return outputs
+        return self.primary_head(features.movedim(1, -1)).movedim(-1, 1)  # type: ignore[no-any-return]
 
     def in_units(self, outputs: Tensor) -> Tensor:
         """Outputs of the head as those of ``forward``; both on the device of the model's buffers."""
@@ -139,7 +142,7 @@ class Labels(NamedTuple):
     probabilities: dict[str, float]
 
 
-Predicted = Prediction | Numbers | Labels
+Predicted = Prediction | Numbers | Labels | Mask
 
 
 def load_model(run: Path, *, trust: bool = False) -> PrimaryModel:
@@ -163,7 +166,9 @@ def load_model(run: Path, *, trust: bool = False) -> PrimaryModel:
     require_model(summary, folder.summary)
     shape = tuple(summary["input_shape"])
     features, targets = summary.get("features"), summary.get("targets")
-    trunk = trunks.build(config.trunk, shape)
+    trunk = trunks.build(
+        trunks.for_task(config.trunk, task_of(summary)), shape, dense=task_of(summary) == "segmentation"
+    )
     width = infer_feature_dim(trunk)
     assert width is not None  # every trunk that is built by name states it
     model = PrimaryModel(
@@ -204,7 +209,7 @@ def _load_weights(model: nn.Module, path: Path) -> None:
 
 def predict(
     run: Path, source: Path, *, device: str = "cpu", trust: bool = False
-) -> list[Prediction] | list[Numbers] | list[Labels]:
+) -> list[Prediction] | list[Numbers] | list[Labels] | list[Mask]:
     """The likeliest class of each image or row, with its probability; or its numbers, or its labels' probabilities.
 
     Images are brought to the run's size (the centre of the image, scaled) and channels.
@@ -231,11 +236,11 @@ def predict(
         raise FileNotFoundError(
             f"predict needs images, or a table for a run on features; {source} does not exist"
         )
+    if model.task == "segmentation":
+        return list(predict_masks(model, find_images(source), resolve_device(device)))
     names: list[Path | int]
     if model.takes_images:
-        files = image_files(source) if source.is_dir() else [require_regular(source)]
-        if not files:
-            raise ValueError(f"predict needs images ({', '.join(sorted(IMAGE_SUFFIXES))}); {source} has none")
+        files = find_images(source)
         names, parts = [*files], (files[start : start + _BATCH] for start in range(0, len(files), _BATCH))
         batches = (torch.cat([read_image(file, model.input_shape) for file in part]) for part in parts)
     else:

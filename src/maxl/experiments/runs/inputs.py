@@ -9,9 +9,11 @@ import numpy as np
 from torch import Tensor
 
 from maxl.experiments.data import (
+    IMAGE_SUFFIXES,
     Table,
     TextFeatures,
     decode,
+    image_files,
     read_features,
     read_table,
     read_texts,
@@ -86,6 +88,21 @@ def read_image(file: Path, shape: tuple[int, ...]) -> Tensor:
     image = decode([file], 1, lambda _: f"'{file}'", height if height == width else None)
     if image.shape[2:] != (height, width):
         image = transforms.resize(image, [height, width], antialias=True)
-    if image.shape[1] > channels:
-        image = transforms.rgb_to_grayscale(image)
-    return to_channels(image, channels)
+    return as_channels(image, channels)
+
+
+def as_channels(images: Tensor, channels: int) -> Tensor:
+    """Images (N, C, H, W) with the run's channels: grey ones repeated, colours made grey."""
+    from torchvision.transforms.v2 import functional as transforms
+
+    if images.shape[1] > channels:
+        images = transforms.rgb_to_grayscale(images)
+    return to_channels(images, channels)
+
+
+def find_images(source: Path) -> list[Path]:
+    """The images of a folder, or the one that a file is."""
+    files = image_files(source) if source.is_dir() else [require_regular(source)]
+    if not files:
+        raise ValueError(f"predict needs images ({', '.join(sorted(IMAGE_SUFFIXES))}); {source} has none")
+    return files

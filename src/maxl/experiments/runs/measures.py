@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maxl.experiments.data import DataSet
+from maxl.experiments.data import IGNORED, DataSet
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,10 @@ MEASURES: Mapping[str, tuple[Measure, ...]] = {
         Measure("rmse", "RMSE", higher_is_better=False, low=0),
         Measure("mae", "MAE", higher_is_better=False, low=0),
     ),
+    "segmentation": (
+        Measure("miou", "mIoU", points=True, low=0, high=1),
+        Measure("pixel_accuracy", "pixel accuracy", points=True, low=0, high=1),
+    ),
 }
 
 
@@ -116,13 +120,15 @@ def score(data: DataSet, outputs: Tensor, targets: Tensor) -> dict[str, float]:
 
     Args:
         data: Says what targets are.
-        outputs: Of the primary head, shape (N, C).
+        outputs: Of the primary head, shape (N, C); of segmentation what ``kept`` keeps of them.
         targets: As in a split.
 
     Returns:
         Errors of a regression are in the units of its targets; of several targets, the mean over them. Means over
         classes or labels leave out those that do not occur among the targets.
     """
+    if data.task == "segmentation":
+        return _segmentation(outputs, targets, data.num_primary)
     outputs, targets = outputs.cpu(), targets.cpu()  # not every device computes in float64
     if data.task == "classification":
         return _classification(outputs, targets)
@@ -132,6 +138,11 @@ def score(data: DataSet, outputs: Tensor, targets: Tensor) -> dict[str, float]:
         assert data.targets is not None
         return _regression(outputs.double(), targets.double(), outputs.new_tensor(data.targets.std).double())
     return _multi_label(outputs.float().sigmoid(), targets)
+
+
+def kept(task: str) -> Callable[[Tensor], Tensor] | None:
+    """What an evaluation keeps of each batch's outputs: of segmentation the likeliest classes, else all."""
+    return (lambda outputs: outputs.argmax(-1)) if task == "segmentation" else None
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> float:
@@ -148,6 +159,19 @@ def _classification(outputs: Tensor, targets: Tensor) -> dict[str, float]:
         "accuracy": accuracy(outputs, targets),
         "balanced_accuracy": float((hit[there > 0] / there[there > 0]).mean()),
         "nll": float(F.cross_entropy(outputs.float(), targets)),
+    }
+
+
+def _segmentation(predicted: Tensor, targets: Tensor, classes: int) -> dict[str, float]:
+    """Over all pixels of all images; classes that do not occur have no part in the mean."""
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+    counts = multiclass_confusion_matrix(predicted, targets, classes, ignore_index=IGNORED).cpu().double()
+    hit, there = counts.diag(), counts.sum(1)
+    union = there + counts.sum(0) - hit
+    return {
+        "miou": float((hit[there > 0] / union[there > 0]).mean()),
+        "pixel_accuracy": float(hit.sum() / counts.sum()),
     }
 
 

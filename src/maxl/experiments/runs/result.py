@@ -11,6 +11,7 @@ from maxl.experiments.runs.files import write_at_once
 from maxl.experiments.runs.machine import PeakMemory
 from maxl.experiments.runs.measures import MEASURES
 from maxl.experiments.runs.snapshot import write_snapshot
+from maxl.experiments.runs.trunks import for_task
 
 if TYPE_CHECKING:
     from maxl.experiments.runs.trainer import Trainer
@@ -31,7 +32,7 @@ def write_result(trainer: Trainer, memory: PeakMemory) -> dict[str, Any]:
     write_snapshot(
         trainer.folder.snapshot,
         network=setup.network,
-        generator=setup.generator,
+        generator=None if data.task == "segmentation" else setup.generator,  # a gallery is of whole images
         test_x=data.test.x,
         test_primary=data.test.primary if data.task == "classification" else None,
         train_x=data.train.x,
@@ -52,7 +53,7 @@ def write_result(trainer: Trainer, memory: PeakMemory) -> dict[str, Any]:
         "train_size": trainer.outer.paid_for,
         "psi": None if config.method in ("single", *HUMAN_METHODS) else list(setup.hierarchy.psi),
         "auxiliary_classes": 0 if config.method == "single" else setup.hierarchy.num_auxiliary,
-        "trunk": config.trunk,
+        "trunk": for_task(config.trunk, data.task),
         "epochs": config.epochs,
         "entropy_weight": config.entropy_weight,
         **{name: last.get(name) for name in measured},

@@ -26,12 +26,13 @@ from maxl.experiments.runs.evaluation import (
     evaluate,
     evaluating,
     gradient_cosine,
+    labels_looked_at,
 )
 from maxl.experiments.runs.fingerprint import fingerprint
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.lock import locked, require_unlocked
 from maxl.experiments.runs.machine import PeakMemory, joined, origin, threads
-from maxl.experiments.runs.measures import score
+from maxl.experiments.runs.measures import kept, score
 from maxl.experiments.runs.memory import is_out_of_memory, needing_memory, smaller_batch
 from maxl.experiments.runs.monitoring import Report, Totals, tensorboard
 from maxl.experiments.runs.outer import OuterBatch, OuterData
@@ -42,7 +43,6 @@ from maxl.learning import MetaAuxiliaryLearner, StepResult
 
 EVALUATION_BATCH = 500
 CALIBRATION_BATCHES = 10
-LABELS_LOOKED_AT = 2000  # training samples whose labels are described after each epoch
 META_PASS = 1 << 20  # epoch offset of the meta pass's own shuffling, when whole epochs alternate
 
 
@@ -200,21 +200,23 @@ class Trainer:
     def _look(self) -> dict[str, Any]:
         """Metrics that need passes of their own."""
         setup, data, config = self.setup, self.data, self.config
-        loss = setup.learner.task.loss
+        task, taken = setup.learner.task, partial(score, data)
         row: dict[str, Any] = {}
         for name, split in (("validation", data.validation), ("test", data.test)):
             if split is not None:
                 batches = ((b.x, b.primary) for b in self._in_order(split))
-                row[f"{name}_loss"], scores = evaluate(setup.network, batches, loss, partial(score, data))
+                row[f"{name}_loss"], scores = evaluate(
+                    setup.network, batches, task.loss, taken, kept(data.task)
+                )
                 row |= {f"{name}_{measure}": value for measure, value in scores.items()}
         if setup.generator is not None:
-            some = torch.arange(len(data.train))[:: max(1, len(data.train) // LABELS_LOOKED_AT)]
+            some = torch.arange(len(data.train))[:: max(1, len(data.train) // labels_looked_at(task))]
             split = data.train.select(some.to(data.train.x.device))
             with evaluating(setup.generator):
                 labels = torch.cat(
                     [as_tuple(setup.generator(b.x, b.primary))[0] for b in self._in_order(split)]
                 )
-            look = describe_labels(labels, split.primary, setup.hierarchy, setup.learner.task)
+            look = describe_labels(labels, split.primary, setup.hierarchy, task)
             row |= {
                 "label_entropy": look.entropy,
                 "label_entropy_max": look.entropy_max,
@@ -233,13 +235,14 @@ class Trainer:
                     signals = as_tuple(pure_call(setup.generator, {}, batch.x, batch.primary))
             row["gradient_cosine"], row["gradient_cosine_layers"] = gradient_cosine(
                 *(setup.network, setup.network.trunk, batch.x, batch.primary, signals),
-                setup.learner.task,
+                task,
                 setup.learner.supervision,
             )
         return row
 
     def _in_order(self, split: Split) -> Iterator[Batch]:
-        return evaluation_batches(split, EVALUATION_BATCH, self.data.mean, self.data.std, self.device)
+        size = self.config.batch_size if self.data.task == "segmentation" else EVALUATION_BATCH
+        return evaluation_batches(split, size, self.data.mean, self.data.std, self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """All that the rest of the run depends on; tensors, numbers and strings alone."""
@@ -378,9 +381,12 @@ def load_data(config: RunConfig) -> DataSet:
             validation_size=_size(config.validation_size),
             seed=config.seed,
             image_size=config.image_size,
+            ignore_index=config.ignore_index,
         )
     if config.augment == "auto":
         return data
+    if config.augment != "none" and data.task == "segmentation":
+        raise ValueError(f"--augment {config.augment} would move images and not their masks: use none")
     if config.augment != "none" and data.train.x.ndim != 4:
         raise ValueError(
             f"--augment {config.augment} needs images; {config.data} has features of shape {data.input_shape}: "

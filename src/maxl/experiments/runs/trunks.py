@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from maxl.experiments.runs.memory import is_out_of_memory
+from maxl.experiments.runs.unet import UNet
 
 # Widths of the convolutions between the five poolings; Simonyan and Zisserman 2015, table 1 (A, B, D, E).
 _VGG_BLOCKS: dict[str, tuple[tuple[int, ...], ...]] = {
@@ -26,7 +27,7 @@ _VGG_BLOCKS: dict[str, tuple[tuple[int, ...], ...]] = {
 }
 _VGG_MIN_SIDE = 32  # 2 ** 5: each of the five pools needs two pixels to halve
 
-NAMES = (*_VGG_BLOCKS, "convnet4", "mlp")
+NAMES = (*_VGG_BLOCKS, "convnet4", "mlp", "unet")
 
 
 class ConvTrunk(nn.Module):
@@ -106,6 +107,7 @@ class MeasuredTrunk(nn.Module):
         model: From (N, *input_shape) to (N, D).
         input_shape: Shape of one sample; one pass of zeros tells the width of the features. timm's own
             attribute does not for models with a hidden layer in the head.
+        dense: Whether it gives features for each pixel, (N, D, H, W).
 
     Attributes:
         feature_dim: The width of the features, D.
@@ -116,7 +118,7 @@ class MeasuredTrunk(nn.Module):
         ValueError: if the model cannot take such samples, or gives something else than features.
     """
 
-    def __init__(self, model: nn.Module, input_shape: Sequence[int]) -> None:
+    def __init__(self, model: nn.Module, input_shape: Sequence[int], *, dense: bool = False) -> None:
         super().__init__()
         self.model = model
         model.eval()  # the pass of zeros leaves batch norm's statistics alone
@@ -130,9 +132,11 @@ class MeasuredTrunk(nn.Module):
                 f"{type(model).__name__} cannot take samples of shape {tuple(input_shape)}: {error}; "
                 "scale the images (--image-size) or choose another trunk"
             ) from error
-        if not isinstance(features, Tensor) or features.ndim != 2:
+        pixels = tuple(input_shape[1:]) if dense else ()
+        if not isinstance(features, Tensor) or features.ndim < 2 or tuple(features.shape[2:]) != pixels:
             what = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-            raise ValueError(f"a trunk gives features of shape (N, D); {type(model).__name__} gives {what}")
+            shape = f"(N, D, {', '.join(map(str, pixels))})" if dense else "(N, D)"
+            raise ValueError(f"a trunk gives features of shape {shape}; {type(model).__name__} gives {what}")
         model.train()
         self.feature_dim = features.shape[1]
 
@@ -141,7 +145,12 @@ class MeasuredTrunk(nn.Module):
         return features
 
 
-def build(name: str, input_shape: Sequence[int], *, width: int = 64) -> nn.Module:
+def for_task(name: str, task: str) -> str:
+    """The trunk of a run: as named, but for the default, which has no pixels left for segmentation to label."""
+    return "unet" if task == "segmentation" and name == "convnet4" else name
+
+
+def build(name: str, input_shape: Sequence[int], *, width: int = 64, dense: bool = False) -> nn.Module:
     """A trunk by name, freshly initialised.
 
     | name | network | features |
@@ -149,6 +158,7 @@ def build(name: str, input_shape: Sequence[int], *, width: int = 64) -> nn.Modul
     | vgg11, vgg13, vgg16, vgg19 | VGG with batch norm, for images of 32x32 and more | 512 |
     | convnet4 | four blocks of one 3x3 convolution, for images of any size | `width` |
     | mlp | two hidden layers, for features or flattened images | 256 |
+    | unet | a small U-Net, for segmentation: features for each pixel | 32 |
     | any model of timm | untrained, its classifier removed | its own |
     | module:function | what your function makes of `input_shape` | its own |
 
@@ -156,6 +166,7 @@ def build(name: str, input_shape: Sequence[int], *, width: int = 64) -> nn.Modul
         name: See the table.
         input_shape: Shape of one sample: (C, H, W), or (D,) for features.
         width: Width of convnet4.
+        dense: Whether features are for each pixel, (N, D, H, W).
 
     Returns: a module from (N, *input_shape) to (N, D), with the attribute `feature_dim` = D.
 
@@ -164,13 +175,20 @@ def build(name: str, input_shape: Sequence[int], *, width: int = 64) -> nn.Modul
             that cannot be imported or called, or makes no trunk.
     """
     if ":" in name:
-        return _build_own(name, input_shape)
+        return _build_own(name, input_shape, dense=dense)
+    if dense != (name == "unet"):
+        raise ValueError(
+            f"trunk '{name}' gives features for {'each pixel' if name == 'unet' else 'a whole sample'}; the task needs "
+            f"them for {'each pixel: use unet' if dense else 'a whole sample: use convnet4 or mlp'}, or module:function"
+        )
     if name == "mlp":
         return MLPTrunk(input_shape)
     if len(input_shape) != 3:
         raise ValueError(
             f"'{name}' needs images of shape (C, H, W); got samples of shape {tuple(input_shape)}: use 'mlp'"
         )
+    if name == "unet":
+        return UNet(input_shape)
     if name == "convnet4":
         return ConvTrunk(input_shape, ((width,),) * 4)
     if name in _VGG_BLOCKS:
@@ -203,7 +221,7 @@ def _build_timm(name: str, input_shape: Sequence[int]) -> nn.Module:
     return MeasuredTrunk(model, input_shape)
 
 
-def _build_own(name: str, input_shape: Sequence[int]) -> nn.Module:
+def _build_own(name: str, input_shape: Sequence[int], *, dense: bool) -> nn.Module:
     module, _, function = name.partition(":")
     try:
         with _importable(Path.cwd()):
@@ -216,7 +234,7 @@ def _build_own(name: str, input_shape: Sequence[int]) -> nn.Module:
         ) from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"trunk '{name}' needs to make a torch.nn.Module; got {type(model).__name__}")
-    return MeasuredTrunk(model, input_shape)
+    return MeasuredTrunk(model, input_shape, dense=dense)
 
 
 @contextmanager

@@ -1,0 +1,161 @@
+"""Folders of images with masks: a class for each pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from maxl.experiments.data._files import image_files, require_regular
+from maxl.experiments.data._images import decode, decode_indices, displayed_size, stretch
+from maxl.experiments.data._source import Column, IntArray, Part, Source
+
+IGNORED = -100  # in the targets of a split, whatever stands in the masks
+NAMES_FILE = "classes.txt"
+
+
+def has_masks(folder: Path) -> bool:
+    """Whether a folder holds ``images/`` and ``masks/``."""
+    return (folder / "images").is_dir() and (folder / "masks").is_dir()
+
+
+def mask_folders(
+    train: Path, test: Path | None, validation: Path | None, names: Path, image_size: int | None
+) -> Source:
+    """Images and their masks, files of the same names; masks hold the numbers of classes, grey or by palette.
+
+    Args:
+        train, test, validation: Folders with ``images/`` and ``masks/``.
+        names: A text file with a class a line, from 0 on; where there is none, classes are called by their numbers.
+        image_size: Images and masks become squares of this side, stretched and not cut; None keeps their size.
+
+    Raises:
+        ValueError: an image without a mask or the other way round, a mask of another size, files that cannot be read.
+    """
+    found = _class_names(names) if names.is_file() else None
+    parts = [None if root is None else _part(root, found, image_size) for root in (train, test, validation)]
+    assert parts[0] is not None
+    return Source(parts[0], parts[1], parts[2], primary="mask")
+
+
+def encode_masks(
+    parts: Sequence[Part], name: str, ignore_index: int
+) -> tuple[list[npt.NDArray[np.int64]], tuple[str, ...]]:
+    """Classes of shape (N, H, W), ``IGNORED`` where a mask has ``ignore_index``, and their names.
+
+    Raises:
+        ValueError: if a mask has a value beyond the names, or all masks of a part are to be ignored.
+    """
+    columns = [part.columns[name] for part in parts]
+    largest = [int(np.where(c.values == ignore_index, 0, c.values).max()) for c in columns]
+    names = columns[0].names or tuple(map(str, range(max(2, 1 + max(largest)))))
+    encoded = []
+    for part, column in zip(parts, columns, strict=True):
+        ignored = column.values == ignore_index
+        odd = (column.values >= len(names)) & ~ignored
+        if odd.any():
+            row = int(odd.any(axis=(1, 2)).nonzero()[0][0])
+            file = "" if column.files is None else column.files[row]
+            raise ValueError(
+                f"masks need values below {len(names)}, the number of classes in {NAMES_FILE}, or the one to ignore, "
+                f"{ignore_index}; '{file}' has {column.values[row][odd[row]][0]}: correct it, or say --ignore-index"
+            )
+        if ignored.all():
+            raise ValueError(
+                f"masks need pixels with a class; those of {part.origin} all have the value {ignore_index}, which is "
+                "ignored: say another --ignore-index"
+            )
+        encoded.append(np.where(ignored, IGNORED, column.values.astype(np.int64)))
+    return encoded, names
+
+
+def _class_names(file: Path) -> tuple[str, ...]:
+    try:
+        lines = require_regular(file).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"'{file}' needs a class a line; it is no UTF-8 text: save it as UTF-8") from error
+    names = tuple(line.strip() for line in lines if line.strip())
+    if len(names) < 2 or len({*names}) < len(names):
+        raise ValueError(f"'{file}' needs at least two different classes, one a line; got {len(names)} lines")
+    return names
+
+
+def _part(root: Path, names: tuple[str, ...] | None, image_size: int | None) -> Part:
+    if not has_masks(root):
+        raise ValueError(f"'{root}' needs the folders images/ and masks/: other parts have them")
+    images, masks = _by_stem(root / "images"), _by_stem(root / "masks")
+    if not images:
+        raise ValueError(f"segmentation needs images; '{root / 'images'}' has none")
+    for mine, others, what, other in ((images, masks, "image", "mask"), (masks, images, "mask", "image")):
+        if alone := sorted(set(mine) - set(others)):
+            raise ValueError(
+                f"each {what} needs {'an' if other == 'image' else 'a'} {other} of its name; '{mine[alone[0]]}' has "
+                f"none ({len(alone)} such files in '{root}')"
+            )
+    stems = sorted(images)
+    pairs = [(images[stem], masks[stem]) for stem in stems]
+    values = _stacked(_masks(pairs, image_size), len(pairs), [mask for _, mask in pairs])
+
+    def read(rows: IntArray) -> Tensor:
+        files = [pairs[row][0] for row in rows]
+        if image_size is None:
+            return decode(files, len(files), lambda i: f"'{files[i]}'", None)
+        size = (image_size, image_size)
+        each = [stretch(decode([file], 1, partial(_quoted, file), None), size) for file in files]
+        channels = max(image.shape[1] for image in each)
+        return torch.cat([image.expand(1, channels, -1, -1) for image in each])
+
+    files = tuple(str(mask) for _, mask in pairs)
+    return Part({"mask": Column(values, names, files)}, read, f"'{root}'")
+
+
+def _quoted(file: Path, _: int) -> str:
+    return f"'{file}'"
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """The image files of a folder by their path without suffix."""
+    found: dict[str, Path] = {}
+    for file in image_files(folder):
+        stem = file.relative_to(folder).with_suffix("").as_posix()
+        if stem in found:
+            raise ValueError(f"files need different names; got '{found[stem]}' and '{file}': remove one")
+        found[stem] = file
+    return found
+
+
+def _masks(pairs: Sequence[tuple[Path, Path]], image_size: int | None) -> Iterator[npt.NDArray[np.uint8]]:
+    for image, mask in pairs:
+        indices = decode_indices(mask)
+        size = displayed_size(image)
+        if indices.shape != size:
+            raise ValueError(
+                f"a mask needs the size of its image; '{mask}' is {indices.shape[0]}x{indices.shape[1]}, '{image}' is "
+                f"{size[0]}x{size[1]}"
+            )
+        if image_size is not None:  # nearest pixel: numbers of classes have no mean
+            rows, columns = (((2 * np.arange(image_size) + 1) * side) // (2 * image_size) for side in size)
+            indices = indices[rows[:, None], columns]
+        yield indices
+
+
+def _stacked(
+    masks: Iterator[npt.NDArray[np.uint8]], count: int, files: Sequence[Path]
+) -> npt.NDArray[np.uint8]:
+    stacked: npt.NDArray[np.uint8] | None = None
+    for i, mask in enumerate(masks):
+        if stacked is None:
+            stacked = np.empty((count, *mask.shape), dtype=np.uint8)
+        if mask.shape != stacked.shape[1:]:
+            raise ValueError(
+                f"images must all have one size; '{files[i]}' is {mask.shape[0]}x{mask.shape[1]}, the first is "
+                f"{stacked.shape[1]}x{stacked.shape[2]}: pass image_size (--image-size) to scale them"
+            )
+        stacked[i] = mask
+    assert stacked is not None  # the caller has images
+    return stacked
