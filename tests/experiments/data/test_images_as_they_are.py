@@ -69,3 +69,19 @@ def test_a_table_of_paths_may_have_several_labels_an_image(tmp_path: Path) -> No
     data = load(str(tmp_path / "data.csv"), primary=("red", "round"))
     assert data.task == "multi-label"
     assert data.input_shape == (1, 4, 4)
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_orientation_is_read_as_it_is_shown(
+    orientation: int, kind: str, channels: int, tmp_path: Path
+) -> None:
+    values = np.arange(6 * channels, dtype=np.uint8).reshape(2, 3, channels) * 10
+    shown = np.rot90(values, {3: 2, 4: 2, 5: -1, 6: -1, 7: 1, 8: 1}.get(orientation, 0))
+    shown = shown[:, ::-1] if orientation in (2, 4, 5, 7) else shown
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = tmp_path / f"image.{kind}"
+    Image.fromarray(values.squeeze()).save(file, exif=exif)
+    assert np.array_equal(read(file).permute(1, 2, 0).numpy(), shown)

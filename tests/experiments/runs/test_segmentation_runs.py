@@ -88,6 +88,18 @@ def test_masks_by_palette_hold_classes_that_a_file_names(folder: Path, tmp_path:
     assert torch.equal(data.train.primary[0], torch.eye(4).long())
 
 
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_a_mask_has_the_size_of_its_image_as_that_is_shown(suffix: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6  # a quarter turn
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    for i in range(5):
+        Image.fromarray(np.zeros((2, 6), np.uint8)).save(tmp_path / "images" / f"{i}.{suffix}", exif=exif)
+        Image.fromarray(np.eye(6, 2, dtype=np.uint8)).save(tmp_path / "masks" / f"{i}.png")
+    assert load(str(tmp_path)).train.primary.shape[1:] == (6, 2)
+
+
 def test_a_size_stretches_images_and_masks_alike(folder: Path) -> None:
     data = load(str(folder), ignore_index=VOID, image_size=16)
     assert data.input_shape == (3, 16, 16)

@@ -112,7 +112,9 @@ def displayed_size(file: Path) -> tuple[int, int]:
     from PIL import Image
 
     try:
-        with Image.open(require_regular(file)) as image:
+        with require_regular(file).open("rb") as stream, Image.open(stream) as image:
+            if image.format == "TIFF":  # which Pillow turns by itself, and says so after loading
+                image.load()
             turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             width, height = image.size
     except _DAMAGED as error:
@@ -171,7 +173,11 @@ def _decode_one(item: bytes | Path, name: Callable[[], str], image_size: int | N
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(BytesIO(item) if isinstance(item, bytes) else require_regular(item)) as file:
+        # From a stream: some TIFFs that Pillow maps into memory from a path are turned twice.
+        with (
+            BytesIO(item) if isinstance(item, bytes) else require_regular(item).open("rb") as stream,
+            Image.open(stream) as file,
+        ):
             mode = file.mode
             ImageOps.exif_transpose(file, in_place=True)  # cameras store which side is up
             image = _of_16_bits(file) if mode.startswith("I;16") else file.convert(_kept_as(mode))
