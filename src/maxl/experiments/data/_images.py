@@ -112,7 +112,7 @@ def displayed_size(file: Path) -> tuple[int, int]:
     from PIL import Image
 
     try:
-        with require_regular(file).open("rb") as stream, Image.open(stream) as image:
+        with open(require_regular(file), "rb") as stream, Image.open(stream) as image:
             if image.format == "TIFF":  # which Pillow turns by itself, and says so after loading
                 image.load()
             turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
@@ -175,7 +175,7 @@ def _decode_one(item: bytes | Path, name: Callable[[], str], image_size: int | N
     try:
         # From a stream: some TIFFs that Pillow maps into memory from a path are turned twice.
         with (
-            BytesIO(item) if isinstance(item, bytes) else require_regular(item).open("rb") as stream,
+            BytesIO(item) if isinstance(item, bytes) else open(require_regular(item), "rb") as stream,
             Image.open(stream) as file,
         ):
             mode = file.mode
