@@ -28,7 +28,7 @@ from maxl.experiments.runs.summary import checksum_of
 from maxl.experiments.runs.trainer import Trainer, load_data, resume, train
 from maxl.hierarchy import Hierarchy
 from maxl.supervision import UniformLabels
-from maxl.tasks import MultiLabel, Regression
+from maxl.tasks import Classification, MultiLabel, Regression
 
 __all__ = ["one_thread"]
 
@@ -207,7 +207,7 @@ def test_the_program_that_is_exported_says_what_the_model_says(task: str, tmp_pa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": "sorting"}, "needs a task of classification, multi-label, regression; got 'sorting'"),
+        ({"task": "sorting"}, "needs a task of classification, multi-label, regression, segmentation; got 'sorting'"),
         ({"test_r2": None}, "needs 'test_r2'; it is missing"),
         ({"test_r2": 1.5}, "test_r2 of at most 1; got 1.5"),
         ({"test_rmse": -1.0}, "test_rmse of at least 0; got -1.0"),
@@ -301,3 +301,46 @@ def test_a_trainer_takes_a_data_set_that_is_loaded(tmp_path: Path) -> None:
     data: DataSet = load_data(chosen)
     trainer = Trainer(chosen, RunFolder(tmp_path / "run"), data)
     assert trainer.setup.network.predict(data.test.x).shape == (16, 3)
+
+
+LOSSES: dict[str, tuple[str, dict[str, Any], Any]] = {
+    "huber": ("regression", {"huber": 1.5}, Regression(1, 1.5)),
+    "smoothing": ("classification", {"label_smoothing": 0.1}, Classification(0.0, None, 0.1)),
+    "balanced": ("classification", {"class_weights": "balanced"}, None),  # by the training part's counts
+}
+
+
+@pytest.mark.parametrize(("task", "options", "expected"), LOSSES.values(), ids=LOSSES)
+def test_losses_are_those_that_were_asked_for(
+    task: str, options: dict[str, Any], expected: Any, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    table: dict[str, Any] = {"a": random.normal(size=60), "price": random.normal(size=60)}
+    table["kind"] = ["rare" if i % 5 == 0 else "usual" for i in range(60)]
+    file = write_table(tmp_path / "t.csv", table)
+    primary = "price" if task == "regression" else "kind"
+    plain = config(tmp_path, "regression", data=str(file), primary=primary, **options)
+    chosen = dataclasses.replace(plain, task=task)
+    data = load_data(chosen)
+    found = build(chosen, data, torch.device("cpu")).network.task
+    if task == "classification" and options.get("class_weights"):
+        counts = torch.bincount(data.train.primary)
+        expected = Classification(0.0, (len(data.train) / (2 * counts)).tolist())
+    assert found == expected
+    assert RunConfig.from_dict(chosen.to_dict()) == chosen
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "message"),
+    [
+        ("regression", {"class_weights": "balanced"}, "--class-weights is for classes; this is regression"),
+        ("multi-label", {"label_smoothing": 0.1}, "--label-smoothing is for classes; this is multi-label"),
+        ("multi-label", {"huber": 1.0}, "--huber is for numbers; this is multi-label"),
+    ],
+)
+def test_a_loss_of_another_task_is_refused(
+    task: str, options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    chosen = config(tmp_path, task, **options)
+    with pytest.raises(ValueError, match=message):
+        check(chosen, load_data(chosen))

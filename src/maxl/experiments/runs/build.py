@@ -148,12 +148,33 @@ def choose_hierarchy(config: RunConfig, data: DataSet) -> Hierarchy:
 
 
 def choose_task(config: RunConfig, data: DataSet) -> Task:
-    """What the primary outputs of the run mean."""
+    """What the primary outputs of the run mean.
+
+    Raises:
+        ValueError: if a loss is asked for that goes with another task.
+    """
+    of_classes = data.task in ("classification", "segmentation")
+    if config.huber is not None and data.task != "regression":
+        raise ValueError(f"--huber is for numbers; this is {data.task}: drop it")
+    if not of_classes and (config.class_weights != "none" or config.label_smoothing):
+        flag = "--class-weights" if config.class_weights != "none" else "--label-smoothing"
+        raise ValueError(f"{flag} is for classes; this is {data.task}: drop it")
     if data.task == "regression":
-        return Regression(data.num_primary)
+        return Regression(data.num_primary, config.huber)
+    if not of_classes:
+        return MultiLabel()
+    weights = _balanced(data) if config.class_weights == "balanced" else None
     if data.task == "segmentation":
-        return Segmentation(IGNORED, config.gamma)
-    return MultiLabel() if data.task == "multi-label" else Classification(config.gamma)
+        return Segmentation(IGNORED, config.gamma, weights, config.label_smoothing)
+    return Classification(config.gamma, weights, config.label_smoothing)
+
+
+def _balanced(data: DataSet) -> list[float]:
+    """N / (C n_c) for each class c of the training set; 1 for one without a sample."""
+    primary = data.train.primary
+    counts = torch.bincount(primary[primary != IGNORED].flatten(), minlength=data.num_primary)
+    weights = counts.sum() / (data.num_primary * counts.clamp_min(1))
+    return [float(w) if n else 1.0 for w, n in zip(weights, counts, strict=True)]
 
 
 def check(config: RunConfig, data: DataSet) -> None:
@@ -164,6 +185,7 @@ def check(config: RunConfig, data: DataSet) -> None:
     """
     resolve_device(config.device)
     choose_hierarchy(config, data)
+    choose_task(config, data)
     trunk = trunks.for_task(config.trunk, data.task)
     with torch.random.fork_rng(devices=[]):
         for name in {trunk, config.generator_trunk or trunk} - {SHARED}:

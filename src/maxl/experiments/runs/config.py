@@ -80,6 +80,20 @@ class RunConfig:
     gamma: float = option(
         0.0, "focal loss exponent of both tasks; 0 is cross-entropy, the paper takes 2", group="method"
     )
+    class_weights: str = option(
+        "none",
+        "factors on the primary loss of classes: none, or balanced, in inverse proportion to their samples",
+        group="method",
+        choices=("none", "balanced"),
+    )
+    label_smoothing: float = option(
+        0.0, "part of each primary label that is spread over all classes", group="method"
+    )
+    huber: float | None = option(
+        None,
+        "Huber's loss for numbers, linear beyond so many standard deviations, in place of the squared error",
+        group="method",
+    )
     auxiliary_weight: float = option(0.3, "factor on the auxiliary loss; the paper takes 1", group="method")
 
     epochs: int = option(200, "passes over the training set", group="training")
@@ -205,7 +219,7 @@ class RunConfig:
             value, most = getattr(self, f.name), _THREADS if f.name == "threads" else _COUNT
             if isinstance(value, int) and value > most:
                 raise ValueError(f"{flag(f.name)} needs to be at most {most}; got {value}")
-        for name in ("learning_rate", "meta_learning_rate", "max_grad_norm"):
+        for name in ("learning_rate", "meta_learning_rate", "max_grad_norm", "huber"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{flag(name)} needs to be above 0; got {getattr(self, name)}")
         for f in dataclasses.fields(self):
@@ -217,6 +231,8 @@ class RunConfig:
             raise ValueError(f"--psi needs to be at most {_COUNT}; got {max(self.psi)}")
         if not 0 < self.held_out < 1:
             raise ValueError(f"--held-out needs to be a fraction between 0 and 1; got {self.held_out}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"--label-smoothing needs to be in [0, 1); got {self.label_smoothing}")
         if not 0 < self.teach_part <= 1:
             raise ValueError(f"--teach-part needs to be above 0 and at most 1; got {self.teach_part}")
         if self.teach_part < 1 and (self.lookahead != "update" or self.schedule != "iteration"):
