@@ -315,10 +315,10 @@ def test_losses_are_those_that_were_asked_for(
     task: str, options: dict[str, Any], expected: Any, tmp_path: Path
 ) -> None:
     random = np.random.default_rng(0)
-    table: dict[str, Any] = {"a": random.normal(size=60), "price": random.normal(size=60)}
-    table["kind"] = ["rare" if i % 5 == 0 else "usual" for i in range(60)]
-    file = write_table(tmp_path / "t.csv", table)
-    primary = "price" if task == "regression" else "kind"
+    table: dict[str, Any] = {"a": random.normal(size=60), "b": random.normal(size=60)}
+    if task == "classification":
+        table["b"] = ["rare" if i % 5 == 0 else "usual" for i in range(60)]
+    file, primary = write_table(tmp_path / "t.csv", table), "b"
     plain = config(tmp_path, "regression", data=str(file), primary=primary, **options)
     chosen = dataclasses.replace(plain, task=task)
     data = load_data(chosen)
