@@ -207,7 +207,10 @@ def test_the_program_that_is_exported_says_what_the_model_says(task: str, tmp_pa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": "sorting"}, "needs a task of classification, multi-label, regression, segmentation; got 'sorting'"),
+        (
+            {"task": "sorting"},
+            "needs a task of classification, multi-label, regression, segmentation; got 'sorting'",
+        ),
         ({"test_r2": None}, "needs 'test_r2'; it is missing"),
         ({"test_r2": 1.5}, "test_r2 of at most 1; got 1.5"),
         ({"test_rmse": -1.0}, "test_rmse of at least 0; got -1.0"),

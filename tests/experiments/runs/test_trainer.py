@@ -161,7 +161,7 @@ def test_an_interruption_leaves_no_trace(
     changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if changes.get("trunk") == "with dropout":
-        monkeypatch.setattr("maxl.experiments.runs.build.trunks.build", lambda *_: dropout_trunk())
+        monkeypatch.setattr("maxl.experiments.runs.build.trunks.build", lambda *_, **__: dropout_trunk())
     config = tiny(**{"method": "maxl", "epochs": 3, **changes})
     train(config, tmp_path / "whole", data=DATA)
     with pytest.raises(Interrupted):
@@ -196,7 +196,7 @@ def test_looks_leave_no_trace_in_what_is_trained(
     changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "trunk" not in changes:
-        monkeypatch.setattr("maxl.experiments.runs.build.trunks.build", lambda *_: dropout_trunk())
+        monkeypatch.setattr("maxl.experiments.runs.build.trunks.build", lambda *_, **__: dropout_trunk())
     for name, every in (("often", 1), ("seldom", 3)):
         train(tiny(**{"epochs": 3, "look_every": every, **changes}), tmp_path / name, data=DATA)
     often, seldom = (metrics(tmp_path / name) for name in ("often", "seldom"))
