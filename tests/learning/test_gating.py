@@ -137,3 +137,11 @@ def test_what_a_gate_does_not_go_with_is_refused() -> None:
     gated = maxl.MetaAuxiliaryLearner(network, generator, *optimizers, lookahead="update", gate=cosine_gate)
     with pytest.raises(ValueError, match="the very x of the training step"):
         gated.meta_step(*batch())
+
+
+def test_a_gate_on_a_part_of_a_batch_is_refused() -> None:
+    network, generator = pair()
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (network, generator)]
+    learner = maxl.MetaAuxiliaryLearner(network, generator, *optimizers, gate=cosine_gate)
+    with pytest.raises(ValueError, match="whole batches; got a part of one"):
+        learner.backward(*batch(), share=0.5)

@@ -59,19 +59,20 @@ class OrReverse:
             ValueError: if the comparison shows that no way is right on this network.
         """
         found = self._try(problem, signals, u)
-        return self._compared(problem, signals, u, found) if self._is_due() else found
+        return self._compared(problem, signals, u, found) if self.is_due() else found
 
     def through(
         self, problem: Problem, signals: Signals, rule: UpdateRule, x: Tensor, y: Tensor
     ) -> tuple[Tensor, Signals]:
         """As ``Way.through``."""
         own = type(self.way).through is not Way.through
-        if own and not self._is_due() and (isinstance(self.way, Reverse) or not _hook(problem.network)):
+        if own and not self.is_due() and (isinstance(self.way, Reverse) or not _hook(problem.network)):
             return self.way.through(problem, signals, rule, x, y)
         outer, u = problem.direction(signals, rule, x, y)
         return outer, self.along(problem, signals, u)
 
-    def _is_due(self) -> bool:
+    def is_due(self) -> bool:
+        """Whether this meta step is one to compare."""
         if self.check == "never":
             return False
         return not self._seen or (isinstance(self.check, int) and self.count % self.check == 0)

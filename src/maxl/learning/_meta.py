@@ -33,7 +33,7 @@ from maxl.learning._part import drawn
 from maxl.learning._record import Batch, MicroBatch, Update
 from maxl.learning._result import StepResult
 from maxl.learning._schedule import Schedule
-from maxl.learning._teacher import Teacher
+from maxl.learning._teacher import Teacher, require_finite
 from maxl.learning._tracker import UpdateTracker
 from maxl.learning._words import check_pair, choose
 from maxl.supervision import Generated, Supervision, generated
@@ -219,10 +219,8 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         self, update: Update, weights: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, list[Tensor | None]]:
         """The outer loss and v = ∇L_out at ``weights`` (default: θ₁ as it is), on the batch that judges the update."""
-        batches = self._outer_batches(update)
-        return self.summed(
-            *outer_gradient(self.problem, batches, self.weights() if weights is None else weights)
-        )
+        at = self.weights() if weights is None else weights
+        return self.summed(*outer_gradient(self.problem, self._outer_batches(update), at))
 
     def _outer_batches(self, update: Update) -> list[OuterBatch]:
         if update.outer is not None:
@@ -262,6 +260,8 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             outer: The outer loss, a scalar.
         """
         self._require_finite(outer, "outer")
+        if self.check_finite and not update.scaled:
+            require_finite(gradients)
         self.way.count += 1
         return self._teacher.step(update, gradients, outer)
 
@@ -312,7 +312,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what ``state_dict`` gave, after the networks and optimizers have been restored."""
+        """Restores what ``state_dict`` gave, once the networks and optimizers are restored."""
         self.steps = state["steps"]
         self.labels.load_state_dict(state["cache"])
         self.lookahead.load_state_dict(state.get("lookahead", {}))
@@ -358,7 +358,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         part = MicroBatch.of(batch, signals) if batch.due else None
         update = self._tracker.add(part, self.weights(), scaled=batch.scale is not None)
         update.gated, update.scale = mixed.factors, batch.scale
-        update.judge_by(batch.outer)
+        update.judge_by(batch.outer or update.outer)
         if batch.rows is not None and batch.outer is None and not self.lookahead.waits:
             update.judge_by_some(batch.x, batch.y, batch.rows[1])
         self._seal(outside=False)
@@ -368,7 +368,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
 
     def _before_step(self) -> None:
         if self.lookahead.follows:
-            self._tracker.before_step(self.weights(), self.rule)
+            self._tracker.before_step(self.weights(), self.rule, predict=self.way.is_due())
 
     def _after_step(self) -> None:
         super()._after_step()
@@ -378,7 +378,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         """What a meta step on a named batch learns from."""
         update = self.update
         if update is not None and len(update.parts) == 1 and update.parts[0].is_of(x, y):
-            update.judge_by(outer_batch or (x, y))
+            update.judge_by(outer_batch or update.outer or (x, y))
         elif self.lookahead.follows:
             raise ValueError(
                 "meta_step differentiates through the update just taken: it needs the very x of the training step just "

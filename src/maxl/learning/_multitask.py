@@ -151,6 +151,10 @@ class MultiTaskLearner:
 
     def _backward(self, batch: Batch) -> StepResult:
         self._drop_used_gradients()
+        if self.mix.splits and batch.share != 1.0:
+            raise ValueError(
+                "a gate compares the gradients of whole batches; got a part of one: drop share=, or the gate"
+            )
         batch.part = batch.share * self.world.share(batch.count)
         self._watch.set(self.optimizer, self._before_step, self._after_step)
         outputs = self._outputs(batch)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from maxl.hypergradients import Factor, Problem, RandomState, Signals
@@ -128,6 +129,7 @@ class Update:
         factor: −∂U/∂∇ of the step, likewise.
         gated: Factor on the auxiliary gradient by weight; None for all 1.
         unmoved: θ₁ as the step left it; None where that is not known, as after a restart.
+        predicted: θ₁ as the optimizer's rule says that the step leaves it; None where that is not asked.
     """
 
     parts: list[MicroBatch] = field(default_factory=list)
@@ -138,6 +140,7 @@ class Update:
     factor: list[Factor] = field(default_factory=list)
     gated: list[Tensor | None] | None = None
     unmoved: Unmoved | None = None
+    predicted: Mapping[str, Tensor] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies, whose weights are other tensors."""
@@ -180,13 +183,31 @@ class Update:
         """The step is judged at the weights that it led to.
 
         Raises:
-            ValueError: if they have been written to since.
+            ValueError: if they have been written to since, or are not those of the optimizer's step.
         """
         if self.unmoved is not None:
             self.unmoved.check(
                 weights,
                 "the optimizer's step and what judges it (meta_step, or with maxl.Next() the next backward)",
                 "change them afterwards, or let this step go unjudged with learner.take_update()",
+            )
+        if self.predicted is not None:
+            self._check_predicted(weights, self.predicted)
+            self.predicted = None
+
+    def _check_predicted(self, weights: Mapping[str, Tensor], predicted: Mapping[str, Tensor]) -> None:
+        gap, step, rounding = 0.0, 0.0, 0.0
+        for name, expected in predicted.items():
+            if name in weights:
+                gap += float((weights[name].detach() - expected).norm()) ** 2
+                step += float((expected - self.weights[name]).norm()) ** 2
+                rounding += (10 * torch.finfo(expected.dtype).eps * float(expected.norm())) ** 2
+        if gap**0.5 > 0.01 * step**0.5 + rounding**0.5:
+            raise ValueError(
+                "the optimizer needs to take the step that its gradients and settings say; got weights that are off by "
+                f"{(gap / max(step, 1e-300)) ** 0.5:.2g} of it: hooks of the optimizer that change gradients or weights, writes to "
+                "p.data after the step, and a fused optimizer under a gradient scaler (call scaler.unscale_(optimizer) "
+                "before its step) make another"
             )
 
     def in_order(self, names: Iterable[str], gradients: list[Tensor | None]) -> list[Tensor | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from maxl.hypergradients import UpdateRule
@@ -51,6 +52,8 @@ class UpdateTracker:
                     "its own: remove it, and clip or log gradients between learner.backward and optimizer.step()"
                 )
         self._fingerprint = None
+        if self.filled and self._dropped(network):
+            self._state = "idle"
         if not self.filled:
             self._filled = None
             self.update = self.update if keep else None
@@ -74,20 +77,31 @@ class UpdateTracker:
 
     def seal(self, gradients: list[Tensor | None], *, outside: bool) -> None:
         """Notes the gradients as they are; those that go ``outside`` may be multiplied before they are stepped."""
-        if self._filled is None:
-            return
-        self._fingerprint = Fingerprint(gradients) if outside else None
         self._versions = _versions(gradients)
+        if self._filled is not None:
+            self._fingerprint = Fingerprint(gradients) if outside else None
 
-    def before_step(self, weights: dict[str, Tensor], rule: Callable[[], UpdateRule]) -> None:
-        """Right before the optimizer's step: the old weights, and how the new ones depend on the gradient."""
+    def before_step(
+        self, weights: dict[str, Tensor], rule: Callable[[], UpdateRule], *, predict: bool
+    ) -> None:
+        """Right before the optimizer's step: the old weights, and how the new ones depend on the gradient.
+
+        Args:
+            weights: θ₁ by name.
+            rule: Makes the rule of the step.
+            predict: Also where the step leads by that rule, for the weights that are judged to be compared with.
+        """
         update = self._filled
         if update is None:
             return
         self._check_unmoved(weights)
         theta = list(weights.values())
         gradients = [p.grad for p in theta]
-        factor = rule().factor(theta, gradients)
+        steps = rule()
+        factor = steps.factor(theta, gradients)
+        if predict:
+            with torch.no_grad():
+                update.predicted = dict(zip(weights, steps.step(theta, gradients), strict=True))
         for by in (self._between(update, gradients), update.gated):
             if by is not None:
                 factor = [f if f is None or c is None else c * f for f, c in zip(factor, by, strict=True)]
@@ -126,6 +140,22 @@ class UpdateTracker:
         """The update that has not been judged yet; it is the caller's then."""
         update, self.update = self.update, None
         return update
+
+    def _dropped(self, network: nn.Module) -> bool:
+        """Whether the gradients that waited are gone, since a batch was left out.
+
+        Raises:
+            ValueError: if they have been changed instead, between two parts of a batch.
+        """
+        gradients = [p.grad for p in network.parameters() if p.requires_grad]
+        if self._versions == _versions(gradients):
+            return False
+        if all(g is None or not bool(g.any()) for g in gradients):
+            return True
+        raise ValueError(
+            "gradients need to stay as they are between parts of a batch; got some that were changed: clip after the last "
+            "part, or call zero_grad() to leave the batch out"
+        )
 
     def _check_unmoved(self, weights: dict[str, Tensor]) -> None:
         if self._unmoved is not None:

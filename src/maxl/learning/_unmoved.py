@@ -18,7 +18,7 @@ class Unmoved:
         self._noted = _notes(weights)
 
     def check(self, weights: Mapping[str, Tensor], between: str, remedy: str) -> None:
-        """Refuses weights that have been written to since, or others.
+        """Refuses weights that have been written to since, or are trained no more.
 
         Args:
             weights: θ₁ by name, now.
@@ -28,11 +28,13 @@ class Unmoved:
         Raises:
             ValueError: naming the first such weight.
         """
-        now = _notes(weights)
+        now = _notes(
+            {name: p for name, p in weights.items() if name in self._noted}
+        )  # new ones were not stepped
         if now == self._noted:
             return
-        name = next(n for n in {**self._noted, **now} if self._noted.get(n) != now.get(n))
-        what = "was written to" if name in now and name in self._noted else "changed its requires_grad"
+        name = next(n for n in self._noted if self._noted[n] != now.get(n))
+        what = "was written to" if name in now else "was frozen"
         raise ValueError(
             f"trained weights need to stay as they are between {between}; {name} {what}: {remedy}"
         )
