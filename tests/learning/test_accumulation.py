@@ -100,3 +100,56 @@ def test_no_pass_sees_more_than_a_part() -> None:
     assert any(not torch.equal(before[k], v) for k, v in generator.state_dict().items())
     with pytest.raises(ValueError, match="microbatch needs to be at least 1"):
         maxl.AccumulatingLearner(network, generator, learner.optimizer, learner.meta_optimizer, microbatch=0)
+
+
+def divided(z: Tensor, y: Tensor) -> Tensor:
+    return torch.nn.functional.cross_entropy(z, y, weight=torch.tensor([1.0, 5.0, 0.2]).to(z))
+
+
+def summed(z: Tensor, y: Tensor) -> Tensor:
+    return torch.nn.functional.cross_entropy(z, y, reduction="sum")
+
+
+@pytest.mark.parametrize("microbatch", [1, 4])
+@pytest.mark.parametrize("loss", [divided, summed])
+def test_losses_that_are_no_means_are_seen_in_parts_of_one_sample_or_class(
+    loss: Any, microbatch: int
+) -> None:
+    torch.manual_seed(0)
+    hierarchy = maxl.Hierarchy.uniform(3, 2)
+    network = maxl.MultiTaskNetwork(nn.Linear(6, 8), hierarchy, feature_dim=8)
+    generator = maxl.LabelGenerator(nn.Linear(6, 8), hierarchy, feature_dim=8)
+    learner = maxl.AccumulatingLearner(
+        *(network, generator),
+        *(torch.optim.SGD(m.parameters(), lr=0.1) for m in (network, generator)),
+        microbatch=microbatch,
+        primary_loss=loss,
+        auxiliary_loss=maxl.focal_loss,
+    )
+    y = torch.arange(3).repeat_interleave(4)  # sorted: a part of four is of one class
+    with pytest.raises(ValueError, match="means over samples"):
+        learner.step(torch.randn(12, 6), y)
+
+
+@pytest.mark.parametrize("microbatch", [1, 2])
+def test_weights_normalised_over_a_batch_are_refused_on_its_parts(microbatch: int) -> None:
+    class Even(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 1)
+            nn.init.zeros_(self.layer.weight)
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return self.layer(x).sigmoid().squeeze(1)
+
+    torch.manual_seed(0)
+    hierarchy = maxl.Hierarchy.uniform(3, 2)
+    network, generator = maxl.MultiTaskNetwork(nn.Linear(6, 8), hierarchy, feature_dim=8), Even()
+    learner = maxl.AccumulatingLearner(
+        *(network, generator),
+        *(torch.optim.SGD(m.parameters(), lr=0.1) for m in (network, generator)),
+        microbatch=microbatch,
+        supervision=maxl.supervision.SampleWeights(normalise=True),
+    )
+    with pytest.raises(ValueError, match="means over samples"):
+        learner.step(torch.randn(8, 6), torch.arange(8) % 3)

@@ -23,11 +23,12 @@ def check_mean(loss: TrainingLoss, outputs: Outputs, y: Tensor, signals: Signals
         return
     # By target, so that halves differ in whatever hangs on it; and moved, as an untrained network's outputs are alike.
     order = y.reshape(total, -1)[:, 0].argsort()
-    moved, constant = tuple(_moved(o.detach()) for o in outputs), tuple(s.detach() for s in signals)
+    moved = tuple(_moved(o.detach()) for o in outputs)
+    weighed = tuple(_weighed(s.detach()) for s in signals)  # a generator's first ones are alike, too
 
     def of(start: int, end: int) -> Tensor:
         rows = order[start:end]
-        return loss(tuple(o[rows] for o in moved), y[rows], tuple(s[rows] for s in constant))
+        return loss(tuple(o[rows] for o in moved), y[rows], tuple(s[rows] for s in weighed))
 
     whole = of(0, total)
     parts = (half * of(0, half) + (total - half) * of(half, total)) / total
@@ -37,6 +38,26 @@ def check_mean(loss: TrainingLoss, outputs: Outputs, y: Tensor, signals: Signals
             f"{whole.item():.6g} on all and {parts.item():.6g} by halves: use no sum, class weights or ignore_index "
             "there (weigh each sample's loss and take the mean instead)"
         )
+
+
+def joined(
+    one: tuple[Outputs, Tensor, Signals], other: tuple[Outputs, Tensor, Signals]
+) -> tuple[Outputs, Tensor, Signals]:
+    """The rows of both, where they fit together; else those of the other."""
+    pairs = [*zip(one[0], other[0], strict=False), (one[1], other[1]), *zip(one[2], other[2], strict=False)]
+    if [len(one[0]), len(one[2])] != [len(other[0]), len(other[2])] or any(
+        a.shape[1:] != b.shape[1:] for a, b in pairs
+    ):
+        return other
+    rows = [torch.cat(pair) for pair in pairs]
+    count = len(one[0])
+    return tuple(rows[:count]), rows[count], tuple(rows[count + 1 :])
+
+
+def _weighed(signals: Tensor) -> Tensor:
+    """Other signals, of the same sign and no larger, by a factor that differs from row to row."""
+    steps = torch.arange(len(signals), dtype=signals.dtype, device=signals.device)
+    return signals * (0.75 + 0.25 * steps.sin()).view(-1, *[1] * (signals.dim() - 1))
 
 
 def _moved(outputs: Tensor) -> Tensor:

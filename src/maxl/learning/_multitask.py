@@ -14,7 +14,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from maxl.hypergradients import CompiledPasses, Outputs, Signals, in_float
-from maxl.learning._means import check_mean
+from maxl.learning._means import check_mean, joined
 from maxl.learning._mix import Mix, Mixed
 from maxl.learning._record import Batch
 from maxl.learning._result import StepResult
@@ -24,6 +24,8 @@ from maxl.networks import MultiTaskNetwork
 from maxl.supervision import Losses, NoLabels, Source, Supervision
 from maxl.tasks import Task
 from maxl.worlds import World
+
+_ROWS = 8  # of a part, to look at its losses beside the next one's
 
 
 class MultiTaskLearner:
@@ -94,6 +96,7 @@ class MultiTaskLearner:
         self.check_finite = check_finite
         self.passes = CompiledPasses(network, "network") if compile else None
         self.steps = 0
+        self._part: tuple[Outputs, Tensor, Signals] | None = None  # rows of the last part of a batch
         self._filled = False  # whether gradients of this learner wait for the optimizer's step
         self._watch = StepWatch()
         self._used: list[tuple[weakref.ref[Tensor], weakref.ref[Tensor], int]] = []
@@ -193,8 +196,16 @@ class MultiTaskLearner:
 
     def _losses(self, batch: Batch, outputs: Outputs, signals: Signals) -> Losses:
         if batch.part != 1.0:
-            check_mean(self.supervision.bind(self.task), outputs, batch.y, signals)
+            self._check_means(outputs, batch.y, signals)
         return self.supervision.losses(self.task, outputs, batch.y, signals)
+
+    def _check_means(self, outputs: Outputs, y: Tensor, signals: Signals) -> None:
+        """With some rows of the part before, as one part may be a single sample, or of one class."""
+        part = tuple(o.detach() for o in outputs), y, tuple(s.detach() for s in signals)
+        rows = part if self._part is None else joined(self._part, part)
+        self._part = tuple(o[-_ROWS:] for o in part[0]), y[-_ROWS:], tuple(s[-_ROWS:] for s in part[2])
+        check_mean(self.supervision.bind(self.task), *rows)
+        check_mean(lambda z, targets, _: self.task.loss(z[0], targets), rows[0], rows[1], ())
 
     def _everybodys(self, losses: Losses, batch: Batch) -> Losses:
         """The losses over the samples of all processes, without a graph."""
@@ -244,7 +255,7 @@ class MultiTaskLearner:
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies, whose gradients are not these."""
-        return {**self.__dict__, "_used": []}
+        return {**self.__dict__, "_used": [], "_part": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
