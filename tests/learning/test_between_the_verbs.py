@@ -502,3 +502,58 @@ def test_adam_without_epsilon_has_a_finite_derivative() -> None:
     rule = UpdateRule.of(torch.optim.Adam(weights, lr=0.01, eps=0.0), weights)
     (factor,) = rule.factor(weights, [torch.tensor([0.0, 1.0, -2.0])])
     assert torch.equal(factor, torch.zeros(3))  # its first step is a sign, which no gradient moves
+
+
+# Generators whose passes move something
+
+
+class Centred(nn.Module):
+    """Features less their moving average, which training passes move and use."""
+
+    feature_dim = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 8)
+        self.register_buffer("mean", torch.zeros(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.layer(x))
+        if self.training:
+            self.mean.mul_(0.5).add_(0.5 * h.detach().mean(0))
+        return h - self.mean.clone()
+
+
+def moving(lookahead: Any, kind: Any = maxl.MetaAuxiliaryLearner, **options: Any) -> Any:
+    torch.manual_seed(0)
+    hierarchy = maxl.Hierarchy.uniform(3, 2)
+    network = maxl.MultiTaskNetwork(nn.Linear(6, 8), hierarchy, feature_dim=8)
+    generator = maxl.LabelGenerator(Centred(), hierarchy)
+    chosen = {} if lookahead is None else {"lookahead": lookahead}
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.5) for m in (network, generator)]
+    return kind(network, generator, *optimizers, **chosen, **options)
+
+
+def trained(learner: Any, copied: bool = False) -> Tensor:
+    for seed in range(3):
+        random = torch.Generator().manual_seed(seed)
+        learner.step(torch.randn(9, 6, generator=random), torch.randint(0, 3, (9,), generator=random))
+        learner = copy.deepcopy(learner) if copied else learner
+    return flatten([*learner.network.parameters(), *learner.generator.parameters()])
+
+
+def test_a_generators_pass_is_repeated_from_where_its_buffers_were() -> None:
+    taken, following = trained(moving(maxl.Taken())), trained(moving(maxl.Next()))
+    assert relative_error(trained(moving(maxl.Taken(recompute=True))), taken) < 1e-12
+    assert relative_error(trained(moving(None, maxl.AccumulatingLearner, microbatch=9)), taken) < 1e-12
+    assert relative_error(trained(moving(maxl.Next(recompute=True))), following) < 1e-12
+    assert relative_error(trained(moving(maxl.Next()), copied=True), following) < 1e-12
+
+
+def test_a_generator_that_does_not_repeat_its_pass_is_refused() -> None:
+    learner = moving(maxl.Taken(recompute=True))
+    layer = learner.generator.trunk.layer
+    calls = iter(range(100))
+    layer.register_forward_hook(lambda _, __, out: out * (1 + 0.1 * next(calls)))
+    with pytest.raises(ValueError, match="needs to give the same signals"):
+        trained(learner)

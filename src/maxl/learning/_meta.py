@@ -205,11 +205,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         index: Tensor | None = None,
         outer_batch: tuple[Tensor, Tensor] | None = None,
     ) -> StepResult:
-        """``backward``, a step of the optimizer, and ``meta_step``.
-
-        Args:
-            x, y, index, outer_batch: As for ``backward``.
-        """
+        """``backward``, whose arguments these are, a step of the optimizer, and ``meta_step``."""
         self.optimizer.zero_grad(set_to_none=True)
         trained = self._backward(Batch(x, y, index, outer=outer_batch))
         self.optimizer.step()
@@ -303,7 +299,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         return UpdateRule.of(self.optimizer, list(self.weights().values()), plain=plain)
 
     def state_dict(self) -> dict[str, Any]:
-        """What the learner itself remembers, tensors and numbers alone; the networks and optimizers not."""
+        """What the learner itself remembers, tensors and numbers alone; networks and optimizers not."""
         return {
             "steps": self.steps,
             "cache": self.labels.state_dict(),
@@ -349,6 +345,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         if not batch.due:
             return self.supervision.check_signals(self.labels.constant(*of))
         batch.label_random = RandomState.capture(batch.x.device)
+        batch.label_buffers = spare_buffers(self.generator)
         keep = not self.lookahead.recompute and batch.rows is None
         graph = self.supervision.check_signals(self.labels.fresh(*of, graph=keep))
         batch.graph = graph if keep else None

@@ -29,6 +29,7 @@ class Batch:
         label_random: State of the random generators before the signals were made.
         graph: The signals with the generator's graph, where that is kept.
         features: Of a trunk that the generator shares, in the network's pass; None for a trunk of its own.
+        label_buffers: The generator's buffers before that.
         rows: Samples that teach, and samples that judge them, or None for all.
     """
 
@@ -44,6 +45,7 @@ class Batch:
     label_random: RandomState = field(init=False)
     graph: Signals | None = None
     features: Tensor | None = None
+    label_buffers: Mapping[str, Tensor] | None = None
     rows: tuple[Tensor, Tensor] | None = None
     part: float = 1.0  # share of the samples in those that all processes have of the whole step
 
@@ -65,6 +67,7 @@ class MicroBatch:
         share: Share of the samples in those that this process has of the whole step.
         features: As for ``Batch``: those that the signals were made of, as the trunk has moved on.
         given: (x, y) of the whole, where these are some of its samples.
+        label_buffers: The generator's buffers before the signals were made.
     """
 
     problem: Problem
@@ -74,18 +77,22 @@ class MicroBatch:
     share: float = 1.0
     features: Tensor | None = None
     given: tuple[Tensor, Tensor] | None = None
+    label_buffers: Mapping[str, Tensor] | None = None
     versions: tuple[int, int] = field(init=False)
 
     @classmethod
     def of(cls, batch: Batch, signals: Signals) -> MicroBatch:
         """What a meta step needs of a batch that was trained on with ``signals``."""
+        buffers = batch.label_buffers
         if batch.rows is None:
-            return cls(batch.problem, signals, batch.graph, batch.label_random, batch.share, batch.features)
+            made = batch.graph, batch.label_random, batch.share, batch.features
+            return cls(batch.problem, signals, *made, label_buffers=buffers)
         (rows, _), whole = batch.rows, batch.problem
         problem = replace(whole, x=batch.x[rows], y=batch.y[rows], expected=None, recording=None)
         some = tuple(s[rows] for s in signals)
         features = None if batch.features is None else batch.features[rows]
-        return cls(problem, some, None, batch.label_random, batch.share, features, (batch.x, batch.y))
+        given = batch.x, batch.y
+        return cls(problem, some, None, batch.label_random, batch.share, features, given, buffers)
 
     def __post_init__(self) -> None:
         self.versions = self.problem.x._version, self.problem.y._version
@@ -165,8 +172,10 @@ class Update:
             share = saved.get("share", 1.0)
             kept = {name: saved.get(name) for name in ("buffers", "expected")}
             made = problem(saved["x"], saved["y"], random=random, share=saved.get("part", share), **kept)
-            features = saved.get("features")
-            parts.append(MicroBatch(made, saved["signals"], None, label_random, share, features))
+            features, buffers = saved.get("features"), saved.get("label_buffers")
+            parts.append(
+                MicroBatch(made, saved["signals"], None, label_random, share, features, label_buffers=buffers)
+            )
         update = cls(parts, factor=state["factor"])
         update.set_weights(state["weights"])
         return update
@@ -262,6 +271,7 @@ class Update:
                     "share": part.share,
                     "part": part.problem.share,
                     "features": part.features,
+                    "label_buffers": part.label_buffers,
                     "buffers": part.problem.buffers,
                     "expected": part.problem.expected,
                 }

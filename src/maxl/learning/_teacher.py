@@ -84,7 +84,20 @@ class Teacher:
         if graph is not None:
             return graph
         with part.label_random.replay():
-            return self.source.again(part.problem.x, part.problem.y, part.features)
+            made = self.source.again(part.problem.x, part.problem.y, part.features, part.label_buffers)
+        if part.given is None:  # some samples of a batch may have other statistics
+            _require_same(made, part.signals, part.problem.rounding())
+        return made
+
+
+def _require_same(made: Signals, trained_on: Signals, rounding: float) -> None:
+    gaps = [((a.detach() - b).norm(), b.norm()) for a, b in zip(made, trained_on, strict=True)]
+    if any(bool(gap > rounding * size) for gap, size in gaps):
+        raise ValueError(
+            "a generator needs to give the same signals when its pass is repeated, through which its gradient goes; got "
+            "others: keep what changes from call to call in buffers, let it not read the network, or keep its graph "
+            "(recompute=False)"
+        )
 
 
 def _joined(parts: list[Signals]) -> Signals:

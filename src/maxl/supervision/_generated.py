@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -88,12 +88,25 @@ class Generated:
         with torch.set_grad_enabled(graph), self._precision(x):
             return as_tuple(self._call(x, y) if features is None else self._head(features, y))
 
-    def again(self, x: Tensor, y: Tensor, features: Tensor | None = None) -> Signals:
-        """g(x, y) with its graph; changes no buffer."""
+    def again(
+        self,
+        x: Tensor,
+        y: Tensor,
+        features: Tensor | None = None,
+        buffers: Mapping[str, Tensor] | None = None,
+    ) -> Signals:
+        """g(x, y) with its graph; changes no buffer.
+
+        Args:
+            x, y: Inputs and targets.
+            features: Of a shared trunk.
+            buffers: Where the generator's start, as ``spare_buffers`` gave them; where they stand by default.
+        """
+        start = {name: b.clone() for name, b in (buffers or {}).items()}
         with torch.enable_grad(), self._precision(x):
             if features is None:
-                return as_tuple(self._pure({}, x, y))
-            return as_tuple(purely(self.generator, {}, lambda: self._head(features, y)))
+                return as_tuple(self._pure(start, x, y))
+            return as_tuple(purely(self.generator, start, lambda: self._head(features, y)))
 
     def _head(self, features: Tensor, y: Tensor) -> Any:
         version = features._version
