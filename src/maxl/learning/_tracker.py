@@ -101,7 +101,8 @@ class UpdateTracker:
         factor = steps.factor(theta, gradients)
         if predict:
             with torch.no_grad():
-                update.predicted = dict(zip(weights, steps.step(theta, gradients), strict=True))
+                ahead = [p.detach() for p in steps.step(theta, gradients)]
+                update.predicted = dict(zip(weights, ahead, strict=True))
         for by in (self._between(update, gradients), update.gated):
             if by is not None:
                 factor = [f if f is None or c is None else c * f for f, c in zip(factor, by, strict=True)]
