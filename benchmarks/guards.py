@@ -40,7 +40,7 @@ GUARDS = {
     ],
     "buffers that stay as they are": [
         "maxl.hypergradients._purity:spare_buffers",
-        "maxl.hypergradients._problem:kept",
+        "maxl.hypergradients._problem:copied",
     ],
     "losses that are finite, batches that stay": [
         "maxl.learning._multitask:MultiTaskLearner._require_finite",

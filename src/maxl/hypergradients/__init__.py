@@ -10,16 +10,19 @@ from maxl.hypergradients._dual_kernels import DualKernels, NoForwardFormula, Rec
 from maxl.hypergradients._fallback import Check, OrReverse, missing_forward_formula
 from maxl.hypergradients._finite_difference import FiniteDifference
 from maxl.hypergradients._forward import Forward
+from maxl.hypergradients._out_of_memory import is_out_of_memory
 from maxl.hypergradients._problem import (
     OuterLoss,
     Outputs,
     Problem,
     Signals,
     TrainingLoss,
+    alike,
     as_tuple,
+    copied,
     in_float,
-    kept,
     leaves_of,
+    rounding_of,
     scale,
 )
 from maxl.hypergradients._purity import differentiable_kernels, pure_call, purely, spare_buffers, untracked
@@ -50,18 +53,21 @@ __all__ = [
     "TrainingLoss",
     "UpdateRule",
     "Way",
+    "alike",
     "as_tuple",
     "as_way",
+    "copied",
     "differentiable_kernels",
     "hypergradient",
     "in_float",
-    "kept",
+    "is_out_of_memory",
     "leaves_of",
     "logit_gradient",
     "missing_forward_formula",
     "pull_back",
     "pure_call",
     "purely",
+    "rounding_of",
     "scale",
     "slopes",
     "spare_buffers",

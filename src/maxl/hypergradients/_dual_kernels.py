@@ -120,20 +120,23 @@ class DualKernels(TorchFunctionMode):
         if isinstance(func, (OpOverload, OpOverloadPacket)):
             _require_formula(func, args, kwargs)
         result: Tensor | None = None
+        if func in _PRODUCTS or func is F.batch_norm or func is F.relu:
+            result = self._fused(func, args, kwargs)
+        return func(*args, **kwargs) if result is None else result
+
+    def _fused(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Tensor | None:
+        """None where PyTorch's own formulas have to serve."""
         tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
         if any(_wrapped(t) for t in tensors):
-            pass
-        elif func in _PRODUCTS:
-            known = self._known(*args, **kwargs)
-            if not _asks(tensors):
-                result = _product(known, func, *args, **kwargs)
-        elif _asks(tensors):
-            pass
-        elif func is F.batch_norm:
-            result = _batch_norm(*args, **kwargs)
-        elif func is F.relu:
-            result = _relu(*args, **kwargs)
-        return func(*args, **kwargs) if result is None else result
+            return None
+        known = self._known(*args, **kwargs) if func in _PRODUCTS else None  # counted whoever computes it
+        if any(t.requires_grad for t in tensors):  # the network itself wants a gradient
+            return None
+        if func is F.batch_norm:
+            return _batch_norm(*args, **kwargs)
+        return _relu(*args, **kwargs) if func is F.relu else _product(known, func, *args, **kwargs)
 
     def _known(self, input: Tensor, *_: Any, **__: Any) -> Tensor | None:
         known = None if self._recording is None else self._recording.output(self._products)
@@ -154,11 +157,6 @@ class DualKernels(TorchFunctionMode):
             return True
         before, now = (torch.stack(side) for side in zip(*self._measures, strict=True))
         return not bool(((before - now).abs() > rounding * before).any())  # nan is others' to refuse
-
-
-def _asks(tensors: Sequence[Tensor]) -> bool:
-    """Whether the network itself wants a gradient through a call on them."""
-    return any(t.requires_grad for t in tensors)
 
 
 def _wrapped(t: Tensor) -> bool:

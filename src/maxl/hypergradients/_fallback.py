@@ -7,13 +7,13 @@ import warnings
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as _modules
 
 from maxl.hypergradients._dual_kernels import NoForwardFormula, of_torch
 from maxl.hypergradients._finite_difference import FiniteDifference
 from maxl.hypergradients._forward import Forward
+from maxl.hypergradients._out_of_memory import is_out_of_memory
 from maxl.hypergradients._problem import Problem, Signals
 from maxl.hypergradients._reverse import Reverse
 from maxl.hypergradients._update_rule import UpdateRule
@@ -121,7 +121,7 @@ class OrReverse:
             if not _may_be_followed_by_reverse(self.way, error):
                 raise
             failed = error
-        if problem.everywhere(found is not None) and found is not None:
+        if problem.every(found is not None) and found is not None:
             return found
         problem.recording = problem.passes = None
         try:
@@ -151,8 +151,7 @@ def _may_be_followed_by_reverse(way: Way, error: RuntimeError) -> bool:
     """Whether an error says that a way cannot follow a network; ways from elsewhere may have their own mistakes."""
     if isinstance(error, NoForwardFormula):
         return True
-    lacks_memory = isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
-    return isinstance(way, (Forward, FiniteDifference)) and not lacks_memory
+    return isinstance(way, (Forward, FiniteDifference)) and not is_out_of_memory(error)
 
 
 def _reason(error: Exception | None) -> str:

@@ -49,7 +49,7 @@ class Forward(Way):
                 raise
             # Control flow such as torch.cond compiles itself, which dual numbers do not survive.
             raise NoForwardFormula("an operator that compiles itself, such as torch.cond,") from error
-        if problem.recording is not None and not problem.everywhere(fits and problem.repeats(outputs)):
+        if problem.recording is not None and not problem.every(fits and problem.repeats(outputs)):
             # Kept layer outputs are told apart by their order, which this pass may have changed.
             outputs, tangents, _ = _tangent(problem, u, None)
         problem.check_repeated(outputs)

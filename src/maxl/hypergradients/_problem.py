@@ -8,7 +8,7 @@ generator then gives the gradient for θ₂. Nothing here knows what the signals
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -63,6 +63,7 @@ class Problem:
         share: Share of this batch in the training step, a factor on L_in: 1 for a whole batch.
         outer_share: Share of the outer batch likewise, a factor on L_out.
         total: Sums gradients over processes that each have a part of the batch, or None for one process.
+        every: Whether a flag holds in all of them, so that they take the same path; the flag itself for one process.
     """
 
     network: nn.Module
@@ -80,6 +81,7 @@ class Problem:
     share: float = 1.0
     outer_share: float = 1.0
     total: Total | None = None
+    every: Callable[[bool], bool] = bool
     _at: Mapping[str, Tensor] | None = field(default=None, init=False)  # weights in place
 
     def precision(self) -> AbstractContextManager[object]:
@@ -172,17 +174,13 @@ class Problem:
     def repeats(self, outputs: Outputs) -> bool:
         """Whether a repetition of the training pass gave what that gave; the first one is what it gave."""
         if self.expected is None:
-            self.expected = kept(outputs)
+            self.expected = copied(outputs)
             return True
-        if all(torch.equal(o, e) for o, e in zip(outputs, self.expected, strict=True)):
-            return True  # to the last bit, as a rule
-        gaps = [((o.detach() - e).norm(), e.norm()) for o, e in zip(outputs, self.expected, strict=True)]
-        gap, size = (torch.stack(norms).norm() for norms in zip(*gaps, strict=True))
-        return not bool(gap > self.rounding() * size)  # nan is others' to refuse
+        return alike(outputs, self.expected, self.rounding)
 
     def check_repeated(self, outputs: Outputs) -> None:
         """ValueError unless ``repeats``, in this process and in all others."""
-        if not self.everywhere(self.repeats(outputs)):
+        if not self.every(self.repeats(outputs)):
             raise ValueError(
                 "the network needs to give the same outputs when its training pass is repeated, through which the "
                 "hypergradient goes; got others: draw random numbers by torch, random or numpy's global generator, and "
@@ -190,24 +188,16 @@ class Problem:
                 "torch.nn.attention.sdpa_kernel(SDPBackend.MATH) around training)"
             )
 
-    def everywhere(self, flag: bool) -> bool:
-        """Whether it holds in every process that has a part of the batch, so that all of them take the same path."""
-        if self.total is None:
-            return flag
-        against = torch.tensor(0.0 if flag else 1.0, device=self.x.device)
-        (count,) = self.total([against], [against])
-        return count is None or float(count) == 0.0
-
     def rounding(self) -> float:
         """Relative difference of two passes that may be rounding in the coarsest of their precisions."""
-        kinds = [p.dtype for p in self.network.parameters() if p.is_floating_point() or p.is_complex()]
+        kinds = [p.dtype for p in self.network.parameters()]
         if self.recording is not None:  # a network may have a region of its own
-            kinds.extend(kind for kind in self.recording.precisions if kind.is_floating_point)
+            kinds.extend(self.recording.precisions)
         if self.autocast is not None:
             kinds.append(self.autocast)
         elif torch.is_autocast_enabled(self.x.device.type):  # the caller's own region
             kinds.append(torch.get_autocast_dtype(self.x.device.type))
-        return float(max(torch.finfo(kind).eps for kind in kinds or [torch.float32]) ** 0.5)
+        return rounding_of(kinds)
 
     def step(
         self, gradient: list[Tensor | None], rule: UpdateRule, x: Tensor, y: Tensor
@@ -257,6 +247,21 @@ def leaves_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: p.detach().requires_grad_() for name, p in weights.items()}
 
 
+def rounding_of(kinds: Iterable[torch.dtype]) -> float:
+    """Relative difference of two passes that may be rounding in the coarsest of these precisions."""
+    rounded = [kind for kind in kinds if kind.is_floating_point or kind.is_complex]
+    return float(max(torch.finfo(kind).eps for kind in rounded or [torch.float32]) ** 0.5)
+
+
+def alike(some: Sequence[Tensor], others: Sequence[Tensor], rounding: Callable[[], float]) -> bool:
+    """Whether tensors are the same but for rounding, whose relative size is asked for where they are not to the last bit."""
+    if all(torch.equal(a, b) for a, b in zip(some, others, strict=True)):
+        return True
+    gaps = [((a.detach() - b).norm(), b.norm()) for a, b in zip(some, others, strict=True)]
+    gap, size = (torch.stack(norms).norm() for norms in zip(*gaps, strict=True))
+    return not bool(gap > rounding() * size)  # nan is others' to refuse
+
+
 def as_tuple(output: Any) -> tuple[Tensor, ...]:
     """What a module gives, one tensor or several, as a tuple.
 
@@ -276,7 +281,7 @@ def as_tuple(output: Any) -> tuple[Tensor, ...]:
     return tuple(tensors)
 
 
-def kept(outputs: Outputs) -> Outputs:
+def copied(outputs: Outputs) -> Outputs:
     """Copies, for losses may work in place on what they are given."""
     return tuple(o.detach().clone() for o in outputs)
 

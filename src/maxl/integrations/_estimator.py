@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from maxl.hierarchy import Hierarchy
-from maxl.integrations._tabular import Training, Weighted, losses_until
+from maxl.integrations._tabular import Training, Weighted, build_network, losses_until
 from maxl.presets import check_choice
 
 METHODS = ("maxl", "uniform", "single")
@@ -191,14 +191,15 @@ class Tabular(BaseEstimator):  # type: ignore[misc]
             task,
             hierarchy,
             method=self.method,
-            width=self.width,
-            depth=self.depth,
-            dropout=self.dropout,
+            **self._shape(),
             rate=self.learning_rate_init,
             alpha=self.alpha,
             auxiliary_weight=self.auxiliary_weight,
             batch_size=auto if self.batch_size == "auto" else int(self.batch_size),
         )
+
+    def _shape(self) -> dict[str, Any]:
+        return {"width": self.width, "depth": self.depth, "dropout": self.dropout}
 
     def _note(self, training: Training) -> None:
         self.loss_curve_ = list(training.losses)
@@ -214,7 +215,7 @@ class Tabular(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         x: Array = validate_data(self, X, reset=False)
         with torch.random.fork_rng(devices=[]):
-            network = self._new(x).network
+            network = build_network(self.n_features_in_, *self._task(), **self._shape())
         network.load_state_dict(self._state())
         network.eval()
         outputs: Array = network.predict(self._inputs(x)).numpy()

@@ -116,6 +116,13 @@ class WeightedAuxiliary(AuxiliaryLabels):
         return self.entropy_weight * (mean * mean.clamp_min(torch.finfo(mean.dtype).tiny).log()).sum()
 
 
+def build_network(
+    inputs: int, task: Weighted, hierarchy: Hierarchy, *, width: int, depth: int, dropout: float
+) -> MultiTaskNetwork:
+    """A new network in float64; arguments as for ``Training.build``."""
+    return MultiTaskNetwork(ResidualTrunk(inputs, width, depth, dropout), hierarchy, task=task).double()
+
+
 @dataclass
 class Training:
     """Networks and optimizers, and a loop over the rows of a table.
@@ -162,8 +169,7 @@ class Training:
             auxiliary_weight: Factor on the auxiliary loss.
             batch_size: Rows in a step.
         """
-        trunk = ResidualTrunk(inputs, width, depth, dropout)
-        network = MultiTaskNetwork(trunk, hierarchy, task=task).double()
+        network = build_network(inputs, task, hierarchy, width=width, depth=depth, dropout=dropout)
         optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=alpha)
         supervision = WeightedAuxiliary(task, auxiliary_weight)
         learner: MultiTaskLearner

@@ -44,13 +44,11 @@ def joined(
     one: tuple[Outputs, Tensor, Signals], other: tuple[Outputs, Tensor, Signals]
 ) -> tuple[Outputs, Tensor, Signals]:
     """The rows of both, where they fit together; else those of the other."""
-    pairs = [*zip(one[0], other[0], strict=False), (one[1], other[1]), *zip(one[2], other[2], strict=False)]
-    if [len(one[0]), len(one[2])] != [len(other[0]), len(other[2])] or any(
-        a.shape[1:] != b.shape[1:] for a, b in pairs
-    ):
-        return other
-    rows = [torch.cat(pair) for pair in pairs]
+    ours, theirs = ([*outputs, y, *signals] for outputs, y, signals in (one, other))
     count = len(one[0])
+    if count != len(other[0]) or [t.shape[1:] for t in ours] != [t.shape[1:] for t in theirs]:
+        return other
+    rows = [torch.cat(pair) for pair in zip(ours, theirs, strict=True)]
     return tuple(rows[:count]), rows[count], tuple(rows[count + 1 :])
 
 

@@ -21,7 +21,7 @@ from maxl.hypergradients import (
     Signals,
     UpdateRule,
     Way,
-    kept,
+    copied,
     scale,
     spare_buffers,
 )
@@ -158,8 +158,8 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
     ) -> StepResult:
         """θ₂ ← step on L_pri(f(x; θ₁⁺), y) + λH, where θ₁⁺ depends on θ₂ through the signals of (x, y).
 
-        Changes θ₂ and its optimizer's state alone, and draws random numbers where the network does. Does nothing where none is due, where a gradient scaler has left
-        the optimizer's step out, or where a later batch judges.
+        Changes θ₂ and its optimizer's state alone, and draws random numbers where the network does. Does nothing where
+        none is due, where a gradient scaler has left the optimizer's step out, or where a later batch judges.
 
         Args:
             x, y: The batch of the training step just taken, which is the default. With ``maxl.Virtual()`` any other
@@ -291,6 +291,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             autocast=self.autocast,
             passes=self.passes if self.way.way.compiles else None,
             total=None if self.world.alone else self.world.sum,
+            every=self.world.every,
             **{"random": RandomState.capture(x.device), **more},
         )
 
@@ -334,7 +335,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             outputs = super()._outputs(batch)
         batch.features = features[0] if features else None
         if self.lookahead.follows:
-            batch.problem.expected = kept(outputs)
+            batch.problem.expected = copied(outputs)
         return outputs
 
     def _judge(self, batch: Batch, outputs: Outputs) -> Judged:

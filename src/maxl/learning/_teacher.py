@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from maxl.hypergradients import Signals, logit_gradient, pull_back, slopes
+from maxl.hypergradients import Signals, alike, logit_gradient, pull_back, rounding_of, slopes
 from maxl.learning._mix import add_gradients
 from maxl.learning._record import MicroBatch, Update
 from maxl.learning._result import StepResult
@@ -86,21 +86,21 @@ class Teacher:
         with part.label_random.replay():
             made = self.source.again(part.problem.x, part.problem.y, part.features, part.label_buffers)
         if part.given is None:  # some samples of a batch may have other statistics
-            kinds = [p.dtype for p in self.source.generator.parameters()]
-            kinds.append(self.source.autocast or torch.float64)
-            own = max(torch.finfo(kind).eps for kind in kinds) ** 0.5
-            _require_same(made, part.signals, max(own, part.problem.rounding()))
+            self._require_repeated(part, made)
         return made
 
+    def _require_repeated(self, part: MicroBatch, made: Signals) -> None:
+        def rounding() -> float:
+            kinds = [p.dtype for p in self.source.generator.parameters()]
+            own = rounding_of([*kinds, self.source.autocast or torch.float64])
+            return max(own, part.problem.rounding())
 
-def _require_same(made: Signals, trained_on: Signals, rounding: float) -> None:
-    gaps = [((a.detach() - b).norm(), b.norm()) for a, b in zip(made, trained_on, strict=True)]
-    if any(bool(gap > rounding * size) for gap, size in gaps):
-        raise ValueError(
-            "a generator needs to give the same signals when its pass is repeated, through which its gradient goes; got "
-            "others: keep what changes from call to call in buffers, let it not read the network, or keep its graph "
-            "(recompute=False)"
-        )
+        if not all(alike([a], [b], rounding) for a, b in zip(made, part.signals, strict=True)):
+            raise ValueError(
+                "a generator needs to give the same signals when its pass is repeated, through which its gradient goes; got "
+                "others: keep what changes from call to call in buffers, let it not read the network, or keep its graph "
+                "(recompute=False)"
+            )
 
 
 def _joined(parts: list[Signals]) -> Signals:

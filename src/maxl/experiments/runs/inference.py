@@ -85,7 +85,7 @@ class PrimaryModel(nn.Module):
         return len(self.input_shape) == 3
 
     def forward(self, x: Tensor) -> Tensor:
-        """Primary outputs, shape (N, C), of segmentation (N, C, H, W): logits, float32, or the numbers of a regression in their units, float64.
+        """Primary outputs, shape (N, C), of segmentation (N, C, H, W): logits, float32, or numbers in their units, float64.
 
         Args:
             x: Images of shape (N, *input_shape), uint8 or floats in [0, 1], or numeric features, float64, as they

@@ -1,4 +1,4 @@
-"""Memory that runs out: how PyTorch says so on each device, and the sentence that is made of it."""
+"""Memory that runs out, and the sentence that is made of it."""
 
 from __future__ import annotations
 
@@ -6,27 +6,16 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
+from maxl.hypergradients import is_out_of_memory
 
-# Of errors without a type of their own: the CPU's allocator, on Linux and on Windows, MPS, a CUDA context that gets no
-# memory, its libraries, and sizes in bytes beyond 64 bits.
-_WORDS = (
-    *("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "ALLOC_FAILED"),
-    *("size calculation overflowed", "numel: integer multiplication overflow"),
-)
+__all__ = ["OutOfMemory", "bytes_asked", "is_out_of_memory", "needing_memory", "sentence", "smaller_batch"]
+
 _ASKED = re.compile(r"ried to allocate ([0-9.]+) (bytes|KiB|MiB|GiB)")
 _UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
 class OutOfMemory(MemoryError):
     """Memory ran out; the message says for what, and what to do."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, of the machine or of its accelerator."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
 
 
 def bytes_asked(error: BaseException) -> int | None:
