@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -328,3 +330,23 @@ def test_the_gradient_for_the_logits_of_labels() -> None:
     assert (
         logit_gradient(t.detach(), torch.ones(4, 5)).abs().max() < 1e-15
     )  # the rows sum to one whatever happens
+
+
+def test_threads_that_train_at_once_take_turns_at_dual_numbers() -> None:
+    """PyTorch has one level of them in a process; a fall-back to reverse mode would warn."""
+    together = threading.Barrier(3)
+    pairs, batches = [pair() for _ in range(3)], [batch(seed=seed) for seed in range(10)]
+
+    def train(number: int) -> Tensor:
+        network, generator = pairs[number]
+        optimizers = [torch.optim.SGD(m.parameters(), lr=0.05) for m in (network, generator)]
+        learner = maxl.MetaAuxiliaryLearner(network, generator, *optimizers)
+        for x, y in batches:
+            together.wait(60)
+            learner.step(x, y)
+        return flatten([*network.parameters(), *generator.parameters()])
+
+    with ThreadPoolExecutor(3) as pool:
+        trained = list(pool.map(train, range(3)))
+    assert torch.equal(trained[0], trained[1])
+    assert torch.equal(trained[0], trained[2])

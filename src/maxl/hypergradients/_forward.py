@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from maxl.hypergradients._dual_kernels import DualKernels, NoForwardFormula, Rec
 from maxl.hypergradients._problem import Outputs, Problem, Signals
 from maxl.hypergradients._purity import differentiable_kernels
 from maxl.hypergradients._way import Way
+
+_LEVEL = threading.Lock()  # PyTorch has one level of dual numbers for all threads of a process
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ def _tangent(
     """Outputs, their tangents along u, and whether the recording is one of this pass."""
     kernels = DualKernels(recording)
     with (
+        _LEVEL,
         torch.enable_grad(),  # no tensor here asks for a gradient; what the network hides from autograd is hidden here too
         problem.random.replay(),
         forward_ad.dual_level(),
@@ -107,6 +111,6 @@ def contract(
 @cache
 def _load_decompositions() -> None:
     """PyTorch loads these at the first dual number, with a warning about its own code."""
-    with warnings.catch_warnings(), forward_ad.dual_level():
+    with _LEVEL, warnings.catch_warnings(), forward_ad.dual_level():
         warnings.simplefilter("ignore", FutureWarning)
         forward_ad.make_dual(torch.zeros(()), torch.zeros(()))  # type: ignore[no-untyped-call]
