@@ -65,6 +65,7 @@ RATE = 0.3
 def precise(float64: None) -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(0)
 
 
 def truth(net: nn.Module, gen: nn.Module, x: Tensor, y: Tensor, *, virtual: bool = False) -> Tensor:

@@ -53,7 +53,9 @@ def hypergradient(
     training_loss: TrainingLoss | None = None,
     check: Literal["first", "never"] = "first",
 ) -> tuple[Tensor, ...]:
-    """d[L_pri(θ₁⁺) + λH]/dθ₂ with θ₁⁺ = θ₁ − α∇(L_pri + L_aux) (paper, equation 4); changes nothing.
+    """d[L_pri(θ₁⁺) + λH]/dθ₂ with θ₁⁺ = θ₁ − α∇(L_pri + L_aux) (paper, equation 4).
+
+    Changes nothing: neither weights nor buffers, nor the generators of random numbers.
 
     Args:
         network: Maps x to (primary, auxiliary) logits; with a ``training_loss`` to whatever that takes.
@@ -89,8 +91,6 @@ def hypergradient(
         return primary_loss(outputs[0], y) + auxiliary_loss(outputs[1], *signals)
 
     random = RandomState.capture(x.device)
-    with torch.enable_grad():
-        signals = as_tuple(pure_call(generator, {}, x, y))
     problem = Problem(
         network=network,
         weights=weights,
@@ -101,7 +101,9 @@ def hypergradient(
         random=random,
         recording=Recording(outputs=way.reuses_outputs),
     )
-    _, gradients = OrReverse(way, check).through(problem, signals, rule, *(outer_batch or (x, y)))
+    with random.replay(), torch.enable_grad():
+        signals = as_tuple(pure_call(generator, {}, x, y))
+        _, gradients = OrReverse(way, check).through(problem, signals, rule, *(outer_batch or (x, y)))
     if entropy_weight:
         penalty = slopes(lambda t: entropy_weight * negative_entropy(t[0]), signals)
         gradients = tuple(g + s for g, s in zip(gradients, penalty, strict=True))

@@ -13,7 +13,7 @@ from torch.func import functional_call, jvp
 from torch.nn.modules.batchnorm import _NormBase
 
 from maxl.hypergradients._problem import Outputs, as_tuple
-from maxl.hypergradients._purity import pure_call, spare_buffers, untracked
+from maxl.hypergradients._purity import pure_call, renormalised, spare_buffers, untracked
 
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 
@@ -104,6 +104,7 @@ class CompiledPasses:
         buffers: Mapping[str, Tensor] | None = None,
     ) -> tuple[Outputs, Outputs] | None:
         """Outputs at ``weights`` and their tangents along u; None where this does not compile."""
+        weights = {**weights, **renormalised(self.module, weights)}
         along = {name: u_p for name, u_p in u.items() if u_p is not None}
         if self._tangent.compiled is None or not along:
             return None

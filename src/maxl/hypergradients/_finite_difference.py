@@ -23,7 +23,7 @@ class FiniteDifference(Way):
 
     def tolerance(self, rounding: float) -> float:
         """As ``Way.tolerance``, with room for the error of central differences."""
-        return min(0.1, 300 * rounding)
+        return max(0.01, min(0.1, 300 * rounding))
 
     def along(self, problem: Problem, signals: Signals, u: Sequence[Tensor | None]) -> Signals:
         """As ``Way.along``, with the error of a central difference: see ``step_size``."""

@@ -154,8 +154,9 @@ class Problem:
         def gradient() -> list[Tensor | None]:
             with torch.enable_grad():
                 loss = self.inner(leaves, constant)
-            return list(torch.autograd.grad(loss, list(leaves.values()), allow_unused=True))
+            return differentiate(loss, leaves, own)
 
+        own = self.own_weights()
         return self.within(leaves, gradient, self.buffers)
 
     def outer_gradient(
@@ -167,9 +168,15 @@ class Problem:
         def gradient() -> tuple[Tensor, list[Tensor | None]]:
             with torch.enable_grad():
                 loss = self.outer(leaves, x, y)
-            return loss.detach(), list(torch.autograd.grad(loss, list(leaves.values()), allow_unused=True))
+            return loss.detach(), differentiate(loss, leaves, own)
 
+        own = self.own_weights()
         return self.within(leaves, gradient)
+
+    def own_weights(self) -> dict[str, Tensor]:
+        """The network's own, which a pass with others in their place has no business with."""
+        own = self.network.named_parameters()
+        return {name: p for name, p in own if p.requires_grad and name in self.weights}
 
     def repeats(self, outputs: Outputs) -> bool:
         """Whether a repetition of the training pass gave what that gave; the first one is what it gave."""
@@ -240,6 +247,26 @@ def scale(v: list[Tensor | None], factor: Sequence[Factor]) -> list[Tensor | Non
         u.append(None if v_p is None or f is None else v_p * f)
     v.clear()
     return u
+
+
+def differentiate(
+    loss: Tensor, leaves: Mapping[str, Tensor], own: Mapping[str, Tensor], *, create_graph: bool = False
+) -> list[Tensor | None]:
+    """∇ of a loss for ``leaves``, which stand in the network in place of its ``own`` weights.
+
+    Raises:
+        ValueError: if the loss depends on one of its own weights all the same.
+    """
+    inputs = [*leaves.values(), *own.values()]
+    gradients = torch.autograd.grad(loss, inputs, create_graph=create_graph, allow_unused=True)
+    for name, g in zip(own, gradients[len(leaves) :], strict=True):
+        if g is not None:
+            raise ValueError(
+                f"a pass needs to reach weights as parameters of their modules, where a meta step puts others in place; got "
+                f"one that takes {name} from elsewhere (a list, a closure, a penalty within a loss): call its module, and "
+                "leave penalties on weights to the optimizer's weight_decay"
+            )
+    return list(gradients[: len(leaves)])
 
 
 def leaves_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

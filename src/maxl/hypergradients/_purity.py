@@ -97,7 +97,8 @@ def purely(
     """
     frozen = {name: (p, p._version) for name, p in module.named_parameters() if name not in weights}
     start = spare_buffers(module) if buffers is None else {name: b.clone() for name, b in buffers.items()}
-    replaced = {f"module.{name}": tensor for name, tensor in {**start, **weights}.items()}
+    start = {**start, **weights, **renormalised(module, weights)}
+    replaced = {f"module.{name}": tensor for name, tensor in start.items()}
     with untracked(module), explained():
         results: list[_Result] = []
         if replaced:
@@ -113,12 +114,25 @@ def purely(
     return results[0]
 
 
+def renormalised(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of what a pass writes to in place: embeddings with a largest norm scale the rows that they look up."""
+    tables = (m for m in module.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag)))
+    written = {id(m.weight) for m in tables if m.max_norm is not None}
+    own = module.named_parameters() if written else ()
+    return {name: weights.get(name, p).clone() for name, p in own if id(p) in written}
+
+
 @contextmanager
 def explained() -> Iterator[None]:
-    """PyTorch's words on reentrant checkpointing as a rule and what to do."""
+    """PyTorch's words on what cannot be differentiated twice as a rule and what to do."""
     try:
         yield
     except RuntimeError as error:
+        if re.search(r"donated buffer|compile with aot_autograd does not", str(error)):
+            raise ValueError(
+                "reverse mode needs a network that is not compiled, for it differentiates its passes twice; got one that "
+                "torch.compile made: take maxl.Forward(), or give the plain network and compile=True"
+            ) from error
         if not re.search(r"use_reentrant=True|Checkpointing is not compatible with \.grad\(\)", str(error)):
             raise
         raise ValueError(
@@ -144,4 +158,4 @@ def pure_call(
     if call is None:
         return purely(module, weights, lambda: module(*inputs))  # type: ignore[no-any-return]
     with untracked(module):
-        return call({**spare_buffers(module), **weights}, inputs)  # type: ignore[no-any-return]
+        return call({**spare_buffers(module), **weights, **renormalised(module, weights)}, inputs)  # type: ignore[no-any-return]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from maxl.hypergradients._problem import Problem, Signals, leaves_of
+from maxl.hypergradients._problem import Problem, Signals, differentiate, leaves_of
 from maxl.hypergradients._purity import differentiable_kernels
 from maxl.hypergradients._update_rule import UpdateRule
 from maxl.hypergradients._way import Way
@@ -49,8 +49,9 @@ class _Graph:
         self.problem = problem
         self.leaves = tuple(s.detach().requires_grad_() for s in signals)
         self.theta = leaves_of(problem.weights)
+        own = problem.own_weights()
         self.gradient = self._within(
-            lambda: _gradient_with_graph(problem.inner(self.theta, self.leaves), list(self.theta.values()))
+            lambda: _gradient_with_graph(problem.inner(self.theta, self.leaves), self.theta, own)
         )
 
     def along(self, u: Sequence[Tensor | None]) -> Signals:
@@ -76,8 +77,10 @@ class _Graph:
             return self.problem.within(self.theta, do, self.problem.buffers)
 
 
-def _gradient_with_graph(loss: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-    grads = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
+def _gradient_with_graph(
+    loss: Tensor, weights: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> tuple[Tensor | None, ...]:
+    grads = differentiate(loss, weights, own, create_graph=True)
     # Autograd prunes what it cannot reach, so a once_differentiable function would drop its terms silently.
     pending = [g.grad_fn for g in grads if g is not None and g.grad_fn is not None]
     seen = set(pending)
@@ -91,4 +94,4 @@ def _gradient_with_graph(loss: Tensor, weights: Sequence[Tensor]) -> tuple[Tenso
         fresh = {parent for parent, _ in node.next_functions if parent is not None} - seen
         seen |= fresh
         pending += fresh
-    return grads
+    return tuple(grads)

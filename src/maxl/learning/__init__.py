@@ -2,7 +2,7 @@
 
 from maxl.learning._accumulating import AccumulatingLearner
 from maxl.learning._lookahead import Judged, Lookahead
-from maxl.learning._means import check_mean
+from maxl.learning._losses import check_mean
 from maxl.learning._meta import MetaAuxiliaryLearner
 from maxl.learning._mix import (
     Gate,

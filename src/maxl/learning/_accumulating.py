@@ -41,8 +41,10 @@ class AccumulatingLearner(MetaAuxiliaryLearner):
                 "learner.backward(x, y, share=...) of a MetaAuxiliaryLearner the same number of times in each"
             )
         self.microbatch = microbatch
+        self._given: tuple[Tensor, Tensor] | None = None  # the batch whose parts were trained on last
 
     def _backward(self, batch: Batch) -> StepResult:
+        self._given = batch.x, batch.y
         whole = len(batch.x)
         indices = [None] * whole if batch.index is None else torch.split(batch.index, self.microbatch)
         parts = zip(
@@ -57,6 +59,15 @@ class AccumulatingLearner(MetaAuxiliaryLearner):
             part = Batch(x, y, index, batch.labels, share, batch.scale, batch.outer)
             results.append((len(x) / whole, super()._backward(part)))
         return _whole(results)
+
+    def _aim(self, x: Tensor, y: Tensor, outer_batch: tuple[Tensor, Tensor] | None) -> None:
+        """The whole batch may be named, whose parts were trained on."""
+        own_x, own_y = self._given or (None, y)
+        if self.update is None or x is not own_x or not (y is own_y or y.equal(own_y)):
+            super()._aim(x, y, outer_batch)
+            return
+        self.update.judge_by(outer_batch or self.update.outer)
+        self._tracker.aim(self.update)
 
     def _outer_batches(self, update: Update) -> list[OuterBatch]:
         return [

@@ -26,6 +26,7 @@ from maxl.hypergradients import (
     spare_buffers,
 )
 from maxl.learning._lookahead import Judged, Lookahead
+from maxl.learning._losses import check_gate, check_within
 from maxl.learning._mix import Mix, Mixed
 from maxl.learning._multitask import MultiTaskLearner
 from maxl.learning._outer import OuterBatch, outer_gradient
@@ -36,7 +37,7 @@ from maxl.learning._schedule import Schedule
 from maxl.learning._teacher import Teacher, require_finite
 from maxl.learning._tracker import UpdateTracker
 from maxl.learning._words import check_pair, choose
-from maxl.supervision import Generated, Supervision, generated
+from maxl.supervision import Generated, Losses, Supervision, generated
 from maxl.tasks import Task
 from maxl.worlds import World
 
@@ -111,7 +112,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         self.labels: Generated = source
         self.generator = generator
         self.meta_optimizer = meta_optimizer
-        self._teacher = Teacher(source, meta_optimizer, self.supervision, self.world)
+        self._teacher = Teacher(network, source, meta_optimizer, self.supervision, self.world)
         self.world.align(generator)
         self.way = OrReverse(chosen.way, check)
         self.lookahead = copy.deepcopy(chosen.lookahead)
@@ -179,7 +180,8 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         if self._tracker.left_out:
             self._note_used_gradients()
         update = self._tracker.take()
-        return StepResult() if update is None else self.lookahead.teach(self, update)
+        with torch.enable_grad():  # callers may have switched it off, to log for instance
+            return StepResult() if update is None else self.lookahead.teach(self, update)
 
     def train_step(
         self, x: Tensor, y: Tensor, labels: Tensor | None = None, *, index: Tensor | None = None
@@ -205,7 +207,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         index: Tensor | None = None,
         outer_batch: tuple[Tensor, Tensor] | None = None,
     ) -> StepResult:
-        """``backward``, whose arguments these are, a step of the optimizer, and ``meta_step``."""
+        """``backward`` with its arguments, a step of the optimizer, and ``meta_step``."""
         self.optimizer.zero_grad(set_to_none=True)
         trained = self._backward(Batch(x, y, index, outer=outer_batch))
         self.optimizer.step()
@@ -215,15 +217,11 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         self, update: Update, weights: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, list[Tensor | None]]:
         """The outer loss and v = ∇L_out at ``weights`` (default: θ₁ as it is), on the batch that judges the update."""
-        at = self.weights() if weights is None else weights
-        return self.summed(*outer_gradient(self.problem, self._outer_batches(update), at))
+        batches = self._outer_batches(update)
+        return self.summed(*outer_gradient(self.problem, batches, weights or self.weights()))
 
     def _outer_batches(self, update: Update) -> list[OuterBatch]:
-        if update.outer is not None:
-            return [(*update.outer, self.world.share(update.outer_count or len(update.outer[1])))]
-        share = self.world.share(sum(len(part.problem.y) for part in update.parts))
-        whole = sum(part.share for part in update.parts)
-        return [(part.problem.x, part.problem.y, share * part.share / whole) for part in update.parts]
+        return update.outer_batches(self.world.share)
 
     def summed(self, outer: Tensor, v: list[Tensor | None]) -> tuple[Tensor, list[Tensor | None]]:
         """An outer loss and its gradient, from each process's summands."""
@@ -323,7 +321,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             raise ValueError(
                 "the generator gives this learner its labels; got others: train on those with maxl.MultiTaskLearner"
             )
-        self._tracker.begin(self.network, keep=self.lookahead.waits)
+        self._tracker.begin(self.network, keep=self.lookahead.waits, whole=self.mix.splits)
         batch.due = self.schedule.due(self.steps)
         batch.rows = drawn(self.schedule, batch, follows=self.lookahead.follows) if batch.due else None
         batch.problem = self.problem(batch.x, batch.y, share=batch.part)
@@ -340,6 +338,13 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
 
     def _judge(self, batch: Batch, outputs: Outputs) -> Judged:
         return self.lookahead.judge(self, batch, outputs)
+
+    def _losses(self, batch: Batch, outputs: Outputs, signals: Signals) -> Losses:
+        losses = super()._losses(batch, outputs, signals)
+        check_gate(losses, self.mix.splits, self.supervision)
+        if batch.due and self.way.is_due():
+            check_within(losses, self.network, self.optimizer)
+        return losses
 
     def _signals(self, batch: Batch) -> Signals:
         of = batch.x, batch.y, batch.index, batch.features
@@ -392,7 +397,5 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         self._tracker.aim(update)
 
     def recording(self, *, outputs: bool = True) -> Recording | None:
-        """What a training pass notes for the way to differentiate: ``outputs`` of layers where it uses them, and more."""
-        if self.passes is not None:  # a compiled pass cannot
-            return None
-        return Recording(outputs=outputs and self.way.way.reuses_outputs)
+        """What a training pass notes for the way to differentiate, ``outputs`` of layers among it; a compiled pass cannot."""
+        return Recording(outputs=outputs and self.way.way.reuses_outputs) if self.passes is None else None

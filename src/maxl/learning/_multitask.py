@@ -14,7 +14,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from maxl.hypergradients import CompiledPasses, Outputs, Signals, in_float
-from maxl.learning._means import check_mean, joined
+from maxl.learning._losses import check_mean, joined
 from maxl.learning._mix import Mix, Mixed
 from maxl.learning._record import Batch
 from maxl.learning._result import StepResult

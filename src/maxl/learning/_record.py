@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from maxl.hypergradients import Factor, Problem, RandomState, Signals
+from maxl.learning._outer import OuterBatch
 from maxl.learning._unmoved import Unmoved
 
 
@@ -79,6 +80,7 @@ class MicroBatch:
     given: tuple[Tensor, Tensor] | None = None
     label_buffers: Mapping[str, Tensor] | None = None
     versions: tuple[int, int] = field(init=False)
+    training: bool = field(init=False)
 
     @classmethod
     def of(cls, batch: Batch, signals: Signals) -> MicroBatch:
@@ -96,6 +98,7 @@ class MicroBatch:
 
     def __post_init__(self) -> None:
         self.versions = self.problem.x._version, self.problem.y._version
+        self.training = self.problem.network.training
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies: the generator's graph stays behind, as the signals can be made again."""
@@ -179,6 +182,18 @@ class Update:
         update = cls(parts, factor=state["factor"])
         update.set_weights(state["weights"])
         return update
+
+    def outer_batches(self, share_of: Callable[[int], float]) -> list[OuterBatch]:
+        """What judges it, in parts.
+
+        Args:
+            share_of: The share of a number of samples in those of all processes.
+        """
+        if self.outer is not None:
+            return [(*self.outer, share_of(self.outer_count or len(self.outer[1])))]
+        share = share_of(sum(len(part.problem.y) for part in self.parts))
+        whole = sum(part.share for part in self.parts)
+        return [(part.problem.x, part.problem.y, share * part.share / whole) for part in self.parts]
 
     def judge_by(self, outer: tuple[Tensor, Tensor] | None) -> None:
         """Sets what judges it: a batch, or None for its own."""

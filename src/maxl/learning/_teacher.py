@@ -10,6 +10,7 @@ from maxl.hypergradients import Signals, alike, logit_gradient, pull_back, round
 from maxl.learning._mix import add_gradients
 from maxl.learning._record import MicroBatch, Update
 from maxl.learning._result import StepResult
+from maxl.learning._words import check_pair
 from maxl.losses import negative_entropy
 from maxl.supervision import Generated, Supervision
 from maxl.worlds import World
@@ -19,6 +20,7 @@ class Teacher:
     """Pulls gradients for signals back to the generator's weights, and steps.
 
     Args:
+        network: Which is not to be moved.
         source: The generator's signals.
         optimizer: Holds θ₂.
         supervision: Says what is added to the outer loss for the signals alone.
@@ -26,12 +28,24 @@ class Teacher:
     """
 
     def __init__(
-        self, source: Generated, optimizer: Optimizer, supervision: Supervision, world: World
+        self,
+        network: nn.Module,
+        source: Generated,
+        optimizer: Optimizer,
+        supervision: Supervision,
+        world: World,
     ) -> None:
+        self.network = network
         self.source = source
         self.optimizer = optimizer
         self.supervision = supervision
         self.world = world
+        self._trained = self._trainable()
+
+    def _trainable(self) -> list[int]:
+        return [
+            id(p) for m in (self.network, self.source.generator) for p in m.parameters() if p.requires_grad
+        ]
 
     def step(self, update: Update, gradients: list[Signals], outer: Tensor) -> StepResult:
         """One ordinary backward through the generator for each part of the update, and a step of its optimizer.
@@ -40,14 +54,20 @@ class Teacher:
             update: The training step whose signals are taught; its old weights and layer outputs are let go.
             gradients: dL_out/dt for each of its parts.
             outer: The outer loss, a scalar, for the result.
+
+        Raises:
+            ValueError: if weights were frozen or unfrozen since, and the step would now move others than the generator's.
         """
+        theta = [p for p in self.source.generator.parameters() if p.requires_grad]
+        if theta and (now := self._trainable()) != self._trained:
+            check_pair(self.network, self.source.generator, self.optimizer)
+            self._trained = now
         update.release()
         mine = _joined([part.signals for part in update.parts])
         (targets,) = _joined([(part.problem.y,) for part in update.parts])
         (*everybodys, y), first = self.world.gather(*mine, targets)
         signals = tuple(everybodys)
         penalty = slopes(lambda t: self.supervision.penalty(t, y), signals)
-        theta = [p for p in self.source.generator.parameters() if p.requires_grad]
         for p in theta:
             p.grad = None
         own = tuple(s[first : first + len(targets)] for s in penalty)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from maxl.hypergradients import UpdateRule
+from maxl.learning._fingerprint import Fingerprint
 from maxl.learning._record import MicroBatch, Update
 from maxl.learning._unmoved import Unmoved
-from maxl.learning._watch import Fingerprint
 
 
 class UpdateTracker:
@@ -39,11 +39,12 @@ class UpdateTracker:
         """Whether a meta step now means that a gradient scaler has left the optimizer's step out."""
         return self.filled and self._scaled
 
-    def begin(self, network: nn.Module, *, keep: bool) -> None:
+    def begin(self, network: nn.Module, *, keep: bool, whole: bool) -> None:
         """A further ``backward``; ``keep`` the update that a batch has yet to judge.
 
         Raises:
-            ValueError: if a trainable weight has a hook, which may change its gradient on the way to the optimizer.
+            ValueError: if a trainable weight has a hook, which may change its gradient on the way to the optimizer, or if
+                this is a further part of a step that needs a ``whole`` batch.
         """
         for name, p in network.named_parameters():
             if p.requires_grad and (p._backward_hooks or p._post_accumulate_grad_hooks):
@@ -54,6 +55,11 @@ class UpdateTracker:
         self._fingerprint = None
         if self.filled and self._dropped(network):
             self._state = "idle"
+        if self.filled and whole:
+            raise ValueError(
+                "a gate compares the gradients of whole batches; got a further part of one: step between two calls of "
+                "backward, or drop the gate"
+            )
         if not self.filled:
             self._filled = None
             self.update = self.update if keep else None

@@ -37,7 +37,7 @@ class Virtual(Lookahead):
         """As ``Lookahead.teach``.
 
         Raises:
-            ValueError: if the batch came in parts.
+            ValueError: if the batch came in parts, or the network is in another mode than when it was trained on it.
         """
         if len(update.parts) != 1:
             raise ValueError(
@@ -46,6 +46,12 @@ class Virtual(Lookahead):
             )
         (part,) = update.parts
         part.check_unchanged()
+        if part.training != learner.network.training:
+            raise ValueError(
+                "a virtual step needs the mode of the training step whose batch it takes; got a network in "
+                f"{'training' if learner.network.training else 'evaluation'} mode after one in the other: call "
+                "network.eval() after meta_step"
+            )
         x, y = update.outer or (part.problem.x, part.problem.y)
         problem = learner.problem(
             part.problem.x,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -74,70 +73,3 @@ class StepWatch:
 
     def __reduce__(self) -> tuple[type[StepWatch], tuple[()]]:
         return StepWatch, ()
-
-
-class Fingerprint:
-    """Enough of the gradients to tell later by which common factor they have been multiplied.
-
-    Args:
-        gradients: Of θ₁, as ``backward`` left them.
-    """
-
-    def __init__(self, gradients: Sequence[Tensor | None]) -> None:
-        self._there = [g is not None for g in gradients]
-        self._measures = _measures([g for g in gradients if g is not None])
-
-    def factors(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
-        """The factor on each gradient, a scalar tensor; None where there is no gradient.
-
-        Clipping by norm and a gradient scaler multiply whole tensors; the factor is then a constant of the step.
-
-        Raises:
-            ValueError: if a gradient has been changed in another way.
-        """
-        if [g is not None for g in gradients] != self._there:
-            raise ValueError(
-                "the gradients need to be those of learner.backward when optimizer.step() is called; got some that "
-                "are new and some that are gone: call zero_grad() before backward, or not at all"
-            )
-        kept = [g for g in gradients if g is not None]
-        if not kept:
-            return [None for _ in gradients]
-        old, new = self._measures, _measures(kept)
-        close = old.new_tensor([torch.finfo(g.dtype).eps ** 0.5 for g in kept])
-        moved = old[0] > 0
-        factor = torch.where(moved, new[0] / torch.where(moved, old[0], 1.0), 1.0)
-        # A gradient that is zero tells nothing; it is taken to have met what the others met.
-        common = factor[moved].mean() if bool(moved.any()) else torch.ones_like(factor[0])
-        factor = torch.where(moved, factor, common)
-        gap = (new - factor * old).abs()
-        if bool((gap > close * (factor.abs() * old[0] + new[0])).any()):
-            raise ValueError(
-                "gradients may be multiplied by a factor between learner.backward and optimizer.step() (clipping by "
-                "norm, a gradient scaler); got another change, through which the hypergradient cannot follow: add "
-                "other losses before learner.backward, and leave value clipping and noise out"
-            )
-        each = iter(factor.unbind())
-        return [next(each) if there else None for there in self._there]
-
-
-def _measures(gradients: Sequence[Tensor]) -> Tensor:
-    """Four numbers of each gradient, shape (4, number of gradients): see ``_measure``."""
-    if not gradients:
-        return torch.zeros(4, 0)
-    return torch.stack([_measure(_flat(g)) for g in gradients], 1)
-
-
-def _flat(gradient: Tensor) -> Tensor:
-    if gradient.is_sparse:
-        gradient = gradient.coalesce().values()
-    return (torch.view_as_real(gradient) if gradient.is_complex() else gradient).detach().flatten()
-
-
-def _measure(g: Tensor) -> Tensor:
-    """Norm, largest entry, and projections on a constant and on a ramp, which also tells entries that changed places."""
-    if not g.numel():
-        return g.new_zeros(4, dtype=torch.promote_types(g.dtype, torch.float32))
-    ramp = torch.linspace(-1, 1, len(g), dtype=g.dtype, device=g.device)
-    numbers = torch.stack([g.norm(), g.abs().max(), g.sum() / len(g) ** 0.5, g.dot(ramp) / len(g) ** 0.5])
-    return numbers.to(torch.promote_types(g.dtype, torch.float32))

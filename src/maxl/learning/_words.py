@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import SGD, Optimizer
+from torch.optim import LBFGS, SGD, Optimizer
 
 from maxl.hypergradients import FiniteDifference, Forward, Way, as_way
 from maxl.learning._lookahead import Lookahead
@@ -166,6 +166,10 @@ def check_pair(
         raise ValueError(
             "network and generator need trainable weights of their own, since the meta step would move the network's; "
             "got some that both have: build the generator's trunk anew (copy.deepcopy), or freeze what is shared"
+        )
+    if isinstance(meta_optimizer, LBFGS):
+        raise ValueError(
+            "a meta optimizer needs to take one gradient a step; got LBFGS, which asks for several: take another"
         )
     _check_taught(network, generator, meta_optimizer)
 

@@ -1,11 +1,13 @@
-"""Whether a loss is a mean over samples, so that parts of a batch can be put together."""
+"""What the two losses need to be, for the hypergradient to be theirs."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from maxl.hypergradients import Outputs, Signals, TrainingLoss
+from maxl.supervision import Losses, Supervision
 
 TOLERANCE = 1e-3  # relative; rounding in float32 stays far below, a wrong normalisation far above
 
@@ -37,6 +39,49 @@ def check_mean(loss: TrainingLoss, outputs: Outputs, y: Tensor, signals: Signals
             "a step on parts of a batch needs losses that are means over samples; got one that is "
             f"{whole.item():.6g} on all and {parts.item():.6g} by halves: use no sum, class weights or ignore_index "
             "there (weigh each sample's loss and take the mean instead)"
+        )
+
+
+def check_within(losses: Losses, network: nn.Module, optimizer: Optimizer) -> None:
+    """Looks through the graph of the losses for what is trained and not the network's, such as a temperature.
+
+    A meta step would take it as a constant, and with the value that it has then.
+
+    Raises:
+        ValueError: if there is a parameter, or another tensor that the optimizer holds.
+    """
+    known = {id(p) for p in network.parameters()}
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    pending = [losses.total().grad_fn]
+    seen = set(pending)
+    while pending:
+        node = pending.pop()
+        leaf = getattr(node, "variable", None)
+        if (
+            leaf is not None
+            and id(leaf) not in known
+            and (id(leaf) in held or isinstance(leaf, nn.Parameter))
+        ):
+            raise ValueError(
+                "the network needs to hold all that its losses train; got a loss that depends on another tensor of shape "
+                f"{tuple(leaf.shape)} that is trained: make it a parameter of the network and its use a part of the "
+                "pass, or a constant (requires_grad_(False))"
+            )
+        fresh = {parent for parent, _ in node.next_functions if parent is not None} - seen if node else set()
+        seen |= fresh
+        pending += fresh
+
+
+def check_gate(losses: Losses, gated: bool, supervision: Supervision) -> None:
+    """A gate scales the gradient of the auxiliary loss, and so its part of the hypergradient.
+
+    Raises:
+        ValueError: if the primary loss, which is not scaled, depends on the signals too.
+    """
+    if gated and losses.auxiliary is not None and not supervision.trains_on_outer_loss:
+        raise ValueError(
+            "a gate needs signals that the auxiliary loss alone depends on; got "
+            f"{type(supervision).__name__}, whose primary loss takes them too: train without the gate"
         )
 
 
