@@ -30,8 +30,8 @@ GUARDS = {
         "maxl.learning._tracker:UpdateTracker.begin",
     ],
     "gradients on their way to the optimizer": [
-        "maxl.learning._watch:Fingerprint.__init__",
-        "maxl.learning._watch:Fingerprint.factors",
+        "maxl.learning._fingerprint:Fingerprint.__init__",
+        "maxl.learning._fingerprint:Fingerprint.factors",
         "maxl.learning._tracker:_versions",
     ],
     "weights that stay where they are": [
@@ -41,10 +41,14 @@ GUARDS = {
     "buffers that stay as they are": [
         "maxl.hypergradients._purity:spare_buffers",
         "maxl.hypergradients._problem:copied",
+        "maxl.hypergradients._purity:renormalised",
     ],
     "losses that are finite, batches that stay": [
         "maxl.learning._multitask:MultiTaskLearner._require_finite",
         "maxl.learning._record:MicroBatch.check_unchanged",
+        "maxl.learning._losses:check_within",
+        "maxl.learning._teacher:require_finite",
+        "maxl.learning._teacher:Teacher._trainable",
         "maxl.experiments.runs.divergence:require_finite",
     ],
     "checksums, whole files and fingerprints": [

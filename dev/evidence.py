@@ -27,7 +27,8 @@ import yaml
 
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.folder import RunFolder
-from maxl.experiments.runs.trainer import Trainer, load_data
+from maxl.experiments.runs.loading import load_data
+from maxl.experiments.runs.trainer import Trainer
 from maxl.experiments.studies.statistics import (
     PairedDifference,
     mean_interval,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from maxl.experiments.data import DataSet
 from maxl.experiments.runs.config import RunConfig
-from maxl.experiments.runs.trainer import load_data
+from maxl.experiments.runs.loading import load_data
 
 TINY: dict[str, Any] = {
     "data": "digits",

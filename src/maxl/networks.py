@@ -27,6 +27,41 @@ def head(feature_dim: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(feature_dim, feature_dim), nn.ReLU(), nn.Linear(feature_dim, outputs))
 
 
+class ResidualTrunk(nn.Module):
+    """x → h + block(h) a few times, each block normalised; no statistics of batches, so samples do not interact.
+
+    Args:
+        inputs: Number of columns.
+        width: Of the layers, and of the features.
+        depth: Number of blocks.
+        dropout: Probability within each block.
+    """
+
+    def __init__(self, inputs: int, width: int, depth: int, dropout: float) -> None:
+        super().__init__()
+        self.feature_dim = width
+        self.first = nn.Linear(inputs, width)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.LayerNorm(width),
+                nn.Linear(width, width),
+                nn.ReLU(),
+                nn.Dropout(dropout),
+                nn.Linear(width, width),
+            )
+            for _ in range(depth)
+        )
+        self.last = nn.Sequential(nn.LayerNorm(width), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (N, inputs) to (N, width)."""
+        h = self.first(x)
+        for block in self.blocks:
+            h = h + block(h)
+        features: Tensor = self.last(h)
+        return features
+
+
 def infer_feature_dim(trunk: nn.Module) -> int | None:
     """D where the trunk states it: ``feature_dim``, timm's ``num_features``, or its last layer's width."""
     for name in ("feature_dim", "num_features"):

@@ -8,50 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from maxl.hierarchy import Hierarchy
 from maxl.hypergradients import Outputs, Signals
 from maxl.learning import MetaAuxiliaryLearner, MultiTaskLearner, Next
 from maxl.losses import focal_losses
-from maxl.networks import LabelGenerator, MultiTaskNetwork
+from maxl.networks import LabelGenerator, MultiTaskNetwork, ResidualTrunk
 from maxl.supervision import AuxiliaryLabels, Losses, NoLabels, UniformLabels
 from maxl.tasks import Task
-
-
-class ResidualTrunk(nn.Module):
-    """x → h + block(h) a few times, each block normalised; no statistics of batches, so samples do not interact.
-
-    Args:
-        inputs: Number of columns.
-        width: Of the layers, and of the features.
-        depth: Number of blocks.
-        dropout: Probability within each block.
-    """
-
-    def __init__(self, inputs: int, width: int, depth: int, dropout: float) -> None:
-        super().__init__()
-        self.feature_dim = width
-        self.first = nn.Linear(inputs, width)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(
-                nn.LayerNorm(width),
-                nn.Linear(width, width),
-                nn.ReLU(),
-                nn.Dropout(dropout),
-                nn.Linear(width, width),
-            )
-            for _ in range(depth)
-        )
-        self.last = nn.Sequential(nn.LayerNorm(width), nn.ReLU())
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape (N, inputs) to (N, width)."""
-        h = self.first(x)
-        for block in self.blocks:
-            h = h + block(h)
-        features: Tensor = self.last(h)
-        return features
 
 
 @dataclass(frozen=True)

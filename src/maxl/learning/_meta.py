@@ -148,7 +148,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         """
         factor = None if scaler is None else scaler.scale(torch.ones((), device=x.device))
         result = self._backward(Batch(x, y, index, labels, share, factor, outer_batch))
-        self._seal(outside=self.lookahead.follows)
+        self._tracker.seal(self.weights(), outside=self.lookahead.follows)
         return result
 
     def meta_step(
@@ -364,10 +364,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         update.judge_by(batch.outer or update.outer)
         if batch.rows is not None and batch.outer is None and not self.lookahead.waits:
             update.judge_by_some(batch.x, batch.y, batch.rows[1])
-        self._seal(outside=False)
-
-    def _seal(self, *, outside: bool) -> None:
-        self._tracker.seal([p.grad for p in self.weights().values()], outside=outside)
+        self._tracker.seal(self.weights(), outside=False)
 
     def _before_step(self) -> None:
         if self.lookahead.follows:

@@ -81,8 +81,9 @@ class UpdateTracker:
             self._filled = update
         return update
 
-    def seal(self, gradients: list[Tensor | None], *, outside: bool) -> None:
+    def seal(self, weights: dict[str, Tensor], *, outside: bool) -> None:
         """Notes the gradients as they are; those that go ``outside`` may be multiplied before they are stepped."""
+        gradients = [p.grad for p in weights.values()]
         self._versions = _versions(gradients)
         if self._filled is not None:
             self._fingerprint = Fingerprint(gradients) if outside else None

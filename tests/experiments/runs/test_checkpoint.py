@@ -22,7 +22,8 @@ from maxl.experiments.runs.files import RunWarning
 from maxl.experiments.runs.fingerprint import fingerprint, what_changed
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.inference import export, load_model
-from maxl.experiments.runs.trainer import load_data, resume, train
+from maxl.experiments.runs.loading import load_data
+from maxl.experiments.runs.trainer import resume, train
 
 STATE = "checkpoint/state.pt"
 

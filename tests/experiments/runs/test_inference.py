@@ -21,7 +21,8 @@ from maxl.experiments.cli import main
 from maxl.experiments.data import TextFeatures, evaluation_batches
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.inference import FORMATS, export, load_model, predict
-from maxl.experiments.runs.trainer import load_data, train
+from maxl.experiments.runs.loading import load_data
+from maxl.experiments.runs.trainer import train
 
 COLOUR = {"trunk": "convnet4", "train_size": None, "batch_size": 8, "epochs": 20, "optimizer": "adam"}
 

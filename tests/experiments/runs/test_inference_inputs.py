@@ -15,7 +15,8 @@ from _run_helpers import one_thread as one_thread
 from _run_helpers import tiny
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.inference import export, load_model, predict
-from maxl.experiments.runs.trainer import load_data, train
+from maxl.experiments.runs.loading import load_data
+from maxl.experiments.runs.trainer import train
 
 START = 1_700_000_000
 

@@ -12,8 +12,9 @@ from _run_helpers import digits, metrics, tiny
 from _run_helpers import one_thread as one_thread
 from maxl.experiments.cli import main
 from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.memory import OutOfMemory, bytes_asked, is_out_of_memory
-from maxl.experiments.runs.trainer import Trainer, load_data, resume, train
+from maxl.experiments.runs.trainer import Trainer, resume, train
 from maxl.learning import MetaAuxiliaryLearner
 
 CUDA = torch.OutOfMemoryError(

@@ -22,10 +22,11 @@ from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.evaluation import describe_labels
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.inference import Labels, Numbers, export, load_model, predict
+from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.measures import MEASURES
 from maxl.experiments.runs.snapshot import read_snapshot
 from maxl.experiments.runs.summary import checksum_of
-from maxl.experiments.runs.trainer import Trainer, load_data, resume, train
+from maxl.experiments.runs.trainer import Trainer, resume, train
 from maxl.hierarchy import Hierarchy
 from maxl.supervision import UniformLabels
 from maxl.tasks import Classification, MultiLabel, Regression

@@ -25,8 +25,9 @@ from maxl.experiments.report.style import looks
 from maxl.experiments.runs.config import METHODS, RunConfig
 from maxl.experiments.runs.evaluation import evaluating
 from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.outer import folds, split_off
-from maxl.experiments.runs.trainer import Trainer, load_data, resume, train
+from maxl.experiments.runs.trainer import Trainer, resume, train
 from maxl.experiments.studies.variants import irrelevant_fields
 from maxl.learning import MetaAuxiliaryLearner
 

@@ -40,9 +40,9 @@ def shown(text: object) -> str:
 
 
 def tell_task(saw: str) -> None:
-    """One line on standard error: what the targets were taken for; nothing where they were not looked at."""
-    if saw:
-        print(f"maxl: note: {visible(saw)}", file=sys.stderr)
+    """Lines on standard error: what columns were taken for; none where they were not looked at."""
+    for line in saw.splitlines():
+        print(f"maxl: note: {visible(line)}", file=sys.stderr)
 
 
 def prepare_streams() -> None:

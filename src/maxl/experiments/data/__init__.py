@@ -5,6 +5,7 @@
 
 from maxl.experiments.data._arrow import read_features, read_texts
 from maxl.experiments.data._cifar100 import LEVEL_3_OF_LEVEL_10, LEVEL_10_OF_COARSE, LEVELS
+from maxl.experiments.data._columns import Columns, read_columns
 from maxl.experiments.data._features import TextFeatures
 from maxl.experiments.data._files import IMAGE_SUFFIXES, image_files, require_regular
 from maxl.experiments.data._images import decode, stretch, to_channels
@@ -28,6 +29,7 @@ __all__ = [
     "TASKS",
     "Batch",
     "BatchStream",
+    "Columns",
     "DataSet",
     "Features",
     "Split",
@@ -41,6 +43,7 @@ __all__ = [
     "image_files",
     "load",
     "normalise",
+    "read_columns",
     "read_features",
     "read_table",
     "read_texts",

@@ -1,13 +1,15 @@
 """Arrow tables as sources: parquet files, CSV files and data sets of the hub, all by one code path.
 
 A table's samples are its image column if it has one; else its one column of text, if that is all there is
-besides labels; else its numeric columns. Whatever is chosen as primary or human labels is kept out of them.
+besides labels; else all its columns, of numbers alone or of several kinds. Whatever is chosen as primary or human
+labels is kept out of them.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +17,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from maxl.experiments.data._columns import fit_columns, has_gaps, kinds_of, read_columns, said
 from maxl.experiments.data._features import fit_standardise, fit_text
 from maxl.experiments.data._files import IMAGE_SUFFIXES
 from maxl.experiments.data._images import decode
 from maxl.experiments.data._labels import check_column
-from maxl.experiments.data._source import Column, IntArray, Part, Raw, Source
+from maxl.experiments.data._source import Column, IntArray, Part, Raw, Source, Wanted, nearest
 from maxl.experiments.data._tables import PLAIN_NUMBER, Table, check_same_names, class_names
 
 _DECODE_ROWS = 4096  # rows whose encoded images are copied out of the table at a time
@@ -33,19 +36,16 @@ def table_source(
     test: Table | None = None,
     validation: Table | None = None,
     *,
-    primary: tuple[str, ...],
-    human: str | None,
+    wanted: Wanted,
     base: Path,
-    image_size: int | None,
 ) -> Source:
     """A source made of tables with the same columns.
 
     Args:
         train, test, validation: The parts; `test` None leaves it to `load` to cut one.
-        primary, human: Columns of targets and of labels; no primary one takes the only column declared as class
+        wanted: Columns of targets and of labels, and more; no primary one takes the only column declared as class
             labels, or the one called "label".
         base: The folder that relative image paths start from.
-        image_size: As in `load`.
 
     Raises:
         ValueError: if a column is missing or of another kind than it needs to be, if class names differ
@@ -53,7 +53,7 @@ def table_source(
     """
     names, schema = class_names(train), train.content.schema
     labels = [field.name for field in schema if _may_label(field.type)]
-    primary = primary or (_default_primary(labels, names),)
+    human, primary = wanted.human, wanted.primary or (_default_primary(labels, names),)
     parts = [part for part in (train, test, validation) if part is not None]
     for part in parts:
         if missing := {*schema.names} - {*part.content.column_names}:
@@ -64,14 +64,20 @@ def table_source(
             if column is not None:
                 _check_labels(part, column, role, labels)
         check_same_names(train, part)
-    columns, kind = _samples(train, {*primary, human, *names})
+    columns, kind = _samples(
+        train, {*primary, human, *names, *_dropped(train, wanted, primary)}, wanted.types
+    )
+    kinds = kinds_of(train, columns, wanted.types) if kind == "columns" else {}
     free = [name for name in labels if name not in columns]
 
     def read(table: Table, rows: IntArray) -> Raw:
         if kind == "image":
-            return _read_images(table, columns[0], rows, base, image_size)
+            return _read_images(table, columns[0], rows, base, wanted.image_size)
         if kind == "text":
             return read_texts(table, columns[0], rows)
+        if kind == "columns":
+            frame: Raw = read_columns(table, kinds, rows)
+            return frame
         return read_features(table, columns, rows)
 
     def make(table: Table) -> Part:
@@ -88,9 +94,26 @@ def table_source(
         validation=None if validation is None else make(validation),
         primary=primary[0],
         human=human,
-        fit={"image": None, "text": fit_text, "features": fit_standardise}[kind],
+        fit={
+            "image": None,
+            "text": fit_text,
+            "features": fit_standardise,
+            "columns": partial(fit_columns, kinds=kinds),
+        }[kind],
         feature_names=None if kind == "image" else tuple(columns),
+        saw=said(kinds, train) if kinds else "",
     )
+
+
+def _dropped(table: Table, wanted: Wanted, targets: Sequence[str]) -> tuple[str, ...]:
+    """ValueError if a column to leave out is not there, or holds the targets."""
+    for name in wanted.drop:
+        if name not in table.content.column_names:
+            known = table.content.column_names
+            raise ValueError(f"--drop needs columns of the table; got '{name}'{nearest(name, known)}")
+        if name in targets or name == wanted.human:
+            raise ValueError(f"--drop leaves out inputs; '{name}' holds labels")
+    return wanted.drop
 
 
 def _check_labels(table: Table, column: str, role: str, labels: Sequence[str]) -> None:
@@ -155,21 +178,25 @@ def _is_binary(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _samples(table: Table, labels: set[str | None]) -> tuple[list[str], str]:
-    """The columns that hold the samples, and their kind: "image", "text" or "features"."""
+def _samples(table: Table, labels: set[str | None], types: Mapping[str, str]) -> tuple[list[str], str]:
+    """The columns that hold the samples, and their kind: "image", "text", "features" (numbers alone) or "columns"."""
     names = table.content.column_names
     rest = [name for name in names if name not in labels and not _PANDAS_INDEX.fullmatch(name)]
     if not rest:
         raise ValueError(
             f"a table needs an image, text or numeric column besides its labels; it has: {', '.join(names)}"
         )
+    if types:
+        return rest, "columns"
     images = [name for name in rest if _image_column(table, name)]
     if images:
         return images[:1], "image"
-    if len(rest) > 1 or not _is_string(table.content.schema.field(rest[0]).type):
-        return rest, "features"
-    _check_words(table, rest[0])
-    return rest, "text"
+    kinds = [table.content.schema.field(name).type for name in rest]
+    if len(rest) == 1 and _is_string(kinds[0]):
+        _check_words(table, rest[0])
+        return rest, "text"
+    is_number = (pa.types.is_integer(k) or pa.types.is_floating(k) or pa.types.is_boolean(k) for k in kinds)
+    return rest, "features" if all(is_number) and not has_gaps(table, rest) else "columns"
 
 
 def _check_words(table: Table, name: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maxl.experiments.data._columns import Columns
 from maxl.experiments.data._features import Standardise, TextFeatures
 from maxl.experiments.data._images import to_channels
 from maxl.experiments.data._labels import check_column, check_every_class, check_refines, encode
 from maxl.experiments.data._open import open_source
 from maxl.experiments.data._select import balanced_order, cut_test, draw, resolve_size
-from maxl.experiments.data._source import IntArray, Part, Source, Transform
+from maxl.experiments.data._source import IntArray, Part, Raw, Source, Transform, Wanted
 from maxl.experiments.data._targets import (
     TASKS,
     Encoded,
@@ -42,6 +43,8 @@ def load(
     seed: int = 0,
     image_size: int | None = None,
     ignore_index: int = 255,
+    drop: Sequence[str] = (),
+    types: Mapping[str, str] | None = None,
 ) -> DataSet:
     """Load a data set by name.
 
@@ -54,7 +57,7 @@ def load(
     | clinc150 | text as TF-IDF features, from `data_dir` | domain (10) over intent (150) |
     | a folder | images in one subfolder a class; or train and test tables | class, subclass; any column |
     | a folder with images and masks | files of the same names; or both below train, test and validation | mask |
-    | a .csv or .parquet file | a column of images, one of text, or numeric features | any column |
+    | a .csv or .parquet file | a column of images, one of text, or columns of any kind | any column |
     | hf:owner/name or hf:owner/name:config | a data set of the hub with such columns | any column |
 
     CSV files are UTF-8 with commas and a header line. A part of a folder is one table or its numbered pieces,
@@ -82,6 +85,9 @@ def load(
         image_size: Scale images to squares of this many pixels. None keeps their size, except for ucf101,
             whose frames are large: 112. Images with masks are stretched, others cut to their centre.
         ignore_index: Value of masks that stands for no class.
+        drop: Columns of a table to leave out.
+        types: What columns of a table hold, "number", "category", "date" or "text", where their values would be taken
+            for something else.
 
     Raises:
         ValueError: unknown name or column, sizes that cannot be, labels or features that cannot be used.
@@ -94,7 +100,9 @@ def load(
     columns = (primary,) if isinstance(primary, str) else tuple(primary or ())
     if len({*columns}) < len(columns):
         raise ValueError(f"--primary needs different columns; got {', '.join(columns)}")
-    source = open_source(name, data_dir, columns, human, image_size)
+    source = open_source(name, data_dir, Wanted(columns, human, image_size, tuple(drop), types or {}))
+    if (drop or types) and source.feature_names is None:
+        raise ValueError(f"--drop and --types are for columns of a table of inputs; '{name}' has images")
     train, test, published, targets, human_names = _labelled_parts(source, columns, human, task, ignore_index)
     classes = targets.names if targets.task == "classification" else ("all samples",)
     if test is None:
@@ -149,9 +157,10 @@ def load(
         text=replace(transform, column=source.feature_names[0])
         if source.feature_names and isinstance(transform, TextFeatures)
         else None,
+        columns=transform if isinstance(transform, Columns) else None,
         task=targets.task,
         targets=scale,
-        saw=targets.saw,
+        saw="\n".join(line for line in (source.saw, targets.saw) if line),
     )
 
 
@@ -226,6 +235,6 @@ def _labelled_parts(
     return train, test, published, targets, human_names
 
 
-def _as_is(raw: Tensor | list[str]) -> Tensor:
+def _as_is(raw: Raw) -> Tensor:
     assert isinstance(raw, Tensor)  # sources of text bring a transform
     return raw

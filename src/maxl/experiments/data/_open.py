@@ -10,7 +10,7 @@ from pathlib import Path
 from maxl.experiments.data import _archives as archives
 from maxl.experiments.data import _folders as folders
 from maxl.experiments.data._cifar100 import with_levels
-from maxl.experiments.data._source import Source, nearest
+from maxl.experiments.data._source import Source, Wanted, nearest
 from maxl.experiments.data._text import clinc150
 
 _REPOSITORY = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*")  # a path such as ../.. would be searched on this disk
@@ -64,25 +64,23 @@ NAMES = ("digits", *_known())
 def open_source(
     name: str,
     data_dir: Path | str | None,
-    primary: tuple[str, ...],
-    human: str | None,
-    image_size: int | None,
+    wanted: Wanted,
 ) -> Source:
     """The source called `name`, as `load` describes; labels are read, samples are not.
 
     Args:
-        primary: The columns chosen, none for the default.
-        name, data_dir, human, image_size: As in `load`.
+        name, data_dir: As in `load`.
+        wanted: What is asked of it.
 
     Raises:
         ValueError, FileNotFoundError, ConnectionError: as in `load`.
     """
     if name == "digits":
-        return archives.digits(image_size)
+        return archives.digits(wanted.image_size)
     if name in NAMES:
-        source = _open_known(name, data_dir, image_size)
+        source = _open_known(name, data_dir, wanted.image_size)
         return (
-            with_levels(source, primary[0] if primary else None)
+            with_levels(source, wanted.primary[0] if wanted.primary else None)
             if name == "cifar100"
             else replace(source, flip=name != "svhn")
         )
@@ -92,10 +90,10 @@ def open_source(
             raise ValueError(
                 f"a data set of the hub is named hf:owner/name or hf:owner/name:config; got '{name}'"
             )
-        return _open_hub(repository, config or None, primary, human, image_size)
+        return _open_hub(repository, config or None, wanted)
     for path in [Path(name)] if data_dir is None else [Path(data_dir) / name, Path(name)]:
         if path.exists():
-            return _open_path(path, primary, human, image_size)
+            return _open_path(path, wanted)
     if "/" in name or "\\" in name or Path(name).suffix:
         raise FileNotFoundError(
             f"no file or folder '{name}'{'' if data_dir is None else f', nor in {data_dir}'}"
@@ -113,7 +111,7 @@ def _open_known(name: str, data_dir: Path | str | None, image_size: int | None) 
             raise FileNotFoundError(
                 f"'{name}' is read from files: pass data_dir (--data-dir), with {known.files}"
             )
-        return _open_hub(*known.hub, (known.label,), None, image_size)
+        return _open_hub(*known.hub, Wanted((known.label,), image_size=image_size))
     folder = Path(data_dir)
     if not folder.is_dir():
         raise FileNotFoundError(f"data_dir '{folder}' is no folder")
@@ -122,29 +120,25 @@ def _open_known(name: str, data_dir: Path | str | None, image_size: int | None) 
     source = known.read(folder, image_size)
     if source is None and known.hub is not None:
         for tables in (folder, folder / "data", folder / (known.hub[1] or "")):  # the hub's own folders
-            source = source or _open_tables(tables, (known.label,), None, image_size)
+            source = source or _open_tables(tables, Wanted((known.label,), image_size=image_size))
     if source is None:
         hub_files = "" if known.hub is None else "train*.parquet and test*.parquet, or "
         raise FileNotFoundError(f"'{folder}' holds no {name}: expected {hub_files}{known.files}")
     return source
 
 
-def _open_path(path: Path, primary: tuple[str, ...], human: str | None, image_size: int | None) -> Source:
+def _open_path(path: Path, wanted: Wanted) -> Source:
     if path.is_dir():
-        return _open_tables(path, primary, human, image_size) or folders.image_folder(path, image_size)
+        return _open_tables(path, wanted) or folders.image_folder(path, wanted.image_size)
     if path.suffix not in (".csv", ".parquet"):
         raise ValueError(f"a data file must be .csv or .parquet; got '{path}'")
     from maxl.experiments.data._arrow import table_source
     from maxl.experiments.data._tables import read_table
 
-    return table_source(
-        read_table(path), primary=primary, human=human, base=path.parent, image_size=image_size
-    )
+    return table_source(read_table(path), wanted=wanted, base=path.parent)
 
 
-def _open_tables(
-    folder: Path, primary: tuple[str, ...], human: str | None, image_size: int | None
-) -> Source | None:
+def _open_tables(folder: Path, wanted: Wanted) -> Source | None:
     """The tables train*, test* and, where there are any, validation* of a folder; None without train*."""
     from maxl.experiments.data._arrow import table_source
     from maxl.experiments.data._tables import read_tables
@@ -153,17 +147,13 @@ def _open_tables(
     if train is None:
         return None
     test, validation = read_tables(folder, "test"), read_tables(folder, "validation")
-    return table_source(
-        train, test, validation, primary=primary, human=human, base=folder, image_size=image_size
-    )
+    return table_source(train, test, validation, wanted=wanted, base=folder)
 
 
 def _open_hub(
     repository: str,
     config: str | None,
-    primary: tuple[str, ...],
-    human: str | None,
-    image_size: int | None,
+    wanted: Wanted,
 ) -> Source:
     """A data set of the hub; without a test split its validation split takes the place."""
     import datasets
@@ -195,8 +185,6 @@ def _open_hub(
         tables["train"],
         test,
         validation if test is not validation else None,
-        primary=primary,
-        human=human,
+        wanted=wanted,
         base=Path(),
-        image_size=image_size,
     )

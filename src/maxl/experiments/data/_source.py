@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+if TYPE_CHECKING:  # it takes a while to import
+    import pandas as pd
+
 IntArray: TypeAlias = npt.NDArray[np.int64]
-Raw: TypeAlias = Tensor | list[str]
+Raw: TypeAlias = "Tensor | list[str] | pd.DataFrame"
 Transform: TypeAlias = Callable[[Raw], Tensor]
 
 
@@ -37,7 +40,8 @@ class Part:
 
     Attributes:
         columns: Every column that can serve as labels, by name.
-        read: Decodes the given rows: images uint8 (n, C, H, W), features (n, D), or a list of texts.
+        read: Decodes the given rows: images uint8 (n, C, H, W), features (n, D), a list of texts, or columns of several
+            kinds.
         origin: How messages name it: "'file'" as a rule.
     """
 
@@ -55,6 +59,25 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What is asked of a source.
+
+    Attributes:
+        primary: Columns of targets; none for the default.
+        human: A column of finer labels, or None.
+        image_size: Side to which images are scaled, or None.
+        drop: Columns of a table to leave out.
+        types: What columns of a table hold, where values would tell otherwise: see ``KINDS``.
+    """
+
+    primary: tuple[str, ...] = ()
+    human: str | None = None
+    image_size: int | None = None
+    drop: tuple[str, ...] = ()
+    types: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Source:
     """A data set as it lies on disk or on the hub.
 
@@ -66,6 +89,7 @@ class Source:
             were kept, returns the transform for every part. None for images.
         flip: As in `DataSet`.
         feature_names: Columns of numeric features, in order, or the one of text; None for images.
+        saw: What the columns of a table of several kinds were taken for, in a line.
     """
 
     train: Part
@@ -76,6 +100,7 @@ class Source:
     fit: Callable[[Raw], Transform] | None = None
     flip: bool = True
     feature_names: tuple[str, ...] | None = None
+    saw: str = ""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from maxl.experiments.data._columns import Columns
 from maxl.experiments.data._features import TextFeatures
 
 
@@ -91,9 +92,10 @@ class DataSet:
             class or none, as with the house numbers of SVHN.
         features: Where numeric features came from; None for images and text.
         text: How features were made of texts; None for anything else.
+        columns: How features were made of a table's columns of several kinds; None for anything else.
         task: "classification", "multi-label", "regression" or "segmentation".
         targets: Where the numbers of a regression came from; None for another task.
-        saw: What the targets' columns hold and what they were taken for, in a line; "" where the task was given.
+        saw: What columns hold and what they were taken for, in lines; "" where that was given.
     """
 
     name: str
@@ -108,6 +110,7 @@ class DataSet:
     flip: bool = True
     features: Features | None = None
     text: TextFeatures | None = None
+    columns: Columns | None = None
     task: str = "classification"
     targets: Features | None = None
     saw: str = ""

@@ -186,7 +186,7 @@ def check(config: RunConfig, data: DataSet) -> None:
     resolve_device(config.device)
     choose_hierarchy(config, data)
     choose_task(config, data)
-    trunk = trunks.for_task(config.trunk, data.task)
+    trunk = trunks.chosen(config.trunk, data.task, data.input_shape)
     with torch.random.fork_rng(devices=[]):
         for name in {trunk, config.generator_trunk or trunk} - {SHARED}:
             trunks.build(name, data.input_shape, dense=data.task == "segmentation")
@@ -200,7 +200,8 @@ def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
     """
     hierarchy, task = choose_hierarchy(config, data), choose_task(config, data)
     with seeded(config.seed, 0):
-        trunk_name, dense = trunks.for_task(config.trunk, data.task), data.task == "segmentation"
+        trunk_name = trunks.chosen(config.trunk, data.task, data.input_shape)
+        dense = data.task == "segmentation"
         trunk = trunks.build(trunk_name, data.input_shape, dense=dense)
     width = infer_feature_dim(trunk)
     assert width is not None  # every trunk that is built by name states it
@@ -386,7 +387,8 @@ def _table(
         return cluster_labels(auto_encode(x, seed=config.seed), primary, hierarchy, config.seed)
     assert data.train.human is not None  # as above
     with seeded(config.seed, 4):
-        embedding = trunks.build(config.trunk, data.input_shape).to(device)
+        name = trunks.chosen(config.trunk, data.task, data.input_shape)
+        embedding = trunks.build(name, data.input_shape).to(device)
     return prototypical_labels(
         x, primary.to(device), data.train.human.to(device), hierarchy, embedding, seed=config.seed
     )

@@ -59,6 +59,10 @@ class RunConfig:
     task: str = option("auto", "what that column is", group="data", choices=_TASKS)
     human: str | None = option(None, "column of finer human labels", group="data")
     ignore_index: int = option(255, "value of masks that stands for no class (segmentation)", group="data")
+    drop: tuple[str, ...] | None = option(None, "columns of a table to leave out", group="data")
+    types: tuple[str, ...] | None = option(
+        None, "COLUMN=KIND, with number, category, date or text, for columns of a table", group="data"
+    )
     train_size: float | None = option(None, "training samples, count or fraction", group="data")
     validation_size: float = option(0.0, "cut from training, count or fraction", group="data")
     image_size: int | None = option(None, "side in pixels to which images are resized", group="data")
@@ -71,7 +75,9 @@ class RunConfig:
 
     method: str = option("maxl", "source of auxiliary labels", group="method", choices=METHODS)
     psi: tuple[int, ...] = option((5,), "auxiliary classes per primary class", group="method")
-    trunk: str = option("convnet4", "vgg16, convnet4, mlp, a timm model, or module:function", group="method")
+    trunk: str = option(
+        "auto", "vgg16, convnet4, mlp, a timm model, module:function, or what suits the data", group="method"
+    )
     generator_trunk: str | None = option(
         None,
         "trunk of the label generator (default: as --trunk, of its own), or shared: a head on the network's features",
@@ -304,10 +310,7 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in config.yaml."""
         values = dataclasses.asdict(self)
-        values["psi"] = list(self.psi)
-        if isinstance(self.primary, tuple):
-            values["primary"] = list(self.primary)
-        return values
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
     def write(self, path: Path) -> None:
         """To a YAML file that ``read`` takes."""

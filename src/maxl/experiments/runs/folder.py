@@ -39,6 +39,7 @@ class RunFolder:
     | checkpoint/refused.pt | a last state that could not be used, damaged or of another run |
     | model.safetensors | trunk and primary head |
     | text.safetensors | of a run on text: how features are made of it |
+    | columns.skops | of a run on columns of several kinds: the same |
     | snapshot.npz | features and gallery for the report |
     | .lock | locked by the process that writes here |
     """
@@ -52,6 +53,7 @@ class RunFolder:
         self.checkpoint = path / "checkpoint" / "state.pt"
         self.model = path / "model.safetensors"
         self.text = path / "text.safetensors"
+        self.columns = path / "columns.skops"
         self.snapshot = path / "snapshot.npz"
         self.tensorboard = path / "tensorboard"
 
@@ -161,7 +163,7 @@ class RunFolder:
     def write_summary(self, summary: Mapping[str, Any]) -> dict[str, Any]:
         """The result, at once or not at all; returns what was written, the checksums of the other files included."""
         written = _plain(summary)
-        files = (self.metrics, self.model, self.text, self.snapshot)
+        files = (self.metrics, self.model, self.text, self.columns, self.snapshot)
         written["checksums"] = {file.name: sha256(file.read_bytes()) for file in files if file.exists()}
         written[CHECKSUM] = checksum_of(written)
         write_at_once(self.summary, (json.dumps(written, indent=2) + "\n").encode())
@@ -202,7 +204,16 @@ def require_no_run_file(path: Path) -> None:
     place = path.resolve()
     for folder in (place.parent, place.parent.parent):  # the checkpoint lies one level deeper
         run = RunFolder(folder)
-        files = (run.config, run.metrics, run.summary, run.checkpoint, run.model, run.text, run.snapshot)
+        files = (
+            run.config,
+            run.metrics,
+            run.summary,
+            run.checkpoint,
+            run.model,
+            run.text,
+            run.columns,
+            run.snapshot,
+        )
         if run.started and any(
             place == file or (place.exists() and file.exists() and place.samefile(file)) for file in files
         ):

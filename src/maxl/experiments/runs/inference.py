@@ -18,7 +18,7 @@ from maxl.experiments.runs import trunks
 from maxl.experiments.runs.build import resolve_device
 from maxl.experiments.runs.files import write_at_once
 from maxl.experiments.runs.folder import RunFolder, require_no_run_file
-from maxl.experiments.runs.inputs import find_images, read_image, read_rows, read_text_rows
+from maxl.experiments.runs.inputs import find_images, read_image, read_prepared_rows, read_rows
 from maxl.experiments.runs.masks import Mask, predict_masks
 from maxl.experiments.runs.measures import task_of
 from maxl.experiments.runs.memory import is_out_of_memory
@@ -167,7 +167,7 @@ def load_model(run: Path, *, trust: bool = False) -> PrimaryModel:
     shape = tuple(summary["input_shape"])
     features, targets = summary.get("features"), summary.get("targets")
     trunk = trunks.build(
-        trunks.for_task(config.trunk, task_of(summary)), shape, dense=task_of(summary) == "segmentation"
+        trunks.chosen(config.trunk, task_of(summary), shape), shape, dense=task_of(summary) == "segmentation"
     )
     width = infer_feature_dim(trunk)
     assert width is not None  # every trunk that is built by name states it
@@ -245,7 +245,7 @@ def predict(
         batches = (torch.cat([read_image(file, model.input_shape) for file in part]) for part in parts)
     else:
         if model.feature_names is None:
-            rows = read_text_rows(source, RunFolder(run), model.input_shape[0])
+            rows = read_prepared_rows(source, RunFolder(run), model.input_shape[0])
         else:
             rows = read_rows(source, model.feature_names)
         names = [*range(len(rows))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,16 +11,19 @@ from torch import Tensor
 
 from maxl.experiments.data import (
     IMAGE_SUFFIXES,
+    Columns,
     Table,
     TextFeatures,
     decode,
     image_files,
+    read_columns,
     read_features,
     read_table,
     read_texts,
     require_regular,
     to_channels,
 )
+from maxl.experiments.runs.files import RunWarning
 from maxl.experiments.runs.folder import RunFolder
 
 
@@ -41,8 +45,34 @@ def _table_with(names: Sequence[str], file: Path) -> Table:
     return table
 
 
-def read_text_rows(source: Path, folder: RunFolder, width: int) -> Tensor:
-    """Texts, a line or row each, as the features that the run was trained on, float32 of shape (N, D)."""
+def read_prepared_rows(source: Path, folder: RunFolder, width: int) -> Tensor:
+    """Texts, or rows of columns of several kinds, as the features that the run was trained on, float32 of shape (N, D)."""
+    if folder.read_summary().get("columns"):
+        return _read_column_rows(source, folder, width)
+    return _read_text_rows(source, folder, width)
+
+
+def _read_column_rows(source: Path, folder: RunFolder, width: int) -> Tensor:
+    stored = folder.columns
+    if not stored.is_file():
+        raise ValueError(
+            f"predict needs {stored}, how the run makes features of columns: train the run again"
+        )
+    folder.verify(stored, folder.read_summary())
+    columns = Columns.read(stored)
+    if source.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"predict needs a CSV or parquet file for a run on a table; got {source}")
+    table = _table_with(list(columns.kinds), source)
+    frame = read_columns(table, columns.kinds, np.arange(len(table.content)))
+    for line in columns.unseen(frame):
+        warnings.warn(f"{source}: {line}", RunWarning, stacklevel=2)
+    features = columns(frame)
+    if features.shape[1] != width:
+        raise ValueError(f"{stored} does not say how the run makes features of columns: its sizes do not fit")
+    return features
+
+
+def _read_text_rows(source: Path, folder: RunFolder, width: int) -> Tensor:
     from safetensors import SafetensorError
 
     stored = folder.text

@@ -11,7 +11,7 @@ from maxl.experiments.runs.files import write_at_once
 from maxl.experiments.runs.machine import PeakMemory
 from maxl.experiments.runs.measures import MEASURES
 from maxl.experiments.runs.snapshot import write_snapshot
-from maxl.experiments.runs.trunks import for_task
+from maxl.experiments.runs.trunks import chosen
 
 if TYPE_CHECKING:
     from maxl.experiments.runs.trainer import Trainer
@@ -29,6 +29,8 @@ def write_result(trainer: Trainer, memory: PeakMemory) -> dict[str, Any]:
     )
     if data.text is not None:
         write_at_once(trainer.folder.text, data.text.to_bytes())
+    if data.columns is not None:
+        write_at_once(trainer.folder.columns, data.columns.to_bytes())
     write_snapshot(
         trainer.folder.snapshot,
         network=setup.network,
@@ -53,7 +55,7 @@ def write_result(trainer: Trainer, memory: PeakMemory) -> dict[str, Any]:
         "train_size": trainer.outer.paid_for,
         "psi": None if config.method in ("single", *HUMAN_METHODS) else list(setup.hierarchy.psi),
         "auxiliary_classes": 0 if config.method == "single" else setup.hierarchy.num_auxiliary,
-        "trunk": for_task(config.trunk, data.task),
+        "trunk": chosen(config.trunk, data.task, data.input_shape),
         "epochs": config.epochs,
         "entropy_weight": config.entropy_weight,
         **{name: last.get(name) for name in measured},
@@ -68,6 +70,7 @@ def write_result(trainer: Trainer, memory: PeakMemory) -> dict[str, Any]:
         "mean": list(data.mean),
         "std": list(data.std),
         "features": None if data.features is None else dataclasses.asdict(data.features),
+        "columns": None if data.columns is None else data.columns.kinds,
         "targets": None if data.targets is None else dataclasses.asdict(data.targets),
         **trainer.origin,
     }

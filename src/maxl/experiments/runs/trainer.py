@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from maxl.experiments.data import Batch, BatchStream, DataSet, Split, evaluation_batches, load
+from maxl.experiments.data import Batch, BatchStream, DataSet, Split, evaluation_batches
 from maxl.experiments.runs.build import Setup, build, resolve_device, tensor_float32
 from maxl.experiments.runs.checkpoint import load_checkpoint, save_checkpoint
 from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
@@ -30,6 +30,7 @@ from maxl.experiments.runs.evaluation import (
 )
 from maxl.experiments.runs.fingerprint import fingerprint
 from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.lock import locked, require_unlocked
 from maxl.experiments.runs.machine import PeakMemory, joined, origin, threads
 from maxl.experiments.runs.measures import kept, score
@@ -366,35 +367,3 @@ def _require_unfinished(folder: RunFolder) -> None:
             f"--resume needs a run that can go on; {folder.path} {folder.read_divergence()}, and would again: "
             "train anew with other settings"
         )
-
-
-def load_data(config: RunConfig) -> DataSet:
-    """The data set that a config names, augmented as it says."""
-    with threads(config.threads), needing_memory("reading the data", "lower --image-size or --train-size"):
-        data = load(
-            config.data,
-            data_dir=config.data_dir,
-            primary=config.primary,
-            task=config.task,
-            human=config.human,
-            train_size=None if config.train_size is None else _size(config.train_size),
-            validation_size=_size(config.validation_size),
-            seed=config.seed,
-            image_size=config.image_size,
-            ignore_index=config.ignore_index,
-        )
-    if config.augment == "auto":
-        return data
-    if config.augment != "none" and data.task == "segmentation":
-        raise ValueError(f"--augment {config.augment} would move images and not their masks: use none")
-    if config.augment != "none" and data.train.x.ndim != 4:
-        raise ValueError(
-            f"--augment {config.augment} needs images; {config.data} has features of shape {data.input_shape}: "
-            "use --augment none"
-        )
-    return dataclasses.replace(data, augment=config.augment != "none", flip=config.augment == "crop-flip")
-
-
-def _size(value: float) -> int | float:
-    """A fraction below 1 stays one; anything else is a count."""
-    return value if 0 < value < 1 or value != int(value) else int(value)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from maxl.experiments.runs.memory import is_out_of_memory
 from maxl.experiments.runs.unet import UNet
+from maxl.networks import ResidualTrunk
 
 # Widths of the convolutions between the five poolings; Simonyan and Zisserman 2015, table 1 (A, B, D, E).
 _VGG_BLOCKS: dict[str, tuple[tuple[int, ...], ...]] = {
@@ -27,7 +28,9 @@ _VGG_BLOCKS: dict[str, tuple[tuple[int, ...], ...]] = {
 }
 _VGG_MIN_SIDE = 32  # 2 ** 5: each of the five pools needs two pixels to halve
 
-NAMES = (*_VGG_BLOCKS, "convnet4", "mlp", "unet")
+NAMES = (*_VGG_BLOCKS, "convnet4", "mlp", "resmlp", "unet")
+AUTO = "auto"
+_LARGE = 64  # pixels a side from which images are photographs as a rule
 
 
 class ConvTrunk(nn.Module):
@@ -145,9 +148,15 @@ class MeasuredTrunk(nn.Module):
         return features
 
 
-def for_task(name: str, task: str) -> str:
-    """The trunk of a run: as named, but for the default, which has no pixels left for segmentation to label."""
-    return "unet" if task == "segmentation" and name == "convnet4" else name
+def chosen(name: str, task: str, input_shape: Sequence[int]) -> str:
+    """The trunk of a run: as named, or with "auto" one that suits the task and the size of the inputs."""
+    if task == "segmentation" and name in (AUTO, "convnet4"):  # which has no pixels left to label
+        return "unet"
+    if name != AUTO:
+        return name
+    if len(input_shape) != 3:
+        return "resmlp"
+    return "resnet18" if min(input_shape[1:]) >= _LARGE else "convnet4"
 
 
 def build(name: str, input_shape: Sequence[int], *, width: int = 64, dense: bool = False) -> nn.Module:
@@ -158,6 +167,7 @@ def build(name: str, input_shape: Sequence[int], *, width: int = 64, dense: bool
     | vgg11, vgg13, vgg16, vgg19 | VGG with batch norm, for images of 32x32 and more | 512 |
     | convnet4 | four blocks of one 3x3 convolution, for images of any size | `width` |
     | mlp | two hidden layers, for features or flattened images | 256 |
+    | resmlp | residual blocks of two layers, each normalised, for features | 128 |
     | unet | a small U-Net, for segmentation: features for each pixel | 32 |
     | any model of timm | untrained, its classifier removed | its own |
     | module:function | what your function makes of `input_shape` | its own |
@@ -183,9 +193,11 @@ def build(name: str, input_shape: Sequence[int], *, width: int = 64, dense: bool
         )
     if name == "mlp":
         return MLPTrunk(input_shape)
+    if name == "resmlp":
+        return ResidualTrunk(math.prod(input_shape), width=128, depth=2, dropout=0.1)
     if len(input_shape) != 3:
         raise ValueError(
-            f"'{name}' needs images of shape (C, H, W); got samples of shape {tuple(input_shape)}: use 'mlp'"
+            f"'{name}' needs images of shape (C, H, W); got samples of shape {tuple(input_shape)}: use 'resmlp' or 'mlp'"
         )
     if name == "unet":
         return UNet(input_shape)

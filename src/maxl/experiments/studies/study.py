@@ -18,10 +18,10 @@ from maxl.experiments.runs.build import check
 from maxl.experiments.runs.config import MACHINE_FIELDS, METHODS, RunConfig, nearest
 from maxl.experiments.runs.files import read_yaml, write_at_once, write_whole
 from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.lock import locked, require_unlocked
 from maxl.experiments.runs.outer import check_held_out
 from maxl.experiments.runs.summary import CHECKSUM
-from maxl.experiments.runs.trainer import load_data
 from maxl.experiments.studies.notes import versions_text
 from maxl.experiments.studies.statistics import compare
 from maxl.experiments.studies.variants import base_method, irrelevant_fields, value_text, variant_name
@@ -41,6 +41,9 @@ _DATA_FIELDS = (
         "train_size",
         "validation_size",
         "image_size",
+        "ignore_index",
+        "drop",
+        "types",
         "augment",
     ),
 )

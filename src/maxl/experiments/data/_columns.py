@@ -1,0 +1,311 @@
+"""Tables as they are: numbers, categories, dates and texts, some of them missing, as features of a network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from maxl.experiments.data._source import IntArray, nearest
+from maxl.experiments.data._tables import PLAIN_NUMBER, Table
+
+if TYPE_CHECKING:  # it takes a while to import
+    import pandas as pd
+
+KINDS = ("number", "category", "date", "text")
+
+TEXT_DIMENSIONS = 32  # of each column of texts, beside others
+CATEGORIES = 64  # of a column that have a feature of their own; rarer ones share one
+_WORDS = 3.0  # in a value, on average, from which different values are texts
+_LARGEST = float(np.finfo(np.float32).max)
+_TRUSTED = ["numpy.dtype"]  # of what a file may name, beside scikit-learn's transformers
+_YEAR, _WEEK, _DAY = 365.2425, 7.0, 1.0
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Features of the columns of a table, float32: scikit-learn's transformers, fitted to the training samples.
+
+    Numbers and dates are filled by their median where they are missing, which a further feature says, and standardised; a
+    date is its day and its places in year, week and day. Categories become one feature each, missing among them, rare ones
+    share one; texts are TF-IDF of words and word pairs, reduced by a truncated SVD and standardised.
+
+    Attributes:
+        kinds: Of each column, in order: one of ``KINDS``.
+        transformer: A fitted ``sklearn.compose.ColumnTransformer``.
+    """
+
+    kinds: dict[str, str]
+    transformer: Any
+
+    def __call__(self, frame: Any) -> Tensor:
+        """Shape (N, D), of what ``read_columns`` gives.
+
+        Raises:
+            ValueError: if a number is too far from those of training for float32.
+        """
+        features = torch.from_numpy(np.ascontiguousarray(self.transformer.transform(frame))).float()
+        if not features.isfinite().all():
+            row, column = (~features.isfinite()).nonzero()[0].tolist()
+            name = self.transformer.get_feature_names_out()[column]
+            raise ValueError(
+                f"numbers need to be near enough to those of training for float32; sample {row} is not, in {name}"
+            )
+        return features
+
+    def unseen(self, frame: pd.DataFrame) -> list[str]:
+        """What to say of categories that training has not seen, a line a column; they count as none of those known."""
+        said = []
+        for name, known in self._categories().items():
+            new = frame[name][~frame[name].isin(known)]
+            if len(new):
+                rows = f"{len(new)} of {len(frame)} rows"
+                said.append(
+                    f"column '{name}' holds a category that training has not seen in {rows}: {new.iloc[0]!r}"
+                )
+        return said
+
+    def _categories(self) -> dict[str, Any]:
+        names = [name for name, kind in self.kinds.items() if kind == "category"]
+        if not names:
+            return {}
+        return dict(zip(names, self.transformer.named_transformers_["category"].categories_, strict=True))
+
+    def to_bytes(self) -> bytes:
+        """As a skops file, which holds no code."""
+        from skops import io
+
+        content: bytes = io.dumps({"kinds": self.kinds, "transformer": self.transformer})
+        return content
+
+    @classmethod
+    def read(cls, file: Path) -> Columns:
+        """From a file with the content of ``to_bytes``.
+
+        Raises:
+            ValueError: if it holds something else, code for instance.
+        """
+        from sklearn.compose import ColumnTransformer
+        from skops import io
+
+        content = file.read_bytes()
+        try:
+            stored = io.loads(content, trusted=_TRUSTED)
+        except Exception as error:  # a foreign zip file fails in many ways
+            raise ValueError(f"{file} does not say how features are made of columns: {error}") from error
+        kinds = stored.get("kinds") if isinstance(stored, dict) else None
+        if not isinstance(kinds, dict) or not isinstance(stored.get("transformer"), ColumnTransformer):
+            raise ValueError(f"{file} does not say how features are made of columns")
+        return cls({str(name): str(kind) for name, kind in kinds.items()}, stored["transformer"])
+
+
+def fit_columns(frame: Any, kinds: Mapping[str, str]) -> Columns:
+    """The transform of a table's columns for any part; see ``Columns``.
+
+    Args:
+        frame: Of the training samples, as ``read_columns`` gives it.
+        kinds: Of each column.
+    """
+    from sklearn.compose import ColumnTransformer
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+    from threadpoolctl import threadpool_limits
+
+    numbers = [name for name in frame if frame[name].dtype.kind == "f"]
+    categories = [name for name, kind in kinds.items() if kind == "category"]
+    filled = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
+    one_hot = OneHotEncoder(
+        handle_unknown="infrequent_if_exist", min_frequency=2, max_categories=CATEGORIES, sparse_output=False
+    )
+    steps: list[tuple[str, Any, Any]] = []
+    if numbers:
+        steps.append(("number", make_pipeline(filled, StandardScaler()), numbers))
+    if categories:
+        steps.append(("category", one_hot, categories))
+    for name in (name for name, kind in kinds.items() if kind == "text"):
+        words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
+        _check_words(frame[name], name)
+        counts = words.fit_transform(frame[name])
+        svd = TruncatedSVD(min(TEXT_DIMENSIONS, *counts.shape), random_state=0)
+        steps.append((f"text {name}", make_pipeline(words, svd, StandardScaler()), name))
+    transformer = ColumnTransformer(steps, sparse_threshold=0.0)
+    with threadpool_limits(1):  # sums over threads round differently from machine to machine
+        transformer.fit(frame)
+    return Columns(dict(kinds), transformer)
+
+
+def _check_words(texts: pd.Series, name: str) -> None:
+    if not texts.str.contains(r"\w").any():
+        raise ValueError(
+            f"a column of texts needs words; '{name}' has none in the training samples: --drop {name}"
+        )
+
+
+def kinds_of(table: Table, names: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
+    """What each column holds, by its type and values.
+
+    Args:
+        table: The training table.
+        names: Of the columns.
+        given: What the user says of some of them.
+
+    Raises:
+        ValueError: if a column can be none, or holds something else than what is said.
+    """
+    for name, kind in given.items():
+        if name not in names:
+            raise ValueError(
+                f"--types needs columns of the table that are no targets; got '{name}'{nearest(name, names)}"
+            )
+        if kind not in KINDS:
+            raise ValueError(f"--types needs one of {', '.join(KINDS)} for each column; got {name}={kind}")
+    return {name: given.get(name) or _kind(table, name) for name in names}
+
+
+def _kind(table: Table, name: str) -> str:
+    kind, types = table.content.schema.field(name).type, pa.types
+    if types.is_dictionary(kind):
+        return "category"
+    if types.is_null(kind):
+        return "number"  # all of it is missing
+    if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind):
+        return "number"
+    if types.is_timestamp(kind) or types.is_date(kind):
+        return "date"
+    if not _is_text(kind):
+        raise ValueError(
+            f"columns need to hold numbers, categories, dates or texts; '{name}' of {table.origin} is {kind}: --drop {name}"
+        )
+    values = [value for value in table.content[name].to_pylist() if value]
+    number = [PLAIN_NUMBER.fullmatch(value) is not None for value in values]
+    if 2 * sum(number) > len(values) and not all(number):
+        odd = values[number.index(False)]
+        raise ValueError(
+            f"a column needs to hold numbers in all rows or in few; '{name}' of {table.origin} holds {odd!r} in row "
+            f"{table.content[name].to_pylist().index(odd)}: mend it, or say --types {name}=category"
+        )
+    words = sum(len(value.split()) for value in values) / max(len(values), 1)
+    return "text" if words >= _WORDS and 2 * len({*values}) > len(values) else "category"
+
+
+def said(kinds: Mapping[str, str], table: Table) -> str:
+    """The columns in a line, and what they are taken for."""
+    missing = {name: _missing(table.content[name]) for name in kinds}
+    parts = []
+    for kind in KINDS:
+        names = [
+            name + (f" ({missing[name]} missing)" if missing[name] else "")
+            for name, of in kinds.items()
+            if of == kind
+        ]
+        if names:
+            parts.append(f"{kind}: {', '.join(names)}")
+    return f"{len(kinds)} columns are inputs; {'; '.join(parts)} (--drop leaves out, --types says otherwise)"
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _missing(column: pa.ChunkedArray) -> int:
+    empty = sum(value == "" for value in column.to_pylist()) if _is_text(column.type) else 0
+    return int(column.null_count) + empty
+
+
+def has_gaps(table: Table, names: Sequence[str]) -> bool:
+    """Whether a number is missing in one of the columns."""
+    columns = (table.content[name] for name in names)
+    return any(c.null_count or (pa.types.is_floating(c.type) and _nans(c)) for c in columns)
+
+
+def _nans(column: pa.ChunkedArray) -> bool:
+    return bool(np.isnan(column.to_numpy()).any())
+
+
+def read_columns(table: Table, kinds: Mapping[str, str], rows: IntArray) -> pd.DataFrame:
+    """Columns of some rows: numbers and dates as float64, NaN where missing, categories and texts as str, "" likewise.
+
+    Raises:
+        ValueError: if a column is missing or holds something else than its kind, or a number is infinite or beyond float32.
+    """
+    import pandas as pd
+
+    read: dict[str, Any] = {}
+    for name, kind in kinds.items():
+        if name not in table.content.column_names:
+            raise ValueError(f"inputs need the columns of the training table; {table.origin} lacks '{name}'")
+        column = table.content[name].take(pa.array(rows))
+        if kind == "number":
+            read[name] = _numbers(column, name, table, rows)
+        elif kind == "date":
+            dates = _dates(column, name, table)
+            if taken := {*kinds} & {*dates}:
+                raise ValueError(
+                    f"dates need names of their own for their parts; '{min(taken)}' is a column of {table.origin}"
+                )
+            read.update(dates)
+        else:
+            read[name] = np.array([_word(value) for value in column.to_pylist()], dtype=object)
+    return pd.DataFrame(read, index=pd.RangeIndex(len(rows)))
+
+
+def _word(value: object) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # a whole number in a column that has gaps elsewhere
+    return str(value)
+
+
+def _numbers(column: pa.ChunkedArray, name: str, table: Table, rows: IntArray) -> np.ndarray:
+    kind = column.type
+    if pa.types.is_boolean(kind):
+        column = column.cast(pa.int8())
+    try:
+        values: np.ndarray = column.cast(pa.float64(), safe=False).to_numpy().astype(np.float64)
+    except (pa.ArrowException, ValueError) as error:
+        texts = [value or "" for value in column.to_pylist()] if _is_text(kind) else []
+        odd = next((i for i, v in enumerate(texts) if v and not PLAIN_NUMBER.fullmatch(v)), None)
+        held = f"row {rows[odd]} holds {texts[odd]!r}" if odd is not None else f"it is {kind}"
+        raise ValueError(f"column '{name}' of {table.origin} needs to hold numbers; {held}") from error
+    bad = np.isinf(values) | (np.abs(values) > _LARGEST)
+    if bad.any():
+        first = int(np.flatnonzero(bad)[0])
+        raise ValueError(
+            f"numbers need to lie within ±{_LARGEST:.2g}, the range of float32; column '{name}', row {rows[first]} of "
+            f"{table.origin} holds {values[first]}"
+        )
+    return values
+
+
+def _dates(column: pa.ChunkedArray, name: str, table: Table) -> dict[str, np.ndarray]:
+    """A date as numbers: days since 1970, and where it lies in year, week and, if it has a time, day."""
+    if _is_text(column.type):
+        try:
+            column = column.cast(pa.timestamp("us"))
+        except pa.ArrowException as error:
+            raise ValueError(
+                f"column '{name}' of {table.origin} needs to hold dates such as 2024-12-31T23:59:59; {error}"
+            ) from error
+    if not (
+        pa.types.is_date(column.type) or pa.types.is_timestamp(column.type) or pa.types.is_null(column.type)
+    ):
+        raise ValueError(f"column '{name}' of {table.origin} needs to hold dates; it is {column.type}")
+    stamps = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).cast(pa.float64(), safe=False)
+    days = stamps.to_numpy().astype(np.float64) / 86_400e6
+    features = {f"{name} (day)": days}
+    for place, period in (("year", _YEAR), ("week", _WEEK), ("time", _DAY)):
+        angle = 2 * np.pi * days / period
+        features[f"{name} ({place}, sine)"] = np.sin(angle)
+        features[f"{name} ({place}, cosine)"] = np.cos(angle)
+    return features

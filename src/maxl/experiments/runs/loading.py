@@ -1,0 +1,58 @@
+"""The data set of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from maxl.experiments.data import DataSet, load
+from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.machine import threads
+from maxl.experiments.runs.memory import needing_memory
+from maxl.experiments.runs.trunks import AUTO, chosen
+
+
+def load_data(config: RunConfig) -> DataSet:
+    """The data set that a config names, augmented as it says."""
+    with threads(config.threads), needing_memory("reading the data", "lower --image-size or --train-size"):
+        data = load(
+            config.data,
+            data_dir=config.data_dir,
+            primary=config.primary,
+            task=config.task,
+            human=config.human,
+            train_size=None if config.train_size is None else _size(config.train_size),
+            validation_size=_size(config.validation_size),
+            seed=config.seed,
+            image_size=config.image_size,
+            ignore_index=config.ignore_index,
+            drop=config.drop or (),
+            types=dict(_kind_of(given) for given in config.types or ()),
+        )
+    if config.trunk == AUTO:
+        taken = chosen(AUTO, data.task, data.input_shape)
+        shape = "x".join(map(str, data.input_shape))
+        data = dataclasses.replace(
+            data, saw=f"{data.saw}\n--trunk {taken} for inputs of shape {shape}".strip()
+        )
+    if config.augment == "auto":
+        return data
+    if config.augment != "none" and data.task == "segmentation":
+        raise ValueError(f"--augment {config.augment} would move images and not their masks: use none")
+    if config.augment != "none" and data.train.x.ndim != 4:
+        raise ValueError(
+            f"--augment {config.augment} needs images; {config.data} has features of shape {data.input_shape}: "
+            "use --augment none"
+        )
+    return dataclasses.replace(data, augment=config.augment != "none", flip=config.augment == "crop-flip")
+
+
+def _kind_of(given: str) -> tuple[str, str]:
+    column, equals, kind = given.rpartition("=")
+    if not equals:
+        raise ValueError(f"--types needs COLUMN=KIND, for instance age=number; got {given}")
+    return column, kind
+
+
+def _size(value: float) -> int | float:
+    """A fraction below 1 stays one; anything else is a count."""
+    return value if 0 < value < 1 or value != int(value) else int(value)

@@ -1,0 +1,386 @@
+"""Tables as they are: what columns are taken for, what features become of them, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import subprocess
+import sys
+import warnings
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from pyarrow import parquet
+
+from maxl.experiments.data import Columns, DataSet, load, read_columns, read_table
+from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.inference import Numbers, load_model, predict
+from maxl.experiments.runs.loading import load_data
+from maxl.experiments.runs.trainer import train
+
+TOWNS = ["Bonn", "Ulm", "", "Ulm", "Jena"]
+
+
+def rows(count: int = 60) -> list[dict[str, Any]]:
+    """A table of each kind of column, with gaps."""
+    start = datetime(2024, 1, 1)
+    return [
+        {
+            "age": "" if i % 7 == 3 else 20 + i % 11,
+            "height": 1.5 + 0.01 * (i % 13),
+            "town": TOWNS[i % 5],
+            "joined": (start + timedelta(days=i)).date().isoformat(),
+            "note": f"a short note on case {i} of {'rain' if i % 2 else 'sunshine'}",
+            "member": "true" if i % 3 else "false",
+            "label": "yes" if i % 2 else "no",
+        }
+        for i in range(count)
+    ]
+
+
+def write(file: Path, table: list[dict[str, Any]], **changed: list[Any]) -> str:
+    """A CSV file; ``changed`` replaces columns or adds some."""
+    table = [{**row, **{name: values[i] for name, values in changed.items()}} for i, row in enumerate(table)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(table[0]))
+    writer.writeheader()
+    writer.writerows(table)
+    file.write_text(text.getvalue())
+    return str(file)
+
+
+def columns_of(data: DataSet) -> Columns:
+    assert data.columns is not None
+    return data.columns
+
+
+def features_of(data: DataSet) -> list[str]:
+    return list(columns_of(data).transformer.get_feature_names_out())
+
+
+def test_columns_are_taken_for_what_they_hold_and_that_is_said(tmp_path: Path) -> None:
+    data = load(write(tmp_path / "t.csv", rows()))
+    assert columns_of(data).kinds == {
+        "age": "number",
+        "height": "number",
+        "town": "category",
+        "joined": "date",
+        "note": "text",
+        "member": "number",
+    }
+    assert "number: age (9 missing), height, member" in data.saw
+    assert "category: town (12 missing)" in data.saw
+    assert data.train.x.dtype == torch.float32
+    assert len(data.train.x) == 48
+    assert bool(data.train.x.isfinite().all())
+
+
+def test_numbers_are_filled_by_the_median_of_the_training_samples_and_standardised(tmp_path: Path) -> None:
+    table = rows()
+    write(tmp_path / "train.csv", table[:40])
+    write(tmp_path / "test.csv", table[40:])
+    data = load(str(tmp_path))
+    ages = np.array([math.nan if row["age"] == "" else float(row["age"]) for row in table])
+    middle = np.nanmedian(ages[:40])
+    filled = np.where(np.isnan(ages), middle, ages)
+    expected = (filled - filled[:40].mean()) / filled[:40].std()
+    missing = np.isnan(ages).astype(float)
+    gaps = (missing - missing[:40].mean()) / missing[:40].std()
+    names = features_of(data)
+    for name, values in (("number__age", expected), ("number__missingindicator_age", gaps)):
+        for part, true in ((data.train, values[:40]), (data.test, values[40:])):
+            np.testing.assert_allclose(part.x[:, names.index(name)], true, rtol=1e-5, atol=1e-6)
+
+
+def test_categories_have_a_feature_each_and_missing_is_one_of_them(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", rows())
+    write(tmp_path / "test.csv", rows(5), town=["Ulm", "", "Atlantis", "Bonn", "Jena"])
+    data = load(str(tmp_path))
+    names = features_of(data)
+    towns = [names.index(f"category__town_{town}") for town in ("Bonn", "Jena", "Ulm", "")]
+    found = data.test.x[:, towns].tolist()
+    assert found == [[0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0]]
+
+
+def test_rare_categories_share_a_feature_and_new_ones_join_them(tmp_path: Path) -> None:
+    towns = ["Ulm"] * 50 + [f"Village {i}" for i in range(10)]
+    write(tmp_path / "train.csv", rows(), town=towns)
+    write(tmp_path / "test.csv", rows(2), town=["Atlantis", "Ulm"])
+    data = load(str(tmp_path))
+    column = features_of(data).index("category__town_infrequent_sklearn")
+    assert data.test.x[:, column].tolist() == [1, 0]
+    assert data.train.x[:, column].sum() == 10
+
+
+def test_a_date_is_its_day_and_its_place_in_year_week_and_day(tmp_path: Path) -> None:
+    stamps = [(datetime(2024, 3, 1) + timedelta(hours=7 * i)).isoformat(sep=" ") for i in range(60)]
+    data = load(write(tmp_path / "t.csv", rows(), joined=stamps))
+    table = read_table(tmp_path / "t.csv")
+    frame = read_columns(table, {"joined": "date"}, np.arange(60))
+    days = np.array([(datetime.fromisoformat(s) - datetime(1970, 1, 1)) / timedelta(days=1) for s in stamps])
+    np.testing.assert_allclose(frame["joined (day)"], days, rtol=1e-12)
+    for place, period in (("year", 365.2425), ("week", 7.0), ("time", 1.0)):
+        angle = 2 * np.pi * days / period
+        np.testing.assert_allclose(frame[f"joined ({place}, sine)"], np.sin(angle), atol=1e-9)
+        np.testing.assert_allclose(frame[f"joined ({place}, cosine)"], np.cos(angle), atol=1e-9)
+    assert columns_of(data).kinds["joined"] == "date"
+
+
+def test_a_text_beside_other_columns_is_read_as_words(tmp_path: Path) -> None:
+    table = rows()
+    for part in ("train", "test"):
+        write(tmp_path / f"{part}.csv", table)
+    data = load(str(tmp_path))
+    texts = [i for i, name in enumerate(features_of(data)) if name.startswith("text note")]
+    assert 1 < len(texts) <= 32
+    of_rain = torch.tensor([row["label"] == "yes" for row in table])
+    x = data.test.x[:, texts]
+    gap = (x[of_rain].mean(0) - x[~of_rain].mean(0)).norm()
+    assert gap > 1  # in standard deviations: the words tell the two kinds apart
+
+
+def test_what_the_user_says_of_columns_goes_before_what_they_look_like(tmp_path: Path) -> None:
+    file = write(tmp_path / "t.csv", rows())
+    data = load(file, types={"age": "category", "town": "text"}, drop=["joined", "member"])
+    assert columns_of(data).kinds == {"age": "category", "height": "number", "town": "text", "note": "text"}
+    assert "category__age_25" in features_of(data)
+    numbers = write(tmp_path / "n.csv", [{"a": i % 3, "b": i / 7, "label": "xy"[i % 2]} for i in range(30)])
+    assert load(numbers).columns is None  # numbers alone, as before
+    assert features_of(load(numbers, types={"a": "category"}))[-3:] == [f"category__a_{i}" for i in range(3)]
+
+
+def test_whole_numbers_are_the_same_categories_where_others_are_missing(tmp_path: Path) -> None:
+    codes = [[3, 4][i % 2] for i in range(60)]
+    write(tmp_path / "train.csv", rows(), code=codes)
+    write(tmp_path / "test.csv", rows(4), code=[3, "", 4.0, 3])
+    data = load(str(tmp_path), types={"code": "category"})
+    names = features_of(data)
+    assert data.test.x[:, names.index("category__code_3")].tolist() == [1, 0, 0, 1]
+
+
+def test_only_the_training_samples_that_are_kept_tell_how_features_are_made(tmp_path: Path) -> None:
+    table = rows()
+    write(tmp_path / "train.csv", table)
+    write(tmp_path / "test.csv", table[:10])
+    first = load(str(tmp_path), train_size=20, seed=1)
+    write(tmp_path / "test.csv", table[:10], height=[1000.0] * 10, town=["Oz"] * 10)
+    other = load(str(tmp_path), train_size=20, seed=1)
+    assert torch.equal(first.train.x, other.train.x)
+    assert features_of(first) == features_of(other)
+
+
+def test_a_column_that_is_missing_throughout_is_zero(tmp_path: Path) -> None:
+    data = load(write(tmp_path / "t.csv", rows(), empty=[""] * 60))
+    assert columns_of(data).kinds["empty"] == "number"
+    assert bool((data.train.x[:, features_of(data).index("number__empty")] == 0).all())
+
+
+# From a run to predictions
+
+
+def config(file: str, **changes: Any) -> RunConfig:
+    values = {"data": file, "psi": [2], "epochs": 3, "batch_size": 25, "tensorboard": False, "device": "cpu"}
+    return RunConfig.from_dict({**values, **changes})
+
+
+@pytest.mark.parametrize("method", ["maxl", "kmeans"])
+def test_predictions_are_those_of_the_run_on_the_same_rows(tmp_path: Path, method: str) -> None:
+    table = rows()
+    for part in ("train", "test"):
+        write(tmp_path / f"{part}.csv", table)
+    summary = train(config(str(tmp_path), method=method), tmp_path / "run")
+    assert summary["trunk"] == "resmlp"
+    assert list(summary["columns"]) == ["age", "height", "town", "joined", "note", "member"]
+    shuffled = [{name: row[name] for name in reversed(row) if name != "label"} for row in table]
+    predicted = predict(tmp_path / "run", Path(write(tmp_path / "new.csv", shuffled)))
+    right = [p.name == row["label"] for p, row in zip(predicted, table, strict=True)]
+    assert sum(right) / len(right) == pytest.approx(summary["test_accuracy"])
+    model = load_model(tmp_path / "run")
+    with torch.no_grad():
+        logits = model(load_data(config(str(tmp_path))).test.x)
+    assert [p.name for p in predicted] == [model.primary_names[c] for c in logits.argmax(1)]
+
+
+def test_numbers_are_predicted_from_such_columns_and_new_categories_are_named(tmp_path: Path) -> None:
+    table = rows()
+    file = write(
+        tmp_path / "t.csv", table, price=[float(row["height"]) * 100 + 0.5 * i for i, row in enumerate(table)]
+    )
+    train(config(file, primary="price", method="uniform", drop=["label"]), tmp_path / "run")
+    new = write(tmp_path / "new.csv", table[:4], town=["Ulm", "Atlantis", "Oz", "Ulm"])
+    with pytest.warns(UserWarning, match=r"column 'town' holds a category .* in 2 of 4 rows: 'Atlantis'"):
+        predicted = predict(tmp_path / "run", Path(new))
+    assert all(isinstance(p, Numbers) and math.isfinite(p.values["price"]) for p in predicted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predict(tmp_path / "run", Path(file))
+
+
+def test_a_file_of_features_that_holds_code_is_not_loaded(tmp_path: Path) -> None:
+    from skops import io as skops_io
+
+    file = tmp_path / "columns.skops"
+    file.write_bytes(skops_io.dumps({"kinds": {"a": "number"}, "transformer": subprocess.Popen}))
+    with pytest.raises(ValueError, match="does not say how features are made of columns"):
+        Columns.read(file)
+    for content in (b"", b"PK", b"\x80\x04N."):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match="does not say how features are made of columns"):
+            Columns.read(file)
+    file.write_bytes(skops_io.dumps({"kinds": {"a": "number"}, "transformer": {}}))
+    with pytest.raises(ValueError, match="does not say how features are made of columns"):
+        Columns.read(file)
+
+
+def test_a_damaged_file_of_features_is_refused_by_its_checksum(tmp_path: Path) -> None:
+    train(config(write(tmp_path / "t.csv", rows()), method="single"), tmp_path / "run")
+    stored = tmp_path / "run" / "columns.skops"
+    content = bytearray(stored.read_bytes())
+    content[len(content) // 2] ^= 1
+    stored.write_bytes(content)
+    with pytest.raises(ValueError, match="does not have its checksum"):
+        predict(tmp_path / "run", tmp_path / "t.csv")
+    stored.unlink()
+    with pytest.raises(ValueError, match="how the run makes features of columns: train the run again"):
+        predict(tmp_path / "run", tmp_path / "t.csv")
+
+
+# Bad input: each is one sentence that names file, row and column
+
+
+def changed(**columns: Any) -> list[dict[str, Any]]:
+    table = rows()
+    for name, (row, value) in columns.items():
+        table[row][name] = value
+    return table
+
+
+BAD_TABLES: dict[str, tuple[list[dict[str, Any]], str]] = {
+    "text in a column of numbers": (changed(age=(17, "old")), r"'age' of '.*t.csv' holds 'old' in row 17"),
+    "a comma for a point": (changed(height=(4, "1,55")), r"'height' of '.*t.csv' holds '1,55' in row 4"),
+    "infinite": (changed(height=(9, "inf")), r"column 'height', row 9 of '.*t.csv' holds inf"),
+    "beyond float32": (changed(height=(9, "1e39")), r"column 'height', row 9 of '.*t.csv' holds 1e\+39"),
+    "a label missing": (changed(label=(3, "")), r"column 'label'.*row 3|row 3.*'label'"),
+}
+
+
+@pytest.mark.parametrize(("table", "said"), BAD_TABLES.values(), ids=BAD_TABLES)
+def test_bad_values_are_refused_with_file_row_and_column(
+    tmp_path: Path, table: list[dict[str, Any]], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        load(write(tmp_path / "t.csv", table))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"drop": ["ages"]}, "--drop needs columns of the table; got 'ages'; did you mean 'age'"),
+        ({"drop": ["label"]}, "--drop leaves out inputs; 'label' holds labels"),
+        ({"types": {"ages": "number"}}, "got 'ages'; did you mean 'age'"),
+        (
+            {"types": {"age": "integer"}},
+            "one of number, category, date, text for each column; got age=integer",
+        ),
+        ({"types": {"label": "text"}}, "columns of the table that are no targets; got 'label'"),
+        ({"types": {"town": "number"}}, "column 'town' of '.*' needs to hold numbers; row \\d+ holds '\\w+'"),
+        ({"types": {"town": "date"}}, "column 'town' of '.*' needs to hold dates"),
+        ({"types": {"age": "date"}}, "column 'age' of '.*' needs to hold dates; it is int64"),
+        (
+            {"drop": ["age", "height", "town", "joined", "note", "member"]},
+            "needs an image, text or numeric column besides its labels",
+        ),
+    ],
+)
+def test_what_is_said_of_columns_has_to_fit_them(tmp_path: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        load(write(tmp_path / "t.csv", rows()), **options)
+
+
+def test_a_test_table_of_other_kinds_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", rows())
+    write(tmp_path / "test.csv", rows(4), age=["young", "old", "", "old"])
+    with pytest.raises(
+        ValueError, match=r"column 'age' of '.*test.csv' needs to hold numbers; row 0 holds 'young'"
+    ):
+        load(str(tmp_path))
+    write(tmp_path / "test.csv", rows(4), joined=["yesterday"] * 4)
+    with pytest.raises(ValueError, match=r"column 'joined' of '.*test.csv' needs to hold dates"):
+        load(str(tmp_path))
+
+
+def test_columns_of_no_kind_are_refused(tmp_path: Path) -> None:
+    table = pa.table({"label": [0, 1] * 10, "a": [f"t{i % 3}" for i in range(20)], "lists": [[1, 2]] * 20})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match=r"'lists' of '.*' is list<.*>: --drop lists"):
+        load(str(tmp_path / "t.parquet"))
+    assert columns_of(load(str(tmp_path / "t.parquet"), drop=["lists"], types={"a": "category"})).kinds == {
+        "a": "category"
+    }
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.decimal128(6, 2), pa.large_string(), pa.dictionary(pa.int32(), pa.string())]
+)
+def test_every_type_of_arrow_that_holds_such_values_is_read(tmp_path: Path, kind: pa.DataType) -> None:
+    values = pa.array([str(i % 4) for i in range(20)]).cast(pa.string())
+    column = values.dictionary_encode() if pa.types.is_dictionary(kind) else values.cast(kind)
+    table = pa.table({"label": [0, 1] * 10, "a": column, "b": ["x", None] * 10})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    expected = "number" if pa.types.is_decimal(kind) else "category"
+    assert columns_of(load(str(tmp_path / "t.parquet"))).kinds == {"a": expected, "b": "category"}
+
+
+def test_images_have_no_columns_to_drop() -> None:
+    with pytest.raises(ValueError, match="--drop and --types are for columns of a table"):
+        load("digits", drop=["a"])
+
+
+def maxl(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "maxl", *arguments], capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_the_command_line_from_a_table_to_predictions(tmp_path: Path) -> None:
+    file, out = write(tmp_path / "t.csv", rows()), str(tmp_path / "run")
+    settings = ["--epochs", "2", "--batch-size", "20", "--device", "cpu", "--no-tensorboard"]
+    done = maxl(
+        "train",
+        "--data",
+        file,
+        "--method",
+        "uniform",
+        "--out",
+        out,
+        "--drop",
+        "note",
+        "--types",
+        "age=category",
+        *settings,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "category: age (9 missing), town (12 missing)" in done.stderr
+    assert "--trunk resmlp" in done.stderr
+    new = write(tmp_path / "new.csv", rows(3), town=["Oz", "Ulm", "Ulm"])
+    done = maxl("predict", out, new, "--out", str(tmp_path / "p.csv"))
+    assert done.returncode == 0, done.stderr
+    assert "column 'town' holds a category that training has not seen" in done.stderr
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 4
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["columns"]["age"] == "category"
+    for arguments, said in (
+        (("--types", "age"), "--types needs COLUMN=KIND"),
+        (("--drop", "agee"), "did you mean 'age'"),
+    ):
+        done = maxl("train", "--data", file, "--out", str(tmp_path / "no"), *arguments)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+        assert said in done.stderr
+        assert not (tmp_path / "no").exists()
