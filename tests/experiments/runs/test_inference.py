@@ -19,8 +19,10 @@ from _run_helpers import digits, files, tiny
 from _run_helpers import one_thread as one_thread
 from maxl.experiments.cli import main
 from maxl.experiments.data import TextFeatures, evaluation_batches
+from maxl.experiments.runs.exporting import FORMATS, export
 from maxl.experiments.runs.folder import RunFolder
-from maxl.experiments.runs.inference import FORMATS, export, load_model, predict
+from maxl.experiments.runs.inference import predict
+from maxl.experiments.runs.model import load_model
 from maxl.experiments.runs.trainer import load_data, train
 
 COLOUR = {"trunk": "convnet4", "train_size": None, "batch_size": 8, "epochs": 20, "optimizer": "adam"}
@@ -236,7 +238,7 @@ def test_export_as_onnx(grey_run: Path, tmp_path: Path) -> None:
 
 def test_a_missing_package_is_named(grey_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "maxl.experiments.runs.inference.find_spec", lambda name: None if name == "onnxscript" else True
+        "maxl.experiments.runs.exporting.find_spec", lambda name: None if name == "onnxscript" else True
     )
     with pytest.raises(ValueError, match=r'needs onnxscript: pip install "maxl-torch\[onnx\]"'):
         export(grey_run, "onnx", tmp_path / "m.onnx")

@@ -131,7 +131,7 @@ def _is_number(text: str) -> bool:
 
 
 def _export(namespace: argparse.Namespace) -> None:
-    from maxl.experiments.runs.inference import FORMATS, export
+    from maxl.experiments.runs.exporting import FORMATS, export
     from maxl.presets import check_choice
 
     check_choice("--format", namespace.format, tuple(FORMATS))
