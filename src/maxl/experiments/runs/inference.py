@@ -18,11 +18,12 @@ _BATCH = 256
 
 
 class Prediction(NamedTuple):
-    """The likeliest class of an image, or of a row of a table (counted from 0)."""
+    """The likeliest class of an image, or of a row of a table (counted from 0); all probabilities if asked for."""
 
     file: Path | int
     name: str
     probability: float
+    probabilities: dict[str, float] | None = None
 
 
 class Numbers(NamedTuple):
@@ -43,7 +44,7 @@ Predicted = Prediction | Numbers | Labels | Mask
 
 
 def predict(
-    run: Path, source: Path, *, device: str = "cpu", trust: bool = False
+    run: Path, source: Path, *, device: str = "cpu", trust: bool = False, proba: bool = False
 ) -> list[Prediction] | list[Numbers] | list[Labels] | list[Mask]:
     """The likeliest class of each image or row, with its probability; or its numbers, or its labels' probabilities.
 
@@ -56,6 +57,7 @@ def predict(
             .txt file with a text a line.
         device: Where to compute.
         trust: As for ``load_model``.
+        proba: Also give the probabilities of all classes; those of labels are given anyway.
 
     Returns:
         One prediction a file, sorted by path, or a row; probabilities in [0, 1], numbers in the units of the targets.
@@ -63,10 +65,19 @@ def predict(
     Raises:
         FileNotFoundError: if ``source`` does not exist.
         PermissionError: if a folder below it cannot be read.
-        ValueError: if ``source`` is not of the run's kind, holds nothing or cannot be read, or the run is
-            unfinished.
+        ValueError: if ``source`` is not of the run's kind, holds nothing or cannot be read, the run is unfinished, or
+            probabilities are asked for and its outputs are no classes or labels of a sample.
     """
     model = load_model(run, trust=trust)
+    if proba and model.task in ("regression", "segmentation"):
+        raise ValueError(
+            "--proba needs a run on classes or labels; "
+            + (
+                "a regression gives numbers, which have no probabilities: leave it out"
+                if model.task == "regression"
+                else "segmentation has a probability for every class at every pixel, which no table holds: leave it out"
+            )
+        )
     if not source.exists():
         raise FileNotFoundError(
             f"predict needs images, or a table for a run on features; {source} does not exist"
@@ -91,7 +102,7 @@ def predict(
     for x in batches:
         with torch.no_grad():
             # Normalised before it moves, and back before it gets units: not every device computes in float64.
-            outputs = _read(model, primary_head(trunk(model.normalise(x).to(where))).float().cpu())
+            outputs = _read(model, primary_head(trunk(model.normalise(x).to(where))).float().cpu(), proba)
         finite = outputs.isfinite().all(1)
         if not finite.all():
             odd = names[sum(map(len, done)) + int((~finite).nonzero()[0])]
@@ -105,12 +116,22 @@ def predict(
         return [Numbers(name, dict(zip(model.primary_names, row, strict=True))) for name, row in every]
     if model.task == "multi-label":
         return [Labels(name, dict(zip(model.primary_names, row, strict=True))) for name, row in every]
-    return [Prediction(name, model.primary_names[int(c)], probability) for name, (probability, c) in every]
+    return [
+        Prediction(
+            name,
+            model.primary_names[int(row[1])],
+            row[0],
+            dict(zip(model.primary_names, row[2:], strict=True)) if proba else None,
+        )
+        for name, row in every
+    ]
 
 
-def _read(model: PrimaryModel, outputs: Tensor) -> Tensor:
-    """What a prediction holds: (probability, class) in each row, a probability a label, or the numbers."""
+def _read(model: PrimaryModel, outputs: Tensor, proba: bool) -> Tensor:
+    """What a prediction holds: (probability, class and, if asked for, all probabilities), a probability a label, or numbers."""
     if model.task == "classification":
-        top = outputs.softmax(1).max(1)
-        return torch.stack([top.values.double(), top.indices.double()], 1)
+        probabilities = outputs.softmax(1)
+        top = probabilities.max(1)
+        columns = [top.values.double().unsqueeze(1), top.indices.double().unsqueeze(1)]
+        return torch.cat([*columns, *[probabilities.double()] * proba], 1)
     return outputs.sigmoid() if model.task == "multi-label" else model.in_units(outputs)

@@ -41,8 +41,12 @@ def _table_with(names: Sequence[str], file: Path) -> Table:
     return table
 
 
-def read_text_rows(source: Path, folder: RunFolder, width: int) -> Tensor:
-    """Texts, a line or row each, as the features that the run was trained on, float32 of shape (N, D)."""
+def text_features(folder: RunFolder, width: int) -> TextFeatures:
+    """How a run makes features of text, of so many numbers each.
+
+    Raises:
+        ValueError: if the run does not say it, or its file is damaged.
+    """
     from safetensors import SafetensorError
 
     stored = folder.text
@@ -56,6 +60,12 @@ def read_text_rows(source: Path, folder: RunFolder, width: int) -> Tensor:
     shapes = (len(features.idf), tuple(features.components.shape), len(features.standardise.mean))
     if shapes != (len(features.terms), (width, len(features.terms)), width):
         raise ValueError(f"{stored} does not say how the run makes features of text: its sizes do not fit")
+    return features
+
+
+def read_text_rows(source: Path, folder: RunFolder, width: int) -> Tensor:
+    """Texts, a line or row each, as the features that the run was trained on, float32 of shape (N, D)."""
+    features = text_features(folder, width)
     if source.suffix == ".txt":
         texts = _read_lines(source)
     elif source.suffix in (".csv", ".parquet"):
@@ -80,12 +90,12 @@ def _read_lines(file: Path) -> list[str]:
     return lines
 
 
-def read_image(file: Path, shape: tuple[int, ...]) -> Tensor:
-    """One image as uint8 of shape (1, *shape)."""
+def read_image(item: Path | bytes, shape: tuple[int, ...], name: str = "") -> Tensor:
+    """One image as uint8 of shape (1, *shape); ``name`` says in messages where an encoded one comes from."""
     from torchvision.transforms.v2 import functional as transforms
 
     channels, height, width = shape
-    image = decode([file], 1, lambda _: f"'{file}'", height if height == width else None)
+    image = decode([item], 1, lambda _: name or f"'{item!s}'", height if height == width else None)
     if image.shape[2:] != (height, width):
         image = transforms.resize(image, [height, width], antialias=True)
     return as_channels(image, channels)

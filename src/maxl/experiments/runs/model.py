@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from maxl.experiments.data import normalise
+from maxl.experiments.data import Features, normalise
 from maxl.experiments.runs import trunks
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.measures import task_of
@@ -69,6 +69,14 @@ class PrimaryModel(nn.Module):
     def takes_images(self) -> bool:
         """Whether inputs are images rather than features."""
         return len(self.input_shape) == 3
+
+    @property
+    def target_scale(self) -> Features | None:
+        """How the numbers of a regression were standardised; None for another task."""
+        if self.task != "regression":
+            return None
+        mean, std = self.target_mean.tolist(), self.target_std.tolist()
+        return Features(self.primary_names, tuple(mean), tuple(std))
 
     def forward(self, x: Tensor) -> Tensor:
         """Primary outputs, shape (N, C), of segmentation (N, C, H, W): logits, float32, or numbers in their units, float64.
