@@ -25,6 +25,7 @@ from maxl.experiments.cli._arguments import (
     read_config,
 )
 from maxl.experiments.cli._evaluate import add_evaluate
+from maxl.experiments.cli._labels import add_labels
 from maxl.experiments.cli._predict import add_commands
 from maxl.experiments.cli.terminal import close_quietly, prepare_streams, shown, tell_task, visible
 from maxl.experiments.runs.config import CODE_FIELDS, RunConfig
@@ -152,6 +153,7 @@ def parser() -> Parser:
     report.set_defaults(run=_report)
     add_evaluate(commands)
     add_commands(commands)
+    add_labels(commands)
     return top
 
 
