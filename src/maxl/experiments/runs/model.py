@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +66,40 @@ class PrimaryModel(nn.Module):
         for name, values in (("target_mean", target_mean), ("target_std", target_std)):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float64), persistent=False)
 
+    @classmethod
+    def of_run(cls, run: Path, *, trust: bool = False) -> Self:
+        """The model of a finished run; arguments and errors as for ``load_model``."""
+        folder = RunFolder(run)
+        if not folder.started:
+            raise ValueError(f"a model comes from the folder of a run; {run} holds none")
+        if not folder.finished:
+            raise ValueError(
+                f"a model comes from a finished run; {run} is not: continue it with maxl train --resume {run}"
+            )
+        summary, config = folder.read_summary(), folder.read_config(trust=trust)
+        require_model(summary, folder.summary)
+        shape = tuple(summary["input_shape"])
+        features, targets = summary.get("features"), summary.get("targets")
+        trunk = trunks.build(
+            trunks.for_task(config.trunk, task_of(summary)), shape, dense=task_of(summary) == "segmentation"
+        )
+        width = infer_feature_dim(trunk)
+        assert width is not None  # every trunk that is built by name states it
+        model = cls(
+            trunk,
+            head(width, len(summary["primary_names"])),
+            primary_names=tuple(summary["primary_names"]),
+            input_shape=shape,
+            mean=tuple((features or summary)["mean"]),
+            std=tuple((features or summary)["std"]),
+            feature_names=features and tuple(features["names"]),
+            task=task_of(summary),
+            **{f"target_{name}": tuple(targets[name]) for name in ("mean", "std") if targets},
+        )
+        folder.verify(folder.model, summary)
+        _load_weights(model, folder.model)
+        return model.eval()
+
     @property
     def takes_images(self) -> bool:
         """Whether inputs are images rather than features."""
@@ -124,36 +159,7 @@ def load_model(run: Path, *, trust: bool = False) -> PrimaryModel:
     Raises:
         ValueError: if the folder holds no run, an unfinished or a damaged one, or names code and is not trusted.
     """
-    folder = RunFolder(run)
-    if not folder.started:
-        raise ValueError(f"a model comes from the folder of a run; {run} holds none")
-    if not folder.finished:
-        raise ValueError(
-            f"a model comes from a finished run; {run} is not: continue it with maxl train --resume {run}"
-        )
-    summary, config = folder.read_summary(), folder.read_config(trust=trust)
-    require_model(summary, folder.summary)
-    shape = tuple(summary["input_shape"])
-    features, targets = summary.get("features"), summary.get("targets")
-    trunk = trunks.build(
-        trunks.for_task(config.trunk, task_of(summary)), shape, dense=task_of(summary) == "segmentation"
-    )
-    width = infer_feature_dim(trunk)
-    assert width is not None  # every trunk that is built by name states it
-    model = PrimaryModel(
-        trunk,
-        head(width, len(summary["primary_names"])),
-        primary_names=tuple(summary["primary_names"]),
-        input_shape=shape,
-        mean=tuple((features or summary)["mean"]),
-        std=tuple((features or summary)["std"]),
-        feature_names=features and tuple(features["names"]),
-        task=task_of(summary),
-        **{f"target_{name}": tuple(targets[name]) for name in ("mean", "std") if targets},
-    )
-    folder.verify(folder.model, summary)
-    _load_weights(model, folder.model)
-    return model.eval()
+    return PrimaryModel.of_run(run, trust=trust)
 
 
 def _load_weights(model: nn.Module, path: Path) -> None:
