@@ -66,6 +66,8 @@ def test_what_was_saved_is_loaded_again(case: str, root: Path, tmp_path: Path) -
         model.task,
         model.feature_names,
     )
+    with pytest.raises(TypeError, match="got trsut"):
+        RunModel.from_pretrained(tmp_path / "saved", trsut=True)
     again.save_pretrained(tmp_path / "twice")
     for name in SAVED:
         assert (tmp_path / "twice" / name).read_bytes() == (tmp_path / "saved" / name).read_bytes()

@@ -93,7 +93,7 @@ class RunModel(PrimaryModel, ModelHubMixin, library_name=_LIBRARY):
         target.write_summary({**kept, "data": data_name(summary["data"])})
 
     @classmethod
-    def _from_pretrained(  # type: ignore[override]
+    def _from_pretrained(
         cls,
         *,
         model_id: str,
@@ -103,8 +103,16 @@ class RunModel(PrimaryModel, ModelHubMixin, library_name=_LIBRARY):
         local_files_only: bool,
         token: str | bool | None,
         trust: bool = False,
+        **older: Any,
     ) -> Self:
         """From a folder, or a repository of the hub; ``trust`` as for ``load_model``."""
+        if unknown := {*older} - {
+            "proxies",
+            "resume_download",
+        }:  # versions of the hub's package below 1 pass these
+            raise TypeError(
+                f"from_pretrained takes trust= and what the hub takes; got {', '.join(sorted(unknown))}"
+            )
         folder = Path(model_id)
         if not folder.is_dir():
             folder = Path(
@@ -116,6 +124,7 @@ class RunModel(PrimaryModel, ModelHubMixin, library_name=_LIBRARY):
                     local_files_only=local_files_only,
                     token=token,
                     allow_patterns=list(_FILES),
+                    **older,
                 )
             )
         return cls.of_run(folder, trust=trust)
