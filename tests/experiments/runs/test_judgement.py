@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 from sklearn import metrics
 
-from _data_helpers import pixels, write_image
+from _data_helpers import pixels, write_cifar100_parquet, write_image
 from _judged_helpers import CASES, CLASSES, VOID
 from _run_helpers import one_thread as one_thread
+from _run_helpers import tiny
+from maxl.experiments.runs.files import RunWarning
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.inference import Labels, Prediction, predict
 from maxl.experiments.runs.judgement import judge
@@ -121,6 +123,45 @@ def test_a_class_is_what_is_written_whatever_else_the_column_holds(runs: Runs, t
         tmp_path / "text.parquet"
     )
     assert judge(run, tmp_path / "text.parquet", device="cpu").metrics == whole.metrics
+
+
+def test_a_column_is_known_by_the_classes_that_it_declares(tmp_path: Path) -> None:
+    write_cifar100_parquet(tmp_path / "data", per_fine_class=1)
+    config = tiny(data="cifar100", data_dir=str(tmp_path / "data"), train_size=None, epochs=1, psi=[2])
+    train(config, tmp_path / "run")
+    judged = judge(tmp_path / "run", tmp_path / "data" / "test.parquet", device="cpu")
+    summary = RunFolder(tmp_path / "run").read_summary()
+    assert judged.metrics["nll"] == summary["test_nll"]
+    assert [row["support"] for row in judged.per_class] == [5] * 20
+
+
+def test_texts_give_the_figures_of_training_but_for_what_was_rounded(tmp_path: Path) -> None:
+    for part, count in (("train", 40), ("test", 20)):
+        lines = [f"{('red cold', 'blue warm')[i % 2]} thing{i % 7},{'ab'[i % 2]}" for i in range(count)]
+        (tmp_path / f"{part}.csv").write_text("\n".join(["sentence,label", *lines]))
+    train(tiny(data=str(tmp_path), train_size=None, batch_size=8, learning_rate=0.01), tmp_path / "run")
+    summary = RunFolder(tmp_path / "run").read_summary()
+    judged = judge(tmp_path / "run", tmp_path / "test.csv", device="cpu")
+    assert judged.metrics["accuracy"] == summary["test_accuracy"]
+    assert judged.metrics["nll"] == pytest.approx(summary["test_nll"], rel=1e-5)
+    assert judge(tmp_path / "run", device="cpu").metrics["nll"] == summary["test_nll"]
+    (tmp_path / "lines.txt").write_text("red\n")
+    with pytest.raises(ValueError, match="CSV or parquet file with their targets"):
+        judge(tmp_path / "run", tmp_path / "lines.txt", device="cpu")
+
+
+def test_test_samples_that_have_changed_are_told_of(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    config, test = CASES["features"](tmp_path / "data")
+    train(config, tmp_path / "run")
+    table = pd.read_csv(test)
+    table.assign(label=table["label"].to_numpy()[::-1]).to_csv(test, index=False)
+    with pytest.warns(RunWarning, match=r"here and .* in summary\.json: the data has changed since"):
+        judge(tmp_path / "run", device="cpu")
+    for file in test.parent.iterdir():
+        file.write_text(file.read_text().replace(",10\n", ",11\n"))
+    with pytest.raises(ValueError, match="has changed since"):
+        judge(tmp_path / "run", device="cpu")
 
 
 def test_numbers_one_by_one_in_their_units(runs: Runs) -> None:

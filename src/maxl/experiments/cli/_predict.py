@@ -73,7 +73,8 @@ def _predict(namespace: argparse.Namespace) -> None:
     from maxl.experiments.runs.inference import predict
     from maxl.experiments.runs.masks import Mask, require_mask_folder, write_masks
 
-    require_mask_folder(namespace.folder, namespace.source, namespace.out)
+    if not namespace.proba:  # which masks do not have
+        require_mask_folder(namespace.folder, namespace.source, namespace.out)
     if namespace.out is not None:
         require_no_run_file(namespace.out)
         if namespace.out.exists() and namespace.source.exists() and namespace.out.samefile(namespace.source):

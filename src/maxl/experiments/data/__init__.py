@@ -5,7 +5,7 @@
 
 from maxl.experiments.data._arrow import read_features, read_texts
 from maxl.experiments.data._cifar100 import LEVEL_3_OF_LEVEL_10, LEVEL_10_OF_COARSE, LEVELS
-from maxl.experiments.data._features import TextFeatures
+from maxl.experiments.data._features import LEAST_STD, TextFeatures
 from maxl.experiments.data._files import IMAGE_SUFFIXES, image_files, require_regular
 from maxl.experiments.data._folders import class_folders
 from maxl.experiments.data._images import decode, stretch, to_channels
@@ -23,6 +23,7 @@ from maxl.experiments.data._walk import files_below
 __all__ = [
     "IGNORED",
     "IMAGE_SUFFIXES",
+    "LEAST_STD",
     "LEVELS",
     "LEVEL_3_OF_LEVEL_10",
     "LEVEL_10_OF_COARSE",

@@ -56,7 +56,8 @@ def table_targets(table: Table, task: str, column: str | None, names: tuple[str,
     Args:
         table: Read with ``column`` as text, so that a class is what is written.
         task: "classification", "multi-label" or "regression".
-        column: Of classes; None takes the only one declared as such, or the one called "label".
+        column: Of classes; None takes the only one declared to have just these, the only one declared to have any, or
+            the one called "label".
         names: Of the classes; of labels or numbers their columns.
 
     Returns:
@@ -67,7 +68,9 @@ def table_targets(table: Table, task: str, column: str | None, names: tuple[str,
     """
     if task == "classification":
         declared = class_names(table)
-        column = column or (next(iter(declared)) if len(declared) == 1 else "label")
+        same = [name for name, classes in declared.items() if classes == names]
+        alone = same if len(same) == 1 else list(declared)
+        column = column or (alone[0] if len(alone) == 1 else "label")
         check_column(table.content.column_names, column, "primary")
         written = _written(table, column, names, declared.get(column))
         return class_codes(written, names, lambda row: f"row {row} of {table.origin}")

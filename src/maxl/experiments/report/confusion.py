@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -11,6 +12,7 @@ from maxl.experiments.report.html import document
 from maxl.experiments.report.page import scripts
 from maxl.experiments.report.parts import Figure, Points, Section, Table
 
+_TABLE = 100  # classes up to which the matrix also stands there in numbers
 _LEAST, _CLASS, _MOST = 320, 22, 1600  # height in CSS pixels: at least, for each class, at most
 
 
@@ -31,8 +33,12 @@ def confusion_page(
         said: What else is to be told: a word and its value.
     """
     counts = [[int(n) for n in row] for row in confusion]
-    shares = [[n / sum(row) if sum(row) else None for n in row] for row in counts]
-    labels = [_short(name, i) for i, name in enumerate(names)]
+    shares = [[round(n / sum(row), 4) if sum(row) else None for n in row] for row in counts]
+    labels = [escape(_short(name, i)) for i, name in enumerate(names)]  # figures read markup
+    table = None
+    if len(names) <= _TABLE:
+        rows = [[name, *row] for name, row in zip(names, counts, strict=True)]
+        table = pd.DataFrame(rows, columns=["", *names])
     plot = go.Figure(
         go.Heatmap(
             x=labels,
@@ -52,9 +58,7 @@ def confusion_page(
         title="Confusion matrix",
         plot=plot,
         description="Rows are the samples' classes, columns what they were taken for; each row is divided by its sum.",
-        table=pd.DataFrame(
-            [[name, *row] for name, row in zip(names, counts, strict=True)], columns=["", *names]
-        ),
+        table=table,
         height=min(_MOST, _LEAST + _CLASS * len(names)),
     )
     sections = [

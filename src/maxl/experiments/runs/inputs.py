@@ -10,6 +10,7 @@ from torch import Tensor
 
 from maxl.experiments.data import (
     IMAGE_SUFFIXES,
+    LEAST_STD,
     Table,
     TextFeatures,
     decode,
@@ -60,6 +61,11 @@ def text_features(folder: RunFolder, width: int) -> TextFeatures:
     shapes = (len(features.idf), tuple(features.components.shape), len(features.standardise.mean))
     if shapes != (len(features.terms), (width, len(features.terms)), width):
         raise ValueError(f"{stored} does not say how the run makes features of text: its sizes do not fit")
+    if not bool((features.standardise.std > LEAST_STD).all()):
+        raise ValueError(
+            f"{stored} has features that are rounding errors alone, since training texts were alike in them: an older "
+            "version kept such; train the run again"
+        )
     return features
 
 

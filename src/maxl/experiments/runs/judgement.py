@@ -130,7 +130,9 @@ def _say_if_others(metrics: dict[str, float | None], summary: dict[str, Any]) ->
 def _outputs(config: RunConfig, model: PrimaryModel, data: Labelled, device: torch.device) -> Tensor:
     """Of the primary head, (N, C) on the CPU; of segmentation the likeliest classes, (N, H, W)."""
     layout = config.channels_last and device.type in ("cpu", "cuda")
-    model.to(device, memory_format=torch.channels_last if layout else torch.preserve_format)  # type: ignore[call-overload]
+    memory_format = torch.channels_last if layout else torch.preserve_format
+    for part in (model.trunk, model.primary_head):  # the rest is float64, which not every device knows
+        part.to(device, memory_format=memory_format)  # type: ignore[call-overload]
     keep = kept(model.task)
     size = EVALUATION_BATCH if keep is None else config.batch_size
     done: list[Tensor] = []
