@@ -15,7 +15,7 @@ from maxl.experiments.cli.terminal import shown
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.table import Table
+    from rich.console import Console
 
     from maxl.experiments.runs.judgement import Judgement
 
@@ -165,16 +165,19 @@ def _print(judged: Judgement) -> None:
 
     out = console()
     data = "its test samples" if judged.source is None else str(judged.source)
-    title = f"{judged.method} on {data}: {judged.samples} samples"
-    out.print(_table(title, [["metric", "value"], *map(list, _metrics_text(judged).items())]))
+    _tell(
+        out,
+        f"{judged.method} on {data}: {judged.samples} samples",
+        [["metric", "value"], *map(list, _metrics_text(judged).items())],
+    )
     frame = _frame(judged)
-    out.print(_table("", [list(frame.columns), *frame.to_numpy().tolist()]))
+    _tell(out, None, [list(frame.columns), *frame.to_numpy().tolist()])
     if judged.confusion is not None:
         if len(judged.names) <= _MATRIX:
             body = [[name, *map(str, row)] for name, row in zip(judged.names, judged.confusion, strict=True)]
-            out.print(_table("classes (rows) and what they were taken for", [["", *judged.names], *body]))
+            _tell(out, "Classes (rows) and what they were taken for:", [["", *judged.names], *body])
         elif pairs := _worst(judged):
-            out.print(_table("most frequent confusions", [["class", "taken for", "samples"], *pairs]))
+            _tell(out, "Most frequent confusions:", [["class", "taken for", "samples"], *pairs])
     for sentence in judged.left_out:
         out.print(shown(f"Left out: {sentence}."), soft_wrap=True)
 
@@ -187,12 +190,15 @@ def _worst(judged: Judgement) -> list[list[str]]:
     return [[judged.names[i], judged.names[j], str(n)] for n, i, j in found[:_PAIRS]]
 
 
-def _table(title: str, rows: list[list[str]]) -> Table:
+def _tell(out: Console, title: str | None, rows: list[list[str]]) -> None:
+    """A line and a table, whose first row is its heading."""
     from rich.table import Table
 
-    table = Table(title=shown(title) if title else None, title_justify="left")
+    if title is not None:
+        out.print(shown(title), soft_wrap=True)
+    table = Table()
     for i, heading in enumerate(rows[0]):
         table.add_column(shown(heading), justify="left" if i == 0 else "right", overflow="fold")
     for row in rows[1:]:
         table.add_row(*map(shown, row))
-    return table
+    out.print(table)

@@ -98,7 +98,7 @@ def invent(
     if config.method not in GENERATOR_METHODS:
         raise ValueError(
             f"labels come from the generator of a run; {run} is of method {config.method}, which has none: "
-            f"{_WITHOUT[config.method]}"
+            f"{_WITHOUT.get(config.method, 'no network gives them')}"
         )
     if model.task == "segmentation":
         raise ValueError(
