@@ -25,7 +25,7 @@ FOLDERS = [
     if (ROOT / name).is_dir()
 ]
 FILES = sorted(file for folder in FOLDERS for file in folder.rglob("*.py"))
-COMMANDS = ("demo", "train", "compare", "check", "report", "predict", "export")
+COMMANDS = ("demo", "train", "compare", "check", "report", "evaluate", "predict", "labels", "export")
 HINT = 'pip install "maxl-torch[experiments]"'
 
 

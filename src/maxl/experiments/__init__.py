@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import re
 from importlib import metadata
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from maxl.experiments.hub import RunModel
 
 
 def _missing() -> list[str]:
@@ -19,3 +25,22 @@ if _absent := _missing():
         'the command line and the experiments need the extra "experiments"; not installed: '
         f'{", ".join(_absent[:2])}{_more}: pip install "maxl-torch[experiments]"'
     )
+
+
+def load(run: str | PathLike[str], *, trust: bool = False) -> RunModel:
+    """The model of a finished run, in eval mode on the CPU: from samples to logits, or to numbers in their units.
+
+    Args:
+        run: Folder of the run, or one that ``save_pretrained`` has written.
+        trust: Call a trunk ``module:function`` that the folder's config names.
+
+    Returns:
+        A ``torch.nn.Module``, whose ``forward`` says what it takes, with ``save_pretrained``, ``push_to_hub`` and
+        ``from_pretrained`` of the Hugging Face hub.
+
+    Raises:
+        ValueError: if the folder holds no run, an unfinished or a damaged one, or names code and is not trusted.
+    """
+    from maxl.experiments.hub import RunModel
+
+    return RunModel.of_run(Path(run), trust=trust)

@@ -19,9 +19,11 @@ import pytest
 import torch
 from pyarrow import parquet
 
+from maxl.experiments import load as load_run
 from maxl.experiments.data import Columns, DataSet, load, read_columns, read_table
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.inference import Numbers, load_model, predict
+from maxl.experiments.runs.judgement import judge
 from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.trainer import train
 
@@ -384,3 +386,18 @@ def test_the_command_line_from_a_table_to_predictions(tmp_path: Path) -> None:
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
         assert said in done.stderr
         assert not (tmp_path / "no").exists()
+
+
+def test_a_run_on_columns_is_judged_and_published_as_others_are(tmp_path: Path) -> None:
+    table = rows()
+    for part in ("train", "test"):
+        write(tmp_path / f"{part}.csv", table)
+    summary = train(config(str(tmp_path), method="maxl"), tmp_path / "run")
+    judged = judge(tmp_path / "run", tmp_path / "test.csv")
+    assert judged.metrics["test_accuracy"] == pytest.approx(summary["test_accuracy"])
+    load_run(tmp_path / "run").save_pretrained(tmp_path / "saved")
+    names = {file.name for file in (tmp_path / "saved").iterdir()}
+    assert "columns.skops" in names
+    assert "tabular-classification" in (tmp_path / "saved" / "README.md").read_text()
+    again = predict(tmp_path / "saved", tmp_path / "test.csv")
+    assert again == predict(tmp_path / "run", tmp_path / "test.csv")

@@ -18,11 +18,12 @@ from _run_helpers import one_thread as one_thread
 from maxl.experiments.data import DataSet
 from maxl.experiments.report import write_report
 from maxl.experiments.runs.checkpoint import content_checksum
+from maxl.experiments.runs.exporting import export
 from maxl.experiments.runs.files import RunWarning
 from maxl.experiments.runs.fingerprint import fingerprint, what_changed
 from maxl.experiments.runs.folder import RunFolder
-from maxl.experiments.runs.inference import export, load_model
 from maxl.experiments.runs.loading import load_data
+from maxl.experiments.runs.model import load_model
 from maxl.experiments.runs.trainer import resume, train
 
 STATE = "checkpoint/state.pt"

@@ -19,9 +19,11 @@ from _run_helpers import digits, files, tiny
 from _run_helpers import one_thread as one_thread
 from maxl.experiments.cli import main
 from maxl.experiments.data import TextFeatures, evaluation_batches
+from maxl.experiments.runs.exporting import FORMATS, export
 from maxl.experiments.runs.folder import RunFolder
-from maxl.experiments.runs.inference import FORMATS, export, load_model, predict
+from maxl.experiments.runs.inference import predict
 from maxl.experiments.runs.loading import load_data
+from maxl.experiments.runs.model import load_model
 from maxl.experiments.runs.trainer import train
 
 COLOUR = {"trunk": "convnet4", "train_size": None, "batch_size": 8, "epochs": 20, "optimizer": "adam"}
@@ -201,7 +203,7 @@ def test_export_as_safetensors_is_the_weights_and_what_goes_with_them(grey_run: 
     assert (described["input_shape"], described["mean"], described["std"]) == ([1, 8, 8], [0.5], [0.2])
     assert described["trunk"] == "convnet4"
     assert not described["normalisation_inside"]
-    assert files(tmp_path) == ["new", "new/m.json", "new/m.safetensors"]
+    assert files(tmp_path) == ["new", "new/m.safetensors", "new/m.safetensors.json"]
 
 
 @pytest.mark.parametrize("kind", ["grey", "features"])
@@ -216,28 +218,68 @@ def test_export_as_a_torch_program(kind: str, grey_run: Path, feature_run: Path,
     described = json.loads(sidecar.read_text())
     assert described["normalisation_inside"]
     assert described["input_dtype"] == ("float32" if kind == "grey" else "float64")
-    assert files(tmp_path) == ["m.json", "m.pt2"]
+    assert files(tmp_path) == ["m.pt2", "m.pt2.json"]
 
 
-def test_export_as_onnx(grey_run: Path, tmp_path: Path) -> None:
-    if missing := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]:
+@pytest.mark.parametrize("kind", ["grey", "features"])
+def test_export_as_onnx(kind: str, grey_run: Path, feature_run: Path, tmp_path: Path) -> None:
+    if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
         pytest.skip(f"needs {' and '.join(missing)}: the extra onnx")
+    run = grey_run if kind == "grey" else feature_run
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of these packages, about themselves
-        export(grey_run, "onnx", tmp_path / "m.onnx")
-        from onnx.reference import ReferenceEvaluator
+        sidecar = export(run, "onnx", tmp_path / "m.onnx")
+        from onnxruntime import InferenceSession
 
-        evaluator = ReferenceEvaluator(str(tmp_path / "m.onnx"))
-    x, model = torch.rand(5, 1, 8, 8), load_model(grey_run)
-    with torch.no_grad():
-        got = torch.from_numpy(evaluator.run(None, {"x": x.numpy()})[0])
-        torch.testing.assert_close(got, model(x), rtol=1e-3, atol=1e-4)
-    assert files(tmp_path) == ["m.json", "m.onnx"]
+        session = InferenceSession(str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
+    model = load_model(run)
+    for batch in (1, 4):
+        x = torch.rand(batch, *model.input_shape, dtype=torch.float32 if kind == "grey" else torch.float64)
+        with torch.no_grad():
+            got = torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
+            torch.testing.assert_close(got, model(x), rtol=1e-3, atol=1e-4)
+    assert json.loads(sidecar.read_text())["input_dtype"] == str(x.dtype).removeprefix("torch.")
+    assert files(tmp_path) == ["m.onnx", "m.onnx.json"]
+
+
+def test_an_onnx_program_that_computes_something_else_is_one_line(
+    grey_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx")
+    pytest.importorskip("onnxscript", reason="the extra onnx")
+    run = onnxruntime.InferenceSession.run
+    monkeypatch.setattr(
+        onnxruntime.InferenceSession,
+        "run",
+        lambda *given: [outputs[:, ::-1].copy() for outputs in run(*given)],
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of these packages, about themselves
+        assert main(["export", str(grey_run), "--format", "onnx", "--out", str(tmp_path / "m.onnx")]) == 2
+    err = capfd.readouterr().err
+    assert err.splitlines()[-1].startswith("maxl: error: the exported program's outputs are not the model's")
+    assert files(tmp_path) == []
+
+
+def test_formats_side_by_side_keep_what_goes_with_each(grey_run: Path, tmp_path: Path) -> None:
+    told = {}
+    for format in ("safetensors", "torch-export"):
+        sidecar = export(grey_run, format, tmp_path / f"m{FORMATS[format]}")
+        told[format] = json.loads(sidecar.read_text())
+    assert files(tmp_path) == ["m.pt2", "m.pt2.json", "m.safetensors", "m.safetensors.json"]
+    weights, program = told["safetensors"], told["torch-export"]
+    assert json.loads((tmp_path / "m.safetensors.json").read_text()) == weights
+    assert (weights["format"], weights["normalisation_inside"]) == ("safetensors", False)
+    assert weights["input"] == "pixels divided by 255, then (x - mean) / std by channel"
+    assert program["input"] == "pixels divided by 255"
+    for one in (weights, program):
+        assert (one["input_layout"], one["input_range"], one["input_channels"]) == ("NCHW", [0, 1], ["grey"])
+        assert (one["output_shape"], one["output_dtype"]) == (["N", 10], "float32")
 
 
 def test_a_missing_package_is_named(grey_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "maxl.experiments.runs.inference.find_spec", lambda name: None if name == "onnxscript" else True
+        "maxl.experiments.runs.exporting.find_spec", lambda name: None if name == "onnxscript" else True
     )
     with pytest.raises(ValueError, match=r'needs onnxscript: pip install "maxl-torch\[onnx\]"'):
         export(grey_run, "onnx", tmp_path / "m.onnx")
@@ -257,7 +299,7 @@ def test_a_program_that_computes_something_else_is_not_written(
             return lambda x: self.program(x) + 1
 
     monkeypatch.setattr(torch.export, "load", Wrong)
-    with pytest.raises(RuntimeError, match="logits are not the model's"):
+    with pytest.raises(ValueError, match="outputs are not the model's, they differ by up to 1"):
         export(grey_run, "torch-export", tmp_path / "m.pt2")
     assert files(tmp_path) == []
 
@@ -284,7 +326,7 @@ def test_the_export_command_names_what_it_wrote(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["export", str(grey_run)]) == 0
-    assert capsys.readouterr().out.split() == ["model.safetensors", "model.json"]
+    assert capsys.readouterr().out.split() == ["model.safetensors", "model.safetensors.json"]
     assert set(FORMATS) == {"safetensors", "torch-export", "onnx"}
 
 

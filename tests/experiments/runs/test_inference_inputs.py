@@ -13,9 +13,11 @@ import torch
 from _data_helpers import write_folder
 from _run_helpers import one_thread as one_thread
 from _run_helpers import tiny
+from maxl.experiments.runs.exporting import export
 from maxl.experiments.runs.folder import RunFolder
-from maxl.experiments.runs.inference import export, load_model, predict
+from maxl.experiments.runs.inference import predict
 from maxl.experiments.runs.loading import load_data
+from maxl.experiments.runs.model import load_model
 from maxl.experiments.runs.trainer import train
 
 START = 1_700_000_000

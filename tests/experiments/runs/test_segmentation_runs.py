@@ -14,9 +14,11 @@ from PIL import Image
 
 from maxl.experiments.data import IGNORED, load
 from maxl.experiments.runs.config import RunConfig
-from maxl.experiments.runs.inference import export, load_model, predict
+from maxl.experiments.runs.exporting import export
+from maxl.experiments.runs.inference import predict
 from maxl.experiments.runs.masks import Mask
 from maxl.experiments.runs.measures import score
+from maxl.experiments.runs.model import load_model
 from maxl.experiments.runs.trainer import train
 from maxl.experiments.runs.trunks import build
 from maxl.experiments.runs.unet import UNet

@@ -20,10 +20,12 @@ from maxl.experiments.runs.baselines import cluster_labels, random_labels
 from maxl.experiments.runs.build import Information, build, check, choose_hierarchy
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.evaluation import describe_labels
+from maxl.experiments.runs.exporting import export
 from maxl.experiments.runs.folder import RunFolder
-from maxl.experiments.runs.inference import Labels, Numbers, export, load_model, predict
+from maxl.experiments.runs.inference import Labels, Numbers, predict
 from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.measures import MEASURES
+from maxl.experiments.runs.model import load_model
 from maxl.experiments.runs.snapshot import read_snapshot
 from maxl.experiments.runs.summary import checksum_of
 from maxl.experiments.runs.trainer import Trainer, resume, train

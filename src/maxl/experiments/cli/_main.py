@@ -24,6 +24,8 @@ from maxl.experiments.cli._arguments import (
     parse_grid,
     read_config,
 )
+from maxl.experiments.cli._evaluate import add_evaluate
+from maxl.experiments.cli._labels import add_labels
 from maxl.experiments.cli._predict import add_commands
 from maxl.experiments.cli.terminal import close_quietly, prepare_streams, shown, tell_task, visible
 from maxl.experiments.runs.config import CODE_FIELDS, RunConfig
@@ -149,7 +151,9 @@ def parser() -> Parser:
     report.add_argument("folder", type=Path, help="folder of a study or a run")
     report.add_argument("--out", type=Path, help="file to write (default: FOLDER/report.html)")
     report.set_defaults(run=_report)
+    add_evaluate(commands)
     add_commands(commands)
+    add_labels(commands)
     return top
 
 

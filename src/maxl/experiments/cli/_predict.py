@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maxl.experiments.cli._arguments import add_trust_flag
-from maxl.experiments.cli.terminal import shown, visible
+from maxl.experiments.cli._csv import cell, csv_text, number
+from maxl.experiments.cli.terminal import shown
 
 if TYPE_CHECKING:
     from maxl.experiments.runs.inference import Predicted
@@ -23,7 +22,8 @@ def add_commands(commands: Any) -> None:
         help="the class, labels or numbers of each image, row of a table or text, as CSV",
         description="Reads images, rows of numeric features, or texts with the model of a finished run: file (or row,\n"
         "from 0), then class and probability; of several labels 0 or 1 and the probability of each; of a regression the\n"
-        "numbers in their own units. A text that a spreadsheet would take for a formula (= + - @ or a tab first)\n"
+        "numbers in their own units. --proba adds the probabilities of all classes, or gives those of labels alone; a\n"
+        "regression and segmentation have none to give. A text that a spreadsheet would take for a formula (= + - @ or a tab first)\n"
         "gets a leading apostrophe, and control characters are written out (\\x1b).",
         epilog="example:\n  maxl predict run images/ --out predictions.csv\n  maxl predict run new.csv",
     )
@@ -36,6 +36,11 @@ def add_commands(commands: Any) -> None:
     )
     predict.add_argument(
         "--out", type=Path, metavar="FILE", help="CSV file (default: standard output); a new folder for masks"
+    )
+    predict.add_argument(
+        "--proba",
+        action="store_true",
+        help="the probability of every class or label, a column each: probability CLASS",
     )
     predict.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, mps or auto (auto)")
     add_trust_flag(predict)
@@ -68,70 +73,67 @@ def _predict(namespace: argparse.Namespace) -> None:
     from maxl.experiments.runs.inference import predict
     from maxl.experiments.runs.masks import Mask, require_mask_folder, write_masks
 
-    require_mask_folder(namespace.folder, namespace.source, namespace.out)
+    if not namespace.proba:  # which masks do not have
+        require_mask_folder(namespace.folder, namespace.source, namespace.out)
     if namespace.out is not None:
         require_no_run_file(namespace.out)
         if namespace.out.exists() and namespace.source.exists() and namespace.out.samefile(namespace.source):
             raise ValueError(f"--out needs another file than the source; {namespace.out} is the source")
-    predictions = predict(namespace.folder, namespace.source, device=namespace.device, trust=namespace.trust)
+    predictions = predict(
+        namespace.folder,
+        namespace.source,
+        device=namespace.device,
+        trust=namespace.trust,
+        proba=namespace.proba,
+    )
     if predictions and isinstance(predictions[0], Mask):
         masks = [p for p in predictions if isinstance(p, Mask)]
         write_masks(masks, namespace.source, namespace.out)
         print(shown(f"{len(masks)} masks in {namespace.out}"))
         return
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    rows = bool(predictions) and isinstance(predictions[0].file, int)
-    writer.writerow(("row" if rows else "file", *(map(_cell, _columns(predictions[0])))))
-    writer.writerows(
-        (p.file if isinstance(p.file, int) else _cell(str(p.file)), *_cells(p)) for p in predictions
+    columns = _columns(predictions[0], proba=namespace.proba)
+    text = csv_text(
+        ("row" if isinstance(predictions[0].file, int) else "file", *columns),
+        ((cell(str(p.file)), *_cells(p, proba=namespace.proba)) for p in predictions),
     )
     if namespace.out is None:
-        sys.stdout.write(text.getvalue())
+        sys.stdout.write(text)
     else:
         namespace.out.parent.mkdir(parents=True, exist_ok=True)
-        write_at_once(namespace.out, text.getvalue().encode())
+        write_at_once(namespace.out, text.encode())
 
 
-def _columns(prediction: Predicted) -> list[str]:
+def _columns(prediction: Predicted, *, proba: bool) -> list[str]:
     """The columns after the first."""
-    from maxl.experiments.runs.inference import Labels, Numbers
+    from maxl.experiments.runs.inference import Labels, Numbers, Prediction
 
     if isinstance(prediction, Numbers):
         return list(prediction.values)
     if isinstance(prediction, Labels):
+        if proba:
+            return [f"probability {name}" for name in prediction.probabilities]
         return [column for name in prediction.probabilities for column in (name, f"{name}_probability")]
-    return ["class", "probability"]
+    assert isinstance(prediction, Prediction)  # masks have no columns
+    return ["class", "probability", *(f"probability {name}" for name in prediction.probabilities or ())]
 
 
-def _cells(prediction: Predicted) -> list[str]:
+def _cells(prediction: Predicted, *, proba: bool) -> list[str]:
     from maxl.experiments.runs.inference import Labels, Numbers, Prediction
 
     if isinstance(prediction, Numbers):
         return [f"{value:.9g}" for value in prediction.values.values()]
     if isinstance(prediction, Labels):
         of_labels = prediction.probabilities.values()
-        return [cell for p in of_labels for cell in (str(int(p >= 0.5)), f"{p:.6f}")]
+        if proba:
+            return [number(p) for p in of_labels]
+        return [text for p in of_labels for text in (str(int(p >= 0.5)), f"{p:.6f}")]
     assert isinstance(prediction, Prediction)  # masks are no cells
-    return [_cell(prediction.name), f"{prediction.probability:.6f}"]
-
-
-def _cell(text: str) -> str:
-    """A text as a cell that neither a spreadsheet takes for a formula nor a terminal for commands."""
-    formula = text.startswith(("=", "+", "-", "@", "\t", "\r")) and not _is_number(text)
-    return visible("'" + text if formula else text)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    every = (prediction.probabilities or {}).values()
+    return [cell(prediction.name), f"{prediction.probability:.6f}", *map(number, every)]
 
 
 def _export(namespace: argparse.Namespace) -> None:
-    from maxl.experiments.runs.inference import FORMATS, export
+    from maxl.experiments.runs.exporting import FORMATS, export
     from maxl.presets import check_choice
 
     check_choice("--format", namespace.format, tuple(FORMATS))

@@ -6,11 +6,13 @@
 from maxl.experiments.data._arrow import read_features, read_texts
 from maxl.experiments.data._cifar100 import LEVEL_3_OF_LEVEL_10, LEVEL_10_OF_COARSE, LEVELS
 from maxl.experiments.data._columns import Columns, read_columns
-from maxl.experiments.data._features import TextFeatures
+from maxl.experiments.data._features import LEAST_STD, TextFeatures
 from maxl.experiments.data._files import IMAGE_SUFFIXES, image_files, require_regular
+from maxl.experiments.data._folders import class_folders
 from maxl.experiments.data._images import decode, stretch, to_channels
+from maxl.experiments.data._labelled import class_codes, image_items, table_targets
 from maxl.experiments.data._load import load
-from maxl.experiments.data._masks import IGNORED
+from maxl.experiments.data._masks import IGNORED, labelled_masks
 from maxl.experiments.data._open import NAMES
 from maxl.experiments.data._select import balanced_order
 from maxl.experiments.data._stream import Batch, BatchStream, augment_batch, evaluation_batches, normalise
@@ -22,6 +24,7 @@ from maxl.experiments.data._walk import files_below
 __all__ = [
     "IGNORED",
     "IMAGE_SUFFIXES",
+    "LEAST_STD",
     "LEVELS",
     "LEVEL_3_OF_LEVEL_10",
     "LEVEL_10_OF_COARSE",
@@ -37,10 +40,14 @@ __all__ = [
     "TextFeatures",
     "augment_batch",
     "balanced_order",
+    "class_codes",
+    "class_folders",
     "decode",
     "evaluation_batches",
     "files_below",
     "image_files",
+    "image_items",
+    "labelled_masks",
     "load",
     "normalise",
     "read_columns",
@@ -49,5 +56,6 @@ __all__ = [
     "read_texts",
     "require_regular",
     "stretch",
+    "table_targets",
     "to_channels",
 ]

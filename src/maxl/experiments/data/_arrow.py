@@ -82,7 +82,7 @@ def table_source(
 
     def make(table: Table) -> Part:
         found = {
-            name: Column(_to_numpy(table.content, name), names.get(name))
+            name: Column(to_numpy(table.content, name), names.get(name))
             for name in free
             if _may_label(table.content.schema.field(name).type)
         }
@@ -148,7 +148,7 @@ def _default_primary(labels: Sequence[str], class_names: Mapping[str, tuple[str,
     raise ValueError(f"say which column holds the primary labels (--primary); columns: {', '.join(labels)}")
 
 
-def _image_column(table: Table, name: str) -> bool:
+def image_column(table: Table, name: str) -> bool:
     """Whether a column holds images, encoded or as paths.
 
     Raises:
@@ -188,7 +188,7 @@ def _samples(table: Table, labels: set[str | None], types: Mapping[str, str]) ->
         )
     if types:
         return rest, "columns"
-    images = [name for name in rest if _image_column(table, name)]
+    images = [name for name in rest if image_column(table, name)]
     if images:
         return images[:1], "image"
     kinds = [table.content.schema.field(name).type for name in rest]
@@ -210,7 +210,8 @@ def _check_words(table: Table, name: str) -> None:
         )
 
 
-def _to_numpy(table: pa.Table, name: str) -> np.ndarray:
+def to_numpy(table: pa.Table, name: str) -> np.ndarray:
+    """A column as an array: numbers, or objects that are text or None; a missing number is NaN."""
     column = table[name]
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -259,7 +260,7 @@ def read_features(table: Table, names: Sequence[str], rows: IntArray) -> Tensor:
     """
     columns = []
     for name in names:
-        values = _to_numpy(table.content, name)[rows]
+        values = to_numpy(table.content, name)[rows]
         if values.dtype.kind not in "iuf":
             raise ValueError(
                 f"features must be numbers; column '{name}' is {table.content.schema.field(name).type} in "

@@ -14,6 +14,7 @@ from torch import Tensor
 from maxl.experiments.data._source import Raw
 
 TEXT_FEATURES = 256
+LEAST_STD = 1e-4  # of a feature of text: of texts as vectors of length 1, smaller ones are rounding errors
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,12 @@ def fit_text(raw: Raw, dimensions: int = TEXT_FEATURES) -> TextFeatures:
 
     Args:
         raw: Training texts.
-        dimensions: Most features to keep; fewer texts or words give fewer.
+        dimensions: Most features to keep; fewer texts or words give fewer, and so do texts that are alike.
 
     Returns: the transform for any part, to float32 features (N, D).
+
+    Raises:
+        ValueError: if all texts are alike.
     """
     from sklearn.decomposition import TruncatedSVD
     from threadpoolctl import threadpool_limits
@@ -120,14 +124,20 @@ def fit_text(raw: Raw, dimensions: int = TEXT_FEATURES) -> TextFeatures:
     assert isinstance(raw, list)
     vectorizer = _vectorizer()
     counts = vectorizer.fit_transform(raw)
+    if (counts.max(axis=0) != counts.min(axis=0)).nnz == 0:
+        raise ValueError(
+            f"texts need to differ in their words; the {len(raw)} training texts are all alike: choose another column"
+        )
     svd = TruncatedSVD(min(dimensions, *counts.shape), random_state=0)
     with threadpool_limits(1):  # sums over threads round differently from machine to machine
         reduced = svd.fit_transform(counts)
-    standardise = fit_standardise(torch.from_numpy(reduced))
+    # Standardised, a direction in which texts do not differ would be rounding errors as large as a feature.
+    kept = reduced.std(0) > LEAST_STD
+    standardise = fit_standardise(torch.from_numpy(reduced[:, kept]))
     return TextFeatures(
         terms=tuple(vectorizer.get_feature_names_out().tolist()),
         idf=torch.from_numpy(vectorizer.idf_),
-        components=torch.from_numpy(svd.components_),
+        components=torch.from_numpy(svd.components_[kept]),
         standardise=standardise,
     )
 

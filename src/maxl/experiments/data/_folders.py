@@ -85,8 +85,8 @@ def _subfolder(folder: Path, names: Sequence[str]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_dir()), None)
 
 
-def _find(root: Path) -> tuple[list[Path], dict[str, list[str]]]:
-    """The image files below `root` and the columns that their folders' names make."""
+def _files(root: Path) -> list[Path]:
+    """The image files in subfolders of `root`, each of which has some."""
     files = [file for file in image_files(root) if file.parent != root]
     if not files:
         raise ValueError(f"'{root}' has no images in subfolders; each class needs a subfolder of images")
@@ -96,6 +96,31 @@ def _find(root: Path) -> tuple[list[Path], dict[str, list[str]]]:
                 f"each class needs images ({', '.join(sorted(IMAGE_SUFFIXES))}); '{folder}' holds none, but "
                 f"'{other.name}': convert its files, or move it away"
             )
+    return files
+
+
+def class_folders(root: Path, *, finer: bool) -> tuple[list[Path], list[str]]:
+    """The image files in subfolders of `root`, sorted, and the class that each one's folder names.
+
+    Args:
+        root: A folder with a subfolder a class; images beside these have no class and do not count.
+        finer: Whether classes are those of the second level, named parent/child.
+
+    Raises:
+        ValueError: if there are no images, or a finer class is asked for and an image has none.
+    """
+    files = _files(root)
+    parents = [file.relative_to(root).parts[:-1] for file in files]
+    depth = 2 if finer else 1
+    for file, parent in zip(files, parents, strict=True):
+        if len(parent) < depth:
+            raise ValueError(f"images need a class and a finer class, class/subclass/image; got '{file}'")
+    return files, ["/".join(parent[:depth]) for parent in parents]
+
+
+def _find(root: Path) -> tuple[list[Path], dict[str, list[str]]]:
+    """The image files below `root` and the columns that their folders' names make."""
+    files = _files(root)
     parents = [file.relative_to(root).parts[:-1] for file in files]
     depth = min(map(len, parents))
     if depth == 1 and max(map(len, parents)) > 1:

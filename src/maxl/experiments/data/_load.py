@@ -187,10 +187,7 @@ class _Labelled:
         human = None if self.human is None else torch.from_numpy(self.human)
         primary = torch.from_numpy(self.primary)
         if scale is not None:
-            primary = (
-                (primary - torch.tensor(scale.mean, dtype=torch.float64))
-                / torch.tensor(scale.std, dtype=torch.float64)
-            ).float()
+            primary = scale.standardise(primary)
         return Split(x, primary, human)
 
 

@@ -62,7 +62,7 @@ def encode_masks(
             row = int(odd.any(axis=(1, 2)).nonzero()[0][0])
             file = "" if column.files is None else column.files[row]
             raise ValueError(
-                f"masks need values below {len(names)}, the number of classes in {NAMES_FILE}, or the one to ignore, "
+                f"masks need values below {len(names)}, the number of classes, or the one to ignore, "
                 f"{ignore_index}; '{file}' has {column.values[row][odd[row]][0]}: correct it, or say --ignore-index"
             )
         if ignored.all():
@@ -85,7 +85,39 @@ def _class_names(file: Path) -> tuple[str, ...]:
     return names
 
 
-def _part(root: Path, names: tuple[str, ...] | None, image_size: int | None) -> Part:
+def labelled_masks(
+    root: Path, names: tuple[str, ...], size: tuple[int, int], ignore_index: int
+) -> tuple[list[Path], Tensor]:
+    """The images of a folder with ``images/`` and ``masks/``, and a class for each of their pixels.
+
+    Args:
+        root: The folder. Its list of classes, where there is one, has to be ``names``.
+        names: Of the classes that masks may hold.
+        size: (H, W) to which masks are stretched, the nearest pixel at each place.
+        ignore_index: Value of masks that stands for no class.
+
+    Returns:
+        N image files, and int64 of shape (N, H, W), ``IGNORED`` where a mask has ``ignore_index``.
+
+    Raises:
+        ValueError: as ``mask_folders`` and ``encode_masks``, and if the folder names other classes.
+    """
+    listed = root / NAMES_FILE
+    if listed.is_file() and (found := _class_names(listed)) != names:
+        raise ValueError(
+            f"the classes of '{listed}' need to be those of the run, in their order: {', '.join(names)}; got "
+            f"{', '.join(found)}"
+        )
+    pairs = _pairs(root)
+    files = tuple(str(mask) for _, mask in pairs)
+    column = Column(_read_masks(pairs, size), names, files)
+    part = Part({"mask": column}, lambda _: [], f"'{root}'")
+    (classes,), _ = encode_masks([part], "mask", ignore_index)
+    return [image for image, _ in pairs], torch.from_numpy(classes)
+
+
+def _pairs(root: Path) -> list[tuple[Path, Path]]:
+    """The images and masks of a folder, by name."""
     if not has_masks(root):
         raise ValueError(f"'{root}' needs the folders images/ and masks/: other parts have them")
     images, masks = _by_stem(root / "images"), _by_stem(root / "masks")
@@ -97,21 +129,28 @@ def _part(root: Path, names: tuple[str, ...] | None, image_size: int | None) -> 
                 f"each {what} needs {'an' if other == 'image' else 'a'} {other} of its name; '{mine[alone[0]]}' has "
                 f"none ({len(alone)} such files in '{root}')"
             )
-    stems = sorted(images)
-    pairs = [(images[stem], masks[stem]) for stem in stems]
-    values = _stacked(_masks(pairs, image_size), len(pairs), [mask for _, mask in pairs])
+    return [(images[stem], masks[stem]) for stem in sorted(images)]
+
+
+def _part(root: Path, names: tuple[str, ...] | None, image_size: int | None) -> Part:
+    pairs = _pairs(root)
+    size = None if image_size is None else (image_size, image_size)
+    values = _read_masks(pairs, size)
 
     def read(rows: IntArray) -> Tensor:
         files = [pairs[row][0] for row in rows]
-        if image_size is None:
+        if size is None:
             return decode(files, len(files), lambda i: f"'{files[i]}'", None)
-        size = (image_size, image_size)
         each = [stretch(decode([file], 1, partial(_quoted, file), None), size) for file in files]
         channels = max(image.shape[1] for image in each)
         return torch.cat([image.expand(1, channels, -1, -1) for image in each])
 
     files = tuple(str(mask) for _, mask in pairs)
     return Part({"mask": Column(values, names, files)}, read, f"'{root}'")
+
+
+def _read_masks(pairs: Sequence[tuple[Path, Path]], size: tuple[int, int] | None) -> npt.NDArray[np.uint8]:
+    return _stacked(_masks(pairs, size), len(pairs), [mask for _, mask in pairs])
 
 
 def _quoted(file: Path, _: int) -> str:
@@ -129,7 +168,9 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _masks(pairs: Sequence[tuple[Path, Path]], image_size: int | None) -> Iterator[npt.NDArray[np.uint8]]:
+def _masks(
+    pairs: Sequence[tuple[Path, Path]], target: tuple[int, int] | None
+) -> Iterator[npt.NDArray[np.uint8]]:
     for image, mask in pairs:
         indices = decode_indices(mask)
         size = displayed_size(image)
@@ -138,8 +179,10 @@ def _masks(pairs: Sequence[tuple[Path, Path]], image_size: int | None) -> Iterat
                 f"a mask needs the size of its image; '{mask}' is {indices.shape[0]}x{indices.shape[1]}, '{image}' is "
                 f"{size[0]}x{size[1]}"
             )
-        if image_size is not None:  # nearest pixel: numbers of classes have no mean
-            rows, columns = (((2 * np.arange(image_size) + 1) * side) // (2 * image_size) for side in size)
+        if target is not None:  # nearest pixel: numbers of classes have no mean
+            rows, columns = (
+                ((2 * np.arange(new) + 1) * side) // (2 * new) for new, side in zip(target, size, strict=True)
+            )
             indices = indices[rows[:, None], columns]
         yield indices
 

@@ -81,8 +81,12 @@ def _check_pieces(files: Sequence[Path], part: str) -> None:
             )
 
 
-def read_table(file: Path) -> Table:
+def read_table(file: Path, text: Sequence[str] = ()) -> Table:
     """A parquet or CSV file (comma-separated UTF-8 with a header line).
+
+    Args:
+        file: The file.
+        text: Columns of a CSV file that are read as they are written, whatever they look like.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -90,7 +94,7 @@ def read_table(file: Path) -> Table:
     """
     require_regular(file)
     try:
-        content = _read_csv(file) if file.suffix == ".csv" else _read_parquet(file)
+        content = _read_csv(file, text) if file.suffix == ".csv" else _read_parquet(file)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"'{file}' cannot be read as a {file.suffix[1:]} file: {reason}") from error
@@ -108,13 +112,15 @@ def _read_parquet(file: Path) -> pa.Table:
     return table
 
 
-def _read_csv(file: Path) -> pa.Table:
+def _read_csv(file: Path, text: Sequence[str]) -> pa.Table:
     from pyarrow import csv as arrow_csv
 
     content = file.read_bytes()
     _check_csv(file, content)
     table = arrow_csv.read_csv(
-        pa.BufferReader(content), parse_options=arrow_csv.ParseOptions(newlines_in_values=True)
+        pa.BufferReader(content),
+        parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
+        convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(text, pa.string())),
     )
     if "" in table.column_names:
         raise ValueError(

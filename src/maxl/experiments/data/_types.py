@@ -74,6 +74,11 @@ class Features:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    def standardise(self, values: Tensor) -> Tensor:
+        """Values (N, D), float64, as float32 ones with the mean 0 and standard deviation 1 where these come from."""
+        mean, std = (torch.tensor(of, dtype=torch.float64) for of in (self.mean, self.std))
+        return ((values - mean) / std).float()
+
 
 @dataclass(frozen=True)
 class DataSet:

@@ -20,11 +20,15 @@ from maxl.experiments.studies.variants import base_method
 
 def page(study: Results) -> str:
     """The whole report as HTML."""
+    return document(title(study), sections(study), scripts())
+
+
+def scripts() -> list[str]:
+    """What draws the figures of a page."""
     from plotly.offline import get_plotlyjs
 
     script = resources.files("maxl.experiments.report").joinpath("report.js").read_text(encoding="utf-8")
-    scripts = [get_plotlyjs(), f"const MAXL_TEMPLATES = {json.dumps(templates())};", script]
-    return document(title(study), sections(study), scripts)
+    return [get_plotlyjs(), f"const MAXL_TEMPLATES = {json.dumps(templates())};", script]
 
 
 def title(study: Results) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import plotly.graph_objects as go
 from maxl.experiments.report.labels import informative
 from maxl.experiments.report.parts import Figure, Gallery, Note, Part, Picture, Row
 from maxl.experiments.report.runs import Results, Run, Setting, data_name, psi_text
+from maxl.experiments.report.strip import strip_png
 from maxl.experiments.report.style import CLASS_COLOURS, CLASS_SYMBOLS
 from maxl.experiments.runs.measures import task_of
 from maxl.experiments.runs.snapshot import Snapshot
@@ -161,23 +161,12 @@ def gallery(study: Results) -> list[Part]:
 
 
 def _strip(snapshot: Snapshot, i: int) -> Picture:
-    from PIL import Image
-
     images = snapshot.gallery_images[i]
-    count, height, width, channels = images.shape
-    gap = max(1, width // 16)
-    strip = np.full((height, count * (width + gap) - gap, channels + 1), 0, np.uint8)  # see-through gaps
-    for k, image in enumerate(images):
-        left = k * (width + gap)
-        strip[:, left : left + width, :channels] = image
-        strip[:, left : left + width, channels] = 255
-    file = io.BytesIO()
-    Image.fromarray(strip, "LA" if channels == 1 else "RGBA").save(file, "PNG", optimize=True)
     primary = _class_name(snapshot, int(snapshot.gallery_primary[i]))
     scores = snapshot.gallery_scores[i]
     name = f"auxiliary class {int(snapshot.gallery_auxiliary[i])}"
     return Picture(
-        png=file.getvalue(),
-        alternative=f"{count} training images of {primary} that score highest in {name}",
+        png=strip_png(images),
+        alternative=f"{len(images)} training images of {primary} that score highest in {name}",
         caption=f"{primary}, {name}: probability {scores.max():.2f} to {scores.min():.2f}",
     )

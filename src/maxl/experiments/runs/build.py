@@ -15,13 +15,14 @@ from torch.optim import Optimizer
 from maxl.experiments.data import IGNORED, DataSet, evaluation_batches
 from maxl.experiments.runs import trunks
 from maxl.experiments.runs.baselines import auto_encode, cluster_labels, random_labels
-from maxl.experiments.runs.config import HUMAN_METHODS, LEARNED_METHODS, SHARED, RunConfig
+from maxl.experiments.runs.config import HUMAN_METHODS, SHARED, RunConfig
 from maxl.experiments.runs.evaluation import information
+from maxl.experiments.runs.networks import GENERATOR_METHODS, build_generator, build_network, seeded
 from maxl.experiments.runs.prototypes import prototypical_labels
 from maxl.hierarchy import Hierarchy
 from maxl.learning import MetaAuxiliaryLearner, MultiTaskLearner, cosine_gate
 from maxl.losses import focal_loss
-from maxl.networks import LabelGenerator, MultiTaskNetwork, WeightedLabelGenerator, head, infer_feature_dim
+from maxl.networks import LabelGenerator, MultiTaskNetwork
 from maxl.supervision import (
     AuxiliaryLabels,
     FixedLabels,
@@ -98,14 +99,6 @@ def tensor_float32(enabled: bool) -> Iterator[None]:
     finally:
         for switch, value in zip(switches, before, strict=True):
             switch.fp32_precision = value
-
-
-@contextmanager
-def seeded(seed: int, part: int) -> Iterator[None]:
-    """Draws of one part of a run, so that what methods share starts from the same weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed * 1000 + part)
-        yield
 
 
 def choose_hierarchy(config: RunConfig, data: DataSet) -> Hierarchy:
@@ -199,37 +192,18 @@ def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
         ValueError: if the config does not fit the data.
     """
     hierarchy, task = choose_hierarchy(config, data), choose_task(config, data)
-    with seeded(config.seed, 0):
-        trunk_name = trunks.chosen(config.trunk, data.task, data.input_shape)
-        dense = data.task == "segmentation"
-        trunk = trunks.build(trunk_name, data.input_shape, dense=dense)
-    width = infer_feature_dim(trunk)
-    assert width is not None  # every trunk that is built by name states it
-    with seeded(config.seed, 1):
-        primary_head = head(width, task.num_outputs(hierarchy))
-    with seeded(config.seed, 2):
-        auxiliary_head = head(width, hierarchy.num_auxiliary)
+    network = build_network(config, hierarchy, task, data.task, data.input_shape)
     # Activations follow the weights' layout. MPS is left out: PyTorch does not promise it there.
     channels_last = config.channels_last and device.type in ("cpu", "cuda")
     layout = torch.channels_last if channels_last else torch.preserve_format
-    network = MultiTaskNetwork(
-        trunk, hierarchy, primary_head=primary_head, auxiliary_head=auxiliary_head, task=task
-    )
     network.to(device, memory_format=layout)  # type: ignore[call-overload]
     optimizer = _optimizer(
         config.optimizer, network, config.learning_rate, config.weight_decay, config.momentum
     )
     optimizers = [optimizer]
     generator: LabelGenerator | None = None
-    if config.method in ("frozen", *LEARNED_METHODS):
-        kind = WeightedLabelGenerator if config.method == "weighted" else LabelGenerator
-        with seeded(config.seed, 3):
-            if config.generator_trunk == SHARED and config.method in LEARNED_METHODS:
-                generator = kind.sharing(network)
-            else:  # labels of a generator that is not trained are those of one function throughout
-                name = trunk_name if config.generator_trunk in (None, SHARED) else config.generator_trunk
-                own = trunks.build(str(name), data.input_shape, dense=dense)
-                generator = kind(own, hierarchy, task=task)
+    if config.method in GENERATOR_METHODS:
+        generator = build_generator(config, network, data.task, data.input_shape)
         generator.to(device, memory_format=layout)  # type: ignore[call-overload]
         if config.method != "frozen":
             optimizers.append(

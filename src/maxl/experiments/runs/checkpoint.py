@@ -87,7 +87,8 @@ def load_checkpoint(
             continue
         try:
             state = _read(path, device)
-            _check(state, folder, identity, path)
+            _check(state, folder, identity["config"], path)
+            _check_data(state, identity["data"], path)
         except ValueError as error:
             problems.append(str(error))
             continue
@@ -102,6 +103,31 @@ def load_checkpoint(
     if problems:
         raise ValueError(f"{problems[0]}; remove {folder.checkpoint.parent} to train from the start")
     return None
+
+
+def load_end(folder: RunFolder, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The state at the end of a finished run, on the CPU; executes no code from the file.
+
+    Args:
+        folder: Of the run.
+        config: What the state has to belong to.
+
+    Raises:
+        ValueError: if it is missing, damaged, of another run or of an epoch before the last.
+        PermissionError, MemoryError, RuntimeError: as ``load_checkpoint``.
+    """
+    path = folder.checkpoint
+    if not path.is_file():
+        raise ValueError(
+            f"{path} needs to be a file, the run's state at its end; it is missing: train the run again"
+        )
+    state = _read(path, torch.device("cpu"))
+    _check(state, folder, config, path)
+    if state["epoch"] != config["epochs"]:
+        raise ValueError(
+            f"{path} needs to be of the run's last epoch, {config['epochs']}; it is of epoch {state['epoch']}: restore it"
+        )
+    return state
 
 
 def _set_aside(path: Path) -> None:
@@ -167,12 +193,12 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
     return state
 
 
-def _check(state: dict[str, Any], folder: RunFolder, identity: Mapping[str, Any], path: Path) -> None:
-    """ValueError unless a state is whole and belongs to the run."""
+def _check(state: dict[str, Any], folder: RunFolder, config: Mapping[str, Any], path: Path) -> None:
+    """ValueError unless a state is whole and belongs to the run of a config."""
     for name, kind in _KINDS.items():
         if name not in state or not isinstance(state[name], kind) or isinstance(state[name], bool):
             raise ValueError(f"{path} is damaged: {name} is missing or of another kind")
-    if not 1 <= state["epoch"] <= identity["config"]["epochs"]:
+    if not 1 <= state["epoch"] <= config["epochs"]:
         raise ValueError(f"{path} is damaged: it is of epoch {state['epoch']}")
     if "checksum" not in state:
         if folder.sealed:
@@ -187,18 +213,22 @@ def _check(state: dict[str, Any], folder: RunFolder, identity: Mapping[str, Any]
         raise ValueError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
     if found != state["checksum"]:
         raise ValueError(f"{path} is damaged: it does not have its checksum")
-    saved = state["identity"]
-    differing = [
-        n for n, v in saved["config"].items() if n in identity["config"] and identity["config"][n] != v
-    ]
+    saved = state["identity"]["config"]
+    differing = [n for n, v in saved.items() if n in config and config[n] != v]
     if differing:
         raise ValueError(f"{path} belongs to another run: it differs in {', '.join(sorted(differing))}")
-    if (changed := what_changed(saved["data"], identity["data"])) is not None:
-        raise ValueError(f"the data has changed since {path} was written, {changed}: put it back")
     lines = folder.metrics.read_bytes() if folder.metrics.is_file() else b""
     before = state["metrics"]
     if sha256(lines[: before["bytes"]]) != before["sha256"]:
         raise ValueError(f"{path} does not go with {folder.metrics}: one of them was damaged or changed")
+
+
+def _check_data(state: dict[str, Any], data: Mapping[str, Any], path: Path) -> None:
+    """ValueError if a state is of other data; one of an older version does not say."""
+    if "checksum" not in state:
+        return
+    if (changed := what_changed(state["identity"]["data"], dict(data))) is not None:
+        raise ValueError(f"the data has changed since {path} was written, {changed}: put it back")
 
 
 def _refuse_claims(value: Any) -> None:

@@ -199,8 +199,8 @@ class RunFolder:
         write_at_once(self.model, save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}))
 
 
-def require_no_run_file(path: Path) -> None:
-    """ValueError if writing to a path would replace a file that a run consists of."""
+def require_no_run_file(path: Path, flag: str = "--out") -> None:
+    """ValueError if writing to a path, which a flag gave, would replace a file that a run consists of."""
     place = path.resolve()
     for folder in (place.parent, place.parent.parent):  # the checkpoint lies one level deeper
         run = RunFolder(folder)
@@ -217,7 +217,9 @@ def require_no_run_file(path: Path) -> None:
         if run.started and any(
             place == file or (place.exists() and file.exists() and place.samefile(file)) for file in files
         ):
-            raise ValueError(f"--out would replace a file of the run {run.path}: {path}; choose another name")
+            raise ValueError(
+                f"{flag} would replace a file of the run {run.path}: {path}; choose another name"
+            )
 
 
 def _plain(value: Any) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from maxl.experiments.data import (
     IMAGE_SUFFIXES,
+    LEAST_STD,
     Columns,
     Table,
     TextFeatures,
@@ -47,12 +48,25 @@ def _table_with(names: Sequence[str], file: Path) -> Table:
 
 def read_prepared_rows(source: Path, folder: RunFolder, width: int) -> Tensor:
     """Texts, or rows of columns of several kinds, as the features that the run was trained on, float32 of shape (N, D)."""
-    if folder.read_summary().get("columns"):
-        return _read_column_rows(source, folder, width)
-    return _read_text_rows(source, folder, width)
+    if not has_columns(folder):
+        return read_text_rows(source, folder, width)
+    if source.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"predict needs a CSV or parquet file for a run on a table; got {source}")
+    columns = column_features(folder, width)
+    return column_rows(columns, _table_with(list(columns.kinds), source), source)
 
 
-def _read_column_rows(source: Path, folder: RunFolder, width: int) -> Tensor:
+def has_columns(folder: RunFolder) -> bool:
+    """Whether a run was trained on columns of several kinds."""
+    return bool(folder.read_summary().get("columns"))
+
+
+def column_features(folder: RunFolder, width: int) -> Columns:
+    """How a run makes features of columns of several kinds, of so many numbers in all.
+
+    Raises:
+        ValueError: if the run does not say it, or its file is damaged.
+    """
     stored = folder.columns
     if not stored.is_file():
         raise ValueError(
@@ -60,19 +74,25 @@ def _read_column_rows(source: Path, folder: RunFolder, width: int) -> Tensor:
         )
     folder.verify(stored, folder.read_summary())
     columns = Columns.read(stored)
-    if source.suffix not in (".csv", ".parquet"):
-        raise ValueError(f"predict needs a CSV or parquet file for a run on a table; got {source}")
-    table = _table_with(list(columns.kinds), source)
+    if len(columns.transformer.get_feature_names_out()) != width:
+        raise ValueError(f"{stored} does not say how the run makes features of columns: its sizes do not fit")
+    return columns
+
+
+def column_rows(columns: Columns, table: Table, source: Path) -> Tensor:
+    """All rows of a table as features; says which categories training has not seen."""
     frame = read_columns(table, columns.kinds, np.arange(len(table.content)))
     for line in columns.unseen(frame):
         warnings.warn(f"{source}: {line}", RunWarning, stacklevel=2)
-    features = columns(frame)
-    if features.shape[1] != width:
-        raise ValueError(f"{stored} does not say how the run makes features of columns: its sizes do not fit")
-    return features
+    return columns(frame)
 
 
-def _read_text_rows(source: Path, folder: RunFolder, width: int) -> Tensor:
+def text_features(folder: RunFolder, width: int) -> TextFeatures:
+    """How a run makes features of text, of so many numbers each.
+
+    Raises:
+        ValueError: if the run does not say it, or its file is damaged.
+    """
     from safetensors import SafetensorError
 
     stored = folder.text
@@ -86,6 +106,17 @@ def _read_text_rows(source: Path, folder: RunFolder, width: int) -> Tensor:
     shapes = (len(features.idf), tuple(features.components.shape), len(features.standardise.mean))
     if shapes != (len(features.terms), (width, len(features.terms)), width):
         raise ValueError(f"{stored} does not say how the run makes features of text: its sizes do not fit")
+    if not bool((features.standardise.std > LEAST_STD).all()):
+        raise ValueError(
+            f"{stored} has features that are rounding errors alone, since training texts were alike in them: an older "
+            "version kept such; train the run again"
+        )
+    return features
+
+
+def read_text_rows(source: Path, folder: RunFolder, width: int) -> Tensor:
+    """Texts, a line or row each, as the features that the run was trained on, float32 of shape (N, D)."""
+    features = text_features(folder, width)
     if source.suffix == ".txt":
         texts = _read_lines(source)
     elif source.suffix in (".csv", ".parquet"):
@@ -110,12 +141,12 @@ def _read_lines(file: Path) -> list[str]:
     return lines
 
 
-def read_image(file: Path, shape: tuple[int, ...]) -> Tensor:
-    """One image as uint8 of shape (1, *shape)."""
+def read_image(item: Path | bytes, shape: tuple[int, ...], name: str = "") -> Tensor:
+    """One image as uint8 of shape (1, *shape); ``name`` says in messages where an encoded one comes from."""
     from torchvision.transforms.v2 import functional as transforms
 
     channels, height, width = shape
-    image = decode([file], 1, lambda _: f"'{file}'", height if height == width else None)
+    image = decode([item], 1, lambda _: name or f"'{item!s}'", height if height == width else None)
     if image.shape[2:] != (height, width):
         image = transforms.resize(image, [height, width], antialias=True)
     return as_channels(image, channels)

@@ -17,7 +17,7 @@ from maxl.experiments.runs.inputs import as_channels
 from maxl.experiments.runs.measures import task_of
 
 if TYPE_CHECKING:
-    from maxl.experiments.runs.inference import PrimaryModel
+    from maxl.experiments.runs.model import PrimaryModel
 
 
 class Mask(NamedTuple):

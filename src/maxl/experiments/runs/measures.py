@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maxl.experiments.data import IGNORED, DataSet
+from maxl.experiments.data import IGNORED, Features
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,23 @@ def main_measure(task: str) -> Measure:
     return MEASURES[task][0]
 
 
-def score(data: DataSet, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+class Judged(Protocol):
+    """What ``score`` needs to know of targets; a ``DataSet`` does."""
+
+    @property
+    def task(self) -> str:
+        """One of ``MEASURES``."""
+
+    @property
+    def num_primary(self) -> int:
+        """C, the number of classes, labels or targets."""
+
+    @property
+    def targets(self) -> Features | None:
+        """How the numbers of a regression were standardised."""
+
+
+def score(data: Judged, outputs: Tensor, targets: Tensor) -> dict[str, float]:
     """The measures of a data set's task, by name.
 
     Args:

@@ -99,7 +99,7 @@ def write_snapshot(
             features = _features(network, test_x[chosen.to(test_x.device)], prepare)
             classes = test_primary[chosen.to(test_primary.device)].cpu()
         gallery = _empty_gallery()
-        if generator is not None and _are_images(train_x) and len(train_x):
+        if generator is not None and are_images(train_x) and len(train_x):
             gallery = _gallery(generator, train_x, train_primary, prepare, per_class, max_classes)
     arrays: dict[str, Any] = {
         "features": features.numpy(),
@@ -228,7 +228,7 @@ def _gallery(
     assert isinstance(hierarchy, Hierarchy)
     shown = _shown_classes(hierarchy, max_classes)
     scores, index = _highest(generator, x, y, prepare, shown, per_class)
-    images = _thumbnails(x[index.flatten().to(x.device)])
+    images = thumbnails(x[index.flatten().to(x.device)])
     return {
         "gallery_images": images.reshape(*index.shape, *images.shape[1:]),
         "gallery_scores": scores.cpu().numpy(),
@@ -265,11 +265,12 @@ def _shown_classes(hierarchy: Hierarchy, max_classes: int) -> Tensor:
     return torch.cat(blocks)[:max_classes]
 
 
-def _are_images(x: Tensor) -> bool:
+def are_images(x: Tensor) -> bool:
+    """Whether samples can be shown: bytes, grey or of three colours."""
     return x.dtype == torch.uint8 and x.ndim == 4 and x.shape[1] in (1, 3)
 
 
-def _thumbnails(images: Tensor) -> NDArray[Any]:
+def thumbnails(images: Tensor) -> NDArray[Any]:
     """uint8 (N, C, H, W) to (N, h, w, C), no side longer than a thumbnail's."""
     scale = _THUMBNAIL / max(images.shape[-2:])
     if scale < 1:

@@ -1,0 +1,121 @@
+"""``maxl labels``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maxl.experiments.cli._arguments import add_trust_flag
+from maxl.experiments.cli._csv import cell, csv_text, number
+from maxl.experiments.cli.terminal import shown, visible
+
+if TYPE_CHECKING:
+    from maxl.experiments.runs.invented import InventedLabels
+
+
+def add_labels(commands: Any) -> None:
+    """Adds the command to the subparsers of ``maxl``."""
+    labels = commands.add_parser(
+        "labels",
+        help="the auxiliary labels that a run's generator invents for labelled samples, as CSV",
+        description="Reads labelled samples with the label generator of a finished run, as it was at the end of training:\n"
+        "file (or row, from 0), class, auxiliary class (its number among all, and within its class), its probability,\n"
+        "the label's entropy in nats and, of method weighted, the weight of the sample's auxiliary loss. Runs of\n"
+        "methods without a generator have no labels for samples that they were not trained on.",
+        epilog="example:\n  maxl labels run my-images/ --out labels.csv --gallery labels.html",
+    )
+    labels.add_argument("folder", type=Path, metavar="RUN", help="folder of a run")
+    labels.add_argument(
+        "source",
+        type=Path,
+        metavar="DATA",
+        help="folder with a subfolder a class, or CSV or parquet file with the training columns",
+    )
+    labels.add_argument("--out", type=Path, metavar="FILE", help="CSV file (default: standard output)")
+    labels.add_argument(
+        "--proba",
+        action="store_true",
+        help="the probability of every auxiliary class, a column each: probability N",
+    )
+    labels.add_argument(
+        "--gallery", type=Path, metavar="FILE", help="HTML file with the images of each auxiliary class"
+    )
+    labels.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, mps or auto (auto)")
+    add_trust_flag(labels)
+    labels.set_defaults(run=_labels)
+
+
+def _labels(namespace: argparse.Namespace) -> None:
+    from maxl.experiments.report.invented import gallery_page
+    from maxl.experiments.runs.files import write_at_once
+    from maxl.experiments.runs.folder import require_no_run_file
+    from maxl.experiments.runs.invented import invent
+
+    source, out, gallery = namespace.source, namespace.out, namespace.gallery
+    for flag, file in (("--out", out), ("--gallery", gallery)):
+        if file is None:
+            continue
+        require_no_run_file(file, flag)
+        if file.is_dir():
+            raise ValueError(f"{flag} needs a file; {file} is a folder")
+        if file.exists() and source.exists() and file.samefile(source):
+            raise ValueError(f"{flag} needs another file than the data; {file} is the data")
+    if out is not None and gallery is not None and out.resolve() == gallery.resolve():
+        raise ValueError(f"--out and --gallery need different files; both are {out}")
+    invented = invent(namespace.folder, source, device=namespace.device, trust=namespace.trust)
+    contents = {}
+    if out is not None:
+        contents[out] = labels_csv(invented, proba=namespace.proba)
+    if gallery is not None:
+        title = f"Invented labels: {namespace.folder.resolve().name} on {source.name}"
+        contents[gallery] = gallery_page(title, invented, _said(invented))
+    for file, text in contents.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_at_once(file, text.encode())
+    for sentence in invented.data.left_out:
+        print(f"maxl: note: left out: {visible(sentence)}", file=sys.stderr)
+    if out is None:
+        sys.stdout.write(labels_csv(invented, proba=namespace.proba))
+    else:
+        print(shown("\n".join(_said(invented))))
+
+
+def labels_csv(invented: InventedLabels, *, proba: bool) -> str:
+    """A line a sample.
+
+    Args:
+        invented: The labels.
+        proba: Also the probability of each auxiliary class.
+    """
+    blocks = invented.hierarchy.num_primary
+    header = ["row" if isinstance(invented.data.names[0], int) else "file"]
+    header += ["class"] * (blocks > 1) + ["auxiliary_class"] + ["within_class"] * (blocks > 1)
+    header += ["probability", "entropy"] + ["weight"] * (invented.weights is not None)
+    if proba:
+        header += [f"probability {k}" for k in range(invented.hierarchy.num_auxiliary)]
+    return csv_text(header, _rows(invented, proba))
+
+
+def _rows(invented: InventedLabels, proba: bool) -> Iterator[list[str]]:
+    owner, within, several = invented.hierarchy.owner, invented.within, invented.hierarchy.num_primary > 1
+    entropy = invented.entropy
+    for i, (name, k) in enumerate(zip(invented.data.names, invented.likeliest.tolist(), strict=True)):
+        row = [cell(str(name))]
+        row += [cell(invented.primary_names[owner[k]])] if several else []
+        row += [str(k)] + ([str(int(within[k]))] if several else [])
+        row += [number(float(invented.labels[i, k])), number(float(entropy[i]))]
+        row += [] if invented.weights is None else [number(float(invented.weights[i]))]
+        yield row + ([number(p) for p in invented.labels[i].tolist()] if proba else [])
+
+
+def _said(invented: InventedLabels) -> list[str]:
+    """What there is to say of all labels."""
+    used, every = len({*invented.likeliest.tolist()}), invented.hierarchy.num_auxiliary
+    return [
+        f"{len(invented.data)} samples, {every} auxiliary classes, {used} of them the likeliest one of a sample",
+        f"mean entropy {float(invented.entropy.mean()):.3f} nats",
+        *([] if invented.weights is None else [f"mean weight {float(invented.weights.mean()):.3f}"]),
+    ]

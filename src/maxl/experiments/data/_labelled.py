@@ -1,0 +1,146 @@
+"""Targets of labelled samples that came after training: in the classes of a finished run, none of them new."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maxl.experiments.data._arrow import image_column, to_numpy
+from maxl.experiments.data._labels import check_column
+from maxl.experiments.data._source import Column, Part, nearest
+from maxl.experiments.data._tables import Table, class_names
+from maxl.experiments.data._targets import check_judgeable, encode_targets
+
+_WHOLE = re.compile(r"\s*\+?([0-9]+)(\.0*)?\s*")  # as a table may write the number of a class
+_SHOWN = 10  # classes that a message lists
+_PARTS = ("train", "training", "test", "testing", "valid", "validation", "val")
+
+
+def class_codes(values: Sequence[str], names: Sequence[str], where: Callable[[int], str]) -> Tensor:
+    """The number that each class has in a run, int64 of shape (N,).
+
+    Args:
+        values: Names of classes.
+        names: Those of the run, in its order.
+        where: Says for messages where the i-th value stands.
+
+    Raises:
+        ValueError: for a class that the run does not have; it names the first sample.
+    """
+    known = {name: i for i, name in enumerate(names)}
+    found = [known.get(value) for value in values]
+    unknown = [i for i, code in enumerate(found) if code is None]
+    if unknown:
+        first = values[unknown[0]]
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        hint = (
+            "; the folder seems to hold parts: name one of them"
+            if first.lower() in _PARTS
+            else nearest(first, names)
+        )
+        raise ValueError(
+            f"every class needs to be one of the run's ({', '.join(names[:_SHOWN])}{more}); {where(unknown[0])} has "
+            f"{first!r} ({len(unknown)} such samples){hint}"
+        )
+    return torch.tensor([code for code in found if code is not None], dtype=torch.int64)
+
+
+def table_targets(table: Table, task: str, column: str | None, names: tuple[str, ...]) -> Tensor:
+    """The targets in a table, as they are in a split but for numbers, which stay as they stand.
+
+    Args:
+        table: Read with ``column`` as text, so that a class is what is written.
+        task: "classification", "multi-label" or "regression".
+        column: Of classes; None takes the only one declared to have just these, the only one declared to have any, or
+            the one called "label".
+        names: Of the classes; of labels or numbers their columns.
+
+    Returns:
+        int64 of shape (N,) or (N, C), or float64 of shape (N, D).
+
+    Raises:
+        ValueError: if a column or value is missing, no label occurs, or a class is not the run's.
+    """
+    if task == "classification":
+        declared = class_names(table)
+        same = [name for name, classes in declared.items() if classes == names]
+        alone = same if len(same) == 1 else list(declared)
+        column = column or (alone[0] if len(alone) == 1 else "label")
+        check_column(table.content.column_names, column, "primary")
+        written = _written(table, column, names, declared.get(column))
+        return class_codes(written, names, lambda row: f"row {row} of {table.origin}")
+    for name in names:
+        check_column(table.content.column_names, name, "primary")
+    part = Part({name: Column(to_numpy(table.content, name)) for name in names}, lambda _: [], table.origin)
+    (targets,) = encode_targets(task, [part], names).parts
+    if task == "multi-label":
+        check_judgeable(task, targets, names, table.origin)
+    return torch.from_numpy(targets)
+
+
+def _written(table: Table, column: str, names: Sequence[str], declared: tuple[str, ...] | None) -> list[str]:
+    """The names of classes in a column, numbers as a run writes them."""
+    values = to_numpy(table.content, column)
+    kind = values.dtype.kind
+    bad = (
+        ~np.isfinite(values)
+        if kind == "f"
+        else np.array([value is None or value == "" for value in values], dtype=bool)
+    )
+    if bad.any():
+        raise ValueError(
+            f"every sample needs a class; row {int(bad.nonzero()[0][0])} of {table.origin} has none in column "
+            f"'{column}' ({int(bad.sum())} such rows): remove or fill these rows"
+        )
+    if kind == "f":
+        return [str(int(value)) if value == int(value) else repr(float(value)) for value in values]
+    if kind in "iu" and declared is not None:
+        odd = (values < 0) | (values >= len(declared))
+        if odd.any():
+            row = int(odd.nonzero()[0][0])
+            raise ValueError(
+                f"row {row} of {table.origin} has {values[row]}, beyond its {len(declared)} classes"
+            )
+        return [declared[int(value)] for value in values]
+    return [str(value) for value in values] if kind in "iu" else [_as_known(str(v), names) for v in values]
+
+
+def _as_known(text: str, names: Sequence[str]) -> str:
+    """A text that is not among the names as training would have read it in a column of numbers, or true and false."""
+    if text in names:
+        return text
+    if text in ("true", "True", "TRUE", "false", "False", "FALSE") and {*names} <= {"0", "1"}:
+        return str(int(text.lower() == "true"))
+    number = _WHOLE.fullmatch(text)
+    return text if number is None else str(int(number[1]))
+
+
+def image_items(table: Table, base: Path, leave_out: Sequence[str]) -> list[bytes | Path]:
+    """The images of a table, encoded or as paths, one a row.
+
+    Args:
+        table: The table.
+        base: The folder that relative paths start from.
+        leave_out: Columns that hold targets.
+
+    Raises:
+        ValueError: if no column or more than one holds images, or a row has none.
+    """
+    columns = [n for n in table.content.column_names if n not in leave_out and image_column(table, n)]
+    if len(columns) != 1:
+        found = f"it has {', '.join(columns)}" if columns else "it has none"
+        raise ValueError(f"a run on images needs one column of images in {table.origin}; {found}")
+    items: list[bytes | Path] = []
+    for row, item in enumerate(table.content[columns[0]].to_pylist()):
+        content = item["bytes"] or item["path"] if isinstance(item, dict) else item
+        if not isinstance(content, (bytes, str)) or not content:
+            raise ValueError(
+                f"the image in column '{columns[0]}', row {row} of {table.origin}, is missing; remove the row"
+            )
+        items.append(content if isinstance(content, bytes) else base / content)
+    return items

@@ -1,0 +1,182 @@
+"""The auxiliary labels that a finished run's generator invents for labelled samples."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maxl.experiments.runs.build import resolve_device
+from maxl.experiments.runs.checkpoint import load_end
+from maxl.experiments.runs.config import MACHINE_FIELDS
+from maxl.experiments.runs.evaluation import evaluating
+from maxl.experiments.runs.files import RunWarning
+from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.labelled import Labelled, labelled_samples
+from maxl.experiments.runs.machine import threads
+from maxl.experiments.runs.model import PrimaryModel, load_model
+from maxl.experiments.runs.networks import GENERATOR_METHODS, build_generator, build_network
+from maxl.experiments.runs.trainer import EVALUATION_BATCH
+from maxl.hierarchy import Hierarchy
+from maxl.hypergradients import as_tuple
+from maxl.networks import LabelGenerator
+from maxl.tasks import Classification, MultiLabel, Regression, Task
+
+_WITHOUT = {
+    "single": "it trains without auxiliary labels",
+    "uniform": "its labels are spread evenly over each class's block, and so say nothing of a sample",
+    "random": "its labels were drawn for the training samples, one by one, and say nothing of others",
+    "kmeans": "its labels are clusters of the training samples, whose centres are not kept",
+    "prototypical": "its labels are the nearest prototypes of the training samples, which are not kept",
+    "human": "its labels are a column of the data, which is there to be read",
+}
+
+
+@dataclass(frozen=True)
+class InventedLabels:
+    """Auxiliary labels of N samples over K auxiliary classes.
+
+    Attributes:
+        data: The samples.
+        hierarchy: ψ, whose blocks are those of ``primary_names``; one block of a regression.
+        primary_names: Of the C classes or labels, or of the numbers to predict.
+        labels: Soft labels, float32 of shape (N, K); each row is a distribution over what its sample may use.
+        weights: Of the samples' auxiliary losses, in (0, 2), shape (N,); None where the method learns none.
+    """
+
+    data: Labelled
+    hierarchy: Hierarchy
+    primary_names: tuple[str, ...]
+    labels: Tensor
+    weights: Tensor | None
+
+    @property
+    def likeliest(self) -> Tensor:
+        """The likeliest auxiliary class of each sample, int64 of shape (N,) in [0, K)."""
+        return self.labels.argmax(1)
+
+    @property
+    def entropy(self) -> Tensor:
+        """Of each label, nats, float64 of shape (N,)."""
+        entropy: Tensor = torch.special.entr(self.labels.double()).sum(1)
+        return entropy
+
+    @property
+    def within(self) -> Tensor:
+        """The number of each auxiliary class within its block, from 0, int64 of shape (K,)."""
+        owner = self.hierarchy.owner
+        return torch.stack([(owner[:k] == owner[k]).sum() for k in range(len(owner))])
+
+
+def invent(
+    run: str | Path, source: str | Path, *, device: str = "auto", trust: bool = False
+) -> InventedLabels:
+    """The labels that a run's generator, as it was at the end of training, gives to labelled samples.
+
+    The generator is in the checkpoint of the last epoch, which has to have its checksum and to belong to the run. As
+    after an epoch of training it is in eval mode, and samples are not augmented.
+
+    Args:
+        run: Folder of a finished run of a method with a generator.
+        source: As for ``labelled_samples``.
+        device: Where to compute.
+        trust: As for ``load_model``.
+
+    Raises:
+        FileNotFoundError: if ``source`` does not exist.
+        ValueError: if the run is unfinished, damaged, or its method has no generator; or as ``labelled_samples``.
+    """
+    run, source = Path(run), Path(source)
+    folder = RunFolder(run)
+    model = load_model(run, trust=trust)
+    config, summary = folder.read_config(trust=trust), folder.read_summary()
+    if config.method not in GENERATOR_METHODS:
+        raise ValueError(
+            f"labels come from the generator of a run; {run} is of method {config.method}, which has none: "
+            f"{_WITHOUT.get(config.method, 'no network gives them')}"
+        )
+    if model.task == "segmentation":
+        raise ValueError(
+            f"labels are written one a sample; those of segmentation, as in {run}, are for pixels"
+        )
+    hierarchy = Hierarchy(_psi(folder, summary, model))
+    fixed = {name: value for name, value in config.to_dict().items() if name not in MACHINE_FIELDS}
+    state = load_end(folder, {**fixed, "label": summary["method"]})
+    network = build_network(config, hierarchy, _task(model), model.task, model.input_shape)
+    generator = build_generator(config, network, model.task, model.input_shape)
+    try:
+        network.load_state_dict(state["network"])
+        generator.load_state_dict(state["generator"] or {})
+    except RuntimeError as error:
+        raise ValueError(
+            f"{folder.checkpoint} does not fit the run: {' '.join(str(error).split())[:200]}"
+        ) from error
+    weights = network.state_dict()
+    if not all(torch.equal(value, weights[name]) for name, value in model.state_dict().items()):
+        raise ValueError(
+            f"{folder.checkpoint} does not go with {folder.model}: one of them was changed; restore it"
+        )
+    if config.label_statistics == "batch":
+        warnings.warn(
+            "in training a label depended on the batch that its sample came in (label_statistics batch); these are by "
+            "the generator's running statistics",
+            RunWarning,
+            stacklevel=2,
+        )
+    where = resolve_device(device)
+    layout = (
+        torch.channels_last
+        if config.channels_last and where.type in ("cpu", "cuda")
+        else torch.preserve_format
+    )
+    with threads(config.threads):
+        data = labelled_samples(run, config, model, source)
+        network.to(where, memory_format=layout)  # type: ignore[call-overload]
+        generator.to(where, memory_format=layout)  # type: ignore[call-overload]
+        signals = _signals(generator, data, where)
+    labels, *more = signals
+    return InventedLabels(data, hierarchy, model.primary_names, labels, more[0] if more else None)
+
+
+def _psi(folder: RunFolder, summary: Mapping[str, Any], model: PrimaryModel) -> Sequence[int]:
+    """ψ of each block."""
+    psi, blocks = summary.get("psi"), 1 if model.task == "regression" else len(model.primary_names)
+    if not isinstance(psi, list) or len(psi) != blocks:
+        raise ValueError(
+            f"{folder.summary} needs a psi for each of {blocks} classes; got {psi}: train the run again"
+        )
+    return psi
+
+
+def _task(model: PrimaryModel) -> Task:
+    """What says which auxiliary classes a target may use; losses are not asked for."""
+    if model.task == "regression":
+        return Regression(len(model.primary_names))
+    return MultiLabel() if model.task == "multi-label" else Classification()
+
+
+def _signals(generator: LabelGenerator, data: Labelled, device: torch.device) -> list[Tensor]:
+    done: list[tuple[Tensor, ...]] = []
+    with evaluating(generator, generator.shared):
+        for start in range(0, len(data), EVALUATION_BATCH):
+            rows = range(start, min(start + EVALUATION_BATCH, len(data)))
+            targets = data.targets[rows.start : rows.stop].to(device)
+            signals = tuple(
+                s.float().cpu() for s in as_tuple(generator(data.inputs(rows).to(device), targets))
+            )
+            finite = torch.stack(
+                [s.flatten(1).isfinite().all(1) if s.dim() > 1 else s.isfinite() for s in signals]
+            )
+            if not finite.all():
+                name = data.names[start + int((~finite.all(0)).nonzero()[0])]
+                raise ValueError(
+                    f"samples need to be like those of training; {'row ' if isinstance(name, int) else ''}{name} is so "
+                    "far from them that the generator gives no label for it"
+                )
+            done.append(signals)
+    return [torch.cat(parts) for parts in zip(*done, strict=True)]

@@ -1,0 +1,199 @@
+"""Labelled samples of one's own, as the inputs and targets of a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maxl.experiments.data import (
+    class_codes,
+    class_folders,
+    decode,
+    image_files,
+    image_items,
+    labelled_masks,
+    normalise,
+    read_features,
+    read_table,
+    read_texts,
+    stretch,
+    table_targets,
+)
+from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.inputs import (
+    as_channels,
+    column_features,
+    column_rows,
+    has_columns,
+    read_image,
+    text_features,
+)
+from maxl.experiments.runs.loading import load_data
+from maxl.experiments.runs.model import PrimaryModel
+
+_FINER = "subclass"  # the column of a folder's second level
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Samples with targets.
+
+    Attributes:
+        names: Their files, or rows counted from 0; N of them.
+        targets: As in a split of the run's data; numbers are standardised as the run's are.
+        inputs: The samples at some positions, as the trunk takes them.
+        images: The same, if they are images, as bytes of shape (n, C, H, W); else None.
+        left_out: What of the data does not count, in words.
+    """
+
+    names: Sequence[Path | int]
+    targets: Tensor
+    inputs: Callable[[range], Tensor]
+    images: Callable[[Sequence[int]], Tensor] | None = None
+    left_out: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def labelled_samples(run: Path, config: RunConfig, model: PrimaryModel, source: Path) -> Labelled:
+    """Samples with the targets of the run's task.
+
+    | run | source | targets |
+    |---|---|---|
+    | on images | a folder | the folder of an image names its class; of segmentation, files in masks/ |
+    | on images | a CSV or parquet file with images or their paths | the columns that training had |
+    | on features or text | a CSV or parquet file with the training columns | likewise |
+
+    Args:
+        run: Folder of the run.
+        config: Its settings.
+        model: Its model.
+        source: See the table.
+
+    Raises:
+        FileNotFoundError: if ``source`` does not exist.
+        ValueError: if it is of another kind, lacks targets, cannot be read, or has a class that the run does not have.
+    """
+    if not source.exists():
+        raise FileNotFoundError(f"labelled samples are read from a folder or table; {source} does not exist")
+    if source.is_dir():
+        if not model.takes_images:
+            raise ValueError(f"labelled rows need a CSV or parquet file; {source} is a folder: name the file")
+        return (_with_masks if model.task == "segmentation" else _in_folders)(config, model, source)
+    if model.task == "segmentation":
+        raise ValueError(f"segmentation needs a folder with images/ and masks/; got {source}")
+    if source.suffix not in (".csv", ".parquet"):
+        raise ValueError(
+            f"labelled samples need a {'folder with a subfolder a class, or a ' * model.takes_images}CSV or parquet "
+            f"file with their targets; got {source}"
+        )
+    return _in_table(run, config, model, source)
+
+
+def test_part(config: RunConfig, model: PrimaryModel) -> Labelled:
+    """The run's own test samples, loaded as for training.
+
+    Raises:
+        ValueError: if they cannot be loaded, or are of other classes by now.
+    """
+    data = load_data(config)
+    if (data.task, data.primary_names, data.input_shape) != (
+        model.task,
+        model.primary_names,
+        model.input_shape,
+    ):
+        raise ValueError(
+            f"the data of the run has changed since: {config.data} has other classes or other samples"
+        )
+    test, bytes_of = data.test, lambda rows: data.test.x[list(rows)]
+    return Labelled(
+        range(len(test)),
+        test.primary,
+        lambda rows: normalise(test.x[rows.start : rows.stop], data.mean, data.std),
+        bytes_of if model.takes_images else None,
+    )
+
+
+def _in_folders(config: RunConfig, model: PrimaryModel, source: Path) -> Labelled:
+    if model.task != "classification":
+        raise ValueError(
+            f"a folder gives each image one class; the run's task is {model.task}: name a CSV or parquet file with the "
+            f"images' paths and the columns {', '.join(model.primary_names)}"
+        )
+    files, classes = class_folders(source, finer=config.primary == _FINER)
+    targets = class_codes(classes, model.primary_names, lambda i: f"'{files[i]}'")
+    beside = len(image_files(source)) - len(files)
+    left_out = (
+        (f"{beside} {'image' if beside == 1 else 'images'} outside of the classes' folders",)
+        if beside
+        else ()
+    )
+    return _of_images(model, files, files, targets, left_out, lambda i: f"'{files[i]}'")
+
+
+def _in_table(run: Path, config: RunConfig, model: PrimaryModel, source: Path) -> Labelled:
+    column = config.primary if isinstance(config.primary, str) else None
+    written = (column or "label",) if model.task == "classification" else ()
+    table = read_table(source, text=written)
+    count = len(table.content)
+    if not count:
+        raise ValueError(f"labelled samples need at least one row; {source} has none")
+    targets = table_targets(table, model.task, column, model.primary_names)
+    if model.target_scale is not None:
+        targets = model.target_scale.standardise(targets)
+    rows = np.arange(count)
+    if model.takes_images:
+        items = image_items(table, source.parent, (*written, *model.primary_names))
+        return _of_images(
+            model, range(count), items, targets, (), lambda i: f"the image in row {i} of '{source}'"
+        )
+    folder = RunFolder(run)
+    if has_columns(folder):
+        x = column_rows(column_features(folder, model.input_shape[0]), table, source)
+        return Labelled(range(count), targets, lambda part: model.normalise(x[part.start : part.stop]))
+    text = None if model.feature_names is not None else text_features(folder, model.input_shape[0])
+    needed = model.feature_names if text is None else (text.column,)
+    assert needed is not None  # a run on features or on text
+    if missing := [name for name in needed if name not in table.content.column_names]:
+        raise ValueError(
+            f"labelled samples need the columns of the training table; {source} lacks {missing[0]!r}"
+        )
+    x = read_features(table, needed, rows) if text is None else text(read_texts(table, text.column, rows))
+    return Labelled(range(count), targets, lambda part: model.normalise(x[part.start : part.stop]))
+
+
+def _of_images(
+    model: PrimaryModel,
+    names: Sequence[Path | int],
+    items: Sequence[Path | bytes],
+    targets: Tensor,
+    left_out: tuple[str, ...],
+    where: Callable[[int], str],
+) -> Labelled:
+    def images(rows: Sequence[int]) -> Tensor:
+        return torch.cat([read_image(items[i], model.input_shape, where(i)) for i in rows])
+
+    return Labelled(names, targets, lambda rows: model.normalise(images(rows)), images, left_out)
+
+
+def _with_masks(config: RunConfig, model: PrimaryModel, source: Path) -> Labelled:
+    channels, height, width = model.input_shape
+    files, targets = labelled_masks(source, model.primary_names, (height, width), config.ignore_index)
+
+    def images(rows: Sequence[int]) -> Tensor:
+        each = [decode([files[i]], 1, partial(_quoted, files[i]), None) for i in rows]
+        return torch.cat([as_channels(stretch(image, (height, width)), channels) for image in each])
+
+    return Labelled(files, targets, lambda rows: model.normalise(images(rows)), images)
+
+
+def _quoted(file: Path, _: int) -> str:
+    return f"'{file}'"

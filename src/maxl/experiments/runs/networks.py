@@ -1,0 +1,79 @@
+"""The networks of a run, from the words of its config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from maxl.experiments.runs import trunks
+from maxl.experiments.runs.config import LEARNED_METHODS, SHARED, RunConfig
+from maxl.hierarchy import Hierarchy
+from maxl.networks import LabelGenerator, MultiTaskNetwork, WeightedLabelGenerator, head, infer_feature_dim
+from maxl.tasks import Task
+
+GENERATOR_METHODS = ("frozen", *LEARNED_METHODS)  # those whose labels a network gives
+
+
+@contextmanager
+def seeded(seed: int, part: int) -> Iterator[None]:
+    """Draws of one part of a run, so that what methods share starts from the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed * 1000 + part)
+        yield
+
+
+def build_network(
+    config: RunConfig, hierarchy: Hierarchy, task: Task, kind: str, input_shape: tuple[int, ...]
+) -> MultiTaskNetwork:
+    """Trunk and heads, as they are before training.
+
+    Args:
+        config: Names the trunk.
+        hierarchy: ψ.
+        task: What the primary outputs mean.
+        kind: Its name, as in a summary.
+        input_shape: Of one sample.
+
+    Raises:
+        ValueError: if the trunk does not fit the samples.
+    """
+    with seeded(config.seed, 0):
+        trunk = trunks.build(
+            trunks.chosen(config.trunk, kind, input_shape), input_shape, dense=kind == "segmentation"
+        )
+    width = infer_feature_dim(trunk)
+    assert width is not None  # every trunk that is built by name states it
+    with seeded(config.seed, 1):
+        primary_head = head(width, task.num_outputs(hierarchy))
+    with seeded(config.seed, 2):
+        auxiliary_head = head(width, hierarchy.num_auxiliary)
+    return MultiTaskNetwork(
+        trunk, hierarchy, primary_head=primary_head, auxiliary_head=auxiliary_head, task=task
+    )
+
+
+def build_generator(
+    config: RunConfig, network: MultiTaskNetwork, kind: str, input_shape: tuple[int, ...]
+) -> LabelGenerator:
+    """The label generator of one of ``GENERATOR_METHODS``, as it is before training.
+
+    Args:
+        config: Names method and trunk.
+        network: As ``build_network`` gives it; the generator may share its trunk.
+        kind: Name of the task, as in a summary.
+        input_shape: Of one sample.
+
+    Raises:
+        ValueError: if the trunk does not fit the samples.
+    """
+    generator = WeightedLabelGenerator if config.method == "weighted" else LabelGenerator
+    with seeded(config.seed, 3):
+        if config.generator_trunk == SHARED and config.method in LEARNED_METHODS:
+            return generator.sharing(network)
+        # Labels of a generator that is not trained are those of one function throughout.
+        trunk = trunks.chosen(config.trunk, kind, input_shape)
+        name = trunk if config.generator_trunk in (None, SHARED) else config.generator_trunk
+        own = trunks.build(str(name), input_shape, dense=kind == "segmentation")
+        return generator(own, network.hierarchy, task=network.task)
