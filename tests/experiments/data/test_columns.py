@@ -394,7 +394,7 @@ def test_a_run_on_columns_is_judged_and_published_as_others_are(tmp_path: Path) 
         write(tmp_path / f"{part}.csv", table)
     summary = train(config(str(tmp_path), method="maxl"), tmp_path / "run")
     judged = judge(tmp_path / "run", tmp_path / "test.csv")
-    assert judged.metrics["test_accuracy"] == pytest.approx(summary["test_accuracy"])
+    assert judged.metrics["accuracy"] == pytest.approx(summary["test_accuracy"])
     load_run(tmp_path / "run").save_pretrained(tmp_path / "saved")
     names = {file.name for file in (tmp_path / "saved").iterdir()}
     assert "columns.skops" in names
