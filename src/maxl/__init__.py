@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from maxl.losses import focal_loss, label_information, negative_entropy, weighted_focal_loss
     from maxl.networks import (
+        Features,
         LabelGenerator,
         Logits,
         MultiTaskNetwork,
@@ -45,7 +46,14 @@ _HOMES = {
     ),
     "maxl.losses": ("focal_loss", "label_information", "negative_entropy", "weighted_focal_loss"),
     "maxl.networks": (
-        *("LabelGenerator", "Logits", "MultiTaskNetwork", "WeightedLabelGenerator", "masked_softmax"),
+        *(
+            "Features",
+            "LabelGenerator",
+            "Logits",
+            "MultiTaskNetwork",
+            "WeightedLabelGenerator",
+            "masked_softmax",
+        ),
     ),
     "maxl.presets": ("PRESETS",),
     "maxl.tasks": ("Classification", "MultiLabel", "Regression", "Segmentation"),
@@ -60,6 +68,7 @@ __all__ = [
     "Classification",
     "DataParallel",
     "Every",
+    "Features",
     "FiniteDifference",
     "Forward",
     "Gated",

@@ -5,13 +5,15 @@ Shapes: N samples, D trunk features, C primary classes, K auxiliary classes.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Self
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from maxl.hierarchy import Hierarchy
-from maxl.hypergradients import pure_call
+from maxl.hypergradients import Inputs, pure_call
+from maxl.presets import check_choice
 from maxl.tasks import Classification, Task, is_dense, positions_that_count
 
 
@@ -71,6 +73,85 @@ def _checked(features: Tensor, expected: int | None, trunk: nn.Module, task: Tas
     )
 
 
+class Features(nn.Module):
+    """A trunk made of a module that takes inputs by name, or gives more than features.
+
+    Encoders of text do both: ``Features(AutoModel.from_pretrained(name), output="last_hidden_state", pool="mean")``.
+
+    Args:
+        module: Called with x, or with the tensors of x by keyword where they are several.
+        output: Where the features are in what the module gives: a key or attribute, or a position in a tuple. None
+            where it gives them alone.
+        pool: How features of tokens, shape (N, T, D), become those of a sample, (N, D): "mean" over the tokens for which
+            ``x["attention_mask"]`` is not 0, or over all where x has no such mask (a sample without any token gets
+            zeros); "first", the first token's; None to leave them as they are.
+        feature_dim: D, where the module states it neither as a trunk does nor in ``config.hidden_size``.
+
+    Raises:
+        ValueError: if ``pool`` is something else; in a pass, if the output is not there, or features or the mask do not
+            have the shapes that pooling needs.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        output: str | int | None = None,
+        *,
+        pool: Literal["mean", "first"] | None = None,
+        feature_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        if pool is not None:
+            check_choice("pool", pool, ("mean", "first"))
+        self.module = module
+        self.output = output
+        self.pool = pool
+        stated = getattr(getattr(module, "config", None), "hidden_size", None)
+        widths = feature_dim, infer_feature_dim(module), stated
+        self.feature_dim = next((width for width in widths if isinstance(width, int)), None)
+
+    def forward(self, x: Inputs) -> Tensor:
+        """Features of shape (N, D), or as the module gives them without pooling."""
+        given = self.module(x) if isinstance(x, Tensor) else self.module(**x)
+        features = self._picked(given)
+        if self.pool is None:
+            return features
+        if features.dim() != 3:
+            raise ValueError(
+                f"pooling needs features of tokens, shape (N, T, D); {self._what()} are {tuple(features.shape)}: drop pool="
+            )
+        if self.pool == "first":
+            return features[:, 0]
+        mask = None if isinstance(x, Tensor) else x.get("attention_mask")
+        if mask is None:
+            return features.mean(1)
+        if mask.shape != features.shape[:2]:
+            raise ValueError(
+                f"attention_mask needs one entry a token, shape {tuple(features.shape[:2])} as the features of "
+                f"{self._what()}; got {tuple(mask.shape)}: pool in a module of your own"
+            )
+        counts = mask.ne(0).unsqueeze(2)
+        return features.masked_fill(~counts, 0.0).sum(1) / counts.sum(1).clamp_min(1)
+
+    def _what(self) -> str:
+        of = "" if self.output is None else f" {self.output!r}"
+        return f"{type(self.module).__name__}'s outputs{of}"
+
+    def _picked(self, given: Any) -> Tensor:
+        found, output = given, self.output
+        if isinstance(output, str):
+            found = given.get(output) if isinstance(given, Mapping) else getattr(given, output, None)
+        elif output is not None:
+            found = given[output] if isinstance(given, (tuple, list, Mapping)) else None
+        if isinstance(found, Tensor):
+            return found
+        there = ", ".join(map(str, given)) if isinstance(given, Mapping) else type(given).__name__
+        raise ValueError(
+            f"output= needs to say where the features are in what {type(self.module).__name__} gives; got {output!r} "
+            f"where there is {there}"
+        )
+
+
 class MultiTaskNetwork(nn.Module):
     """One trunk, two heads (hard parameter sharing; paper, section 3.1).
 
@@ -114,12 +195,12 @@ class MultiTaskNetwork(nn.Module):
         """D, where the heads were built for it here."""
         return self._width
 
-    def forward(self, x: Tensor) -> Logits:
+    def forward(self, x: Inputs) -> Logits:
         """Logits of both tasks, shapes (N, C) and (N, K)."""
         features = _checked(self.trunk(x), self._width, self.trunk, self.task)
         return Logits(self.primary_head(features), self.auxiliary_head(features))
 
-    def predict(self, x: Tensor) -> Tensor:
+    def predict(self, x: Inputs) -> Tensor:
         """Primary logits alone, shape (N, C), or (N, H, W, C): inference costs what the single-task network costs."""
         logits: Tensor = self.primary_head(_checked(self.trunk(x), self._width, self.trunk, self.task))
         return logits
@@ -156,7 +237,7 @@ class SharedTrunk(nn.Module):
         return self._network[0]
 
     @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Inputs) -> Tensor:
         """Features of shape (N, D) by a pass of the trunk as it stands; statistics of BatchNorm stay as they are."""
         features = pure_call(self.network.trunk, {}, x)
         assert isinstance(features, Tensor)
@@ -226,7 +307,7 @@ class LabelGenerator(nn.Module):
         """The network whose features it reads; None with a trunk of its own."""
         return self.trunk.network if isinstance(self.trunk, SharedTrunk) else None
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x: Inputs, y: Tensor) -> Tensor:
         """Soft labels.
 
         Args:
@@ -277,7 +358,7 @@ class WeightedLabelGenerator(LabelGenerator):
         self.weight_head = nn.Linear(_feature_dim(trunk, feature_dim), 1)
         nn.init.zeros_(self.weight_head.bias)
 
-    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, x: Inputs, y: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Soft labels of shape (N, K) and weights of shape (N,)."""
         return self.of_features(self.trunk(x), y)
 

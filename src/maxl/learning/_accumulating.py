@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maxl.hypergradients import parts_of
 from maxl.learning._meta import MetaAuxiliaryLearner
 from maxl.learning._outer import OuterBatch
 from maxl.learning._record import Batch, Update
@@ -43,27 +44,27 @@ class AccumulatingLearner(MetaAuxiliaryLearner):
         self.microbatch = microbatch
 
     def _backward(self, batch: Batch) -> StepResult:
-        whole = len(batch.x)
+        whole = len(batch.y)
         indices = [None] * whole if batch.index is None else torch.split(batch.index, self.microbatch)
         parts = zip(
-            torch.split(batch.x, self.microbatch),
+            parts_of(batch.x, self.microbatch, whole),
             torch.split(batch.y, self.microbatch),
             indices,
             strict=False,
         )
         results = []
         for x, y, index in parts:
-            share = batch.share * len(x) / whole
+            share = batch.share * len(y) / whole
             part = Batch(x, y, index, batch.labels, share, batch.scale, batch.outer)
-            results.append((len(x) / whole, super()._backward(part)))
+            results.append((len(y) / whole, super()._backward(part)))
         return _whole(results)
 
     def _outer_batches(self, update: Update) -> list[OuterBatch]:
         return [
-            (x_part, y_part, share * len(x_part) / len(x))
+            (x_part, y_part, share * len(y_part) / len(y))
             for x, y, share in super()._outer_batches(update)
             for x_part, y_part in zip(
-                torch.split(x, self.microbatch), torch.split(y, self.microbatch), strict=True
+                parts_of(x, self.microbatch, len(y)), torch.split(y, self.microbatch), strict=True
             )
         ]
 
