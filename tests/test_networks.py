@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -73,3 +76,84 @@ def test_labels_stay_float32_under_autocast() -> None:
     x, y = batch()
     with torch.autocast("cpu", torch.bfloat16):
         assert generator(x, y).dtype == torch.float32
+
+
+class Encoder(nn.Module):
+    """Tokens in, several things out, in the form asked for; where nothing is attended, what it gives is not a number."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form = form
+        self.config = SimpleNamespace(hidden_size=4)
+        self.embedding = nn.Embedding(9, 4)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> Any:
+        states = self.embedding(input_ids)
+        if attention_mask is not None:
+            states = states.masked_fill(attention_mask.eq(0).unsqueeze(2), float("nan"))
+        given = {"states": states, "first": states[:, 0]}
+        forms = {
+            "tensor": states,
+            "tuple": tuple(given.values()),
+            "dict": given,
+            "object": SimpleNamespace(**given),
+        }
+        return forms[self.form]
+
+
+@pytest.mark.parametrize(
+    ("form", "output"), [("tensor", None), ("tuple", 0), ("dict", "states"), ("object", "states")]
+)
+def test_features_are_the_mean_over_the_tokens_that_count(form: str, output: str | int | None) -> None:
+    trunk = maxl.Features(Encoder(form), output, pool="mean")
+    ids, mask = torch.randint(0, 9, (3, 5)), torch.tensor([[1, 1, 0, 0, 0], [1] * 5, [0] * 5])
+    states = trunk.module.embedding(ids)
+    expected = torch.stack([states[0, :2].mean(0), states[1].mean(0), torch.zeros(4)])
+    assert trunk.feature_dim == 4
+    torch.testing.assert_close(trunk({"input_ids": ids, "attention_mask": mask}), expected)
+    torch.testing.assert_close(trunk({"input_ids": ids, "attention_mask": mask.bool()}), expected)
+    for x in (ids, {"input_ids": ids}):
+        torch.testing.assert_close(trunk(x), states.mean(1))
+
+
+@pytest.mark.parametrize("trunk", [("tuple", 1, None), ("dict", "first", None), ("dict", "states", "first")])
+def test_features_are_the_output_asked_for(trunk: Any) -> None:
+    form, output, pool = trunk
+    features = maxl.Features(Encoder(form), output, pool=pool)
+    ids = torch.randint(0, 9, (3, 5))
+    assert torch.equal(features({"input_ids": ids}), features.module.embedding(ids)[:, 0])
+    network = maxl.MultiTaskNetwork(features, maxl.Hierarchy.uniform(3, 2))
+    assert network({"input_ids": ids}).auxiliary.shape == (3, 6)
+
+
+@pytest.mark.parametrize(
+    ("form", "output", "pool", "words"),
+    [
+        ("dict", None, None, "got None where there is states, first"),
+        ("dict", "pooled", None, "got 'pooled' where there is states, first"),
+        ("tuple", "states", None, "where there is tuple"),
+        ("object", "pooled", None, "where there is SimpleNamespace"),
+        ("dict", "first", "mean", r"'first' are \(3, 4\): drop pool="),
+    ],
+)
+def test_features_that_are_not_there_are_named(form: str, output: Any, pool: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        maxl.Features(Encoder(form), output, pool=pool)(torch.zeros(3, 5, dtype=torch.int64))
+
+
+def test_features_refuse_a_mask_of_other_tokens_and_another_way_to_pool() -> None:
+    class Shorter(nn.Module):
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(*input_ids[:, ::2].shape, 4)
+
+    x = {"input_ids": torch.zeros(3, 5, dtype=torch.int64), "attention_mask": torch.ones(3, 5)}
+    with pytest.raises(ValueError, match=r"one entry a token, shape \(3, 3\).*got \(3, 5\)"):
+        maxl.Features(Shorter(), pool="mean")(x)
+    with pytest.raises(ValueError, match="pool needs to be one of mean, first"):
+        maxl.Features(Shorter(), pool="max")  # type: ignore[arg-type]
+
+
+def test_the_width_of_features_can_be_given_and_is_that_of_the_module_otherwise() -> None:
+    assert maxl.Features(nn.Sequential(nn.Linear(3, 7))).feature_dim == 7
+    assert maxl.Features(Encoder("dict"), "states", feature_dim=2).feature_dim == 2
+    assert maxl.Features(nn.Tanh()).feature_dim is None

@@ -24,15 +24,10 @@ if TYPE_CHECKING:
         Virtual,
     )
     from maxl.losses import focal_loss, label_information, negative_entropy, weighted_focal_loss
-    from maxl.networks import (
-        LabelGenerator,
-        Logits,
-        MultiTaskNetwork,
-        WeightedLabelGenerator,
-        masked_softmax,
-    )
+    from maxl.networks import LabelGenerator, Logits, MultiTaskNetwork, WeightedLabelGenerator, masked_softmax
     from maxl.presets import PRESETS
     from maxl.tasks import Classification, MultiLabel, Regression, Segmentation
+    from maxl.trunks import Features
     from maxl.worlds import DataParallel
 
 _HOMES = {
@@ -49,6 +44,7 @@ _HOMES = {
     ),
     "maxl.presets": ("PRESETS",),
     "maxl.tasks": ("Classification", "MultiLabel", "Regression", "Segmentation"),
+    "maxl.trunks": ("Features",),
     "maxl.worlds": ("DataParallel",),
 }
 
@@ -60,6 +56,7 @@ __all__ = [
     "Classification",
     "DataParallel",
     "Every",
+    "Features",
     "FiniteDifference",
     "Forward",
     "Gated",

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from maxl.hierarchy import Hierarchy
-from maxl.hypergradients import pure_call
+from maxl.hypergradients import Inputs, pure_call
 from maxl.tasks import Classification, Task, is_dense, positions_that_count
+from maxl.trunks import infer_feature_dim
 
 
 class Logits(NamedTuple):
@@ -25,56 +26,6 @@ class Logits(NamedTuple):
 def head(feature_dim: int, outputs: int) -> nn.Sequential:
     """The authors' head: Linear(D, D), ReLU, Linear(D, outputs)."""
     return nn.Sequential(nn.Linear(feature_dim, feature_dim), nn.ReLU(), nn.Linear(feature_dim, outputs))
-
-
-class ResidualTrunk(nn.Module):
-    """x → h + block(h) a few times, each block normalised; no statistics of batches, so samples do not interact.
-
-    Args:
-        inputs: Number of columns.
-        width: Of the layers, and of the features.
-        depth: Number of blocks.
-        dropout: Probability within each block.
-    """
-
-    def __init__(self, inputs: int, width: int, depth: int, dropout: float) -> None:
-        super().__init__()
-        self.feature_dim = width
-        self.first = nn.Linear(inputs, width)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(
-                nn.LayerNorm(width),
-                nn.Linear(width, width),
-                nn.ReLU(),
-                nn.Dropout(dropout),
-                nn.Linear(width, width),
-            )
-            for _ in range(depth)
-        )
-        self.last = nn.Sequential(nn.LayerNorm(width), nn.ReLU())
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape (N, inputs) to (N, width)."""
-        h = self.first(x)
-        for block in self.blocks:
-            h = h + block(h)
-        features: Tensor = self.last(h)
-        return features
-
-
-def infer_feature_dim(trunk: nn.Module) -> int | None:
-    """D where the trunk states it: ``feature_dim``, timm's ``num_features``, or its last layer's width."""
-    for name in ("feature_dim", "num_features"):
-        value = getattr(trunk, name, None)
-        if isinstance(value, int):
-            return value
-    widths = [
-        getattr(module, name)
-        for module in trunk.modules()
-        for name in ("out_features", "out_channels")
-        if isinstance(getattr(module, name, None), int)
-    ]
-    return widths[-1] if isinstance(trunk, nn.Sequential) and widths else None
 
 
 def _feature_dim(trunk: nn.Module, given: int | None) -> int:
@@ -149,12 +100,12 @@ class MultiTaskNetwork(nn.Module):
         """D, where the heads were built for it here."""
         return self._width
 
-    def forward(self, x: Tensor) -> Logits:
+    def forward(self, x: Inputs) -> Logits:
         """Logits of both tasks, shapes (N, C) and (N, K)."""
         features = _checked(self.trunk(x), self._width, self.trunk, self.task)
         return Logits(self.primary_head(features), self.auxiliary_head(features))
 
-    def predict(self, x: Tensor) -> Tensor:
+    def predict(self, x: Inputs) -> Tensor:
         """Primary logits alone, shape (N, C), or (N, H, W, C): inference costs what the single-task network costs."""
         logits: Tensor = self.primary_head(_checked(self.trunk(x), self._width, self.trunk, self.task))
         return logits
@@ -191,7 +142,7 @@ class SharedTrunk(nn.Module):
         return self._network[0]
 
     @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Inputs) -> Tensor:
         """Features of shape (N, D) by a pass of the trunk as it stands; statistics of BatchNorm stay as they are."""
         features = pure_call(self.network.trunk, {}, x)
         assert isinstance(features, Tensor)
@@ -261,7 +212,7 @@ class LabelGenerator(nn.Module):
         """The network whose features it reads; None with a trunk of its own."""
         return self.trunk.network if isinstance(self.trunk, SharedTrunk) else None
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x: Inputs, y: Tensor) -> Tensor:
         """Soft labels.
 
         Args:
@@ -312,7 +263,7 @@ class WeightedLabelGenerator(LabelGenerator):
         self.weight_head = nn.Linear(_feature_dim(trunk, feature_dim), 1)
         nn.init.zeros_(self.weight_head.bias)
 
-    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, x: Inputs, y: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Soft labels of shape (N, K) and weights of shape (N,)."""
         return self.of_features(self.trunk(x), y)
 

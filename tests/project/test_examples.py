@@ -58,3 +58,26 @@ def test_lightnings_trainer_trains() -> None:
     steps, accuracy = done.stdout.splitlines()[-1].split(" steps: test accuracy ")
     assert int(steps) == 60
     assert float(accuracy) > 0.7
+
+
+def test_hugging_faces_trainer_trains() -> None:
+    pytest.importorskip("accelerate", reason="needs accelerate")
+    command = [sys.executable, str(EXAMPLES / "huggingface_trainer.py"), "--epochs", "8"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = re.fullmatch(r"(\d+) steps: test accuracy (\S+), read again (\S+)", done.stdout.splitlines()[-1])
+    assert found is not None
+    assert int(found[1]) == 48
+    assert found[2] == found[3]
+    assert float(found[2]) > 0.3
+
+
+@pytest.mark.parametrize("library", ["accelerate", "lightning"])
+def test_other_peoples_loops_train(library: str) -> None:
+    pytest.importorskip(library, reason=f"needs {library}")
+    program = {"accelerate": EXAMPLES / "accelerate_loop.py", "lightning": EXAMPLES / "fabric_loop.py"}[
+        library
+    ]
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=True)
+    told, accuracy = done.stdout.splitlines()[-1].split(": test accuracy ")
+    assert told == "50 steps, processes: 1"
+    assert float(accuracy) > 0.7

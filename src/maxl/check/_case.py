@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
-from maxl.hypergradients import OuterLoss, RandomState, as_tuple, hypergradient, pure_call
+from maxl.hypergradients import Inputs, OuterLoss, RandomState, as_tuple, each, hypergradient, pure_call
 from maxl.losses import AuxiliaryLoss
 
 Gradient = tuple[Tensor, ...]
@@ -27,7 +27,7 @@ class Case:
     network: nn.Module
     generator: nn.Module
     optimizer: Optimizer
-    x: Tensor
+    x: Inputs
     y: Tensor
     primary_loss: OuterLoss
     auxiliary_loss: AuxiliaryLoss
@@ -51,7 +51,7 @@ class Case:
         generator.to(dtype)
         for state in optimizer.state.values():
             state.update({key: _cast(value, dtype) for key, value in state.items() if key != "step"})
-        x, y = _cast(self.x, dtype), _cast(self.y, dtype)
+        x, y = each(lambda t: _cast(t, dtype), self.x), _cast(self.y, dtype)
         return replace(self, network=network, generator=generator, optimizer=optimizer, x=x, y=y)
 
     def hypergradient(self, method: str) -> Gradient:
@@ -99,7 +99,7 @@ class Case:
 
     def single_task_step(self) -> None:
         """A plain training step on the primary task, which changes this case."""
-        predict: Callable[[Tensor], Tensor] = getattr(self.network, "predict", lambda x: self.network(x)[0])
+        predict: Callable[[Inputs], Tensor] = getattr(self.network, "predict", lambda x: self.network(x)[0])
         self.optimizer.zero_grad(set_to_none=True)
         with torch.enable_grad(), self.random.replay():
             self.primary_loss(predict(self.x), self.y).backward()  # type: ignore[no-untyped-call]

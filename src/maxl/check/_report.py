@@ -27,7 +27,7 @@ from maxl.check._case import (
     relative_difference,
 )
 from maxl.check._suspects import suspects
-from maxl.hypergradients import WAYS, OuterLoss, RandomState
+from maxl.hypergradients import WAYS, Inputs, OuterLoss, RandomState, device_of, own, tensors_of
 from maxl.losses import AuxiliaryLoss, focal_loss
 
 _EXACT = ("forward", "reverse")
@@ -110,7 +110,7 @@ class HypergradientReport:
 def check_hypergradient(
     network: nn.Module,
     generator: nn.Module,
-    x: Tensor,
+    x: Inputs,
     y: Tensor,
     *,
     learning_rate: float = 0.01,
@@ -145,11 +145,11 @@ def check_hypergradient(
         network=network,
         generator=generator,
         optimizer=optimizer,
-        x=x,
+        x=own(x),
         y=y,
         primary_loss=primary_loss,
         auxiliary_loss=auxiliary_loss,
-        random=RandomState.capture(x.device),
+        random=RandomState.capture(device_of(x)),
     ).copied()
     named = suspects(network, case)
     notes = _observe(case)
@@ -196,8 +196,9 @@ def check_hypergradient(
 def _observe(case: Case) -> list[str]:
     """What a user should know before any derivative is taken."""
     notes = []
-    if not case.x.is_floating_point():
-        notes.append(f"inputs of {case.x.dtype} are passed on as they are")
+    fixed = {str(x.dtype): None for x in tensors_of(case.x) if not x.is_floating_point()}
+    if fixed:
+        notes.append(f"inputs of {' and '.join(fixed)} are passed on as they are")
     try:
         with AttentionDropout() as attention:
             first = case.outputs()
@@ -206,7 +207,7 @@ def _observe(case: Case) -> list[str]:
         return [*notes, f"the networks refuse this batch: {explain(error)}"]
     if any(not torch.equal(a, b) for a, b in zip(first, second, strict=True)):
         notes.append("two passes with the same random numbers differ: expect errors of that size")
-    if attention.seen and case.x.is_cuda:
+    if attention.seen and device_of(case.x).type == "cuda":
         notes.append(
             "attention with dropout: fused kernels of the training step draw other masks than the meta step "
             "with its math kernel; run training under sdpa_kernel(SDPBackend.MATH) to be exact"
@@ -231,7 +232,7 @@ def _compare(case: Case, exact: Gradient | None, repeats: int) -> tuple[list[Met
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
-            times[name].append(_seconds(run, case.x.device))
+            times[name].append(_seconds(run, device_of(case.x)))
     step = statistics.median(times[_STEP])
     for method in rows.keys() & times.keys():
         seconds = statistics.median(times[method])

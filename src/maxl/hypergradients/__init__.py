@@ -10,6 +10,17 @@ from maxl.hypergradients._dual_kernels import DualKernels, NoForwardFormula, Rec
 from maxl.hypergradients._fallback import Check, OrReverse, missing_forward_formula
 from maxl.hypergradients._finite_difference import FiniteDifference
 from maxl.hypergradients._forward import Forward
+from maxl.hypergradients._inputs import (
+    Inputs,
+    are,
+    device_of,
+    each,
+    own,
+    parts_of,
+    some_of,
+    tensors_of,
+    versions_of,
+)
 from maxl.hypergradients._out_of_memory import is_out_of_memory
 from maxl.hypergradients._problem import (
     OuterLoss,
@@ -41,6 +52,7 @@ __all__ = [
     "Factor",
     "FiniteDifference",
     "Forward",
+    "Inputs",
     "NoForwardFormula",
     "OrReverse",
     "OuterLoss",
@@ -54,22 +66,30 @@ __all__ = [
     "UpdateRule",
     "Way",
     "alike",
+    "are",
     "as_tuple",
     "as_way",
     "copied",
+    "device_of",
     "differentiable_kernels",
+    "each",
     "hypergradient",
     "in_float",
     "is_out_of_memory",
     "leaves_of",
     "logit_gradient",
     "missing_forward_formula",
+    "own",
+    "parts_of",
     "pull_back",
     "pure_call",
     "purely",
     "rounding_of",
     "scale",
     "slopes",
+    "some_of",
     "spare_buffers",
+    "tensors_of",
     "untracked",
+    "versions_of",
 ]

@@ -12,6 +12,7 @@ from maxl.hypergradients._dual_kernels import Recording
 from maxl.hypergradients._fallback import OrReverse
 from maxl.hypergradients._finite_difference import FiniteDifference
 from maxl.hypergradients._forward import Forward
+from maxl.hypergradients._inputs import Inputs, device_of, own
 from maxl.hypergradients._problem import OuterLoss, Outputs, Problem, Signals, TrainingLoss, as_tuple
 from maxl.hypergradients._purity import pure_call
 from maxl.hypergradients._random_state import RandomState
@@ -40,13 +41,13 @@ def as_way(way: Way | str) -> Way:
 def hypergradient(
     network: nn.Module,
     generator: nn.Module,
-    x: Tensor,
+    x: Inputs,
     y: Tensor,
     learning_rate: float = 0.01,
     method: str | Way = "forward",
     *,
     optimizer: Optimizer | None = None,
-    outer_batch: tuple[Tensor, Tensor] | None = None,
+    outer_batch: tuple[Inputs, Tensor] | None = None,
     entropy_weight: float = 0.0,
     primary_loss: OuterLoss = focal_loss,
     auxiliary_loss: AuxiliaryLoss = focal_loss,
@@ -60,7 +61,7 @@ def hypergradient(
     Args:
         network: Maps x to (primary, auxiliary) logits; with a ``training_loss`` to whatever that takes.
         generator: Maps (x, y) to labels of shape (N, K), or to (labels, weights).
-        x: Training batch, as the networks take it.
+        x: Training batch, as the networks take it: a tensor, or tensors by name in a mapping.
         y: Its primary labels.
         learning_rate: α of the lookahead; not used when ``optimizer`` is given.
         method: "forward" (exact, fast), "reverse" (exact, slow) or "finite-difference" (approximate), or an
@@ -90,7 +91,8 @@ def hypergradient(
     def both(outputs: Outputs, y: Tensor, signals: Signals) -> Tensor:
         return primary_loss(outputs[0], y) + auxiliary_loss(outputs[1], *signals)
 
-    random = RandomState.capture(x.device)
+    x = own(x)
+    random = RandomState.capture(device_of(x))
     problem = Problem(
         network=network,
         weights=weights,

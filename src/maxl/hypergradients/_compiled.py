@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp
 from torch.nn.modules.batchnorm import _NormBase
 
+from maxl.hypergradients._inputs import Inputs, device_of
 from maxl.hypergradients._problem import Outputs, as_tuple
 from maxl.hypergradients._purity import pure_call, renormalised, spare_buffers, untracked
 
@@ -70,17 +71,17 @@ class CompiledPasses:
     def __init__(self, module: nn.Module, name: str) -> None:
         self.module = module
 
-        def call(*inputs: Tensor) -> Any:
+        def call(*inputs: Inputs) -> Any:
             return module(*inputs)
 
-        def predict(x: Tensor) -> Any:
+        def predict(x: Inputs) -> Any:
             return module.predict(x)  # type: ignore[operator]
 
-        def replaced(weights: dict[str, Tensor], inputs: tuple[Tensor, ...]) -> Any:
+        def replaced(weights: dict[str, Tensor], inputs: tuple[Inputs, ...]) -> Any:
             return functional_call(module, weights, inputs)
 
         def tangent(
-            moved: dict[str, Tensor], along: dict[str, Tensor], fixed: dict[str, Tensor], x: Tensor
+            moved: dict[str, Tensor], along: dict[str, Tensor], fixed: dict[str, Tensor], x: Inputs
         ) -> Any:
             return jvp(lambda w: as_tuple(functional_call(module, {**fixed, **w}, (x,))), (moved,), (along,))
 
@@ -92,7 +93,7 @@ class CompiledPasses:
             tangent, f"the {name}'s forward-mode pass", whole=True, otherwise=lambda *_: None
         )
 
-    def pure(self, weights: Mapping[str, Tensor], *inputs: Tensor) -> tuple[Tensor, ...] | Tensor:
+    def pure(self, weights: Mapping[str, Tensor], *inputs: Inputs) -> tuple[Tensor, ...] | Tensor:
         """As ``pure_call``."""
         return pure_call(self.module, weights, *inputs, call=self._replaced)
 
@@ -100,7 +101,7 @@ class CompiledPasses:
         self,
         weights: Mapping[str, Tensor],
         u: Mapping[str, Tensor | None],
-        x: Tensor,
+        x: Inputs,
         buffers: Mapping[str, Tensor] | None = None,
     ) -> tuple[Outputs, Outputs] | None:
         """Outputs at ``weights`` and their tangents along u; None where this does not compile."""
@@ -110,7 +111,7 @@ class CompiledPasses:
             return None
         moved = {name: weights[name].detach() for name in along}
         fixed = {name: p.detach() for name, p in weights.items() if name not in along}
-        with untracked(self.module), _norms_in_float32(self.module, x.device.type):
+        with untracked(self.module), _norms_in_float32(self.module, device_of(x).type):
             start = {name: b.clone() for name, b in (buffers or {}).items()}
             pair: tuple[Outputs, Outputs] | None = self._tangent(
                 moved, along, {**spare_buffers(self.module), **start, **fixed}, x

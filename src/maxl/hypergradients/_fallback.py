@@ -13,6 +13,7 @@ from torch.nn.modules import module as _modules
 from maxl.hypergradients._dual_kernels import NoForwardFormula, of_torch
 from maxl.hypergradients._finite_difference import FiniteDifference
 from maxl.hypergradients._forward import Forward
+from maxl.hypergradients._inputs import Inputs
 from maxl.hypergradients._out_of_memory import is_out_of_memory
 from maxl.hypergradients._problem import Problem, Signals
 from maxl.hypergradients._reverse import Reverse
@@ -62,7 +63,7 @@ class OrReverse:
         return self._compared(problem, signals, u, found) if self.is_due() else found
 
     def through(
-        self, problem: Problem, signals: Signals, rule: UpdateRule, x: Tensor, y: Tensor
+        self, problem: Problem, signals: Signals, rule: UpdateRule, x: Inputs, y: Tensor
     ) -> tuple[Tensor, Signals]:
         """As ``Way.through``."""
         own = type(self.way).through is not Way.through

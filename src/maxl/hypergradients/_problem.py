@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from maxl.hypergradients._dual_kernels import Recording
+from maxl.hypergradients._inputs import Inputs, device_of, own
 from maxl.hypergradients._purity import purely
 from maxl.hypergradients._random_state import RandomState
 from maxl.hypergradients._update_rule import Factor, UpdateRule
@@ -33,13 +34,13 @@ _Result = TypeVar("_Result")
 class Passes(Protocol):
     """Passes of a network that replace eager ones: see ``CompiledPasses``."""
 
-    def pure(self, weights: Mapping[str, Tensor], *inputs: Tensor) -> tuple[Tensor, ...] | Tensor: ...
+    def pure(self, weights: Mapping[str, Tensor], *inputs: Inputs) -> tuple[Tensor, ...] | Tensor: ...
 
     def tangent(
         self,
         weights: Mapping[str, Tensor],
         u: Mapping[str, Tensor | None],
-        x: Tensor,
+        x: Inputs,
         buffers: Mapping[str, Tensor] | None,
     ) -> tuple[Outputs, Outputs] | None: ...
 
@@ -51,7 +52,7 @@ class Problem:
     Args:
         network: Maps x to its outputs, the primary ones first.
         weights: Trainable weights θ₁ by name, at which L_in is differentiated.
-        x, y: The training batch.
+        x, y: The training batch: inputs, one tensor or several by name, and targets.
         training_loss: L_in, a function of outputs, targets and signals.
         outer_loss: L_out, a function of primary outputs and targets.
         random: State of the generators before the training pass, so that dropout masks agree.
@@ -68,7 +69,7 @@ class Problem:
 
     network: nn.Module
     weights: Mapping[str, Tensor]
-    x: Tensor
+    x: Inputs
     y: Tensor
     training_loss: TrainingLoss
     outer_loss: OuterLoss
@@ -84,11 +85,14 @@ class Problem:
     every: Callable[[bool], bool] = bool
     _at: Mapping[str, Tensor] | None = field(default=None, init=False)  # weights in place
 
+    def __post_init__(self) -> None:
+        self.x = own(self.x)
+
     def precision(self) -> AbstractContextManager[object]:
         """The autocast region of a pass, or nothing."""
         if self.autocast is None:
             return nullcontext()
-        return torch.autocast(self.x.device.type, self.autocast)
+        return torch.autocast(device_of(self.x).type, self.autocast)
 
     def within(
         self,
@@ -109,7 +113,7 @@ class Problem:
             self._at = before
 
     def outputs(
-        self, weights: Mapping[str, Tensor], x: Tensor, buffers: Mapping[str, Tensor] | None = None
+        self, weights: Mapping[str, Tensor], x: Inputs, buffers: Mapping[str, Tensor] | None = None
     ) -> Outputs:
         """The network's outputs in float32 or better; changes nothing in the network."""
         with self.precision():
@@ -142,7 +146,7 @@ class Problem:
         loss = self.training_loss(outputs, self.y, signals)
         return loss if self.share == 1.0 else self.share * loss
 
-    def outer(self, weights: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+    def outer(self, weights: Mapping[str, Tensor], x: Inputs, y: Tensor) -> Tensor:
         """L_out at ``weights`` on a batch of one's choice."""
         loss = self.outer_loss(self.outputs(weights, x)[0], y)
         return loss if self.outer_share == 1.0 else self.outer_share * loss
@@ -154,13 +158,13 @@ class Problem:
         def gradient() -> list[Tensor | None]:
             with torch.enable_grad():
                 loss = self.inner(leaves, constant)
-            return differentiate(loss, leaves, own)
+            return differentiate(loss, leaves, originals)
 
-        own = self.own_weights()
+        originals = self.own_weights()
         return self.within(leaves, gradient, self.buffers)
 
     def outer_gradient(
-        self, weights: Mapping[str, Tensor], x: Tensor, y: Tensor
+        self, weights: Mapping[str, Tensor], x: Inputs, y: Tensor
     ) -> tuple[Tensor, list[Tensor | None]]:
         """The outer loss and v = ∇L_out at the lookahead ``weights``."""
         leaves = leaves_of(weights)
@@ -168,9 +172,9 @@ class Problem:
         def gradient() -> tuple[Tensor, list[Tensor | None]]:
             with torch.enable_grad():
                 loss = self.outer(leaves, x, y)
-            return loss.detach(), differentiate(loss, leaves, own)
+            return loss.detach(), differentiate(loss, leaves, originals)
 
-        own = self.own_weights()
+        originals = self.own_weights()
         return self.within(leaves, gradient)
 
     def own_weights(self) -> dict[str, Tensor]:
@@ -202,12 +206,12 @@ class Problem:
             kinds.extend(self.recording.precisions)
         if self.autocast is not None:
             kinds.append(self.autocast)
-        elif torch.is_autocast_enabled(self.x.device.type):  # the caller's own region
-            kinds.append(torch.get_autocast_dtype(self.x.device.type))
+        elif torch.is_autocast_enabled(device_of(self.x).type):  # the caller's own region
+            kinds.append(torch.get_autocast_dtype(device_of(self.x).type))
         return rounding_of(kinds)
 
     def step(
-        self, gradient: list[Tensor | None], rule: UpdateRule, x: Tensor, y: Tensor
+        self, gradient: list[Tensor | None], rule: UpdateRule, x: Inputs, y: Tensor
     ) -> tuple[Tensor, list[Tensor | None]]:
         """The outer loss at θ₁⁺ on (x, y), and u = −(∂U/∂∇)ᵀ v, from ∇_θ₁ L_in; emptied."""
         theta = list(self.weights.values())
@@ -225,7 +229,7 @@ class Problem:
         return loss, scale(v, factor)
 
     def direction(
-        self, signals: Signals, rule: UpdateRule, x: Tensor, y: Tensor
+        self, signals: Signals, rule: UpdateRule, x: Inputs, y: Tensor
     ) -> tuple[Tensor, list[Tensor | None]]:
         """The outer loss at θ₁⁺ on (x, y), and u = −(∂U/∂∇)ᵀ v."""
         with self.recording or nullcontext():

@@ -13,6 +13,8 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from maxl.hypergradients._inputs import Inputs
+
 _Result = TypeVar("_Result")
 
 
@@ -144,8 +146,8 @@ def explained() -> Iterator[None]:
 def pure_call(
     module: nn.Module,
     weights: Mapping[str, Tensor],
-    *inputs: Tensor,
-    call: Callable[[dict[str, Tensor], tuple[Tensor, ...]], Any] | None = None,
+    *inputs: Inputs,
+    call: Callable[[dict[str, Tensor], tuple[Inputs, ...]], Any] | None = None,
 ) -> tuple[Tensor, ...] | Tensor:
     """``module(*inputs)`` with some of its weights replaced and no buffer changed.
 

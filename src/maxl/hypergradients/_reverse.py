@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from maxl.hypergradients._inputs import Inputs, device_of
 from maxl.hypergradients._problem import Problem, Signals, differentiate, leaves_of
 from maxl.hypergradients._purity import differentiable_kernels
 from maxl.hypergradients._update_rule import UpdateRule
@@ -22,7 +23,7 @@ class Reverse(Way):
     compiles: ClassVar[bool] = False
 
     def through(
-        self, problem: Problem, signals: Signals, rule: UpdateRule, x: Tensor, y: Tensor
+        self, problem: Problem, signals: Signals, rule: UpdateRule, x: Inputs, y: Tensor
     ) -> tuple[Tensor, Signals]:
         """As ``Way.through``; one graph serves the step and its derivative.
 
@@ -72,7 +73,7 @@ class _Graph:
     def _within(self, do: Callable[[], tuple[Tensor | None, ...]]) -> tuple[Tensor | None, ...]:
         with (
             torch.enable_grad(),
-            differentiable_kernels(self.problem.network, self.problem.x.device.type),
+            differentiable_kernels(self.problem.network, device_of(self.problem.x).type),
         ):
             return self.problem.within(self.theta, do, self.problem.buffers)
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from maxl.hypergradients._inputs import Inputs
 from maxl.hypergradients._problem import Problem, Signals
 from maxl.hypergradients._update_rule import UpdateRule
 
@@ -45,7 +46,7 @@ class Way(ABC):
         return min(0.005, 100 * rounding)
 
     def through(
-        self, problem: Problem, signals: Signals, rule: UpdateRule, x: Tensor, y: Tensor
+        self, problem: Problem, signals: Signals, rule: UpdateRule, x: Inputs, y: Tensor
     ) -> tuple[Tensor, Signals]:
         """The outer loss on (x, y) after a virtual step by ``rule``, and dL_out/dt."""
         outer, u = problem.direction(signals, rule, x, y)

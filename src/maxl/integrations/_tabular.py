@@ -14,9 +14,10 @@ from maxl.hierarchy import Hierarchy
 from maxl.hypergradients import Outputs, Signals
 from maxl.learning import MetaAuxiliaryLearner, MultiTaskLearner, Next
 from maxl.losses import focal_losses
-from maxl.networks import LabelGenerator, MultiTaskNetwork, ResidualTrunk
+from maxl.networks import LabelGenerator, MultiTaskNetwork
 from maxl.supervision import AuxiliaryLabels, Losses, NoLabels, UniformLabels
 from maxl.tasks import Task
+from maxl.trunks import ResidualTrunk
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maxl.hypergradients import Inputs, are, parts_of
 from maxl.learning._meta import MetaAuxiliaryLearner
 from maxl.learning._outer import OuterBatch
 from maxl.learning._record import Batch, Update
@@ -41,29 +42,29 @@ class AccumulatingLearner(MetaAuxiliaryLearner):
                 "learner.backward(x, y, share=...) of a MetaAuxiliaryLearner the same number of times in each"
             )
         self.microbatch = microbatch
-        self._given: tuple[Tensor, Tensor] | None = None  # the batch whose parts were trained on last
+        self._given: tuple[Inputs, Tensor] | None = None  # the batch whose parts were trained on last
 
     def _backward(self, batch: Batch) -> StepResult:
         self._given = batch.x, batch.y
-        whole = len(batch.x)
+        whole = len(batch.y)
         indices = [None] * whole if batch.index is None else torch.split(batch.index, self.microbatch)
         parts = zip(
-            torch.split(batch.x, self.microbatch),
+            parts_of(batch.x, self.microbatch, whole),
             torch.split(batch.y, self.microbatch),
             indices,
             strict=False,
         )
         results = []
         for x, y, index in parts:
-            share = batch.share * len(x) / whole
+            share = batch.share * len(y) / whole
             part = Batch(x, y, index, batch.labels, share, batch.scale, batch.outer)
-            results.append((len(x) / whole, super()._backward(part)))
+            results.append((len(y) / whole, super()._backward(part)))
         return _whole(results)
 
-    def _aim(self, x: Tensor, y: Tensor, outer_batch: tuple[Tensor, Tensor] | None) -> None:
+    def _aim(self, x: Inputs, y: Tensor, outer_batch: tuple[Inputs, Tensor] | None) -> None:
         """The whole batch may be named, whose parts were trained on."""
         own_x, own_y = self._given or (None, y)
-        if self.update is None or x is not own_x or not (y is own_y or y.equal(own_y)):
+        if self.update is None or own_x is None or not (are(x, own_x) and (y is own_y or y.equal(own_y))):
             super()._aim(x, y, outer_batch)
             return
         self.update.judge_by(outer_batch or self.update.outer)
@@ -71,10 +72,10 @@ class AccumulatingLearner(MetaAuxiliaryLearner):
 
     def _outer_batches(self, update: Update) -> list[OuterBatch]:
         return [
-            (x_part, y_part, share * len(x_part) / len(x))
+            (x_part, y_part, share * len(y_part) / len(y))
             for x, y, share in super()._outer_batches(update)
             for x_part, y_part in zip(
-                torch.split(x, self.microbatch), torch.split(y, self.microbatch), strict=True
+                parts_of(x, self.microbatch, len(y)), torch.split(y, self.microbatch), strict=True
             )
         ]
 

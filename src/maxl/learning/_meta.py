@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from maxl.hypergradients import (
     Check,
+    Inputs,
     OrReverse,
     Outputs,
     Problem,
@@ -22,6 +23,7 @@ from maxl.hypergradients import (
     UpdateRule,
     Way,
     copied,
+    device_of,
     scale,
     spare_buffers,
 )
@@ -122,11 +124,11 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
 
     def backward(
         self,
-        x: Tensor,
+        x: Inputs,
         y: Tensor,
         index: Tensor | None = None,
         *,
-        outer_batch: tuple[Tensor, Tensor] | None = None,
+        outer_batch: tuple[Inputs, Tensor] | None = None,
         labels: Tensor | None = None,
         share: float = 1.0,
         scaler: GradScaler | None = None,
@@ -146,16 +148,16 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             FloatingPointError: if the loss is not finite; no gradient is added then.
             ValueError: if labels are given.
         """
-        factor = None if scaler is None else scaler.scale(torch.ones((), device=x.device))
+        factor = None if scaler is None else scaler.scale(torch.ones((), device=y.device))
         result = self._backward(Batch(x, y, index, labels, share, factor, outer_batch))
         self._tracker.seal(self.weights(), outside=self.lookahead.follows)
         return result
 
     def meta_step(
         self,
-        x: Tensor | None = None,
+        x: Inputs | None = None,
         y: Tensor | None = None,
-        outer_batch: tuple[Tensor, Tensor] | None = None,
+        outer_batch: tuple[Inputs, Tensor] | None = None,
     ) -> StepResult:
         """θ₂ ← step on L_pri(f(x; θ₁⁺), y) + λH, where θ₁⁺ depends on θ₂ through the signals of (x, y).
 
@@ -184,7 +186,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             return StepResult() if update is None else self.lookahead.teach(self, update)
 
     def train_step(
-        self, x: Tensor, y: Tensor, labels: Tensor | None = None, *, index: Tensor | None = None
+        self, x: Inputs, y: Tensor, labels: Tensor | None = None, *, index: Tensor | None = None
     ) -> StepResult:
         """θ₁ ← U(θ₁, ∇L_in), the signals held constant; a ``meta_step`` may follow.
 
@@ -202,10 +204,10 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
 
     def step(
         self,
-        x: Tensor,
+        x: Inputs,
         y: Tensor,
         index: Tensor | None = None,
-        outer_batch: tuple[Tensor, Tensor] | None = None,
+        outer_batch: tuple[Inputs, Tensor] | None = None,
     ) -> StepResult:
         """``backward`` with its arguments, a step of the optimizer, and ``meta_step``."""
         self.optimizer.zero_grad(set_to_none=True)
@@ -272,7 +274,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         """Leaves it to a later batch to judge."""
         self._tracker.update = update
 
-    def problem(self, x: Tensor, y: Tensor, **more: Any) -> Problem:
+    def problem(self, x: Inputs, y: Tensor, **more: Any) -> Problem:
         """The two-level problem of a batch at the network as it stands.
 
         Args:
@@ -290,7 +292,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             passes=self.passes if self.way.way.compiles else None,
             total=None if self.world.alone else self.world.sum,
             every=self.world.every,
-            **{"random": RandomState.capture(x.device), **more},
+            **{"random": RandomState.capture(device_of(x)), **more},
         )
 
     def rule(self, *, plain: bool = False) -> UpdateRule:
@@ -350,7 +352,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         of = batch.x, batch.y, batch.index, batch.features
         if not batch.due:
             return self.supervision.check_signals(self.labels.constant(*of))
-        batch.label_random = RandomState.capture(batch.x.device)
+        batch.label_random = RandomState.capture(device_of(batch.x))
         batch.label_buffers = spare_buffers(self.generator)
         keep = not self.lookahead.recompute and batch.rows is None
         graph = self.supervision.check_signals(self.labels.fresh(*of, graph=keep))
@@ -374,7 +376,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         super()._after_step()
         self._tracker.after_step(self.weights())
 
-    def _aim(self, x: Tensor, y: Tensor, outer_batch: tuple[Tensor, Tensor] | None) -> None:
+    def _aim(self, x: Inputs, y: Tensor, outer_batch: tuple[Inputs, Tensor] | None) -> None:
         """What a meta step on a named batch learns from."""
         update = self.update
         if update is not None and len(update.parts) == 1 and update.parts[0].is_of(x, y):
@@ -385,7 +387,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
                 "taken and its y, or neither; got others: use lookahead=maxl.Virtual() to learn from another batch"
             )
         else:
-            random = RandomState.capture(x.device)
+            random = RandomState.capture(device_of(x))
             signals = self.supervision.check_signals(self.labels.again(x, y))
             part = MicroBatch(
                 self.problem(x, y, random=random), tuple(s.detach() for s in signals), signals, random

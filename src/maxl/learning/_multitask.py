@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from maxl.hypergradients import CompiledPasses, Outputs, Signals, in_float
+from maxl.hypergradients import CompiledPasses, Inputs, Outputs, Signals, device_of, in_float
 from maxl.learning._losses import check_mean, joined
 from maxl.learning._mix import Mix, Mixed
 from maxl.learning._record import Batch
@@ -105,7 +105,7 @@ class MultiTaskLearner:
 
     def backward(
         self,
-        x: Tensor,
+        x: Inputs,
         y: Tensor,
         index: Tensor | None = None,
         *,
@@ -119,7 +119,7 @@ class MultiTaskLearner:
         batch can come in parts.
 
         Args:
-            x: Inputs, as the network takes them.
+            x: Inputs, as the network takes them: a tensor, or tensors by name in a mapping.
             y: Targets of the primary task; classes, int64 of shape (N,), for classification.
             index: Positions of the samples in the training set, int64 of shape (N,), for sources that need them.
             labels: Auxiliary labels, int64 of shape (N,) or soft of shape (N, K), in place of the source's.
@@ -129,11 +129,11 @@ class MultiTaskLearner:
         Raises:
             FloatingPointError: if the loss is not finite; no gradient is added then.
         """
-        scale = None if scaler is None else scaler.scale(torch.ones((), device=x.device))
+        scale = None if scaler is None else scaler.scale(torch.ones((), device=y.device))
         return self._backward(Batch(x, y, index, labels, share, scale))
 
     def train_step(
-        self, x: Tensor, y: Tensor, labels: Tensor | None = None, *, index: Tensor | None = None
+        self, x: Inputs, y: Tensor, labels: Tensor | None = None, *, index: Tensor | None = None
     ) -> StepResult:
         """θ₁ ← U(θ₁, ∇L_in): ``backward`` and a step of the optimizer.
 
@@ -148,7 +148,7 @@ class MultiTaskLearner:
         self.optimizer.step()
         return result
 
-    def step(self, x: Tensor, y: Tensor, index: Tensor | None = None) -> StepResult:
+    def step(self, x: Inputs, y: Tensor, index: Tensor | None = None) -> StepResult:
         """``train_step`` with the source's labels."""
         return self.train_step(x, y, index=index)
 
@@ -276,8 +276,8 @@ class MultiTaskLearner:
         """Restores what ``state_dict`` gave."""
         self.steps = state["steps"]
 
-    def _precision(self, x: Tensor) -> AbstractContextManager[object]:
-        return nullcontext() if self.autocast is None else torch.autocast(x.device.type, self.autocast)
+    def _precision(self, x: Inputs) -> AbstractContextManager[object]:
+        return nullcontext() if self.autocast is None else torch.autocast(device_of(x).type, self.autocast)
 
     def _require_finite(self, loss: Tensor, what: str) -> None:
         if self.check_finite and not math.isfinite(value := loss.item()):

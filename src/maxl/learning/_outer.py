@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from maxl.hypergradients import Problem
+from maxl.hypergradients import Inputs, Problem
 
-OuterBatch = tuple[Tensor, Tensor, float]  # (x, y, share in all that judges)
+OuterBatch = tuple[Inputs, Tensor, float]  # (x, y, share in all that judges)
 
 
 def outer_gradient(

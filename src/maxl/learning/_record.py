@@ -9,7 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maxl.hypergradients import Factor, Problem, RandomState, Signals
+from maxl.hypergradients import (
+    Factor,
+    Inputs,
+    Problem,
+    RandomState,
+    Signals,
+    are,
+    device_of,
+    own,
+    some_of,
+    versions_of,
+)
 from maxl.learning._outer import OuterBatch
 from maxl.learning._unmoved import Unmoved
 
@@ -34,13 +45,13 @@ class Batch:
         rows: Samples that teach, and samples that judge them, or None for all.
     """
 
-    x: Tensor
+    x: Inputs
     y: Tensor
     index: Tensor | None = None
     labels: Tensor | None = None
     share: float = 1.0
     scale: Tensor | None = None
-    outer: tuple[Tensor, Tensor] | None = None
+    outer: tuple[Inputs, Tensor] | None = None
     due: bool = False
     problem: Problem = field(init=False)
     label_random: RandomState = field(init=False)
@@ -49,6 +60,9 @@ class Batch:
     label_buffers: Mapping[str, Tensor] | None = None
     rows: tuple[Tensor, Tensor] | None = None
     part: float = 1.0  # share of the samples in those that all processes have of the whole step
+
+    def __post_init__(self) -> None:
+        self.x = own(self.x)
 
     @property
     def count(self) -> int:
@@ -77,9 +91,9 @@ class MicroBatch:
     label_random: RandomState
     share: float = 1.0
     features: Tensor | None = None
-    given: tuple[Tensor, Tensor] | None = None
+    given: tuple[Inputs, Tensor] | None = None
     label_buffers: Mapping[str, Tensor] | None = None
-    versions: tuple[int, int] = field(init=False)
+    versions: tuple[int, ...] = field(init=False)
     training: bool = field(init=False)
 
     @classmethod
@@ -90,14 +104,16 @@ class MicroBatch:
             made = batch.graph, batch.label_random, batch.share, batch.features
             return cls(batch.problem, signals, *made, label_buffers=buffers)
         (rows, _), whole = batch.rows, batch.problem
-        problem = replace(whole, x=batch.x[rows], y=batch.y[rows], expected=None, recording=None)
+        problem = replace(
+            whole, x=some_of(batch.x, rows, len(batch.y)), y=batch.y[rows], expected=None, recording=None
+        )
         some = tuple(s[rows] for s in signals)
         features = None if batch.features is None else batch.features[rows]
         given = batch.x, batch.y
         return cls(problem, some, None, batch.label_random, batch.share, features, given, buffers)
 
     def __post_init__(self) -> None:
-        self.versions = self.problem.x._version, self.problem.y._version
+        self.versions = self._versions()
         self.training = self.problem.network.training
 
     def __getstate__(self) -> dict[str, Any]:
@@ -108,22 +124,25 @@ class MicroBatch:
         self.__dict__.update(state)
         self.__post_init__()
 
+    def _versions(self) -> tuple[int, ...]:
+        return *versions_of(self.problem.x), self.problem.y._version
+
     def check_unchanged(self) -> None:
         """The batch is needed a second time, as it was.
 
         Raises:
             ValueError: if its tensors have been written to since.
         """
-        if (self.problem.x._version, self.problem.y._version) != self.versions:
+        if self._versions() != self.versions:
             raise ValueError(
                 "a batch needs to stay as it is until its meta step; got one that was written to in place: give "
                 "backward a tensor of its own (x.clone()), or do not reuse the buffer"
             )
 
-    def is_of(self, x: Tensor, y: Tensor) -> bool:
+    def is_of(self, x: Inputs, y: Tensor) -> bool:
         """Whether this is the very batch; the same inputs with other targets are not."""
         own_x, own_y = self.given or (self.problem.x, self.problem.y)
-        return own_x is x and (own_y is y or own_y.equal(y))
+        return are(own_x, x) and (own_y is y or own_y.equal(y))
 
 
 @dataclass
@@ -143,7 +162,7 @@ class Update:
     """
 
     parts: list[MicroBatch] = field(default_factory=list)
-    outer: tuple[Tensor, Tensor] | None = None
+    outer: tuple[Inputs, Tensor] | None = None
     outer_count: int | None = None
     scale: Tensor | None = None
     weights: Mapping[str, Tensor] = field(default_factory=dict)
@@ -168,7 +187,7 @@ class Update:
         for saved in state.get(
             "parts", [state]
         ):  # before there were parts, one batch stood in the update itself
-            device = saved["x"].device
+            device = device_of(saved["x"])
             random, label_random = (
                 RandomState.from_state(saved[name], device) for name in ("random", "label_random")
             )
@@ -195,13 +214,14 @@ class Update:
         whole = sum(part.share for part in self.parts)
         return [(part.problem.x, part.problem.y, share * part.share / whole) for part in self.parts]
 
-    def judge_by(self, outer: tuple[Tensor, Tensor] | None) -> None:
+    def judge_by(self, outer: tuple[Inputs, Tensor] | None) -> None:
         """Sets what judges it: a batch, or None for its own."""
-        self.outer, self.outer_count = outer, None if outer is None else len(outer[1])
+        self.outer = None if outer is None else (own(outer[0]), outer[1])
+        self.outer_count = None if outer is None else len(outer[1])
 
-    def judge_by_some(self, x: Tensor, y: Tensor, rows: Tensor) -> None:
+    def judge_by_some(self, x: Inputs, y: Tensor, rows: Tensor) -> None:
         """Sets that ``rows`` of a batch judge it in place of the whole."""
-        self.outer, self.outer_count = (x[rows], y[rows]), len(y)
+        self.outer, self.outer_count = (some_of(x, rows, len(y)), y[rows]), len(y)
 
     def check_unmoved(self, weights: Mapping[str, Tensor]) -> None:
         """The step is judged at the weights that it led to.

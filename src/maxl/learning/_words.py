@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import LBFGS, SGD, Optimizer
 
 from maxl.hypergradients import FiniteDifference, Forward, Way, as_way
@@ -106,6 +107,8 @@ def choose(
             "or supervision="
         )
     mix = mix or (Gated(given["gate"]) if "gate" in given else Sum())
+    _check_itself("optimizer", optimizer)
+    _check_bare("network", network)
     ahead = _lookahead(lookahead, given, optimizer)
     if mix.splits and generator is not None and not ahead.follows:
         raise ValueError('a gate acts on the update that is taken; pass lookahead="update" with it')
@@ -147,10 +150,31 @@ def _check_parallel(mix: Mix, lookahead: Lookahead | None) -> None:
         )
 
 
+def _check_itself(what: str, optimizer: Optimizer) -> None:
+    """Refuses one that another library has wrapped: it may leave steps out, and tells nobody of those that it takes."""
+    inner = getattr(optimizer, "optimizer", None)
+    if isinstance(inner, Optimizer):
+        raise ValueError(
+            f"the {what} needs to be the one that steps; got {type(optimizer).__name__} around {type(inner).__name__}: give "
+            "the learner what it was made of (its .optimizer); the wrapper may step it all the same"
+        )
+
+
+def _check_bare(what: str, module: nn.Module) -> None:
+    """Refuses what would average the gradients of training over processes, and not those of judging."""
+    if any(isinstance(m, DistributedDataParallel) for m in module.modules()):
+        raise ValueError(
+            f"a {what} needs to be a bare module, as DistributedDataParallel does not see a hypergradient; got it within: "
+            "pass what is inside (its .module), and world=maxl.DataParallel() for several processes"
+        )
+
+
 def check_pair(
     network: nn.Module, generator: nn.Module, meta_optimizer: Optimizer, *, compile: bool = False
 ) -> None:
     """ValueError unless a meta step can move the generator, and will not move the network."""
+    _check_itself("meta optimizer", meta_optimizer)
+    _check_bare("generator", generator)
     shared = getattr(generator, "shared", None)
     if shared is not None and shared is not network:
         raise ValueError(

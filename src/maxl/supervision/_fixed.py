@@ -5,14 +5,14 @@ from __future__ import annotations
 from torch import Tensor
 
 from maxl.hierarchy import Hierarchy
-from maxl.hypergradients import Signals
+from maxl.hypergradients import Inputs, Signals
 from maxl.tasks import Classification, Task
 
 
 class NoLabels:
     """Single-task training."""
 
-    def constant(self, x: Tensor, y: Tensor, index: Tensor | None) -> Signals:
+    def constant(self, x: Inputs, y: Tensor, index: Tensor | None) -> Signals:
         """Nothing."""
         return ()
 
@@ -29,7 +29,7 @@ class UniformLabels:
         self.mask = hierarchy.mask
         self.task: Task = task or Classification()
 
-    def constant(self, x: Tensor, y: Tensor, index: Tensor | None) -> Signals:
+    def constant(self, x: Inputs, y: Tensor, index: Tensor | None) -> Signals:
         """(labels,) of shape (N, K)."""
         self.mask = self.mask.to(y.device)
         rows = self.task.rows(y, self.mask).float()
@@ -46,7 +46,7 @@ class FixedLabels:
     def __init__(self, table: Tensor) -> None:
         self.table = table
 
-    def constant(self, x: Tensor, y: Tensor, index: Tensor | None) -> Signals:
+    def constant(self, x: Inputs, y: Tensor, index: Tensor | None) -> Signals:
         """(labels,) of the batch.
 
         Raises:

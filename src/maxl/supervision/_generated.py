@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maxl.hypergradients import CompiledPasses, Signals, as_tuple, pure_call, purely
+from maxl.hypergradients import CompiledPasses, Inputs, Signals, as_tuple, device_of, pure_call, purely
 from maxl.supervision._label_cache import LabelCache
 from maxl.worlds import Alone, World
 
@@ -70,14 +70,14 @@ class Generated:
         _check_unchanged(seen[0], versions[0], "a head of the network")
 
     def constant(
-        self, x: Tensor, y: Tensor, index: Tensor | None = None, features: Tensor | None = None
+        self, x: Inputs, y: Tensor, index: Tensor | None = None, features: Tensor | None = None
     ) -> Signals:
         """g(x, y) without a graph; from ``features`` of a shared trunk where there are some."""
         return self.fresh(x, y, index, features)
 
     def fresh(
         self,
-        x: Tensor,
+        x: Inputs,
         y: Tensor,
         index: Tensor | None,
         features: Tensor | None = None,
@@ -90,7 +90,7 @@ class Generated:
 
     def again(
         self,
-        x: Tensor,
+        x: Inputs,
         y: Tensor,
         features: Tensor | None = None,
         buffers: Mapping[str, Tensor] | None = None,
@@ -114,8 +114,8 @@ class Generated:
         _check_unchanged(features, version, "the generator's head")
         return signals
 
-    def _precision(self, x: Tensor) -> AbstractContextManager[object]:
-        return nullcontext() if self.autocast is None else torch.autocast(x.device.type, self.autocast)
+    def _precision(self, x: Inputs) -> AbstractContextManager[object]:
+        return nullcontext() if self.autocast is None else torch.autocast(device_of(x).type, self.autocast)
 
     def state_dict(self) -> dict[str, object] | None:
         """What is remembered from step to step: nothing."""
@@ -150,7 +150,7 @@ class Cached(Generated):
         self.world = world or Alone()
 
     def constant(
-        self, x: Tensor, y: Tensor, index: Tensor | None = None, features: Tensor | None = None
+        self, x: Inputs, y: Tensor, index: Tensor | None = None, features: Tensor | None = None
     ) -> Signals:
         """What is kept; a pass of the generator where a sample of the batch has nothing yet.
 
@@ -164,7 +164,7 @@ class Cached(Generated):
 
     def fresh(
         self,
-        x: Tensor,
+        x: Inputs,
         y: Tensor,
         index: Tensor | None,
         features: Tensor | None = None,

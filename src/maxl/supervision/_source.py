@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -12,11 +12,11 @@ from maxl.hypergradients import Signals
 class Source(Protocol):
     """Signals for a training step."""
 
-    def constant(self, x: Tensor, y: Tensor, index: Tensor | None) -> Signals:
+    def constant(self, x: Any, y: Tensor, index: Tensor | None) -> Signals:
         """Signals of a batch, without a graph; an empty tuple for none.
 
         Args:
-            x: Inputs, as the networks take them.
+            x: Inputs, as the networks take them: a tensor, or tensors by name. A source may take one kind alone.
             y: Targets of the primary task.
             index: Positions of the samples in the training set, int64 of shape (N,), where they are known.
         """

@@ -14,7 +14,8 @@ from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.measures import task_of
 from maxl.experiments.runs.memory import is_out_of_memory
 from maxl.experiments.runs.summary import require_model
-from maxl.networks import head, infer_feature_dim
+from maxl.networks import head
+from maxl.trunks import infer_feature_dim
 
 
 class PrimaryModel(nn.Module):

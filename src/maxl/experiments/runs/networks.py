@@ -10,8 +10,9 @@ import torch
 from maxl.experiments.runs import trunks
 from maxl.experiments.runs.config import LEARNED_METHODS, SHARED, RunConfig
 from maxl.hierarchy import Hierarchy
-from maxl.networks import LabelGenerator, MultiTaskNetwork, WeightedLabelGenerator, head, infer_feature_dim
+from maxl.networks import LabelGenerator, MultiTaskNetwork, WeightedLabelGenerator, head
 from maxl.tasks import Task
+from maxl.trunks import infer_feature_dim
 
 GENERATOR_METHODS = ("frozen", *LEARNED_METHODS)  # those whose labels a network gives
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from maxl.experiments.runs.memory import is_out_of_memory
 from maxl.experiments.runs.unet import UNet
-from maxl.networks import ResidualTrunk
+from maxl.trunks import ResidualTrunk
 
 # Widths of the convolutions between the five poolings; Simonyan and Zisserman 2015, table 1 (A, B, D, E).
 _VGG_BLOCKS: dict[str, tuple[tuple[int, ...], ...]] = {
