@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         LabelGenerator,
         Logits,
         MultiTaskNetwork,
+        PowerOfTwo,
         WeightedLabelGenerator,
         masked_softmax,
     )
@@ -45,7 +46,8 @@ _HOMES = {
     ),
     "maxl.losses": ("focal_loss", "label_information", "negative_entropy", "weighted_focal_loss"),
     "maxl.networks": (
-        *("LabelGenerator", "Logits", "MultiTaskNetwork", "WeightedLabelGenerator", "masked_softmax"),
+        *("LabelGenerator", "Logits", "MultiTaskNetwork", "PowerOfTwo", "WeightedLabelGenerator"),
+        "masked_softmax",
     ),
     "maxl.presets": ("PRESETS",),
     "maxl.tasks": ("Classification", "MultiLabel", "Regression", "Segmentation"),
@@ -73,6 +75,7 @@ __all__ = [
     "MultiTaskNetwork",
     "Next",
     "Part",
+    "PowerOfTwo",
     "Regression",
     "Reverse",
     "Segmentation",

@@ -283,9 +283,10 @@ def _show_warning(
 def _train(namespace: argparse.Namespace) -> None:
     from maxl.experiments.cli.show import console, progress_bar, run_table
     from maxl.experiments.runs.folder import RunFolder
+    from maxl.experiments.runs.loading import load_data
     from maxl.experiments.runs.lock import require_unlocked
     from maxl.experiments.runs.measures import ACCURACY, MEASURES
-    from maxl.experiments.runs.trainer import load_data, resume, train
+    from maxl.experiments.runs.trainer import resume, train
 
     if namespace.resume is not None:
         folder = RunFolder(namespace.resume)

@@ -23,9 +23,9 @@ from rich.text import Text
 
 from maxl.experiments.cli._arguments import terminal_width
 from maxl.experiments.cli.terminal import shown
-from maxl.experiments.runs.config import LEARNED_METHODS
-from maxl.experiments.runs.measures import ACCURACY, MEASURES, Measure, task_of
-from maxl.experiments.studies.notes import origin_notes
+from maxl.experiments.runs.measures import ACCURACY, MEASURES, OUTCOMES, Measure, task_of
+from maxl.experiments.runs.methods import LEARNED_METHODS
+from maxl.experiments.studies.notes import origin_notes, outcomes_text
 from maxl.experiments.studies.statistics import (
     compare,
     intervals_text,
@@ -157,7 +157,30 @@ def study_tables(results: pd.DataFrame) -> Iterator[tuple[Table, list[str]]]:
                 *(other.text(float(group[other.key].mean())) for other in others),
                 f"{1000 * group['seconds_per_step'].median():.1f}",
             )
-        yield table, [*_verdicts(comparisons), *origin_notes(runs.to_dict("records"))]
+        lines = [*_verdicts(comparisons), *origin_notes(runs.to_dict("records"))]
+        further = _outcome_table(runs)
+        if further is None:
+            yield table, lines
+        else:
+            yield table, []
+            yield further, lines
+
+
+def _outcome_table(runs: pd.DataFrame) -> Table | None:
+    """Means over seeds of what a run is judged by beside its main measure; None where no run has any of it."""
+    measured = [m for m in OUTCOMES if m.key in runs and runs[m.key].notna().any()]
+    if not measured:
+        return None
+    table = Table(caption=shown(outcomes_text(runs.to_dict("records"))), caption_justify="left")
+    table.add_column("method")
+    for measure in measured:
+        table.add_column(shown(measure.heading), justify="right")
+    for method, group in runs.groupby("method", sort=False):
+        means = [(m, float(group[m.key].astype(float).mean())) for m in measured]
+        table.add_row(
+            shown(method), *("" if math.isnan(mean) else shown(_number(mean, m)) for m, mean in means)
+        )
+    return table
 
 
 def _verdicts(comparisons: pd.DataFrame) -> list[str]:

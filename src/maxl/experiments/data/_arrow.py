@@ -35,6 +35,7 @@ def table_source(
     *,
     primary: tuple[str, ...],
     human: str | None,
+    probe: str | None = None,
     base: Path,
     image_size: int | None,
 ) -> Source:
@@ -42,7 +43,7 @@ def table_source(
 
     Args:
         train, test, validation: The parts; `test` None leaves it to `load` to cut one.
-        primary, human: Columns of targets and of labels; no primary one takes the only column declared as class
+        primary, human, probe: Columns of targets and of labels; no primary one takes the only column declared as class
             labels, or the one called "label".
         base: The folder that relative image paths start from.
         image_size: As in `load`.
@@ -60,11 +61,11 @@ def table_source(
             raise ValueError(
                 f"every part needs the columns of the training part; {part.origin} lacks '{min(missing)}'"
             )
-        for role, column in (*(("primary", name) for name in primary), ("human", human)):
+        for role, column in (*(("primary", name) for name in primary), ("human", human), ("probe", probe)):
             if column is not None:
                 _check_labels(part, column, role, labels)
         check_same_names(train, part)
-    columns, kind = _samples(train, {*primary, human, *names})
+    columns, kind = _samples(train, {*primary, human, probe, *names})
     free = [name for name in labels if name not in columns]
 
     def read(table: Table, rows: IntArray) -> Raw:

@@ -67,12 +67,13 @@ def open_source(
     primary: tuple[str, ...],
     human: str | None,
     image_size: int | None,
+    probe: str | None = None,
 ) -> Source:
     """The source called `name`, as `load` describes; labels are read, samples are not.
 
     Args:
         primary: The columns chosen, none for the default.
-        name, data_dir, human, image_size: As in `load`.
+        name, data_dir, human, image_size, probe: As in `load`.
 
     Raises:
         ValueError, FileNotFoundError, ConnectionError: as in `load`.
@@ -92,10 +93,10 @@ def open_source(
             raise ValueError(
                 f"a data set of the hub is named hf:owner/name or hf:owner/name:config; got '{name}'"
             )
-        return _open_hub(repository, config or None, primary, human, image_size)
+        return _open_hub(repository, config or None, primary, human, image_size, probe)
     for path in [Path(name)] if data_dir is None else [Path(data_dir) / name, Path(name)]:
         if path.exists():
-            return _open_path(path, primary, human, image_size)
+            return _open_path(path, primary, human, image_size, probe)
     if "/" in name or "\\" in name or Path(name).suffix:
         raise FileNotFoundError(
             f"no file or folder '{name}'{'' if data_dir is None else f', nor in {data_dir}'}"
@@ -129,21 +130,27 @@ def _open_known(name: str, data_dir: Path | str | None, image_size: int | None) 
     return source
 
 
-def _open_path(path: Path, primary: tuple[str, ...], human: str | None, image_size: int | None) -> Source:
+def _open_path(
+    path: Path, primary: tuple[str, ...], human: str | None, image_size: int | None, probe: str | None
+) -> Source:
     if path.is_dir():
-        return _open_tables(path, primary, human, image_size) or folders.image_folder(path, image_size)
+        return _open_tables(path, primary, human, image_size, probe) or folders.image_folder(path, image_size)
     if path.suffix not in (".csv", ".parquet"):
         raise ValueError(f"a data file must be .csv or .parquet; got '{path}'")
     from maxl.experiments.data._arrow import table_source
     from maxl.experiments.data._tables import read_table
 
     return table_source(
-        read_table(path), primary=primary, human=human, base=path.parent, image_size=image_size
+        read_table(path), primary=primary, human=human, probe=probe, base=path.parent, image_size=image_size
     )
 
 
 def _open_tables(
-    folder: Path, primary: tuple[str, ...], human: str | None, image_size: int | None
+    folder: Path,
+    primary: tuple[str, ...],
+    human: str | None,
+    image_size: int | None,
+    probe: str | None = None,
 ) -> Source | None:
     """The tables train*, test* and, where there are any, validation* of a folder; None without train*."""
     from maxl.experiments.data._arrow import table_source
@@ -154,7 +161,12 @@ def _open_tables(
         return None
     test, validation = read_tables(folder, "test"), read_tables(folder, "validation")
     return table_source(
-        train, test, validation, primary=primary, human=human, base=folder, image_size=image_size
+        *(train, test, validation),
+        primary=primary,
+        human=human,
+        probe=probe,
+        base=folder,
+        image_size=image_size,
     )
 
 
@@ -164,6 +176,7 @@ def _open_hub(
     primary: tuple[str, ...],
     human: str | None,
     image_size: int | None,
+    probe: str | None = None,
 ) -> Source:
     """A data set of the hub; without a test split its validation split takes the place."""
     import datasets
@@ -197,6 +210,7 @@ def _open_hub(
         validation if test is not validation else None,
         primary=primary,
         human=human,
+        probe=probe,
         base=Path(),
         image_size=image_size,
     )

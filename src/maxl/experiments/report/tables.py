@@ -9,7 +9,8 @@ import pandas as pd
 
 from maxl.experiments.report.parts import Table
 from maxl.experiments.report.runs import Setting
-from maxl.experiments.runs.measures import MEASURES, Measure, task_of
+from maxl.experiments.runs.measures import MEASURES, OUTCOMES, Measure, task_of
+from maxl.experiments.studies.notes import outcomes_text
 from maxl.experiments.studies.statistics import intervals_text, mean_interval, p_text
 
 
@@ -40,6 +41,24 @@ def accuracy_table(setting: Setting) -> Table:
         )
     caption = f"Test {measure.title} after the last epoch: {setting.name}"
     return Table(caption, pd.DataFrame(rows).fillna("–"))
+
+
+def outcome_table(setting: Setting) -> Table | None:
+    """Structure and calibration of each method, means over seeds; None where no run has measured them."""
+    summaries = {label: [run.summary for run in runs] for label, runs in setting.methods.items()}
+    every = [summary for of_label in summaries.values() for summary in of_label]
+    measured = [m for m in OUTCOMES if any(summary.get(m.key) is not None for summary in every)]
+    if not measured:
+        return None
+    rows = []
+    for label, of_label in summaries.items():
+        row = {"Method": label}
+        for m in measured:
+            values = [m.scale * float(s[m.key]) for s in of_label if s.get(m.key) is not None]
+            row[m.heading] = f"{sum(values) / len(values):.{2 if m.points else 4}f}" if values else "–"
+        rows.append(row)
+    told = outcomes_text(every)
+    return Table(f"Structure and calibration, test part: {setting.name}; {told}", pd.DataFrame(rows))
 
 
 def comparison_table(setting: Setting) -> Table | None:

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from maxl.experiments.data import Batch, BatchStream, DataSet, Split, evaluation_batches, load
-from maxl.experiments.runs.build import Setup, build, resolve_device, tensor_float32
+from maxl.experiments.data import Batch, BatchStream, DataSet, Split, evaluation_batches
+from maxl.experiments.runs.build import Setup, build, resolve_device
 from maxl.experiments.runs.checkpoint import load_checkpoint, save_checkpoint
 from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
 from maxl.experiments.runs.divergence import recorded_divergence, require_finite
@@ -30,8 +30,9 @@ from maxl.experiments.runs.evaluation import (
 )
 from maxl.experiments.runs.fingerprint import fingerprint
 from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.lock import locked, require_unlocked
-from maxl.experiments.runs.machine import PeakMemory, joined, origin, threads
+from maxl.experiments.runs.machine import PeakMemory, joined, origin, tensor_float32, threads
 from maxl.experiments.runs.measures import kept, score
 from maxl.experiments.runs.memory import is_out_of_memory, needing_memory, smaller_batch
 from maxl.experiments.runs.monitoring import Report, Totals, tensorboard
@@ -204,7 +205,7 @@ class Trainer:
         row: dict[str, Any] = {}
         for name, split in (("validation", data.validation), ("test", data.test)):
             if split is not None:
-                batches = ((b.x, b.primary) for b in self._in_order(split))
+                batches = ((b.x, b.primary) for b in self.in_order(split))
                 row[f"{name}_loss"], scores = evaluate(
                     setup.network, batches, task.loss, taken, kept(data.task)
                 )
@@ -214,7 +215,7 @@ class Trainer:
             split = data.train.select(some.to(data.train.x.device))
             with evaluating(setup.generator):
                 labels = torch.cat(
-                    [as_tuple(setup.generator(b.x, b.primary))[0] for b in self._in_order(split)]
+                    [as_tuple(setup.generator(b.x, b.primary))[0] for b in self.in_order(split)]
                 )
             look = describe_labels(labels, split.primary, setup.hierarchy, task)
             row |= {
@@ -240,7 +241,8 @@ class Trainer:
             )
         return row
 
-    def _in_order(self, split: Split) -> Iterator[Batch]:
+    def in_order(self, split: Split) -> Iterator[Batch]:
+        """Every sample of a part once, as the network takes it, on the run's device."""
         size = self.config.batch_size if self.data.task == "segmentation" else EVALUATION_BATCH
         return evaluation_batches(split, size, self.data.mean, self.data.std, self.device)
 
@@ -366,35 +368,3 @@ def _require_unfinished(folder: RunFolder) -> None:
             f"--resume needs a run that can go on; {folder.path} {folder.read_divergence()}, and would again: "
             "train anew with other settings"
         )
-
-
-def load_data(config: RunConfig) -> DataSet:
-    """The data set that a config names, augmented as it says."""
-    with threads(config.threads), needing_memory("reading the data", "lower --image-size or --train-size"):
-        data = load(
-            config.data,
-            data_dir=config.data_dir,
-            primary=config.primary,
-            task=config.task,
-            human=config.human,
-            train_size=None if config.train_size is None else _size(config.train_size),
-            validation_size=_size(config.validation_size),
-            seed=config.seed,
-            image_size=config.image_size,
-            ignore_index=config.ignore_index,
-        )
-    if config.augment == "auto":
-        return data
-    if config.augment != "none" and data.task == "segmentation":
-        raise ValueError(f"--augment {config.augment} would move images and not their masks: use none")
-    if config.augment != "none" and data.train.x.ndim != 4:
-        raise ValueError(
-            f"--augment {config.augment} needs images; {config.data} has features of shape {data.input_shape}: "
-            "use --augment none"
-        )
-    return dataclasses.replace(data, augment=config.augment != "none", flip=config.augment == "crop-flip")
-
-
-def _size(value: float) -> int | float:
-    """A fraction below 1 stays one; anything else is a count."""
-    return value if 0 < value < 1 or value != int(value) else int(value)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LEVEL = 0.95  # of every interval, or of all intervals together where they are simultaneous
 SIGNIFICANCE = 0.05  # of every test, after correction
 RELEVANT = 0.01  # the smallest difference in accuracy worth acting on, one point; of R² and mAP as well
-REFERENCES = ("single", "random", "uniform", "frozen")
+REFERENCES = ("single", "random", "uniform", "frozen", "kmeans-shuffled", "human-shuffled")
 
 Psi = int | tuple[int, ...] | None
 

@@ -1,0 +1,43 @@
+"""The data of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from maxl.experiments.data import DataSet, load
+from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.machine import threads
+from maxl.experiments.runs.memory import needing_memory
+
+
+def load_data(config: RunConfig) -> DataSet:
+    """The data set that a config names, augmented as it says."""
+    with threads(config.threads), needing_memory("reading the data", "lower --image-size or --train-size"):
+        data = load(
+            config.data,
+            data_dir=config.data_dir,
+            primary=config.primary,
+            task=config.task,
+            human=config.human,
+            probe=config.probe,
+            train_size=None if config.train_size is None else _size(config.train_size),
+            validation_size=_size(config.validation_size),
+            seed=config.seed,
+            image_size=config.image_size,
+            ignore_index=config.ignore_index,
+        )
+    if config.augment == "auto":
+        return data
+    if config.augment != "none" and data.task == "segmentation":
+        raise ValueError(f"--augment {config.augment} would move images and not their masks: use none")
+    if config.augment != "none" and data.train.x.ndim != 4:
+        raise ValueError(
+            f"--augment {config.augment} needs images; {config.data} has features of shape {data.input_shape}: "
+            "use --augment none"
+        )
+    return dataclasses.replace(data, augment=config.augment != "none", flip=config.augment == "crop-flip")
+
+
+def _size(value: float) -> int | float:
+    """A fraction below 1 stays one; anything else is a count."""
+    return value if 0 < value < 1 or value != int(value) else int(value)
