@@ -10,8 +10,9 @@ import pandas as pd
 from maxl.experiments.report.parts import Table
 from maxl.experiments.report.runs import Setting
 from maxl.experiments.runs.measures import MEASURES, OUTCOMES, Measure, task_of
+from maxl.experiments.studies.intervals import mean_interval
 from maxl.experiments.studies.notes import outcomes_text
-from maxl.experiments.studies.statistics import intervals_text, mean_interval, p_text
+from maxl.experiments.studies.statistics import intervals_text, p_text
 
 
 def accuracy_table(setting: Setting) -> Table:
@@ -70,7 +71,10 @@ def comparison_table(setting: Setting) -> Table | None:
     rows.sort(key=lambda row: (order.index(row["Compared with"]), list(setting.methods).index(row["Method"])))
     intervals = intervals_text(setting.comparisons["comparisons"])
     what = "points" if setting.measure.points else setting.measure.title
-    caption = f"Differences in {what}, paired by seed, with {intervals}: {setting.name}"
+    caption = (
+        f"Differences in {what}, paired by seed, with {intervals}: {setting.name}; the smallest difference that so "
+        "many seeds find with 80 % power, at the corrected level and the paired standard deviation that they show"
+    )
     return Table(caption, pd.DataFrame(rows), "Compared with")
 
 
@@ -87,6 +91,9 @@ def _comparison(row: dict[str, Any], measure: Measure) -> dict[str, str]:
         "Verdict": str(row["verdict"]),
         "Difference": mean,
         "Interval": "–" if low == "–" else f"{low} to {high}",
+        "Found with 80 % power": "–"
+        if math.isnan(row["detectable"])
+        else f"{measure.scale * row['detectable']:.{digits}f}",
         "Comparisons": str(row["comparisons"]),
         "p (Bonferroni)": "–"
         if math.isnan(row["p_corrected"])
