@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from maxl.experiments.studies.advice import advise as advise
 
 
 def _missing() -> list[str]:
@@ -19,3 +23,12 @@ if _absent := _missing():
         'the command line and the experiments need the extra "experiments"; not installed: '
         f'{", ".join(_absent[:2])}{_more}: pip install "maxl-torch[experiments]"'
     )
+
+
+def __getattr__(name: str) -> Any:
+    """``advise``, loaded when it is first used: a command line that prints its help never imports torch."""
+    if name == "advise":
+        from maxl.experiments.studies.advice import advise
+
+        return advise
+    raise AttributeError(f"module 'maxl.experiments' has no attribute {name!r}")
