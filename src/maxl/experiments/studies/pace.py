@@ -16,22 +16,23 @@ from maxl.experiments.studies.study import Study, device_count
 # Time of a run as a multiple of single-task training's; clusters of trunk features need one of these first.
 COST = {**dict.fromkeys(LEARNED_METHODS, 4.0), **dict.fromkeys(CLUSTER_METHODS, 2.0)}
 
-_EPOCHS = 3  # of the run that is timed: the first warms up, the last is timed alone
-
 
 def time_runs(base: RunConfig) -> tuple[float, float]:
-    """Seconds of a single-task run, and of starting the processes of a study; trains a short run twice."""
-    epochs = min(_EPOCHS, base.epochs)
+    """Seconds of a single-task run, and of starting the processes of a study; trains for an epoch or two, three times."""
+    one = dataclasses.replace(base, method="single", seed=0, epochs=1)
+    two = dataclasses.replace(one, epochs=min(2, base.epochs))
     marks: list[float] = []
-    short = dataclasses.replace(base, method="single", seed=0, epochs=epochs)
     with tempfile.TemporaryDirectory() as folder:
+        train(one, Path(folder) / "warm")  # packages are imported, kernels chosen
         start = time.monotonic()
-        train(short, Path(folder) / "run", report=lambda _: marks.append(time.monotonic()))
+        train(two, Path(folder) / "run", report=lambda _: marks.append(time.monotonic()))
         whole = time.monotonic() - start
-        Study(short, ["single"], [0]).run(Path(folder) / "study", jobs=1)
-        startup = max(0.0, time.monotonic() - start - 2 * whole)
+        start = time.monotonic()
+        Study(one, ["single"], [0]).run(Path(folder) / "study", jobs=1)
+        in_process = time.monotonic() - start
     epoch = marks[-1] - marks[-2] if len(marks) > 1 else whole
-    return epoch * base.epochs + max(0.0, whole - epochs * epoch), startup
+    rest = max(0.0, whole - two.epochs * epoch)
+    return epoch * base.epochs + rest, max(0.0, in_process - epoch - rest)
 
 
 def runs_at_a_time(base: RunConfig, jobs: int | None) -> int:
