@@ -22,7 +22,7 @@ from precision import meta_gradient, relative_error, training_gradient
 from step import SHAPES, operations, render_rows, timed
 
 import maxl
-from maxl.experiments.runs.build import tensor_float32
+from maxl.experiments.runs.machine import tensor_float32
 
 EPOCHS, IMAGES = 200, 50_000  # of the paper's CIFAR-100 runs
 

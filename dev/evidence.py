@@ -29,13 +29,13 @@ from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.trainer import Trainer
-from maxl.experiments.studies.statistics import (
+from maxl.experiments.studies.intervals import (
     PairedDifference,
     mean_interval,
-    p_text,
     paired_difference,
     paired_differences,
 )
+from maxl.experiments.studies.statistics import p_text
 from settings import ADAM, HUMAN, METHODS, SEEDS, SETTINGS, TUNED, TUNED_METHODS, TUNING_SEEDS, VALIDATION
 from variants import SPOILS, VARIANTS
 
@@ -251,7 +251,7 @@ def differences(
 def points(d: PairedDifference) -> str:
     """A difference of accuracies in points, with half the width of its interval."""
     mean = f"{100 * d.mean:+.2f}".replace("-", "−")
-    return f"{mean}, too few seeds" if math.isnan(d.detectable) else f"{mean} ± {100 * d.detectable:.2f}"
+    return f"{mean}, too few seeds" if math.isnan(d.half) else f"{mean} ± {100 * d.half:.2f}"
 
 
 def emphasised(d: PairedDifference) -> str:

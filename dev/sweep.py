@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evidence import HERE, Task, data_folder, emphasised, read, replace_sections, text, work
-from maxl.experiments.studies.statistics import PairedDifference, mean_interval, paired_differences
+from maxl.experiments.studies.intervals import PairedDifference, mean_interval, paired_differences
 from maxl.experiments.studies.variants import irrelevant_fields
 from settings import IMAGES, SEEDS, SETTINGS
 

@@ -157,3 +157,26 @@ def test_the_width_of_features_can_be_given_and_is_that_of_the_module_otherwise(
     assert maxl.Features(nn.Sequential(nn.Linear(3, 7))).feature_dim == 7
     assert maxl.Features(Encoder("dict"), "states", feature_dim=2).feature_dim == 2
     assert maxl.Features(nn.Tanh()).feature_dim is None
+
+
+@pytest.mark.parametrize("span", [0.5, 5.0, 15.0])
+def test_weights_as_published_are_powers_of_two(span: float) -> None:
+    score = torch.linspace(-60, 60, 25, dtype=torch.float64)
+    expected = 2.0 ** (2 * span * (torch.sigmoid(score) - 0.5))
+    torch.testing.assert_close(maxl.PowerOfTwo(span)(score), expected)
+    torch.testing.assert_close(expected[[0, 12, 24]], score.new_tensor([2.0**-span, 1.0, 2.0**span]))
+    assert maxl.PowerOfTwo(span)(score.bfloat16()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("span", [0.0, -1.0, 128.0, float("nan")])
+def test_a_range_of_weights_that_cannot_be_is_refused(span: float) -> None:
+    with pytest.raises(ValueError, match="range R of weights needs to be above 0 and below 128"):
+        maxl.PowerOfTwo(span)
+
+
+def test_the_weighting_is_kept_where_the_trunk_is_shared() -> None:
+    network = maxl.MultiTaskNetwork(nn.Linear(4, 8), maxl.Hierarchy.uniform(2, 2), feature_dim=8)
+    generator = maxl.WeightedLabelGenerator.sharing(network, weighting=maxl.PowerOfTwo(3))
+    nn.init.constant_(generator.weight_head.bias, 50.0)
+    _, weights = generator(torch.randn(5, 4), torch.tensor([0, 1, 0, 1, 1]))
+    torch.testing.assert_close(weights, torch.full((5,), 8.0))

@@ -24,7 +24,14 @@ if TYPE_CHECKING:
         Virtual,
     )
     from maxl.losses import focal_loss, label_information, negative_entropy, weighted_focal_loss
-    from maxl.networks import LabelGenerator, Logits, MultiTaskNetwork, WeightedLabelGenerator, masked_softmax
+    from maxl.networks import (
+        LabelGenerator,
+        Logits,
+        MultiTaskNetwork,
+        PowerOfTwo,
+        WeightedLabelGenerator,
+        masked_softmax,
+    )
     from maxl.presets import PRESETS
     from maxl.tasks import Classification, MultiLabel, Regression, Segmentation
     from maxl.trunks import Features
@@ -40,7 +47,8 @@ _HOMES = {
     ),
     "maxl.losses": ("focal_loss", "label_information", "negative_entropy", "weighted_focal_loss"),
     "maxl.networks": (
-        *("LabelGenerator", "Logits", "MultiTaskNetwork", "WeightedLabelGenerator", "masked_softmax"),
+        *("LabelGenerator", "Logits", "MultiTaskNetwork", "PowerOfTwo", "WeightedLabelGenerator"),
+        "masked_softmax",
     ),
     "maxl.presets": ("PRESETS",),
     "maxl.tasks": ("Classification", "MultiLabel", "Regression", "Segmentation"),
@@ -70,6 +78,7 @@ __all__ = [
     "MultiTaskNetwork",
     "Next",
     "Part",
+    "PowerOfTwo",
     "Regression",
     "Reverse",
     "Segmentation",

@@ -5,6 +5,9 @@ Shapes: N samples, D trunk features, C primary classes, K auxiliary classes.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import torch
@@ -240,14 +243,46 @@ class LabelGenerator(nn.Module):
         return labels
 
 
+def bounded_weight(score: Tensor) -> Tensor:
+    """2σ(z), in (0, 2), of scores z of any shape; 1 at z = 0."""
+    return 2 * torch.sigmoid(score)
+
+
+@dataclass(frozen=True)
+class PowerOfTwo:
+    """2^(2R(σ(z) − ½)), in (2^−R, 2^R), of scores z of any shape; 1 at z = 0 (WAMAL as published: R = 5, 1/32 to 32).
+
+    Args:
+        span: R > 0.
+
+    Raises:
+        ValueError: if R is not above 0, or so large that 2^R is infinite in float32.
+    """
+
+    span: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.span < 128:
+            raise ValueError(f"the range R of weights needs to be above 0 and below 128; got {self.span}")
+
+    def __call__(self, score: Tensor) -> Tensor:
+        """The weights, in float32 at least: in half precision a step of the score is 3 % of a weight."""
+        if score.dtype in (torch.float16, torch.bfloat16):
+            score = score.float()
+        return torch.exp(2 * self.span * math.log(2) * (torch.sigmoid(score) - 0.5))
+
+
 class WeightedLabelGenerator(LabelGenerator):
-    """A label generator with one more output: a weight in (0, 2) for each sample's auxiliary loss.
+    """A label generator with one more output: a weight for each sample's auxiliary loss, by default in (0, 2).
 
     The weights are learned by the same double gradient as the labels (weight-aware MAXL, OpenReview
     sRDCzh6gVw); they start near 1. Learners then take ``maxl.supervision.WeightedLabels()`` by default.
 
     Args:
-        As for ``LabelGenerator``; the weight's head is one linear layer, so D needs to be known.
+        trunk, hierarchy, head, feature_dim, task: As for ``LabelGenerator``; the weight's head is one linear layer, so
+            D needs to be known.
+        weighting: From scores of shape (N, 1) to weights above 0. ``bounded_weight``, in (0, 2), is ours;
+            ``PowerOfTwo(5)``, from 1/32 to 32, is WAMAL as published, whose weights can change the size of the step.
     """
 
     def __init__(
@@ -258,10 +293,26 @@ class WeightedLabelGenerator(LabelGenerator):
         head: nn.Module | None = None,
         feature_dim: int | None = None,
         task: Task | None = None,
+        weighting: Callable[[Tensor], Tensor] = bounded_weight,
     ) -> None:
         super().__init__(trunk, hierarchy, head=head, feature_dim=feature_dim, task=task)
         self.weight_head = nn.Linear(_feature_dim(trunk, feature_dim), 1)
         nn.init.zeros_(self.weight_head.bias)
+        self.weighting = weighting
+
+    @classmethod
+    def sharing(
+        cls,
+        network: MultiTaskNetwork,
+        *,
+        head: nn.Module | None = None,
+        feature_dim: int | None = None,
+        weighting: Callable[[Tensor], Tensor] = bounded_weight,
+    ) -> Self:
+        """As ``LabelGenerator.sharing``."""
+        generator = super().sharing(network, head=head, feature_dim=feature_dim)
+        generator.weighting = weighting
+        return generator
 
     def forward(self, x: Inputs, y: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Soft labels of shape (N, K) and weights of shape (N,)."""
@@ -270,7 +321,7 @@ class WeightedLabelGenerator(LabelGenerator):
     def of_features(self, features: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """As ``LabelGenerator.of_features``."""
         features = _checked(features, self._width, self.trunk, self.task)
-        return self.labels(features, y), 2 * torch.sigmoid(self.weight_head(features)).squeeze(-1)
+        return self.labels(features, y), self.weighting(self.weight_head(features)).squeeze(-1)
 
 
 def _build_head(trunk: nn.Module, hierarchy: Hierarchy, feature_dim: int | None) -> nn.Module:

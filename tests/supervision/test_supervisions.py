@@ -173,6 +173,22 @@ CASES = {
         lambda z, y, t: focal(z[0], F.one_hot(y, 3)).mean() + (t[1] * focal(z[1], t[0])).sum() / t[1].sum(),
         entropy,
     ),
+    "WAMAL": Case(
+        WeightedLabels(),
+        two_heads,
+        lambda: maxl.WeightedLabelGenerator(conv_trunk(), PSI, weighting=maxl.PowerOfTwo(5)),
+        lambda z, y, t: focal(z[0], F.one_hot(y, 3)).mean() + (t[1] * focal(z[1], t[0])).mean(),
+        entropy,
+    ),
+    "WAMAL, normalised": Case(
+        WeightedLabels(normalise=True, weight=0.7),
+        two_heads,
+        lambda: maxl.WeightedLabelGenerator(conv_trunk(), PSI, weighting=maxl.PowerOfTwo(5)),
+        lambda z, y, t: (
+            focal(z[0], F.one_hot(y, 3)).mean() + 0.7 * (t[1] * focal(z[1], t[0])).sum() / t[1].sum()
+        ),
+        entropy,
+    ),
     "sample weights": Case(
         SampleWeights(), one_head, Weigher, lambda z, y, t: (t[0] * focal(z[0], F.one_hot(y, 3))).mean()
     ),

@@ -6,10 +6,11 @@ import re
 from importlib import metadata
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from maxl.experiments.hub import RunModel
+    from maxl.experiments.studies.advice import advise as advise
 
 
 def _missing() -> list[str]:
@@ -44,3 +45,12 @@ def load(run: str | PathLike[str], *, trust: bool = False) -> RunModel:
     from maxl.experiments.hub import RunModel
 
     return RunModel.of_run(Path(run), trust=trust)
+
+
+def __getattr__(name: str) -> Any:
+    """``advise``, loaded when it is first used: a command line that prints its help never imports torch."""
+    if name == "advise":
+        from maxl.experiments.studies.advice import advise
+
+        return advise
+    raise AttributeError(f"module 'maxl.experiments' has no attribute {name!r}")

@@ -27,7 +27,7 @@ from maxl.experiments.report.runs import load_study
 from maxl.experiments.report.series import curve
 from maxl.experiments.report.style import CLASS_COLOURS, looks
 from maxl.experiments.report.summary import compared, found, limits
-from maxl.experiments.studies.statistics import mean_interval
+from maxl.experiments.studies.intervals import mean_interval
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from maxl.experiments.runs.config import METHODS, RunConfig, nearest
+from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.methods import METHODS
+from maxl.experiments.runs.values import nearest
 
 
 def test_a_config_survives_its_yaml_file(tmp_path: Path) -> None:

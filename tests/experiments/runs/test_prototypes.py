@@ -12,7 +12,7 @@ from _run_helpers import digits, tiny
 from _run_helpers import one_thread as one_thread
 from maxl.experiments.data import DataSet, Split
 from maxl.experiments.runs.build import build, check
-from maxl.experiments.runs.config import METHODS
+from maxl.experiments.runs.methods import METHODS
 from maxl.experiments.runs.prototypes import (
     draw_episode,
     episode_loss,

@@ -22,10 +22,11 @@ from maxl.experiments.data import DataSet, Split, evaluation_batches
 from maxl.experiments.report.final import cost
 from maxl.experiments.report.runs import load_study
 from maxl.experiments.report.style import looks
-from maxl.experiments.runs.config import METHODS, RunConfig
+from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.evaluation import evaluating
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.loading import load_data
+from maxl.experiments.runs.methods import METHODS
 from maxl.experiments.runs.outer import folds, split_off
 from maxl.experiments.runs.trainer import Trainer, resume, train
 from maxl.experiments.studies.variants import irrelevant_fields

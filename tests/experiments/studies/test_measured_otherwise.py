@@ -77,7 +77,7 @@ def test_differences_that_do_not_matter_are_level_only_where_one_knows_what_matt
     assert verdict(difference, "single", measure=R2).split(" (")[0].endswith("R²")
     told = verdict(difference, "single", None, RMSE)
     assert told.startswith("cannot tell whether different from single")
-    assert told.endswith("RMSE")
+    assert told.endswith("RMSE or more with 80 % power")
 
 
 def test_tables_of_older_versions_are_of_accuracies() -> None:

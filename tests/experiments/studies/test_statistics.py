@@ -11,16 +11,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from maxl.experiments.studies.statistics import (
+from maxl.experiments.studies.intervals import (
     PairedDifference,
-    compare,
     mean_interval,
-    p_text,
     paired_difference,
     paired_differences,
-    parse_psi,
-    verdict,
 )
+from maxl.experiments.studies.statistics import compare, p_text, parse_psi, verdict
 
 
 def test_mean_interval_by_hand():
@@ -83,7 +80,7 @@ def test_no_difference_at_all():
     difference = paired_difference({0: 0.8, 1: 0.9}, {0: 0.8, 1: 0.9})
     assert (difference.mean, difference.low, difference.high, difference.p) == (0, 0, 0, 1)
     assert difference.ties == 2
-    assert verdict(difference, "single") == "equal to single in all 2 seeds"
+    assert verdict(difference, "single") == "tied with single: equal in all 2 seeds"
 
 
 def test_equal_differences_are_no_certainty():
@@ -121,7 +118,7 @@ def test_intervals_of_several_differences_are_bonferronis():
         assert (together.low, together.high) == (pytest.approx(low), pytest.approx(high))
         assert together.p == pytest.approx(expected.pvalue)
         assert together.p_corrected == pytest.approx(min(1, 4 * expected.pvalue))
-        assert together.detectable == pytest.approx((high - low) / 2)
+        assert together.half == pytest.approx((high - low) / 2)
         assert together.comparisons == 4
 
 
@@ -189,7 +186,7 @@ def test_simultaneous_intervals_cover_all_differences_at_once_as_often_as_they_s
 
 
 def _difference(mean: float, low: float, high: float, p: float = 0.4) -> PairedDifference:
-    return PairedDifference(mean, low, high, p, 3, 2, 0, 5)
+    return PairedDifference(mean, low, high, p, 3, 2, 0, 5, spread=0.02)
 
 
 def test_verdicts_in_words():
@@ -211,8 +208,8 @@ def test_verdict_tells_level_from_too_few_seeds_and_says_what_these_could_have_s
     )
     open_question = verdict(_difference(0.01, -0.021, 0.041), "single")
     assert open_question == (
-        "cannot tell whether different from single (p = 0.40): −2.1 to +4.1 points remain possible; 5 seeds could "
-        "have shown no less than 3.1 points"
+        "cannot tell whether different from single (p = 0.40): −2.1 to +4.1 points remain possible; 5 seeds find "
+        "3.4 points or more with 80 % power"
     )
 
 

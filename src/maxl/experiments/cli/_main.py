@@ -1,4 +1,4 @@
-"""``maxl``: demo, train, compare, check and report."""
+"""``maxl``: demo, train, compare, advise, check and report."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
+from maxl.experiments.cli._advise import add_advise
 from maxl.experiments.cli._arguments import (
     Parser,
     add_config_flags,
@@ -154,6 +155,7 @@ def parser() -> Parser:
     add_evaluate(commands)
     add_commands(commands)
     add_labels(commands)
+    add_advise(commands)
     return top
 
 
@@ -236,7 +238,7 @@ def terminable() -> Iterator[Callable[[], bool]]:
 
 def continuation(namespace: argparse.Namespace, given: Sequence[str]) -> str | None:
     """The command that goes on where an interrupted one stopped, or None where there is nothing to go on with."""
-    if namespace.command not in ("train", "compare", "demo"):
+    if namespace.command not in ("train", "compare", "demo", "advise"):
         return None
     if namespace.command == "train":
         from maxl.experiments.runs.folder import RunFolder
@@ -258,7 +260,7 @@ def _unfinished(namespace: argparse.Namespace, given: Sequence[str]) -> str | No
     again = continuation(namespace, given)
     if namespace.command == "train":
         return again if again is not None and " --resume " in again else None
-    if again is None or not (namespace.out / "study.yaml").exists():
+    if again is None or not any((namespace.out / name).exists() for name in ("study.yaml", "plan.json")):
         return None
     return f"{again} (with --jobs 1, one run at a time)"
 

@@ -23,13 +23,14 @@ from rich.text import Text
 
 from maxl.experiments.cli._arguments import terminal_width
 from maxl.experiments.cli.terminal import shown
-from maxl.experiments.runs.config import LEARNED_METHODS
-from maxl.experiments.runs.measures import ACCURACY, MEASURES, Measure, task_of
-from maxl.experiments.studies.notes import origin_notes
+from maxl.experiments.runs.measures import ACCURACY, MEASURES, OUTCOMES, Measure, task_of
+from maxl.experiments.runs.methods import LEARNED_METHODS
+from maxl.experiments.studies.intervals import mean_interval
+from maxl.experiments.studies.notes import origin_notes, outcomes_text
 from maxl.experiments.studies.statistics import (
     compare,
+    headline,
     intervals_text,
-    mean_interval,
     measure_of,
     p_text,
     settings,
@@ -134,6 +135,7 @@ def study_tables(results: pd.DataFrame) -> Iterator[tuple[Table, list[str]]]:
         table.add_column(shown(f"test {measure.title}"), justify="right")
         table.add_column(f"against single (paired{', points' * measure.points})", justify="right")
         table.add_column("p (Bonferroni)", justify="right")
+        table.add_column(shown(f"80 % power{', points' * measure.points}"), justify="right")
         for other in others:
             table.add_column(shown(f"test {other.title}"), justify="right")
         table.add_column("ms a step", justify="right")
@@ -141,12 +143,13 @@ def study_tables(results: pd.DataFrame) -> Iterator[tuple[Table, list[str]]]:
             interval = mean_interval(group[measure.key])
             spread = (interval.high - interval.low) / 2
             row = versus_single[versus_single["method"] == method]
-            versus, p = "", ""
+            versus, p, found = "", "", ""
             if len(row):
                 first = row.iloc[0]
                 half = (first["high"] - first["low"]) / 2
                 versus = f"{_number(first['difference'], measure, '+')}{_plus_minus(half, measure)}"
                 tested = not math.isnan(first["p_corrected"])
+                found = "" if math.isnan(first["detectable"]) else _number(first["detectable"], measure)
                 p = p_text(first["p_corrected"]).removeprefix("p ").removeprefix("= ") if tested else ""
             table.add_row(
                 shown(method),
@@ -154,10 +157,39 @@ def study_tables(results: pd.DataFrame) -> Iterator[tuple[Table, list[str]]]:
                 shown(f"{_number(interval.mean, measure)}{_plus_minus(spread, measure)}{measure.unit}"),
                 shown(versus),
                 p,
+                found,
                 *(other.text(float(group[other.key].mean())) for other in others),
                 f"{1000 * group['seconds_per_step'].median():.1f}",
             )
-        yield table, [*_verdicts(comparisons), *origin_notes(runs.to_dict("records"))]
+        intervals = {
+            str(method): mean_interval(measure.scale * group[measure.key].astype(float))
+            for method, group in runs.groupby("method", sort=False)
+        }
+        best = shown(headline(intervals, comparisons, measure))
+        lines = [best, *_verdicts(comparisons), *origin_notes(runs.to_dict("records"))]
+        further = _outcome_table(runs)
+        if further is None:
+            yield table, lines
+        else:
+            yield table, []
+            yield further, lines
+
+
+def _outcome_table(runs: pd.DataFrame) -> Table | None:
+    """Means over seeds of what a run is judged by beside its main measure; None where no run has any of it."""
+    measured = [m for m in OUTCOMES if m.key in runs and runs[m.key].notna().any()]
+    if not measured:
+        return None
+    table = Table(caption=shown(outcomes_text(runs.to_dict("records"))), caption_justify="left")
+    table.add_column("method")
+    for measure in measured:
+        table.add_column(shown(measure.heading), justify="right")
+    for method, group in runs.groupby("method", sort=False):
+        means = [(m, float(group[m.key].astype(float).mean())) for m in measured]
+        table.add_row(
+            shown(method), *("" if math.isnan(mean) else shown(_number(mean, m)) for m, mean in means)
+        )
+    return table
 
 
 def _verdicts(comparisons: pd.DataFrame) -> list[str]:
@@ -177,7 +209,10 @@ def _caption(versus_single: pd.DataFrame, measure: Measure) -> str:
     tested = versus_single[versus_single["n"] > 1]
     if tested.empty:
         return own
-    return f"{own}; against single: {intervals_text(tested['comparisons'])}"
+    return (
+        f"{own}; against single: {intervals_text(tested['comparisons'])}; 80 % power: the smallest difference that so many "
+        "seeds of this paired spread find with it at the corrected level"
+    )
 
 
 def label_verdicts(results: pd.DataFrame) -> list[str]:

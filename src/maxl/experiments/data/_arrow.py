@@ -60,12 +60,16 @@ def table_source(
             raise ValueError(
                 f"every part needs the columns of the training part; {part.origin} lacks '{min(missing)}'"
             )
-        for role, column in (*(("primary", name) for name in primary), ("human", human)):
+        for role, column in (
+            *(("primary", name) for name in primary),
+            ("human", human),
+            ("probe", wanted.probe),
+        ):
             if column is not None:
                 _check_labels(part, column, role, labels)
         check_same_names(train, part)
     columns, kind = _samples(
-        train, {*primary, human, *names, *_dropped(train, wanted, primary)}, wanted.types
+        train, {*primary, human, wanted.probe, *names, *_dropped(train, wanted, primary)}, wanted.types
     )
     kinds = kinds_of(train, columns, wanted.types) if kind == "columns" else {}
     free = [name for name in labels if name not in columns]

@@ -37,6 +37,7 @@ def load(
     data_dir: Path | str | None = None,
     primary: str | Sequence[str] | None = None,
     human: str | None = None,
+    probe: str | None = None,
     task: str = "auto",
     train_size: int | float | None = None,
     validation_size: int | float = 0,
@@ -76,6 +77,8 @@ def load(
             files in the hub's layout (train*.parquet, test*.parquet) or the archives as published.
         primary, human: Columns of labels, where the default is not wanted. Each human class must lie inside
             one primary class. Several primary columns are labels of 0 and 1, or numbers to predict.
+        probe: Another column of labels, of classes that may cross the primary ones: kept out of the inputs, drawn and
+            trained by nothing, and in `Split.probe` for whoever measures.
         task: "classification", "multi-label", "regression" or "segmentation"; "auto" looks at the primary columns, and
             `DataSet.saw` says what it saw.
         train_size: Training samples to keep: a count, or a fraction in (0, 1] as a float; None keeps all.
@@ -100,10 +103,12 @@ def load(
     columns = (primary,) if isinstance(primary, str) else tuple(primary or ())
     if len({*columns}) < len(columns):
         raise ValueError(f"--primary needs different columns; got {', '.join(columns)}")
-    source = open_source(name, data_dir, Wanted(columns, human, image_size, tuple(drop), types or {}))
+    source = open_source(name, data_dir, Wanted(columns, human, image_size, tuple(drop), types or {}, probe))
     if (drop or types) and source.feature_names is None:
         raise ValueError(f"--drop and --types are for columns of a table of inputs; '{name}' has images")
-    train, test, published, targets, human_names = _labelled_parts(source, columns, human, task, ignore_index)
+    labelled = _labelled_parts(source, columns, human, probe, task, ignore_index)
+    train, test, published = labelled.parts
+    targets = labelled.targets
     classes = targets.names if targets.task == "classification" else ("all samples",)
     if test is None:
         train_rows, test_rows = cut_test(train.strata, classes)
@@ -144,7 +149,7 @@ def load(
         validation=None if validation is None else validation.split(inputs[2], scale),
         test=test.split(inputs[1], scale),
         primary_names=targets.names,
-        human_names=human_names,
+        human_names=labelled.human_names,
         mean=(PIXEL_MEAN,) * channels if is_image else (0.0,),
         std=(PIXEL_STD,) * channels if is_image else (1.0,),
         augment=is_image
@@ -161,6 +166,7 @@ def load(
         task=targets.task,
         targets=scale,
         saw="\n".join(line for line in (source.saw, targets.saw) if line),
+        probe_names=labelled.probe_names,
     )
 
 
@@ -171,24 +177,27 @@ class _Labelled:
     part: Part
     primary: TargetArray
     human: IntArray | None
+    probe: IntArray | None
 
     @property
     def strata(self) -> IntArray:
         return strata(self.primary)
 
     def rows(self, index: IntArray) -> _Labelled:
-        human = None if self.human is None else self.human[index]
-        return _Labelled(self.part.rows(index), self.primary[index], human)
+        human, probe = (None if labels is None else labels[index] for labels in (self.human, self.probe))
+        return _Labelled(self.part.rows(index), self.primary[index], human, probe)
 
     def read_with(self, transform: Transform) -> Tensor:
         return transform(self.part.read(np.arange(len(self.primary))))
 
     def split(self, x: Tensor, scale: Features | None) -> Split:
-        human = None if self.human is None else torch.from_numpy(self.human)
+        human, probe = (
+            None if labels is None else torch.from_numpy(labels) for labels in (self.human, self.probe)
+        )
         primary = torch.from_numpy(self.primary)
         if scale is not None:
             primary = scale.standardise(primary)
-        return Split(x, primary, human)
+        return Split(x, primary, human, probe)
 
 
 def _fit_targets(primary: TargetArray, targets: Encoded) -> Features:
@@ -196,10 +205,24 @@ def _fit_targets(primary: TargetArray, targets: Encoded) -> Features:
     return Features(targets.names, tuple(primary.mean(0).tolist()), tuple(primary.std(0).tolist()))
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """The training, test and validation parts with encoded targets, and the names of all classes."""
+
+    parts: tuple[_Labelled, _Labelled | None, _Labelled | None]
+    targets: Encoded
+    human_names: tuple[str, ...] | None
+    probe_names: tuple[str, ...] | None
+
+
 def _labelled_parts(
-    source: Source, primary: tuple[str, ...], human: str | None, task: str, ignore_index: int
-) -> tuple[_Labelled, _Labelled | None, _Labelled | None, Encoded, tuple[str, ...] | None]:
-    """The training, test and validation parts with encoded targets, and the names of the human classes."""
+    source: Source,
+    primary: tuple[str, ...],
+    human: str | None,
+    probe: str | None,
+    task: str,
+    ignore_index: int,
+) -> _Parts:
     primary = primary or (source.primary or "label",)
     asked, human = human is not None, human or source.human
     human = None if human in primary else human
@@ -211,6 +234,8 @@ def _labelled_parts(
             check_column(part.columns, name, "primary")
         if human is not None:
             check_column(part.columns, human, "human")
+        if probe is not None:
+            check_column(part.columns, probe, "probe")
 
     targets = encode_targets(task, parts, primary, ignore_index)
     if targets.task != "classification":
@@ -219,17 +244,25 @@ def _labelled_parts(
                 f"--human needs primary classes, which its classes refine; {targets.task} has none: leave it out"
             )
         human = None
+        if probe is not None:
+            raise ValueError(
+                f"--probe measures networks that tell classes; this is {targets.task}: leave it out"
+            )
     humans: list[IntArray] | list[None] = [None] * len(parts)
     human_names: tuple[str, ...] | None = None
     if human is not None:
         encoded, human_names = encode(parts, human)
         check_refines(np.concatenate(targets.parts), np.concatenate(encoded), targets.names, human_names)
         humans = encoded
-    labelled = iter([_Labelled(*item) for item in zip(parts, targets.parts, humans, strict=True)])
+    probes: list[IntArray] | list[None] = [None] * len(parts)
+    probe_names: tuple[str, ...] | None = None
+    if probe is not None:
+        probes, probe_names = encode(parts, probe)
+    labelled = iter([_Labelled(*item) for item in zip(parts, targets.parts, humans, probes, strict=True)])
     train = next(labelled)
     test = None if source.test is None else next(labelled)
     published = None if source.validation is None else next(labelled)
-    return train, test, published, targets, human_names
+    return _Parts((train, test, published), targets, human_names, probe_names)
 
 
 def _as_is(raw: Raw) -> Tensor:

@@ -65,6 +65,7 @@ class Wanted:
     Attributes:
         primary: Columns of targets; none for the default.
         human: A column of finer labels, or None.
+        probe: A column of labels to measure structure by, or None; no input.
         image_size: Side to which images are scaled, or None.
         drop: Columns of a table to leave out.
         types: What columns of a table hold, where values would tell otherwise: see ``KINDS``.
@@ -75,6 +76,7 @@ class Wanted:
     image_size: int | None = None
     drop: tuple[str, ...] = ()
     types: Mapping[str, str] = field(default_factory=dict)
+    probe: str | None = None
 
 
 @dataclass(frozen=True)

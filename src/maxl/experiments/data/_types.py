@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,11 +21,14 @@ class Split:
         primary: Classes, int64 of shape (N,); of several labels 0 or 1, int64 of shape (N, C); numbers to predict,
             standardised, float32 of shape (N, D); a class for each pixel, int64 of shape (N, H, W), -100 for none.
         human: Finer human labels, int64, shape (N,), or None where the data set has none.
+        probe: Labels that nothing trains on and structure is measured by, int64, shape (N,); None where none are asked
+            for.
     """
 
     x: Tensor
     primary: Tensor
     human: Tensor | None = None
+    probe: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not (self.x.dtype == torch.uint8 and self.x.ndim == 4) and not (
@@ -34,14 +38,18 @@ class Split:
                 "Split.x must be uint8 images (N, C, H, W) or float32 features (N, D); "
                 f"got {self.x.dtype} of shape {tuple(self.x.shape)}"
             )
-        for name, labels in (("primary", self.primary), ("human", self.human)):
+        for name, labels in (
+            ("primary", self.primary),
+            ("human", self.human),
+            ("probe", self.probe),
+        ):
             if labels is None or (labels.dtype == torch.int64 and labels.shape == self.x.shape[:1]):
                 continue
             columns = labels.dim() == 2 and len(labels) == len(self.x)
             masks = self.x.ndim == 4 and labels.shape == (len(self.x), *self.x.shape[2:])
             if name == "primary" and masks and labels.dtype == torch.int64:
                 continue
-            if name == "human" or not columns or labels.dtype not in (torch.int64, torch.float32):
+            if name != "primary" or not columns or labels.dtype not in (torch.int64, torch.float32):
                 raise ValueError(
                     f"Split.{name} must be int64 of shape ({len(self.x)},), one label a sample; "
                     f"got {labels.dtype} of shape {tuple(labels.shape)}"
@@ -57,13 +65,15 @@ class Split:
 
     def select(self, index: Tensor) -> Split:
         """The samples at `index` (int64 positions or a bool mask), as a new split."""
-        human = None if self.human is None else self.human[index]
-        return Split(self.x[index], self.primary[index], human)
+        return self._each(lambda labels: labels[index])
 
     def to(self, device: torch.device | str) -> Split:
         """The same split with its tensors on `device`; nothing is copied if they are there already."""
-        human = None if self.human is None else self.human.to(device)
-        return Split(self.x.to(device), self.primary.to(device), human)
+        return self._each(lambda labels: labels.to(device))
+
+    def _each(self, do: Callable[[Tensor], Tensor]) -> Split:
+        human, probe = (None if labels is None else do(labels) for labels in (self.human, self.probe))
+        return Split(do(self.x), do(self.primary), human, probe)
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,7 @@ class DataSet:
         train, validation, test: Its parts; validation is None unless one was asked for.
         primary_names: One name a primary class, so its length is the number of classes; one a label, or one a
             number to predict, where the task is another.
-        human_names: The same for the finer human labels, or None.
+        human_names, probe_names: The same for the finer human labels and those of the probe, or None.
         mean, std: One value a channel. Pixels in [0, 1] become (x - mean) / std; features are
             standardised at loading time and carry mean 0, std 1.
         augment: Whether training should crop at random (by default colour photographs alone; never features).
@@ -119,6 +129,7 @@ class DataSet:
     task: str = "classification"
     targets: Features | None = None
     saw: str = ""
+    probe_names: tuple[str, ...] | None = None
 
     @property
     def num_primary(self) -> int:

@@ -13,7 +13,7 @@ from maxl.experiments.report.parts import Figure, Note, Part, Table
 from maxl.experiments.report.runs import Results, Run, Setting
 from maxl.experiments.report.style import Look
 from maxl.experiments.runs.measures import Measure
-from maxl.experiments.studies.statistics import Interval, mean_interval
+from maxl.experiments.studies.intervals import Interval, interval_text, mean_interval
 
 _COST_DIGITS = {"Milliseconds a step": 1, "Peak memory (MiB)": 0, "× single, time": 2, "× single, memory": 2}
 
@@ -25,14 +25,6 @@ def measure_interval(runs: Sequence[Run], measure: Measure) -> Interval:
         return interval
     low, high = measure.scale * measure.low, measure.scale * measure.high
     return replace(interval, low=max(low, interval.low), high=min(high, interval.high))
-
-
-def interval_text(interval: Interval, digits: int = 1, unit: str = "") -> str:
-    """ "81.2 (80.1 to 82.3)"; the mean alone where there is one value."""
-    text = f"{interval.mean:.{digits}f}{unit}"
-    if interval.n == 1:
-        return text
-    return f"{text} ({interval.low:.{digits}f} to {interval.high:.{digits}f})"
 
 
 def accuracy_by_psi(study: Results, looks: Mapping[str, Look]) -> list[Part]:

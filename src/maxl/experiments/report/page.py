@@ -13,7 +13,7 @@ from maxl.experiments.report.runs import Results, data_name
 from maxl.experiments.report.samples import features, gallery
 from maxl.experiments.report.style import looks, templates
 from maxl.experiments.report.summary import compared, found, limits
-from maxl.experiments.report.tables import accuracy_table, comparison_table
+from maxl.experiments.report.tables import accuracy_table, comparison_table, outcome_table
 from maxl.experiments.report.training import accuracy_over_epochs, cosine_over_epochs
 from maxl.experiments.studies.variants import base_method
 
@@ -101,6 +101,8 @@ def results(study: Results) -> list[Part]:
     parts: list[Part] = []
     for setting in study.settings:
         parts.append(accuracy_table(setting))
+        if (outcomes := outcome_table(setting)) is not None:
+            parts.append(outcomes)
         if (comparisons := comparison_table(setting)) is not None:
             parts.append(comparisons)
     return parts

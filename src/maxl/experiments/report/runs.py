@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 
 from maxl.experiments.data import files_below
-from maxl.experiments.runs.config import METHODS
 from maxl.experiments.runs.files import read_yaml
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.measures import Measure, main_measure, task_of
+from maxl.experiments.runs.methods import METHODS
 from maxl.experiments.runs.metrics import read_metrics
 from maxl.experiments.runs.snapshot import Snapshot, read_snapshot
 from maxl.experiments.studies.statistics import Psi, compare, parse_psi, settings

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from maxl.experiments.report.runs import Run, Setting
-from maxl.experiments.studies.statistics import mean_interval
+from maxl.experiments.studies.intervals import mean_interval
 
 _TABLE_EPOCHS = 11
 _ENDS = (("first epoch", 0), ("last epoch", -1))

@@ -16,10 +16,13 @@ _METHODS: dict[str, tuple[str, str]] = {
     "uniform": ("#A67C1A", "dash"),
     "frozen": ("#1F9AA8", "dashdot"),
     "kmeans": ("#1B9E5A", "longdash"),
+    "kmeans-shuffled": ("#5E8C6A", "6px,6px"),
+    "human-shuffled": ("#9A7FB8", "2px,6px"),
     "prototypical": ("#C26BA0", "10px,3px,2px,3px"),
     "human": ("#8E5BC4", "longdashdot"),
     "maxl": ("#D9541E", "solid"),
     "weighted": ("#C9425B", "8px,2px,2px,2px"),
+    "wamal": ("#A1447A", "3px,3px,9px,3px"),
     "gated": ("#6573C3", "12px,4px"),
 }
 _SPARE = (

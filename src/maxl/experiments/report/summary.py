@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pandas as pd
 
-from maxl.experiments.report.final import interval_text, measure_interval
+from maxl.experiments.report.final import measure_interval
 from maxl.experiments.report.labels import label_verdicts
 from maxl.experiments.report.runs import Results, Setting, size_text
 from maxl.experiments.runs.measures import ACCURACY
+from maxl.experiments.runs.methods import LEARNED_METHODS
 from maxl.experiments.studies.notes import origin_notes
+from maxl.experiments.studies.statistics import REFERENCES, best_methods, headline
 from maxl.experiments.studies.variants import base_method
 
-_CONTROLS = ("random", "uniform", "frozen")
+_CONTROLS = tuple(name for name in REFERENCES if name != "single")
 
 
 def compared(study: Results) -> list[str]:
@@ -50,11 +52,14 @@ def compared(study: Results) -> list[str]:
 
 
 def found(setting: Setting) -> list[str]:
-    """What was found in one setting, the verdicts on MAXL first."""
-    table = setting.comparisons
-    said = [_headline(setting, table)]
-    subjects = [label for label in setting.methods if base_method(label) == "maxl"]
-    if not subjects:  # nothing learned here: the others against single-task
+    """What was found in one setting: the best method, then the verdicts on it and on learned labels."""
+    table, measure = setting.comparisons, setting.measure
+    intervals = {label: measure_interval(runs, measure) for label, runs in setting.methods.items()}
+    said = [headline(intervals, table, measure)]
+    learned = [label for label in setting.methods if base_method(label) in LEARNED_METHODS]
+    best = best_methods({label: interval.mean for label, interval in intervals.items()})
+    subjects = list(dict.fromkeys(label for label in (*best, *learned) if label != "single"))
+    if not learned:  # the others against single-task
         subjects = [label for label in setting.methods if label != "single"]
         table = table[table["reference"].map(base_method) == "single"]
     for label in subjects:
@@ -64,43 +69,19 @@ def found(setting: Setting) -> list[str]:
     return [*said, *(f"Labels of {sentence.rstrip('.')}." for sentence in label_verdicts(setting))]
 
 
-def _headline(setting: Setting, table: pd.DataFrame) -> str:
-    """Which method has the highest mean, if that is more than chance."""
-    measure = setting.measure  # higher is better for whatever a task is compared by
-    digits = 1 if measure.points else 3
-    intervals = {label: measure_interval(runs, measure) for label, runs in setting.methods.items()}
-    best = max(intervals, key=lambda label: intervals[label].mean)
-    of_best = interval_text(intervals[best], digits, measure.unit)
-    if len(intervals) == 1:
-        return f"{best}: test {measure.title} {of_best}."
-    below = set(table.loc[(table["method"] == best) & (table["low"] > 0), "reference"])
-    below |= set(table.loc[(table["reference"] == best) & (table["high"] < 0), "method"])
-    if not below:
-        lowest = min(interval.mean for interval in intervals.values())
-        highest = intervals[best].mean
-        return (
-            f"No method stands out: mean test {'accuracies lie' if measure is ACCURACY else measure.title + ' lies'} "
-            f"between {lowest:.{digits}f} and {highest:.{digits}f}{measure.unit}, and none is shown to differ from the "
-            "highest."
-        )
-    rest = [label for label in intervals if label not in below and label != best]
-    unsure = f"; not shown to be better than {', '.join(rest)}" if rest else ""
-    return f"Highest mean test {measure.title}: {best} with {of_best}{unsure}."
-
-
 def _attribution(label: str, table: pd.DataFrame) -> str | None:
     """A gain over single-task is no proof that learning the labels did it; say which controls it beat."""
     table = table[(table["method"] == label) & (table["against"] == "same setting")]
     references = table["reference"].map(base_method)
     better = set(references[table["low"] > 0])
-    if base_method(label) != "maxl" or "single" not in better:
+    if base_method(label) in REFERENCES or "single" not in better:
         return None
     unbeaten = [name for name in _CONTROLS if name in set(references) - better]
     if not unbeaten:
         return None
     return (
         f"{label} is not shown to beat {' or '.join(unbeaten)}, so its gain over single may come from having "
-        "any auxiliary task rather than from learning its labels."
+        "any auxiliary task rather than from what its labels say."
     )
 
 
@@ -125,7 +106,7 @@ def limits(study: Results) -> list[str]:
     ]
     if any(_lacks_control(setting) for setting in study.settings):
         said.append(
-            f"MAXL was run without a control ({', '.join(_CONTROLS)}): a gain over single may then come from "
+            "MAXL was run without a control (random, uniform, frozen): a gain over single may then come from "
             "having any auxiliary task rather than from learning its labels."
         )
     fewest = min(len(runs) for setting in study.settings for runs in setting.methods.values())

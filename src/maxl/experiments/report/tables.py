@@ -9,8 +9,10 @@ import pandas as pd
 
 from maxl.experiments.report.parts import Table
 from maxl.experiments.report.runs import Setting
-from maxl.experiments.runs.measures import MEASURES, Measure, task_of
-from maxl.experiments.studies.statistics import intervals_text, mean_interval, p_text
+from maxl.experiments.runs.measures import MEASURES, OUTCOMES, Measure, task_of
+from maxl.experiments.studies.intervals import mean_interval
+from maxl.experiments.studies.notes import outcomes_text
+from maxl.experiments.studies.statistics import intervals_text, p_text
 
 
 def accuracy_table(setting: Setting) -> Table:
@@ -42,6 +44,24 @@ def accuracy_table(setting: Setting) -> Table:
     return Table(caption, pd.DataFrame(rows).fillna("–"))
 
 
+def outcome_table(setting: Setting) -> Table | None:
+    """Structure and calibration of each method, means over seeds; None where no run has measured them."""
+    summaries = {label: [run.summary for run in runs] for label, runs in setting.methods.items()}
+    every = [summary for of_label in summaries.values() for summary in of_label]
+    measured = [m for m in OUTCOMES if any(summary.get(m.key) is not None for summary in every)]
+    if not measured:
+        return None
+    rows = []
+    for label, of_label in summaries.items():
+        row = {"Method": label}
+        for m in measured:
+            values = [m.scale * float(s[m.key]) for s in of_label if s.get(m.key) is not None]
+            row[m.heading] = f"{sum(values) / len(values):.{2 if m.points else 4}f}" if values else "–"
+        rows.append(row)
+    told = outcomes_text(every)
+    return Table(f"Structure and calibration, test part: {setting.name}; {told}", pd.DataFrame(rows))
+
+
 def comparison_table(setting: Setting) -> Table | None:
     """Every method against every reference; None where there is no reference."""
     if setting.comparisons.empty:
@@ -51,7 +71,10 @@ def comparison_table(setting: Setting) -> Table | None:
     rows.sort(key=lambda row: (order.index(row["Compared with"]), list(setting.methods).index(row["Method"])))
     intervals = intervals_text(setting.comparisons["comparisons"])
     what = "points" if setting.measure.points else setting.measure.title
-    caption = f"Differences in {what}, paired by seed, with {intervals}: {setting.name}"
+    caption = (
+        f"Differences in {what}, paired by seed, with {intervals}: {setting.name}; the smallest difference that so "
+        "many seeds find with 80 % power, at the corrected level and the paired standard deviation that they show"
+    )
     return Table(caption, pd.DataFrame(rows), "Compared with")
 
 
@@ -68,6 +91,9 @@ def _comparison(row: dict[str, Any], measure: Measure) -> dict[str, str]:
         "Verdict": str(row["verdict"]),
         "Difference": mean,
         "Interval": "–" if low == "–" else f"{low} to {high}",
+        "Found with 80 % power": "–"
+        if math.isnan(row["detectable"])
+        else f"{measure.scale * row['detectable']:.{digits}f}",
         "Comparisons": str(row["comparisons"]),
         "p (Bonferroni)": "–"
         if math.isnan(row["p_corrected"])

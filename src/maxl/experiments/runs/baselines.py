@@ -6,6 +6,7 @@
 | kmeans | its cluster among its primary class's samples, in the latent space of an auto-encoder |
 | prototypical | its nearest prototype of a human class, see ``prototypes`` |
 | human | a finer human label |
+| kmeans-shuffled, human-shuffled | the same labels, dealt out anew among the samples of a class: as many classes of the same sizes that say nothing |
 
 The controls need no table: ``maxl.supervision.UniformLabels``, and a generator that is never trained.
 """
@@ -81,6 +82,23 @@ def cluster_labels(latent: Tensor, primary: Tensor, hierarchy: Hierarchy, seed: 
         return clusters_of.argmax(1).to(primary.device)
     clusters_of[clusters_of.sum(1) == 0] = 1.0
     return (clusters_of / clusters_of.sum(1, keepdim=True)).to(primary.device)
+
+
+def shuffled_within_classes(labels: Tensor, classes: Tensor, seed: int) -> Tensor:
+    """The labels of each class's samples in random order: what they weigh stays, what they say goes.
+
+    Args:
+        labels: Auxiliary labels, of shape (N,) or soft (N, K).
+        classes: Of the same samples, int64 of shape (N,); sets of several labels, shape (N, C).
+        seed: Draws the order; torch's global generator is not touched.
+    """
+    _, of_sample = torch.unique(classes.cpu(), dim=0, return_inverse=True)
+    generator = torch.Generator().manual_seed(seed)
+    source = torch.arange(len(labels))
+    for c in range(int(of_sample.max()) + 1):
+        members = (of_sample == c).nonzero().squeeze(1)
+        source[members] = members[torch.randperm(len(members), generator=generator)]
+    return labels[source.to(labels.device)]
 
 
 class AutoEncoder(nn.Module):

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from maxl.experiments.data import IGNORED, DataSet, evaluation_batches
+from maxl.experiments.data import IGNORED, DataSet
 from maxl.experiments.runs import trunks
-from maxl.experiments.runs.baselines import auto_encode, cluster_labels, random_labels
-from maxl.experiments.runs.config import HUMAN_METHODS, SHARED, RunConfig
+from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.evaluation import information
-from maxl.experiments.runs.networks import GENERATOR_METHODS, build_generator, build_network, seeded
-from maxl.experiments.runs.prototypes import prototypical_labels
+from maxl.experiments.runs.methods import HUMAN_METHODS, SHARED, WEIGHTED_METHODS
+from maxl.experiments.runs.networks import GENERATOR_METHODS, build_generator, build_network
+from maxl.experiments.runs.sources import fixed_source
 from maxl.hierarchy import Hierarchy
 from maxl.learning import MetaAuxiliaryLearner, MultiTaskLearner, cosine_gate
 from maxl.losses import focal_loss
 from maxl.networks import LabelGenerator, MultiTaskNetwork
 from maxl.supervision import (
     AuxiliaryLabels,
-    FixedLabels,
-    NoLabels,
-    Source,
-    UniformLabels,
     WeightedLabels,
     generated,
 )
@@ -85,20 +80,6 @@ def resolve_device(name: str) -> torch.device:
 
 
 _ACCELERATORS = ("cuda", "mps", "xpu", "mtia")
-
-
-@contextmanager
-def tensor_float32(enabled: bool) -> Iterator[None]:
-    """Within: matrix products and convolutions in float32 may round their inputs to TF32 on a GPU."""
-    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
-    before = [switch.fp32_precision for switch in switches]
-    try:
-        for switch in switches if enabled else ():
-            switch.fp32_precision = "tf32"
-        yield
-    finally:
-        for switch, value in zip(switches, before, strict=True):
-            switch.fp32_precision = value
 
 
 def choose_hierarchy(config: RunConfig, data: DataSet) -> Hierarchy:
@@ -243,7 +224,9 @@ def _learner(
         return MultiTaskLearner(
             network,
             optimizers[0],
-            source=_source(config, data, hierarchy, network.task, device)
+            source=fixed_source(
+                config, data, hierarchy, network.task, device, partial(build, data=data, device=device)
+            )
             if generator is None
             else generated(
                 generator, cache_size=cache_size, autocast=shared["autocast"], compile=config.compile
@@ -276,7 +259,11 @@ def _supervision(config: RunConfig, hierarchy: Hierarchy) -> AuxiliaryLabels:
     regulariser = (
         Information(hierarchy, config.entropy_weight) if config.regulariser == "information" else None
     )
-    kind = WeightedLabels if config.method == "weighted" else AuxiliaryLabels
+    kind = (
+        partial(WeightedLabels, normalise=config.normalise_weights)
+        if config.method in WEIGHTED_METHODS
+        else AuxiliaryLabels
+    )
     return kind(
         FocalLoss(config.gamma),
         weight=config.auxiliary_weight,
@@ -329,40 +316,3 @@ def _optimizer(
         return torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
     adam = torch.optim.Adam if kind == "adam" else torch.optim.AdamW
     return adam(parameters, lr=learning_rate, weight_decay=weight_decay)
-
-
-def _source(
-    config: RunConfig, data: DataSet, hierarchy: Hierarchy, task: Task, device: torch.device
-) -> Source:
-    """Where auxiliary labels come from when there is no generator."""
-    if config.method == "single":
-        return NoLabels()
-    if config.method == "uniform":
-        return UniformLabels(hierarchy, task)
-    return FixedLabels(_table(config, data, hierarchy, task, device).to(device))
-
-
-def _table(
-    config: RunConfig, data: DataSet, hierarchy: Hierarchy, task: Task, device: torch.device
-) -> Tensor:
-    """Auxiliary labels by position in the training set, int64 of shape (n,); soft, (n, K), where one is not enough."""
-    primary = data.train.primary
-    if config.method == "kmeans" and data.task == "segmentation":
-        raise ValueError(
-            "--method kmeans clusters whole images, and segmentation has labels for pixels: use random"
-        )
-    if config.method == "random":
-        return random_labels(primary, hierarchy, config.seed, task)
-    if config.method == "human":
-        assert data.train.human is not None  # choose_hierarchy has asked for them
-        return data.train.human
-    x = torch.cat([b.x for b in evaluation_batches(data.train, 500, data.mean, data.std, device)])
-    if config.method == "kmeans":
-        return cluster_labels(auto_encode(x, seed=config.seed), primary, hierarchy, config.seed)
-    assert data.train.human is not None  # as above
-    with seeded(config.seed, 4):
-        name = trunks.chosen(config.trunk, data.task, data.input_shape)
-        embedding = trunks.build(name, data.input_shape).to(device)
-    return prototypical_labels(
-        x, primary.to(device), data.train.human.to(device), hierarchy, embedding, seed=config.seed
-    )

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from maxl.experiments.runs.files import YAML_LIMIT, parse_yaml, read_bytes
-from maxl.presets import check_choice
+from maxl.experiments.runs.methods import METHODS
+from maxl.experiments.runs.rules import check_rules
+from maxl.experiments.runs.values import coerce, nearest
 
-METHODS = (
-    *("single", "uniform", "frozen", "random", "kmeans", "prototypical", "human"),
-    *("maxl", "weighted", "gated"),
-)
-HUMAN_METHODS = ("prototypical", "human")  # their auxiliary classes are the human ones, so they use no ψ
-LEARNED_METHODS = ("maxl", "weighted", "gated")  # a generator is trained
-SHARED = "shared"  # as generator_trunk: the network's own trunk
 CODE_FIELDS = ("trunk", "generator_trunk")  # module:function in one of these runs code
 _TASKS = (
     "auto",
@@ -58,6 +51,10 @@ class RunConfig:
     )
     task: str = option("auto", "what that column is", group="data", choices=_TASKS)
     human: str | None = option(None, "column of finer human labels", group="data")
+    probe: str | None = option(
+        None, "column of labels against which structure is measured once the run has ended", group="data"
+    )
+    probe_shots: int = option(5, "training samples of each of its classes that the probe sees", group="data")
     ignore_index: int = option(255, "value of masks that stands for no class (segmentation)", group="data")
     drop: tuple[str, ...] | None = option(None, "columns of a table to leave out", group="data")
     types: tuple[str, ...] | None = option(
@@ -99,6 +96,19 @@ class RunConfig:
         None,
         "Huber's loss for numbers, linear beyond so many standard deviations, in place of the squared error",
         group="method",
+    )
+    cluster_features: str = option(
+        "auto-encoder",
+        "what kmeans clusters: an auto-encoder's codes, the inputs, or features of a single-task network that is "
+        "trained first on the same samples",
+        group="method",
+        choices=("auto-encoder", "input", "trunk"),
+    )
+    weight_range: float = option(
+        5.0, "R of wamal: weights of samples from 2^-R to 2^R, as published 1/32 to 32", group="method"
+    )
+    normalise_weights: bool = option(
+        False, "divide the weights of weighted and wamal by their mean over the batch", group="method"
     )
     auxiliary_weight: float = option(0.3, "factor on the auxiliary loss; the paper takes 1", group="method")
 
@@ -211,65 +221,7 @@ class RunConfig:
             object.__setattr__(self, "primary", self.primary[0] if one else tuple(self.primary) or None)
         if vars(self)["learning_rate"] is None:
             object.__setattr__(self, "learning_rate", 0.01 if self.optimizer == "sgd" else 1e-3)
-        for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"{flag(f.name)} needs to be a finite number; got {value}")
-        if self.seed >= _SEEDS:
-            raise ValueError(f"--seed needs to be below {_SEEDS}; got {self.seed}")
-        for name, low in _AT_LEAST.items():
-            value = getattr(self, name)
-            if value is not None and not value >= low:
-                raise ValueError(f"{flag(name)} needs to be at least {low}; got {value}")
-        for f in dataclasses.fields(self):
-            value, most = getattr(self, f.name), _THREADS if f.name == "threads" else _COUNT
-            if isinstance(value, int) and value > most:
-                raise ValueError(f"{flag(f.name)} needs to be at most {most}; got {value}")
-        for name in ("learning_rate", "meta_learning_rate", "max_grad_norm", "huber"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise ValueError(f"{flag(name)} needs to be above 0; got {getattr(self, name)}")
-        for f in dataclasses.fields(self):
-            if f.metadata["choices"] is not None:
-                check_choice(flag(f.name), getattr(self, f.name), f.metadata["choices"])
-        if not self.psi or any(k < 1 for k in self.psi):
-            raise ValueError(f"--psi needs whole numbers of at least 1; got {' '.join(map(str, self.psi))}")
-        if max(self.psi) > _COUNT:
-            raise ValueError(f"--psi needs to be at most {_COUNT}; got {max(self.psi)}")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"--held-out needs to be a fraction between 0 and 1; got {self.held_out}")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"--label-smoothing needs to be in [0, 1); got {self.label_smoothing}")
-        if not 0 < self.teach_part <= 1:
-            raise ValueError(f"--teach-part needs to be above 0 and at most 1; got {self.teach_part}")
-        if self.teach_part < 1 and (self.lookahead != "update" or self.schedule != "iteration"):
-            raise ValueError(
-                "--teach-part takes samples of the batch whose step is followed: use it with --lookahead update and "
-                "--schedule iteration"
-            )
-        if self.evaluate == "next" and self.lookahead != "update":
-            raise ValueError("--evaluate next judges the update just taken: use it with --lookahead update")
-        if self.schedule == "epochs" and self.evaluate == "next":
-            raise ValueError(
-                "--schedule epochs has no next batch to train on: use --evaluate same or held-out"
-            )
-        if self.method == "gated" and (self.lookahead != "update" or self.schedule != "iteration"):
-            raise ValueError(
-                "--method gated acts on the update just taken: use it with --lookahead update and "
-                "--schedule iteration"
-            )
-        if self.method == "gated" and self.compile:
-            raise ValueError("--method gated cannot be compiled: drop --compile")
-        if self.generator_trunk == SHARED and self.compile and self.method in LEARNED_METHODS:
-            raise ValueError(
-                "--generator-trunk shared reads the network's features in passing: drop --compile"
-            )
-        if self.evaluate == "rotating" and (self.cache_labels or self.schedule == "epochs"):
-            raise ValueError(
-                "--evaluate rotating trains on other samples in each epoch: use it without --cache-labels "
-                "and with --schedule iteration"
-            )
-        if self.momentum and self.optimizer != "sgd":
-            raise ValueError(f"--momentum goes with --optimizer sgd; got {self.optimizer}")
+        check_rules(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], source: str = "config") -> RunConfig:
@@ -278,7 +230,7 @@ class RunConfig:
         for key in values:
             if key not in fields:
                 raise ValueError(f"{source} has an unknown key {key!r}{nearest(str(key), fields)}")
-        cleaned = {key: _coerce(fields[key], value, source) for key, value in values.items()}
+        cleaned = {key: coerce(fields[key], value, source) for key, value in values.items()}
         return cls(**cleaned)
 
     @classmethod
@@ -321,19 +273,6 @@ class RunConfig:
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 
-_SEEDS = 2**32  # as many as NumPy and scikit-learn take
-_COUNT = 2**32  # of anything: beyond, sizes in bytes overflow
-_THREADS = 1024  # far more, and the OpenMP library ends the process
-
-_AT_LEAST: dict[str, float] = {
-    **dict.fromkeys(
-        ("epochs", "batch_size", "meta_every", "look_every", "checkpoint_every", "image_size", "threads"), 1
-    ),
-    **dict.fromkeys(("seed", "ignore_index", "gamma", "momentum", "weight_decay", "meta_weight_decay"), 0),
-    **dict.fromkeys(("entropy_weight", "auxiliary_weight", "validation_size"), 0),
-}
-
-
 def refuse_code(values: Mapping[str, Any], source: str) -> None:
     """ValueError if values from a file name a trunk ``module:function``: whoever wrote the file would run code."""
     for name in CODE_FIELDS:
@@ -342,47 +281,3 @@ def refuse_code(values: Mapping[str, Any], source: str) -> None:
                 f"{source} wants to run code, {name} {values[name]!r}: look at it, and pass --trust "
                 "(trust=True in Python) if you trust it"
             )
-
-
-def flag(name: str) -> str:
-    """A field's flag."""
-    return "--" + name.replace("_", "-")
-
-
-def nearest(name: str, known: Any) -> str:
-    """' (did you mean …?)' where a known name is near, else the known names."""
-    names = [str(k) for k in known]
-    match = get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"; did you mean {match[0]!r}?" if match else f"; choose from {', '.join(names)}"
-
-
-def _coerce(f: dataclasses.Field[Any], value: Any, source: str) -> Any:
-    """A YAML value as the field's type; ValueError if it is of another kind."""
-    kind = str(f.type)
-    plain = not isinstance(value, bool)
-    if value is None and "None" in kind:
-        return None
-    if "tuple[str" in kind and isinstance(value, (list, tuple)):
-        if value and all(isinstance(i, (str, int)) and not isinstance(i, bool) for i in value):
-            return tuple(map(str, value))
-    elif kind.startswith("tuple"):
-        items = value if isinstance(value, (list, tuple)) else [value]
-        if all(isinstance(i, int) and not isinstance(i, bool) for i in items):
-            return tuple(items)
-    elif kind.startswith("float") and plain and _is_number(value):  # YAML 1.1 reads 1e-3 as a string
-        return float(value)
-    elif kind.startswith("str") and plain and isinstance(value, (str, int)):
-        return str(value)
-    elif (kind.startswith("int") and plain and isinstance(value, int)) or (
-        kind.startswith("bool") and isinstance(value, bool)
-    ):
-        return value
-    raise ValueError(f"{source}: {f.name} needs a value of kind {kind}; got {value!r}")
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError, OverflowError):
-        return False
-    return True

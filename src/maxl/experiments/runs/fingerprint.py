@@ -28,7 +28,7 @@ def fingerprint(data: DataSet) -> dict[str, Any]:
     for part in parts.values():
         if part is None:
             continue
-        for tensor in (part.x, part.primary, part.human):
+        for tensor in (part.x, part.primary, part.human, part.probe):
             if tensor is None:
                 continue
             digest.update(repr(tuple(tensor.shape)).encode())

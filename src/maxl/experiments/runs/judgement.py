@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from maxl.experiments.data import IGNORED, Features
-from maxl.experiments.runs.build import resolve_device, tensor_float32
+from maxl.experiments.runs.build import resolve_device
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.files import RunWarning
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.labelled import Labelled, labelled_samples, test_part
-from maxl.experiments.runs.machine import origin, threads
+from maxl.experiments.runs.machine import origin, tensor_float32, threads
 from maxl.experiments.runs.measures import MEASURES, kept, score
 from maxl.experiments.runs.model import PrimaryModel, load_model
 from maxl.experiments.runs.trainer import EVALUATION_BATCH

@@ -20,6 +20,7 @@ def load_data(config: RunConfig) -> DataSet:
             primary=config.primary,
             task=config.task,
             human=config.human,
+            probe=config.probe,
             train_size=None if config.train_size is None else _size(config.train_size),
             validation_size=_size(config.validation_size),
             seed=config.seed,

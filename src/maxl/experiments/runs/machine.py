@@ -30,6 +30,20 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def tensor_float32(enabled: bool) -> Iterator[None]:
+    """Within: matrix products and convolutions in float32 may round their inputs to TF32 on a GPU."""
+    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    before = [switch.fp32_precision for switch in switches]
+    try:
+        for switch in switches if enabled else ():
+            switch.fp32_precision = "tf32"
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.fp32_precision = value
+
+
 def origin(device: torch.device, threads: int) -> dict[str, Any]:
     """Where a run is made, for its summary: machine, device, threads and versions.
 

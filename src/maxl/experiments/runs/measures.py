@@ -19,11 +19,12 @@ class Measure:
     """One number that tells how good a model is.
 
     Attributes:
-        name: As in test_NAME of metrics.jsonl and summary.json.
+        name: As in PART_NAME of metrics.jsonl and summary.json.
         title: In words.
         higher_is_better: Its direction.
         points: A share that is told in percent, and differences of it in points (hundredths).
         low, high: Its bounds.
+        part: What it is measured on.
     """
 
     name: str
@@ -32,11 +33,12 @@ class Measure:
     points: bool = False
     low: float = -math.inf
     high: float = math.inf
+    part: str = "test"
 
     @property
     def key(self) -> str:
         """Its name in summary.json and in a study's table."""
-        return f"test_{self.name}"
+        return f"{self.part}_{self.name}"
 
     @property
     def scale(self) -> float:
@@ -102,6 +104,19 @@ MEASURES: Mapping[str, tuple[Measure, ...]] = {
         Measure("pixel_accuracy", "pixel accuracy", points=True, low=0, high=1),
     ),
 }
+
+
+PROBE = Measure("probe", "few-shot probe", points=True, low=0, high=1)
+# What a finished classifier is judged by beside its task's measures; see structure.py and calibration.py.
+OUTCOMES: tuple[Measure, ...] = (
+    PROBE,
+    Measure("probe_inputs", "probe of the inputs", points=True, low=0, high=1),
+    Measure("worst_group", "worst group", points=True, low=0, high=1),
+    Measure("nmi", "NMI of labels", low=0, high=1, part="label"),
+    Measure("purity", "purity of labels", low=0, high=1, part="label"),
+    Measure("ece", "ECE (scaled)", higher_is_better=False, points=True, low=0, high=1),
+    Measure("nll_scaled", "NLL (scaled)", higher_is_better=False, low=0),
+)
 
 
 def task_of(result: Mapping[Any, Any]) -> str:

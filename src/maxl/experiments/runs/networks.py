@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import nn
 
 from maxl.experiments.runs import trunks
-from maxl.experiments.runs.config import LEARNED_METHODS, SHARED, RunConfig
+from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.methods import LEARNED_METHODS, SHARED, WEIGHTED_METHODS
 from maxl.hierarchy import Hierarchy
-from maxl.networks import LabelGenerator, MultiTaskNetwork, WeightedLabelGenerator, head
+from maxl.networks import LabelGenerator, MultiTaskNetwork, PowerOfTwo, WeightedLabelGenerator, head
 from maxl.tasks import Task
 from maxl.trunks import infer_feature_dim
 
@@ -69,7 +73,7 @@ def build_generator(
     Raises:
         ValueError: if the trunk does not fit the samples.
     """
-    generator = WeightedLabelGenerator if config.method == "weighted" else LabelGenerator
+    generator = _generator_kind(config)
     with seeded(config.seed, 3):
         if config.generator_trunk == SHARED and config.method in LEARNED_METHODS:
             return generator.sharing(network)
@@ -78,3 +82,22 @@ def build_generator(
         name = trunk if config.generator_trunk in (None, SHARED) else config.generator_trunk
         own = trunks.build(str(name), input_shape, dense=kind == "segmentation")
         return generator(own, network.hierarchy, task=network.task)
+
+
+def _generator_kind(config: RunConfig) -> _MakeGenerator:
+    """The generator's class, with what it makes of the scores of its weights."""
+    if config.method == "wamal":
+        return _MakeGenerator(WeightedLabelGenerator, {"weighting": PowerOfTwo(config.weight_range)})
+    return _MakeGenerator(WeightedLabelGenerator if config.method in WEIGHTED_METHODS else LabelGenerator, {})
+
+
+@dataclass(frozen=True)
+class _MakeGenerator:
+    kind: type[LabelGenerator]
+    options: dict[str, Any]
+
+    def sharing(self, network: MultiTaskNetwork) -> LabelGenerator:
+        return self.kind.sharing(network, **self.options)
+
+    def __call__(self, trunk: nn.Module, hierarchy: Hierarchy, task: Task) -> LabelGenerator:
+        return self.kind(trunk, hierarchy, task=task, **self.options)

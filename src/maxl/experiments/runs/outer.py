@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from maxl.experiments.data import Batch, BatchStream, Split, balanced_order
-from maxl.experiments.runs.config import LEARNED_METHODS, RunConfig
+from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.methods import LEARNED_METHODS
 
 OuterBatch = tuple[Tensor, Tensor] | None  # None: the training batch, or the next one
 MakeStream = Callable[[Split, int], BatchStream]  # samples and seed -> batches

@@ -6,10 +6,11 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from maxl.experiments.data import normalise
-from maxl.experiments.runs.config import HUMAN_METHODS
 from maxl.experiments.runs.files import write_at_once
 from maxl.experiments.runs.machine import PeakMemory
 from maxl.experiments.runs.measures import MEASURES
+from maxl.experiments.runs.methods import HUMAN_METHODS
+from maxl.experiments.runs.outcomes import outcomes
 from maxl.experiments.runs.snapshot import write_snapshot
 from maxl.experiments.runs.trunks import chosen
 
@@ -60,6 +61,7 @@ def write_result(trainer: Trainer, memory: PeakMemory) -> dict[str, Any]:
         "entropy_weight": config.entropy_weight,
         **{name: last.get(name) for name in measured},
         "test_loss": last["test_loss"],
+        **outcomes(trainer),
         "train_accuracy": last.get("train_accuracy"),
         "label_verdict": last.get("label_verdict"),
         "seconds_per_step": trainer.train_seconds / steps,

@@ -10,7 +10,7 @@ from typing import Any
 
 from maxl.experiments.data import TASKS
 from maxl.experiments.runs.files import read_json, sha256
-from maxl.experiments.runs.measures import MEASURES, Measure, main_measure, task_of
+from maxl.experiments.runs.measures import MEASURES, OUTCOMES, Measure, main_measure, task_of
 
 CHECKSUM = "checksum"
 PARTS = ("train", "validation", "test")
@@ -134,9 +134,12 @@ _TEXT = (_text, "that is text")
 _SHARE: tuple[Callable[[Any], bool], str] = (lambda value: is_number(value) and 0 <= value <= 1, "in [0, 1]")
 _COUNT = (_whole(0), "that is a whole number of at least 0")
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("method", "data", "primary", "trunk", "label_verdict", "device"), _TEXT),
+    **dict.fromkeys(("method", "data", "primary", "trunk", "label_verdict", "device", "probe"), _TEXT),
     **{f"{part}_{m.name}": kind_of(m) for ms in MEASURES.values() for m in ms for part in PARTS},
+    **{f"{part}_{m.name}": kind_of(m) for m in OUTCOMES for part in (*PARTS, m.part)},
     **dict.fromkeys(("test_loss", "seconds_total", "entropy_weight", "train_size"), _NUMBER),
+    **dict.fromkeys(("worst_group", "temperature_from"), _TEXT),
+    "temperature": (lambda value: is_number(value) and value > 0, "above 0"),
     **dict.fromkeys(("seed", "epochs", "auxiliary_classes", "peak_memory_bytes"), _COUNT),
     "seconds_per_step": (lambda value: is_number(value) and value >= 0, "of at least 0"),
     "psi": (_psi, "of whole numbers of at least 1"),

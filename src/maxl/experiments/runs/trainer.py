@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from maxl.experiments.data import Batch, BatchStream, DataSet, Split, evaluation_batches
-from maxl.experiments.runs.build import Setup, build, resolve_device, tensor_float32
+from maxl.experiments.runs.build import Setup, build, resolve_device
 from maxl.experiments.runs.checkpoint import load_checkpoint, save_checkpoint
 from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
 from maxl.experiments.runs.divergence import recorded_divergence, require_finite
@@ -32,7 +32,7 @@ from maxl.experiments.runs.fingerprint import fingerprint
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.lock import locked, require_unlocked
-from maxl.experiments.runs.machine import PeakMemory, joined, origin, threads
+from maxl.experiments.runs.machine import PeakMemory, joined, origin, tensor_float32, threads
 from maxl.experiments.runs.measures import kept, score
 from maxl.experiments.runs.memory import is_out_of_memory, needing_memory, smaller_batch
 from maxl.experiments.runs.monitoring import Report, Totals, tensorboard
@@ -205,7 +205,7 @@ class Trainer:
         row: dict[str, Any] = {}
         for name, split in (("validation", data.validation), ("test", data.test)):
             if split is not None:
-                batches = ((b.x, b.primary) for b in self._in_order(split))
+                batches = ((b.x, b.primary) for b in self.in_order(split))
                 row[f"{name}_loss"], scores = evaluate(
                     setup.network, batches, task.loss, taken, kept(data.task)
                 )
@@ -215,7 +215,7 @@ class Trainer:
             split = data.train.select(some.to(data.train.x.device))
             with evaluating(setup.generator):
                 labels = torch.cat(
-                    [as_tuple(setup.generator(b.x, b.primary))[0] for b in self._in_order(split)]
+                    [as_tuple(setup.generator(b.x, b.primary))[0] for b in self.in_order(split)]
                 )
             look = describe_labels(labels, split.primary, setup.hierarchy, task)
             row |= {
@@ -241,7 +241,8 @@ class Trainer:
             )
         return row
 
-    def _in_order(self, split: Split) -> Iterator[Batch]:
+    def in_order(self, split: Split) -> Iterator[Batch]:
+        """Every sample of a part once, as the network takes it, on the run's device."""
         size = self.config.batch_size if self.data.task == "segmentation" else EVALUATION_BATCH
         return evaluation_batches(split, size, self.data.mean, self.data.std, self.device)
 

@@ -40,6 +40,29 @@ def versions_text(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {number}" for name, number in versions.items() if name not in _MINOR)
 
 
+def outcomes_text(runs: Iterable[Mapping[Any, Any]]) -> str:
+    """How structure and calibration were measured, for the caption of their table.
+
+    Args:
+        runs: Summaries, or rows of a study's results.
+    """
+    rows = list(runs)
+    columns = dict.fromkeys(str(row["probe"]) for row in rows if isinstance(row.get("probe"), str))
+    shots = dict.fromkeys(int(row["probe_shots"]) for row in rows if isinstance(row.get("probe"), str))
+    said = []
+    if columns:
+        said.append(
+            f"probe, worst group and labels: column {', '.join(columns)}, {', '.join(map(str, shots))} samples of each "
+            "of its classes; NMI and purity within primary classes"
+        )
+    fitted = {row.get("temperature_from") for row in rows}
+    if "training" in fitted:
+        said.append("temperature fitted on training samples, 1 at least: --validation-size gives a fair one")
+    elif "validation" in fitted:
+        said.append("temperature fitted on the validation part")
+    return "; ".join(["means over seeds", *said])
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return versions_text(value)

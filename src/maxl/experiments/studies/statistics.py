@@ -1,8 +1,7 @@
-"""What a handful of seeds can and cannot tell: intervals, paired comparisons and their words.
+"""What a handful of seeds can and cannot tell: methods compared setting by setting, and words for it.
 
 Accuracies are shares in [0, 1]; verdicts on them speak in points (hundredths), those on another measure in its own
-unit. All intervals describe the randomness
-of training, that is, of the seeds; the test set is the same for all of them and its sampling is not included.
+unit.
 """
 
 from __future__ import annotations
@@ -10,151 +9,27 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from maxl.experiments.runs.measures import ACCURACY, Measure, main_measure, task_of
+from maxl.experiments.studies.intervals import (
+    POWER,
+    SIGNIFICANCE,
+    Interval,
+    PairedDifference,
+    interval_text,
+    paired_difference,
+    paired_differences,
+)
 from maxl.experiments.studies.variants import base_method, same_setting
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LEVEL = 0.95  # of every interval, or of all intervals together where they are simultaneous
-SIGNIFICANCE = 0.05  # of every test, after correction
 RELEVANT = 0.01  # the smallest difference in accuracy worth acting on, one point; of R² and mAP as well
-REFERENCES = ("single", "random", "uniform", "frozen")
+REFERENCES = ("single", "random", "uniform", "frozen", "kmeans-shuffled", "human-shuffled")
 
 Psi = int | tuple[int, ...] | None
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean with its confidence interval; ``low`` and ``high`` are NaN where ``n`` is 1."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """The mean of a − b over the seeds that both have.
-
-    Attributes:
-        mean: Mean difference; NaN without a common seed.
-        low, high: Its interval: 95 % for all ``comparisons`` together. NaN below two seeds, and where all seeds
-            agree on a difference but are too few to claim it.
-        p: Two-sided p-value of "no difference" by itself; NaN below two seeds.
-        wins, losses, ties: Seeds in which a is above, below or equal to b.
-        n: Seeds that both have.
-        comparisons: How many differences are looked at together, this one included.
-    """
-
-    mean: float
-    low: float
-    high: float
-    p: float
-    wins: int
-    losses: int
-    ties: int
-    n: int
-    comparisons: int = 1
-
-    @property
-    def p_corrected(self) -> float:
-        """p after Bonferroni's correction for all comparisons."""
-        return min(1.0, self.comparisons * self.p) if not math.isnan(self.p) else math.nan
-
-    @property
-    def claimed(self) -> bool:
-        """Whether the interval excludes zero, and so the corrected p is below 0.05: the two are one decision."""
-        return self.low > 0 or self.high < 0
-
-    @property
-    def detectable(self) -> float:
-        """Half the interval's width: with this spread, the smallest mean that would have been claimed."""
-        return (self.high - self.low) / 2
-
-
-def mean_interval(values: Iterable[float], level: float = LEVEL) -> Interval:
-    """Mean and Student t interval.
-
-    Args:
-        values: Independent results, one a seed; at least one, all finite.
-        level: Confidence level in (0, 1).
-
-    Raises:
-        ValueError: if there is no value, or one is not finite, or the level is outside (0, 1).
-    """
-    import numpy as np
-    from scipy import stats
-
-    numbers = np.asarray(list(values), dtype=float)
-    if not len(numbers) or not np.isfinite(numbers).all():
-        raise ValueError(f"an interval needs at least one value and only finite ones; got {numbers.tolist()}")
-    if not 0 < level < 1:
-        raise ValueError(f"level needs to lie between 0 and 1, such as 0.95; got {level}")
-    n, mean = len(numbers), float(numbers.mean())
-    if n == 1:
-        return Interval(mean, math.nan, math.nan, 1)
-    spread = float(numbers.std(ddof=1)) / math.sqrt(n)
-    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * spread
-    return Interval(mean, mean - half, mean + half, n)
-
-
-def paired_difference(
-    a: Mapping[int, float], b: Mapping[int, float], comparisons: int = 1
-) -> PairedDifference:
-    """a − b over the seeds in both: t interval and paired t-test.
-
-    Where every seed gives the same difference, the t-test would divide by zero and report certainty. Such
-    ties come from the coarse steps of an accuracy, so the exact sign-flip test answers instead: p = 2 / 2ⁿ,
-    the smallest that n signs can give (and 1 where all differences are zero).
-
-    Args:
-        a, b: Seed to result.
-        comparisons: How many differences are looked at together; widens the interval (Bonferroni).
-
-    Raises:
-        ValueError: if a result of a common seed is not finite, or there is no comparison.
-    """
-    from scipy import stats
-
-    if comparisons < 1:
-        raise ValueError(f"comparisons needs to be at least 1; got {comparisons}")
-    seeds = sorted(set(a) & set(b))
-    # Rounded far below any accuracy's step, so that equal differences stay equal in floating point.
-    differences = [round(a[seed] - b[seed], 12) for seed in seeds]
-    wins, losses = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
-    n = len(seeds)
-    counts = (wins, losses, n - wins - losses, n, comparisons)
-    if n == 0:
-        return PairedDifference(math.nan, math.nan, math.nan, math.nan, *counts)
-    interval = mean_interval(differences, 1 - SIGNIFICANCE / comparisons)
-    low, high = interval.low, interval.high
-    if n == 1:
-        p = math.nan
-    elif len(set(differences)) == 1:
-        p = 1.0 if differences[0] == 0 else 2.0 ** (1 - n)
-        # The values that the sign-flip test does not reject: all of them, or this one alone.
-        told = differences[0] == 0 or comparisons * p < SIGNIFICANCE
-        low = high = differences[0] if told else math.nan
-    else:
-        p = float(stats.ttest_1samp(differences, 0.0).pvalue)
-    return PairedDifference(interval.mean, low, high, p, *counts)
-
-
-def paired_differences(
-    pairs: Sequence[tuple[Mapping[int, float], Mapping[int, float]]],
-) -> list[PairedDifference]:
-    """``paired_difference`` of several pairs that are looked at together.
-
-    The intervals hold all at once with 95 % or more, and each says what its corrected p says. Pairs without two
-    common seeds are no comparison and do not count as one.
-    """
-    tested = sum(len(set(a) & set(b)) > 1 for a, b in pairs)
-    return [paired_difference(a, b, max(1, tested)) for a, b in pairs]
 
 
 def verdict(
@@ -186,7 +61,7 @@ def verdict(
         word = "better" if (difference.mean > 0) == measure.higher_is_better else "worse"
         return f"{word} than {reference} by {measure.difference_text(abs(difference.mean))} ({p})"
     if difference.wins == difference.losses == 0:
-        return f"equal to {reference} in all {difference.n} seeds"
+        return f"tied with {reference}: equal in all {difference.n} seeds"
     unknown = f"cannot tell whether different from {reference} ({p})"
     if math.isnan(difference.low):  # all seeds agree, but are too few
         agreed = measure.signed_text(difference.mean)
@@ -195,9 +70,12 @@ def verdict(
     if relevant is not None and widest < relevant:
         return f"level with {reference}: within ±{measure.difference_text(_rounded_up(widest))} ({p})"
     low, high = measure.signed_text(difference.low, unit=False), measure.signed_text(difference.high)
+    remaining = f"{unknown}: {low} to {high} remain possible"
+    if math.isnan(difference.detectable):
+        return remaining
     detectable = difference.detectable if relevant is None else _rounded_up(difference.detectable)
     shown = measure.difference_text(detectable)
-    return f"{unknown}: {low} to {high} remain possible; {difference.n} seeds could have shown no less than {shown}"
+    return f"{remaining}; {difference.n} seeds find {shown} or more with {100 * POWER:.0f} % power"
 
 
 def compare(
@@ -221,8 +99,9 @@ def compare(
         One row a comparison, with the setting's columns, then method, reference, against ("same setting" or
         "best control"), difference, its simultaneous 95 % interval low to high, p (of this comparison alone),
         p_corrected, comparisons (how many interval and p_corrected are corrected for: all with variants of the
-        same reference in the setting; with the best control all that it was the best of), wins, losses, ties, n
-        and verdict. Empty, with these columns, where nothing can be compared.
+        same reference in the setting; with the best control all that it was the best of), wins, losses, ties, n,
+        spread (standard deviation of the paired differences), detectable (the smallest difference that so many seeds
+        find with 80 % power at the corrected level) and verdict. Empty, with these columns, where nothing can be compared.
 
     Raises:
         ValueError: if a column is missing, or a setting has two runs of one method and seed.
@@ -239,7 +118,8 @@ def compare(
         found = _best_control(values, references, by)
         rows += [setting | _row(*compared, "best control", by) for compared in found]
     columns = [*setting_columns(results), "psi", "method", "reference", "against", "difference"]
-    columns += ["low", "high", "p", "p_corrected", "comparisons", "wins", "losses", "ties", "n", "verdict"]
+    columns += ["low", "high", "p", "p_corrected", "comparisons", "wins", "losses", "ties", "n", "spread"]
+    columns += ["detectable", "verdict"]
     frame = pd.DataFrame(rows, columns=columns)
     return frame.astype({"psi": object})
 
@@ -289,13 +169,60 @@ def _row(
     return (
         row
         | numbers
-        | {"p_corrected": difference.p_corrected, "verdict": _verdict(difference, named, measure)}
+        | {
+            "p_corrected": difference.p_corrected,
+            "detectable": difference.detectable,
+            "verdict": _verdict(difference, named, measure),
+        }
     )
 
 
 def _verdict(difference: PairedDifference, named: str, measure: Measure) -> str:
     share = (measure.low, measure.high) == (0, 1) or measure.high == 1  # R² has no lower end
     return verdict(difference, named, RELEVANT if share else None, measure)
+
+
+def headline(intervals: Mapping[str, Interval], comparisons: pd.DataFrame, measure: Measure) -> str:
+    """Which method has the highest mean, if that is more than chance; a tie is called one.
+
+    Args:
+        intervals: Of each method, values times the measure's scale. Higher is better for whatever a task is compared by.
+        comparisons: What ``compare`` gives of the same runs.
+        measure: What they are values of.
+    """
+    digits = 1 if measure.points else 3
+    best = best_methods({label: interval.mean for label, interval in intervals.items()})
+    of_best = interval_text(intervals[best[0]], digits, measure.unit)
+    if len(intervals) == 1:
+        return f"{best[0]}: test {measure.title} {of_best}."
+    shown = [_shown_below(label, comparisons) for label in best]
+    below = set.intersection(*shown)
+    if not below:
+        lowest = min(interval.mean for interval in intervals.values())
+        highest = intervals[best[0]].mean
+        means = "accuracies lie" if measure.title == ACCURACY.title else f"{measure.title} lies"
+        return (
+            f"No method stands out: mean test {means} between {lowest:.{digits}f} and {highest:.{digits}f}{measure.unit}, "
+            "and none is shown to differ from the highest."
+        )
+    rest = [label for label in intervals if label not in below and label not in best]
+    unsure = f"; not shown to be better than {', '.join(rest)}" if rest else ""
+    if len(best) > 1:
+        mean = f"{intervals[best[0]].mean:.{digits}f}{measure.unit}"
+        return f"Highest mean test {measure.title}: a tie of {' and '.join(best)} at {mean}{unsure}."
+    return f"Highest mean test {measure.title}: {best[0]} with {of_best}{unsure}."
+
+
+def best_methods(means: Mapping[str, float]) -> list[str]:
+    """The methods with the highest mean: several where they tie, to the rounding of sums."""
+    highest = max(means.values())
+    return [label for label, mean in means.items() if math.isclose(mean, highest, rel_tol=1e-9)]
+
+
+def _shown_below(label: str, table: pd.DataFrame) -> set[str]:
+    """The methods that one is shown to beat."""
+    below = set(table.loc[(table["method"] == label) & (table["low"] > 0), "reference"])
+    return below | set(table.loc[(table["reference"] == label) & (table["high"] < 0), "method"])
 
 
 def settings(results: pd.DataFrame) -> list[tuple[dict[str, Any], pd.DataFrame]]:

@@ -15,13 +15,15 @@ import yaml
 
 from maxl.experiments.data import DataSet, files_below
 from maxl.experiments.runs.build import check
-from maxl.experiments.runs.config import MACHINE_FIELDS, METHODS, RunConfig, nearest
+from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
 from maxl.experiments.runs.files import read_yaml, write_at_once, write_whole
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.lock import locked, require_unlocked
+from maxl.experiments.runs.methods import METHODS
 from maxl.experiments.runs.outer import check_held_out
 from maxl.experiments.runs.summary import CHECKSUM
+from maxl.experiments.runs.values import nearest
 from maxl.experiments.studies.notes import versions_text
 from maxl.experiments.studies.statistics import compare
 from maxl.experiments.studies.variants import base_method, irrelevant_fields, value_text, variant_name
@@ -37,6 +39,7 @@ _DATA_FIELDS = (
         "data_dir",
         "primary",
         "human",
+        "probe",
         "task",
         "train_size",
         "validation_size",

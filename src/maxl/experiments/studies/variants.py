@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from maxl.experiments.runs.config import HUMAN_METHODS, LEARNED_METHODS
+from maxl.experiments.runs.methods import CLUSTER_METHODS, HUMAN_METHODS, LEARNED_METHODS, WEIGHTED_METHODS
 
 # Fields that do not matter to some methods: a grid over them repeats no run of these methods.
 _LABEL_FIELDS = ("auxiliary_weight", "psi")
@@ -16,23 +16,28 @@ _META_FIELDS = (
     *("hypergradient", "schedule", "lookahead", "lookahead_rule", "evaluate", "held_out", "meta_every"),
     *("cache_labels", "teach_part"),
 )
+# Fields that matter to some methods alone.
+_FIELDS_OF = (
+    (CLUSTER_METHODS, ("cluster_features",)),
+    (WEIGHTED_METHODS, ("normalise_weights",)),
+    (("wamal",), ("weight_range",)),
+)
 
 _NO_NAME = re.compile(r"[/\\:%\x00-\x1f]")  # what a folder's name cannot hold, and what stands for it
 
 
 def irrelevant_fields(method: str) -> tuple[str, ...]:
     """Fields of ``RunConfig`` that make no difference to a method's runs."""
+    others = [fields for methods, fields in _FIELDS_OF if method not in methods]
+    special = tuple(name for fields in others for name in fields)
     if method == "single":
-        return (*_LABEL_FIELDS, *_GENERATOR_FIELDS, *_META_FIELDS)
+        return (*special, *_LABEL_FIELDS, *_GENERATOR_FIELDS, *_META_FIELDS)
     if method in LEARNED_METHODS:
-        return ()
+        return special
     if method == "frozen":  # a label that is kept has another crop or batch than one made anew
-        return tuple(name for name in _META_FIELDS if name != "cache_labels")
-    return (
-        ("psi", *_GENERATOR_FIELDS, *_META_FIELDS)
-        if method in HUMAN_METHODS
-        else (*_GENERATOR_FIELDS, *_META_FIELDS)
-    )
+        return (*special, *(name for name in _META_FIELDS if name != "cache_labels"))
+    psi = ("psi",) if method in HUMAN_METHODS else ()
+    return (*special, *psi, *_GENERATOR_FIELDS, *_META_FIELDS)
 
 
 def variant_name(method: str, values: Mapping[str, Any]) -> str:

@@ -1,0 +1,109 @@
+"""``maxl advise``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from maxl.experiments.cli._arguments import (
+    add_config_flags,
+    add_help_all,
+    add_preset_flag,
+    add_trust_flag,
+    read_config,
+)
+from maxl.experiments.cli.terminal import shown, visible
+
+_AIMS = ("accuracy", "structure", "noise")  # those of ``studies.advice``, which --help cannot wait for
+
+
+def add_advise(commands: Any) -> None:
+    """Adds the command to the subparsers of ``maxl``."""
+    advise = commands.add_parser(
+        "advise",
+        help="do finer labels help on your data, and which? cheapest step first",
+        description="Tunes single-task training, screens uniform labels, clusters, human classes and shuffled controls on\n"
+        "validation data, learned labels only where that leaves something open, and compares the best with single-task\n"
+        "training on the test part by fresh seeds. Calling it again continues where it stopped.",
+        epilog="example:\n  maxl advise --data table.csv --primary label --trunk mlp --budget 30 --out advice\n"
+        "  maxl advise ... --aim structure --probe breed",
+    )
+    advise.add_argument(
+        "--aim",
+        default="accuracy",
+        metavar="NAME",
+        help="what is to get better (accuracy): " + ", ".join(_AIMS),
+    )
+    advise.add_argument("--budget", type=float, default=60.0, metavar="MINUTES", help="minutes in all (60)")
+    advise.add_argument("--out", type=Path, default=Path("advice"), help="folder (default: advice)")
+    advise.add_argument(
+        "--jobs", type=int, metavar="N", help="runs at a time, changes no result but the budget's"
+    )
+    advise.add_argument("--config", type=Path, help="YAML file with settings; flags override it")
+    add_trust_flag(advise)
+    add_preset_flag(advise)
+    add_help_all(advise)
+    add_config_flags(advise, leave_out=("method", "seed"))
+    advise.set_defaults(run=_advise)
+
+
+def _advise(namespace: argparse.Namespace) -> None:
+    from maxl.experiments.cli.show import console
+    from maxl.experiments.report.advice import write_advice
+    from maxl.experiments.studies.advice import advise
+
+    base = read_config(namespace, {"cluster_features": "trunk"})
+    with _bars() as progress:
+        advice = advise(
+            base,
+            namespace.out,
+            aim=namespace.aim,
+            budget=namespace.budget,
+            jobs=namespace.jobs,
+            progress=progress,
+            tell=lambda said: print(f"maxl: note: {visible(said)}", file=sys.stderr),
+        )
+    report = write_advice(namespace.out)
+    out = console()
+    out.print(_box(advice))
+    out.print(f"Studies, plan.json and advice.json: {shown(namespace.out)}", soft_wrap=True)
+    out.print(f"Report: {shown(report)}", soft_wrap=True)
+
+
+@contextmanager
+def _bars() -> Iterator[Any]:
+    """A bar for each step, one after another; yields ``progress(step, done, total)``."""
+    from contextlib import ExitStack
+
+    from maxl.experiments.cli.show import progress_bar
+
+    with ExitStack() as stack:
+        current: dict[str, Any] = {}
+
+        def progress(step: str, done: int, total: int) -> None:
+            if current.get("step") != (step, total):
+                stack.close()
+                current["advance"] = stack.enter_context(progress_bar(step, total, done))
+                current["step"] = (step, total)
+            current["advance"](done)
+
+        yield progress
+
+
+def _box(advice: Mapping[str, Any]) -> Any:
+    from rich import box
+    from rich.panel import Panel
+
+    against = f"{advice['method']} against {advice['against']}"
+    lines = [
+        *advice["sentences"],
+        f"Cost: {advice['cost']:.1f} times single-task training; {advice['minutes']:.1f} minutes for this advice.",
+    ]
+    title = f"{advice['verdict']}: {against}, {advice['measure'].removeprefix('test_').replace('_', ' ')}"
+    return Panel(
+        shown("\n".join(lines)), title=shown(title), title_align="left", box=box.ROUNDED, safe_box=True
+    )

@@ -1,0 +1,111 @@
+"""The report of an advice: one page with the verdict and what it rests on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from maxl.experiments.report.html import document
+from maxl.experiments.report.parts import Part, Points, Section, Table
+from maxl.experiments.runs.files import read_json, write_at_once
+from maxl.experiments.runs.measures import PROBE, Measure, main_measure, task_of
+from maxl.experiments.studies.intervals import interval_text, mean_interval
+
+
+def write_advice(folder: Path) -> Path:
+    """Writes ``report.html`` into the folder of a finished advice, and returns it.
+
+    Raises:
+        ValueError: if the advice is not finished.
+    """
+    if not (folder / "advice.json").exists():
+        raise ValueError(
+            f"a report needs a finished advice; {folder} has no advice.json: call maxl advise again"
+        )
+    advice, plan = read_json(folder / "advice.json"), read_json(folder / "plan.json")
+    path = folder / "report.html"
+    data = Path(str(plan["config"]["data"])).name
+    write_at_once(
+        path, document(f"Do finer labels help on {data}?", _sections(folder, advice, plan), []).encode()
+    )
+    return path
+
+
+def _sections(folder: Path, advice: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Section]:
+    final = pd.read_csv(folder / "final" / "results.csv")
+    task = task_of(dict(final.iloc[0]))
+    measure = PROBE if advice["aim"] == "structure" else main_measure(task)
+    facts = [
+        f"Verdict: {advice['verdict']}.",
+        *advice["sentences"],
+        f"It costs {advice['cost']:.1f} times single-task training.",
+        f"{advice['minutes']:.1f} minutes, of {advice['predicted_minutes']:.1f} predicted.",
+    ]
+    rules = [
+        "Learning rate, candidate and number of seeds were chosen by validation results; the final comparison is on the test "
+        "part, by seeds that nothing was chosen by.",
+        "The interval of the candidate is one comparison at 95 %, paired by seed. It covers the randomness of training, not "
+        "that of drawing the test set.",
+    ]
+    return [
+        Section("Summary", "", [Points(facts, "What was found"), Points(rules, "How to read this")]),
+        Section("Final comparison", f"Test {measure.title}.", [_final(final, advice, measure)]),
+        Section("How it was chosen", "Validation results alone.", _chosen(plan, measure, main_measure(task))),
+    ]
+
+
+def _final(final: pd.DataFrame, advice: Mapping[str, Any], measure: Measure) -> Table:
+    digits = 2 if measure.points else 4
+    rows = []
+    for method, group in final.groupby("method", sort=False):
+        interval = mean_interval(measure.scale * group[measure.key].astype(float))
+        versus = ""
+        if method == advice["method"]:
+            versus = _interval(advice["difference"], advice["interval"][0], advice["interval"][1], measure)
+        rows.append(
+            {
+                "Method": str(method),
+                "Seeds": interval.n,
+                f"Mean test {measure.heading}": interval_text(interval, digits),
+                "Against single, paired": versus,
+            }
+        )
+    return Table("Fresh seeds, test part; intervals of means are of each mean alone", pd.DataFrame(rows))
+
+
+def _chosen(plan: Mapping[str, Any], measure: Measure, tuned_by: Measure) -> list[Part]:
+    digits = 2 if tuned_by.points else 4
+    rates = [
+        {
+            "Learning rate": rate + (" (chosen)" if float(rate) == plan["learning_rate"] else ""),
+            f"Mean validation {tuned_by.heading}": f"{tuned_by.scale * value:.{digits}f}",
+        }
+        for rate, value in sorted(plan["tuning"]["means"].items(), key=lambda item: float(item[0]))
+    ]
+    screened = [
+        {
+            "Method": name + (" (candidate)" if name == plan["candidate"] else ""),
+            "Against single, paired": _interval(d["mean"], d["low"], d["high"], measure),
+        }
+        for name, d in plan["screening"]["differences"].items()
+    ]
+    seeds = plan["screening"]["seeds"]
+    return [
+        Table("Single-task training, tuned", pd.DataFrame(rates)),
+        Table(
+            f"Screening on {seeds} seeds, simultaneous 95 % intervals; learned labels: {plan['learned']}",
+            pd.DataFrame(screened),
+        ),
+    ]
+
+
+def _interval(mean: float | None, low: float | None, high: float | None, measure: Measure) -> str:
+    digits = 2 if measure.points else 4
+    numbers = [math.nan if n is None else measure.scale * n for n in (mean, low, high)]
+    first, *ends = ("–" if math.isnan(n) else f"{n:+.{digits}f}".replace("-", "−") for n in numbers)
+    unit = " points" if measure.points else ""
+    return f"{first} ({ends[0]} to {ends[1]}){unit}"

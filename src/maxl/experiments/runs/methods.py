@@ -1,0 +1,18 @@
+"""The methods by name, and what they have in common."""
+
+from __future__ import annotations
+
+METHODS = (
+    *("single", "uniform", "frozen", "random", "kmeans-shuffled", "kmeans", "prototypical"),
+    *("human-shuffled", "human"),
+    *("maxl", "weighted", "wamal", "gated"),
+)
+HUMAN_METHODS = (
+    "prototypical",
+    "human-shuffled",
+    "human",
+)  # their auxiliary classes are the human ones: no ψ
+CLUSTER_METHODS = ("kmeans-shuffled", "kmeans")
+LEARNED_METHODS = ("maxl", "weighted", "wamal", "gated")  # a generator is trained
+WEIGHTED_METHODS = ("weighted", "wamal")  # it also weighs each sample's auxiliary loss
+SHARED = "shared"  # as generator_trunk: the network's own trunk

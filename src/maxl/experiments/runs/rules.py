@@ -1,0 +1,99 @@
+"""What the values of a run's fields may be, and which of them go together."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING
+
+from maxl.experiments.runs.methods import LEARNED_METHODS, SHARED
+from maxl.experiments.runs.values import flag
+from maxl.presets import check_choice
+
+if TYPE_CHECKING:
+    from maxl.experiments.runs.config import RunConfig
+
+_SEEDS = 2**32  # as many as NumPy and scikit-learn take
+_COUNT = 2**32  # of anything: beyond, sizes in bytes overflow
+_WEIGHT_RANGE = 30  # weights up to 2^30, beyond which no loss is finite for long
+_THREADS = 1024  # far more, and the OpenMP library ends the process
+
+_AT_LEAST: dict[str, float] = {
+    **dict.fromkeys(
+        ("epochs", "batch_size", "meta_every", "look_every", "checkpoint_every", "image_size", "threads"), 1
+    ),
+    "probe_shots": 1,
+    **dict.fromkeys(("seed", "ignore_index", "gamma", "momentum", "weight_decay", "meta_weight_decay"), 0),
+    **dict.fromkeys(("entropy_weight", "auxiliary_weight", "validation_size"), 0),
+}
+
+
+def check_rules(config: RunConfig) -> None:
+    """ValueError if a value is outside its range or two choices do not go together."""
+    _check_ranges(config)
+    _check_combinations(config)
+
+
+def _check_ranges(config: RunConfig) -> None:
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{flag(f.name)} needs to be a finite number; got {value}")
+    if config.seed >= _SEEDS:
+        raise ValueError(f"--seed needs to be below {_SEEDS}; got {config.seed}")
+    for name, low in _AT_LEAST.items():
+        value = getattr(config, name)
+        if value is not None and not value >= low:
+            raise ValueError(f"{flag(name)} needs to be at least {low}; got {value}")
+    for f in dataclasses.fields(config):
+        value, most = getattr(config, f.name), _THREADS if f.name == "threads" else _COUNT
+        if isinstance(value, int) and value > most:
+            raise ValueError(f"{flag(f.name)} needs to be at most {most}; got {value}")
+    for name in ("learning_rate", "meta_learning_rate", "max_grad_norm", "huber"):
+        if getattr(config, name) is not None and not getattr(config, name) > 0:
+            raise ValueError(f"{flag(name)} needs to be above 0; got {getattr(config, name)}")
+    for f in dataclasses.fields(config):
+        if f.metadata["choices"] is not None:
+            check_choice(flag(f.name), getattr(config, f.name), f.metadata["choices"])
+    if not config.psi or any(k < 1 for k in config.psi):
+        raise ValueError(f"--psi needs whole numbers of at least 1; got {' '.join(map(str, config.psi))}")
+    if max(config.psi) > _COUNT:
+        raise ValueError(f"--psi needs to be at most {_COUNT}; got {max(config.psi)}")
+    if not 0 < config.held_out < 1:
+        raise ValueError(f"--held-out needs to be a fraction between 0 and 1; got {config.held_out}")
+    if not 0 <= config.label_smoothing < 1:
+        raise ValueError(f"--label-smoothing needs to be in [0, 1); got {config.label_smoothing}")
+    if not 0 < config.teach_part <= 1:
+        raise ValueError(f"--teach-part needs to be above 0 and at most 1; got {config.teach_part}")
+    if not 0 < config.weight_range <= _WEIGHT_RANGE:
+        raise ValueError(
+            f"--weight-range needs to be above 0 and at most {_WEIGHT_RANGE}; got {config.weight_range}"
+        )
+
+
+def _check_combinations(config: RunConfig) -> None:
+    if config.teach_part < 1 and (config.lookahead != "update" or config.schedule != "iteration"):
+        raise ValueError(
+            "--teach-part takes samples of the batch whose step is followed: use it with --lookahead update and "
+            "--schedule iteration"
+        )
+    if config.evaluate == "next" and config.lookahead != "update":
+        raise ValueError("--evaluate next judges the update just taken: use it with --lookahead update")
+    if config.schedule == "epochs" and config.evaluate == "next":
+        raise ValueError("--schedule epochs has no next batch to train on: use --evaluate same or held-out")
+    if config.method == "gated" and (config.lookahead != "update" or config.schedule != "iteration"):
+        raise ValueError(
+            "--method gated acts on the update just taken: use it with --lookahead update and "
+            "--schedule iteration"
+        )
+    if config.method == "gated" and config.compile:
+        raise ValueError("--method gated cannot be compiled: drop --compile")
+    if config.generator_trunk == SHARED and config.compile and config.method in LEARNED_METHODS:
+        raise ValueError("--generator-trunk shared reads the network's features in passing: drop --compile")
+    if config.evaluate == "rotating" and (config.cache_labels or config.schedule == "epochs"):
+        raise ValueError(
+            "--evaluate rotating trains on other samples in each epoch: use it without --cache-labels "
+            "and with --schedule iteration"
+        )
+    if config.momentum and config.optimizer != "sgd":
+        raise ValueError(f"--momentum goes with --optimizer sgd; got {config.optimizer}")

@@ -1,0 +1,158 @@
+"""Which labels a run without a generator trains on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from maxl.experiments.data import BatchStream, DataSet, evaluation_batches
+from maxl.experiments.runs import trunks
+from maxl.experiments.runs.baselines import (
+    auto_encode,
+    cluster_labels,
+    random_labels,
+    shuffled_within_classes,
+)
+from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.evaluation import evaluating
+from maxl.experiments.runs.machine import tensor_float32
+from maxl.experiments.runs.methods import CLUSTER_METHODS
+from maxl.experiments.runs.prototypes import prototypical_labels
+from maxl.hierarchy import Hierarchy
+from maxl.hypergradients import RandomState
+from maxl.supervision import FixedLabels, NoLabels, Source, UniformLabels
+from maxl.tasks import Task
+
+if TYPE_CHECKING:
+    from maxl.experiments.runs.build import Setup
+
+_BATCH = 500  # inputs looked at a time
+
+Build = Callable[[RunConfig], "Setup"]
+
+
+def fixed_source(
+    config: RunConfig, data: DataSet, hierarchy: Hierarchy, task: Task, device: torch.device, build: Build
+) -> Source:
+    """Where auxiliary labels come from when there is no generator.
+
+    Args:
+        config: The run.
+        data: Its data.
+        hierarchy: ψ.
+        task: What targets mean.
+        device: Where the labels are to be.
+        build: Builds everything of another run on the same data and device.
+
+    Raises:
+        ValueError: if the method does not fit the data.
+    """
+    if config.method == "single":
+        return NoLabels()
+    if config.method == "uniform":
+        return UniformLabels(hierarchy, task)
+    return FixedLabels(_table(config, data, hierarchy, task, device, build).to(device))
+
+
+def _table(
+    config: RunConfig, data: DataSet, hierarchy: Hierarchy, task: Task, device: torch.device, build: Build
+) -> Tensor:
+    """Auxiliary labels by position in the training set, int64 of shape (n,); soft, (n, K), where one is not enough."""
+    primary, method = data.train.primary, config.method
+    if method in CLUSTER_METHODS and data.task == "segmentation":
+        raise ValueError(
+            f"--method {method} clusters whole images, and segmentation has labels for pixels: use random"
+        )
+    if method == "random":
+        return random_labels(primary, hierarchy, config.seed, task)
+    if method in ("human", "human-shuffled"):
+        assert data.train.human is not None  # choose_hierarchy has asked for them
+        human = data.train.human
+        return human if method == "human" else shuffled_within_classes(human, primary, config.seed)
+    if method in CLUSTER_METHODS:
+        points = _cluster_features(config, data, device, build)
+        clusters = cluster_labels(points, primary, hierarchy, config.seed)
+        if method == "kmeans":
+            return clusters
+        classes = primary if hierarchy.num_primary > 1 else torch.zeros(len(primary), dtype=torch.int64)
+        return shuffled_within_classes(clusters, classes, config.seed)
+    assert data.train.human is not None  # as above
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed * 1000 + 4)
+        name = trunks.chosen(config.trunk, data.task, data.input_shape)
+        embedding = trunks.build(name, data.input_shape).to(device)
+    return prototypical_labels(
+        _inputs(data, device),
+        primary.to(device),
+        data.train.human.to(device),
+        hierarchy,
+        embedding,
+        seed=config.seed,
+    )
+
+
+def _cluster_features(config: RunConfig, data: DataSet, device: torch.device, build: Build) -> Tensor:
+    """What k-means clusters, shape (n, D)."""
+    if config.cluster_features == "trunk":
+        return single_task_features(config, data, device, build)
+    x = _inputs(data, device)
+    return x.flatten(1) if config.cluster_features == "input" else auto_encode(x, seed=config.seed)
+
+
+def single_task_features(config: RunConfig, data: DataSet, device: torch.device, build: Build) -> Tensor:
+    """Features, shape (n, D), of the trunk that ``--method single`` of the same seed ends with, bit for bit.
+
+    Torch's global generator is left as it was.
+
+    Raises:
+        ValueError: if the training diverges.
+    """
+    try:
+        features = _trained_features(config, data, device, build)
+    except FloatingPointError:
+        features = torch.full((1,), torch.nan)
+    if not features.isfinite().all():
+        raise ValueError(
+            "--cluster-features trunk needs a single-task network that trains; its loss or features are not finite: lower "
+            "--learning-rate"
+        )
+    return features
+
+
+def _trained_features(config: RunConfig, data: DataSet, device: torch.device, build: Build) -> Tensor:
+    lower = config.precision != "float32"
+    with RandomState.capture(device).replay(), tensor_float32(lower):
+        setup = build(dataclasses.replace(config, method="single"))
+        torch.manual_seed(config.seed)
+        stream = BatchStream(
+            data.train,
+            config.batch_size,
+            mean=data.mean,
+            std=data.std,
+            augment=data.augment,
+            flip=data.flip,
+            seed=config.seed,
+            device=device,
+        )
+        learner = setup.learner
+        setup.network.train()
+        for epoch in range(config.epochs):
+            setup.set_learning_rates(epoch)
+            for batch in stream.epoch(epoch):
+                learner.optimizer.zero_grad(set_to_none=True)
+                learner.backward(batch.x, batch.primary, batch.index)
+                if config.max_grad_norm is not None:
+                    torch.nn.utils.clip_grad_norm_(learner.weights().values(), config.max_grad_norm)
+                learner.optimizer.step()
+    with evaluating(setup.network):
+        batches = evaluation_batches(data.train, _BATCH, data.mean, data.std, device)
+        return torch.cat([setup.network.trunk(b.x) for b in batches])
+
+
+def _inputs(data: DataSet, device: torch.device) -> Tensor:
+    """All training inputs as the networks take them."""
+    return torch.cat([b.x for b in evaluation_batches(data.train, _BATCH, data.mean, data.std, device)])

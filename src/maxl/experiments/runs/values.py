@@ -1,0 +1,51 @@
+"""Names and values of a run's fields: as flags, in messages, and from YAML."""
+
+from __future__ import annotations
+
+import dataclasses
+from difflib import get_close_matches
+from typing import Any
+
+
+def flag(name: str) -> str:
+    """A field's flag."""
+    return "--" + name.replace("_", "-")
+
+
+def nearest(name: str, known: Any) -> str:
+    """' (did you mean …?)' where a known name is near, else the known names."""
+    names = [str(k) for k in known]
+    match = get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else f"; choose from {', '.join(names)}"
+
+
+def coerce(f: dataclasses.Field[Any], value: Any, source: str) -> Any:
+    """A YAML value as the field's type; ValueError if it is of another kind."""
+    kind = str(f.type)
+    plain = not isinstance(value, bool)
+    if value is None and "None" in kind:
+        return None
+    if "tuple[str" in kind and isinstance(value, (list, tuple)):
+        if value and all(isinstance(i, (str, int)) and not isinstance(i, bool) for i in value):
+            return tuple(map(str, value))
+    elif kind.startswith("tuple"):
+        items = value if isinstance(value, (list, tuple)) else [value]
+        if all(isinstance(i, int) and not isinstance(i, bool) for i in items):
+            return tuple(items)
+    elif kind.startswith("float") and plain and _is_number(value):  # YAML 1.1 reads 1e-3 as a string
+        return float(value)
+    elif kind.startswith("str") and plain and isinstance(value, (str, int)):
+        return str(value)
+    elif (kind.startswith("int") and plain and isinstance(value, int)) or (
+        kind.startswith("bool") and isinstance(value, bool)
+    ):
+        return value
+    raise ValueError(f"{source}: {f.name} needs a value of kind {kind}; got {value!r}")
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True

@@ -1,0 +1,382 @@
+"""Advice: do finer labels help on these data, and which? The cheapest step first, and no more than that takes.
+
+| step | trains | decides, by validation results alone |
+|---|---|---|
+| tuning | single-task, some learning rates | the learning rate of everything that follows |
+| screening | single-task, uniform labels, clusters, human classes, and shuffled controls | whether any can help; seeds are added until that is known, or the budget's share is spent |
+| learned | learned labels, where it is not known that finer labels show no effect | which method is the candidate |
+| final | single-task, the candidate and its control, fresh seeds | nothing: its test results are the advice |
+
+No seed serves two steps, and the number of final seeds is fixed before the first of them is trained.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maxl.experiments.data import DataSet
+from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
+from maxl.experiments.runs.files import read_json, write_at_once
+from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.loading import load_data
+from maxl.experiments.runs.lock import locked, require_unlocked
+from maxl.experiments.runs.measures import PROBE, Measure, main_measure
+from maxl.experiments.runs.methods import CLUSTER_METHODS
+from maxl.experiments.studies.decisions import (
+    BASELINE,
+    CONTROL_OF,
+    Screened,
+    best_rate,
+    blind,
+    by_method,
+    further_rate,
+    judge,
+    rounded,
+    screen,
+    words,
+)
+from maxl.experiments.studies.intervals import paired_difference
+from maxl.experiments.studies.pace import COST, runs_at_a_time, time_runs
+from maxl.experiments.studies.statistics import RELEVANT
+from maxl.experiments.studies.study import Study
+from maxl.presets import check_choice
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+AIMS = ("accuracy", "structure", "noise")
+LEARNED = ("maxl", "wamal")
+# Seeds of each step: none serves two.
+TUNING_SEEDS, SCREENING_SEEDS, FINAL_SEEDS = range(1000, 1002), range(2000, 2010), range(3000, 3020)
+FEWEST = 3  # seeds of a step that say something of a spread
+VALIDATION = 0.2  # of the training part, where none is asked for
+_LOOKS = (5, 7, 10)  # screening seeds after the first look, at which it is asked whether that is enough
+_EXTENSIONS = 2  # of the learning rates, beyond the lowest or highest one
+
+Progress = Callable[[str, int, int], None]  # step, epochs done, epochs in all
+
+
+def advise(
+    base: RunConfig,
+    out: Path,
+    *,
+    aim: str = "accuracy",
+    budget: float = 60.0,
+    jobs: int | None = None,
+    progress: Progress = lambda *_: None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Says whether finer labels, and which, help on a data set; writes ``advice.json`` and what it rests on.
+
+    Calling it again continues what was interrupted, and repeats the advice where it is finished.
+
+    Args:
+        base: The data and how to train; its method and seed are not used. With ``human`` the human classes are tried too.
+        out: The folder: ``tuning``, ``screening`` and ``final`` are studies, ``plan.json`` the decisions.
+        aim: "accuracy", the task's main measure; or "structure", the few-shot probe of ``base.probe``.
+        budget: Minutes in all, earlier calls on the folder included. The last step may end a little later.
+        jobs: Runs at a time; the study's own choice by default.
+        progress: Called about twice a second.
+        tell: Called with what is about to be done, in sentences.
+
+    Returns:
+        verdict ("helps", "does not help" or "cannot tell"), method, against, measure, difference, interval, seeds,
+        detectable, control (the comparison with it, or None), cost (training time, in single-task trainings), minutes,
+        predicted_minutes, learning_rate, sentences.
+
+    Raises:
+        ValueError: if the aim does not fit the data, the budget does not suffice for the shortest answer, the folder
+            holds something else, or training diverges.
+    """
+    check_choice("--aim", aim, AIMS)
+    if aim == "noise":
+        raise ValueError(
+            "--aim noise is not offered: it needs methods that weigh or correct labels and trusted samples to judge them "
+            "by, which no --method has; in Python see maxl.supervision.SampleWeights and CorrectedLabels"
+        )
+    if aim == "structure" and base.probe is None:
+        raise ValueError("--aim structure needs a column to look for: name it with --probe")
+    if not (budget > 0 and math.isfinite(budget)):
+        raise ValueError(f"--budget needs to be a number of minutes above 0; got {budget:g}")
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"--jobs needs to be at least 1; got {jobs}")
+    if not base.validation_size:
+        base = dataclasses.replace(base, validation_size=VALIDATION)
+    require_unlocked(out)
+    procedure = _Procedure(base, out, aim, budget, jobs, progress, tell)
+    procedure.prepare()  # writes nothing
+    with locked(out):
+        return procedure.run()
+
+
+class _Procedure:
+    """The steps, each of which is skipped where ``plan.json`` has its decision."""
+
+    def __init__(
+        self,
+        base: RunConfig,
+        out: Path,
+        aim: str,
+        budget: float,
+        jobs: int | None,
+        progress: Progress,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.base, self.out, self.budget, self.progress, self.tell = base, out, budget, progress, tell
+        self.jobs = jobs
+        fixed = {n: v for n, v in base.to_dict().items() if n not in (*MACHINE_FIELDS, "method", "seed")}
+        identity = {"aim": aim, "config": fixed}
+        self.plan = self._read_plan(identity)
+        data = load_data(base)
+        if data.saw:
+            tell(data.saw)
+        self.measure: Measure = PROBE if aim == "structure" else main_measure(data.task)
+        self.fixed = _fixed_methods(base, data)
+        self.data = data
+        self.started = time.monotonic()
+        self.before = float(self.plan.get("seconds", 0.0))
+
+    def _read_plan(self, identity: dict[str, Any]) -> dict[str, Any]:
+        file = self.out / "plan.json"
+        if not file.exists():
+            if self.out.exists() and (not self.out.is_dir() or any(self.out.glob("[!.]*"))):
+                raise ValueError(
+                    f"--out needs a new folder or one of the same advice; {self.out} holds something else"
+                )
+            return dict(identity)
+        plan = read_json(file)
+        if plan.get("aim") != identity["aim"]:
+            raise ValueError(
+                f"--out needs a new folder or one of the same advice; {self.out} has --aim {plan.get('aim')}"
+            )
+        stored = plan.get("config") or {}
+        for name, value in identity["config"].items():
+            if name not in stored or stored[name] != value:
+                raise ValueError(
+                    f"--out needs a new folder or one of the same advice; {self.out} was made with {name} "
+                    f"{stored.get(name)!r}, not {value!r}"
+                )
+        return plan
+
+    @property
+    def seconds(self) -> float:
+        """Spent in all calls."""
+        return self.before + time.monotonic() - self.started
+
+    def prepare(self) -> None:
+        """What can be refused, or is to be said, before anything is written."""
+        if (self.out / "advice.json").exists():
+            if self.budget > float(self.plan["budget"]):
+                self.tell(
+                    f"{self.out} is finished, and is shown as it is: seeds that are added once the result is known would be "
+                    "chosen by the test part; take another --out for a larger budget"
+                )
+        elif "predicted_minutes" not in self.plan:
+            self._estimate()
+
+    def run(self) -> dict[str, Any]:
+        """All steps that are left."""
+        done = self.out / "advice.json"
+        if done.exists():
+            return read_json(done)
+        self._note()
+        try:
+            if "learning_rate" not in self.plan:
+                self._tune()
+            tuned = dataclasses.replace(self.base, learning_rate=float(self.plan["learning_rate"]))
+            if "candidate" not in self.plan:
+                self._screen(tuned)
+            advice = self._conclude(tuned)
+        finally:
+            self._note(seconds=self.seconds)
+        write_at_once(done, _json(advice))
+        return advice
+
+    def _note(self, **decisions: Any) -> None:
+        self.plan |= decisions | {"budget": self.budget}
+        write_at_once(self.out / "plan.json", _json(self.plan))
+
+    # Time
+
+    def _estimate(self) -> None:
+        """Times a short run, refuses a budget that cannot do, and says how long it may take."""
+        per_run, startup = time_runs(self.base)
+        self.plan |= {"seconds_per_run": per_run, "startup": startup, "pace": 1.0}
+        tuning = 3 * len(TUNING_SEEDS) * self._cost([BASELINE]) + 3 * startup
+        screening = self._cost([BASELINE, *self.fixed])
+        least = tuning + FEWEST * (screening + self._cost([BASELINE, "uniform"]))
+        if least > 60 * self.budget:
+            raise ValueError(
+                f"--budget {self.budget:g} is too little: the shortest answer takes about {math.ceil(least / 60)} minutes "
+                "here; raise it, or lower --epochs or --train-size"
+            )
+        most = tuning + len(SCREENING_SEEDS) * (screening + self._cost(LEARNED))
+        most += len(FINAL_SEEDS) * self._cost([BASELINE, LEARNED[0], "uniform"])
+        predicted = min(self.budget, most / 60)
+        self.tell(
+            f"{least / 60:.1f} to {predicted:.1f} minutes: single-task training is tuned, {', '.join(self.fixed)} are "
+            "screened, learned labels only if need be, and fresh seeds have the last word"
+        )
+        self.plan["predicted_minutes"] = predicted
+
+    def _cost(self, methods: Sequence[str]) -> float:
+        """Seconds of one seed of some methods, runs at a time counted."""
+        units = sum(COST.get(method, 1.0) for method in methods)
+        per_run = float(self.plan["seconds_per_run"]) * float(self.plan["pace"])
+        return units * per_run / runs_at_a_time(self.base, self.jobs)
+
+    def _train(self, step: str, study: Study) -> pd.DataFrame:
+        """Trains what is missing of a study, and learns from it how long runs take."""
+        folder = self.out / step
+        missing = [p.config.method for p in study.plan() if not RunFolder(folder / p.path).started]
+        expected, start = self._cost(missing), time.monotonic()
+        results = study.run(
+            folder, jobs=self.jobs, progress=lambda done, total, _: self.progress(step, done, total)
+        )
+        if missing:
+            self._learn_pace(expected, time.monotonic() - start - float(self.plan["startup"]))
+        return results
+
+    def _learn_pace(self, expected: float, taken: float) -> None:
+        self.plan["pace"] = float(self.plan["pace"]) * max(0.1, taken / expected)
+
+    def _affordable(self, reserve: float, methods: Sequence[str]) -> int:
+        """Seeds of some methods that the rest of the budget holds."""
+        left = 60 * self.budget - self.seconds - reserve - float(self.plan["startup"])
+        return max(0, int(left / self._cost(methods)))
+
+    # Steps
+
+    def _tune(self) -> None:
+        rates = [rounded(self.base.learning_rate * factor) for factor in (1 / 3, 1, 3)]
+        key = f"validation_{main_measure(self.data.task).name}"
+        for _ in range(_EXTENSIONS + 1):
+            study = Study(self.base, [BASELINE], list(TUNING_SEEDS), {"learning_rate": rates})
+            results = blind(self._train("tuning", study))
+            of_run = {str(p.path): p.config.learning_rate for p in study.plan()}
+            values: dict[float, list[float]] = {rate: [] for rate in rates}
+            for run, value in zip(results["run"], results[key], strict=True):
+                if run in of_run:
+                    values[of_run[run]].append(float(value))
+            best = best_rate(values, len(TUNING_SEEDS))
+            further = further_rate(rates, best)
+            if further is None:
+                break
+            rates = [*rates, further]
+        means = {f"{rate:g}": sum(v) / len(v) for rate, v in values.items() if v}
+        self._note(learning_rate=best, tuning={"measure": key, "means": means}, seconds=self.seconds)
+
+    def _screen(self, tuned: RunConfig) -> None:
+        """Validation results of all fixed labels, seed after seed, and of learned ones unless nothing helps."""
+        methods = [BASELINE, *self.fixed]
+        reserve = FEWEST * self._cost([BASELINE, "kmeans", "kmeans"])
+        count = FEWEST
+        found = self._screened(tuned, methods, count)
+        for more in _LOOKS:
+            if not found.open or self._affordable(reserve, methods) < more - count:
+                break
+            count = more
+            found = self._screened(tuned, methods, count)
+        learned = "not needed: finer labels show no effect here" if found.no_effect else "run"
+        if not found.no_effect and self._affordable(reserve, LEARNED) < count:
+            learned = "left out: the budget does not hold them"
+        if learned == "run":
+            found = self._screened(tuned, [*methods, *LEARNED], count)
+        candidate = found.candidate
+        final = [BASELINE, candidate, *([CONTROL_OF[candidate]] if candidate in CONTROL_OF else [])]
+        fitting = max(FEWEST, self._affordable(0.0, final))
+        seeds = min(found.seeds_needed(len(FINAL_SEEDS), 5), fitting, len(FINAL_SEEDS))
+        self._note(
+            screening={
+                "measure": self._key("validation"),
+                "seeds": count,
+                "no_effect": found.no_effect,
+                "differences": {
+                    name: {"mean": _finite(d.mean), "low": _finite(d.low), "high": _finite(d.high)}
+                    for name, d in found.differences.items()
+                },
+            },
+            learned=learned,
+            final={"methods": final, "seeds": list(FINAL_SEEDS[:seeds])},
+            candidate=candidate,
+            seconds=self.seconds,
+        )
+
+    def _screened(self, tuned: RunConfig, methods: Sequence[str], count: int) -> Screened:
+        results = blind(self._train("screening", Study(tuned, methods, list(SCREENING_SEEDS[:count]))))
+        wanted = results[results["seed"].isin(SCREENING_SEEDS[:count]) & results["method"].isin(methods)]
+        return screen(by_method(wanted, self._key("validation")))
+
+    def _conclude(self, tuned: RunConfig) -> dict[str, Any]:
+        final = self.plan["final"]
+        methods, seeds = final["methods"], final["seeds"]
+        results = self._train("final", Study(tuned, methods, seeds))
+        values = by_method(results, self._key("test"))
+        candidate = methods[1]
+        if BASELINE not in values or candidate not in values:
+            raise ValueError(f"every final run of {candidate} or {BASELINE} diverged: lower --learning-rate")
+        difference = paired_difference(values[candidate], values[BASELINE])
+        verdict, control = judge(difference), None
+        sentences = [f"{words(candidate, difference, self.measure)}."]
+        if len(methods) > 2 and methods[2] in values:
+            versus = paired_difference(values[candidate], values[methods[2]])
+            control = {
+                "against": methods[2],
+                "difference": _finite(versus.mean),
+                "interval": [_finite(versus.low), _finite(versus.high)],
+            }
+            if verdict == "helps" and not versus.low > 0:
+                sentences.append(
+                    f"It is not shown to beat {methods[2]}, so the gain may come from having a second head rather than from "
+                    "what its labels say."
+                )
+        if self.plan["screening"]["no_effect"]:
+            least = self.measure.difference_text(RELEVANT)
+            sentences.append(f"Finer labels show no effect here: on validation data none can gain {least}.")
+        elif self.plan["learned"] != "run":
+            sentences.append(f"Learned labels were {self.plan['learned']}.")
+        trained = results.groupby("method")["seconds_total"].median()
+        cost = float(trained[candidate]) / float(trained[BASELINE])
+        if candidate in CLUSTER_METHODS and tuned.cluster_features == "trunk":
+            cost += 1.0  # the single-task network whose features are clustered
+        return {
+            "verdict": verdict,
+            "aim": self.plan["aim"],
+            "method": candidate,
+            "against": BASELINE,
+            "measure": self.measure.key,
+            "difference": _finite(difference.mean),
+            "interval": [_finite(difference.low), _finite(difference.high)],
+            "seeds": difference.n,
+            "detectable": _finite(difference.detectable),
+            "control": control,
+            "cost": _finite(cost),
+            "minutes": self.seconds / 60,
+            "predicted_minutes": self.plan["predicted_minutes"],
+            "learning_rate": self.plan["learning_rate"],
+            "sentences": sentences,
+        }
+
+    def _key(self, part: str) -> str:
+        return f"{part}_{self.measure.name}"
+
+
+def _fixed_methods(base: RunConfig, data: DataSet) -> list[str]:
+    """Fixed labels that fit the data, the cheapest first."""
+    methods = ["uniform"]
+    methods += ["random"] if data.task == "segmentation" else ["kmeans", "kmeans-shuffled"]
+    return [*methods, "human", "human-shuffled"] if base.human is not None else methods
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, indent=2, allow_nan=False, default=float).encode() + b"\n"

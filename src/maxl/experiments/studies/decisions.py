@@ -1,0 +1,154 @@
+"""What advice is decided by: pure functions of results, and of validation results alone until the very end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from maxl.experiments.runs.measures import Measure
+from maxl.experiments.runs.methods import LEARNED_METHODS
+from maxl.experiments.studies.intervals import PairedDifference, paired_differences, seeds_to_detect
+from maxl.experiments.studies.statistics import RELEVANT
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BASELINE = "single"
+# What each source of labels has to beat for its labels' content to be what helps.
+CONTROL_OF = {
+    "kmeans": "kmeans-shuffled",
+    "human": "human-shuffled",
+    **dict.fromkeys(LEARNED_METHODS, "uniform"),
+}
+_CONTROLS = frozenset(("kmeans-shuffled", "human-shuffled", "random"))  # compared with, never recommended
+
+Values = Mapping[str, Mapping[int, float]]  # of a measure, by method, then by seed
+
+
+def blind(results: pd.DataFrame) -> pd.DataFrame:
+    """Results without anything that was measured on the test part: what decisions are made from."""
+    return results[
+        [name for name in results.columns if not name.startswith("test_") and name != "worst_group"]
+    ]
+
+
+def by_method(results: pd.DataFrame, key: str) -> dict[str, dict[int, float]]:
+    """A column of results by method and seed; runs without a value are left out."""
+    values: dict[str, dict[int, float]] = {}
+    for method, seed, value in zip(results["method"], results["seed"], results[key], strict=True):
+        if value is not None and math.isfinite(float(value)):
+            values.setdefault(str(method), {})[int(seed)] = float(value)
+    return values
+
+
+def best_rate(values: Mapping[float, Sequence[float]], seeds: int) -> float:
+    """The learning rate with the highest mean among those that no seed diverged with; the smallest where some tie.
+
+    Args:
+        values: Validation results of each rate.
+        seeds: How many each should have.
+
+    Raises:
+        ValueError: if every rate diverged with a seed.
+    """
+    whole = {rate: found for rate, found in values.items() if len(found) == seeds}
+    if not whole:
+        raise ValueError(
+            "single-task training needs a learning rate with which it does not diverge; none of "
+            f"{', '.join(f'{rate:g}' for rate in sorted(values))} is one: lower --learning-rate"
+        )
+    return max(sorted(whole), key=lambda rate: sum(whole[rate]) / seeds)
+
+
+def further_rate(rates: Sequence[float], best: float) -> float | None:
+    """The next rate to try: beyond the best one where that is the lowest or highest; None where it is neither."""
+    low, high = min(rates), max(rates)
+    return rounded(low / 3) if best == low else rounded(high * 3) if best == high else None
+
+
+def rounded(rate: float) -> float:
+    """To three digits, as a flag would say it."""
+    return float(f"{rate:.3g}")
+
+
+@dataclass(frozen=True)
+class Screened:
+    """What validation results say of every method against the baseline.
+
+    Attributes:
+        differences: By method, with simultaneous intervals.
+    """
+
+    differences: Mapping[str, PairedDifference]
+
+    @property
+    def open(self) -> bool:
+        """Whether some method may help by a relevant amount and is not shown to help."""
+        return any(not d.low > 0 and not d.high < RELEVANT for d in self._candidates.values())
+
+    @property
+    def no_effect(self) -> bool:
+        """Whether no method can help by a relevant amount."""
+        return all(d.high < RELEVANT and not d.low > 0 for d in self._candidates.values())
+
+    @property
+    def candidate(self) -> str:
+        """The method with the largest mean difference, controls left out; the first, and so the cheapest, of equals."""
+        return max(self._candidates, key=lambda name: self._candidates[name].mean)
+
+    @property
+    def _candidates(self) -> dict[str, PairedDifference]:
+        return {name: d for name, d in self.differences.items() if name not in _CONTROLS}
+
+    def seeds_needed(self, most: int, fewest: int) -> int:
+        """Seeds that find a relevant difference of the candidate with 80 % power, by the spread seen here."""
+        spread = self.differences[self.candidate].spread
+        return max(fewest, seeds_to_detect(RELEVANT, spread, most=most)) if spread > 0 else fewest
+
+
+def screen(values: Values) -> Screened:
+    """Every method against the baseline.
+
+    Raises:
+        ValueError: if the baseline, or every other method, has diverged.
+    """
+    others = [name for name in values if name != BASELINE]
+    if BASELINE not in values or not set(others) - _CONTROLS:
+        raise ValueError(
+            "advice needs single-task training and another method that do not diverge: lower --learning-rate"
+        )
+    pairs = [(values[name], values[BASELINE]) for name in others]
+    return Screened(dict(zip(others, paired_differences(pairs), strict=True)))
+
+
+def judge(difference: PairedDifference, relevant: float = RELEVANT) -> str:
+    """The verdict on a final comparison: "helps", "does not help" or "cannot tell".
+
+    It helps where the interval is above zero; it does not where the interval excludes a relevant gain, 1 point.
+    """
+    if difference.low > 0:
+        return "helps"
+    return "does not help" if difference.high < relevant else "cannot tell"
+
+
+def words(method: str, difference: PairedDifference, measure: Measure) -> str:
+    """The final comparison in a sentence."""
+    told, size = judge(difference), measure.signed_text(difference.mean)
+    if math.isnan(difference.low):
+        return f"{method} cannot be told from {BASELINE}: {difference.n} seeds agree on {size}, which is too few to claim it"
+    low, high = measure.signed_text(difference.low, unit=False), measure.signed_text(difference.high)
+    interval = f"{size} ({low} to {high}) over {difference.n} seeds"
+    if told == "helps":
+        return f"{method} beats tuned single-task training by {interval}"
+    if told == "does not help":
+        return (
+            f"{method} does not help: {interval} against tuned single-task training, less than "
+            f"{measure.difference_text(RELEVANT)} of gain"
+        )
+    found = difference.detectable
+    power = (
+        "" if math.isnan(found) else f"; so many seeds find {measure.difference_text(found)} with 80 % power"
+    )
+    return f"cannot tell whether {method} helps: {interval}{power}"

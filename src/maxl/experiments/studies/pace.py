@@ -1,0 +1,40 @@
+"""How long runs take, before they are run."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.methods import CLUSTER_METHODS, LEARNED_METHODS
+from maxl.experiments.runs.trainer import train
+from maxl.experiments.studies.study import Study, device_count
+
+# Time of a run as a multiple of single-task training's; clusters of trunk features need one of these first.
+COST = {**dict.fromkeys(LEARNED_METHODS, 4.0), **dict.fromkeys(CLUSTER_METHODS, 2.0)}
+
+
+def time_runs(base: RunConfig) -> tuple[float, float]:
+    """Seconds of a single-task run, and of starting the processes of a study; trains for an epoch or two, three times."""
+    one = dataclasses.replace(base, method="single", seed=0, epochs=1)
+    two = dataclasses.replace(one, epochs=min(2, base.epochs))
+    marks: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        train(one, Path(folder) / "warm")  # packages are imported, kernels chosen
+        start = time.monotonic()
+        train(two, Path(folder) / "run", report=lambda _: marks.append(time.monotonic()))
+        whole = time.monotonic() - start
+        start = time.monotonic()
+        Study(one, ["single"], [0]).run(Path(folder) / "study", jobs=1)
+        in_process = time.monotonic() - start
+    epoch = marks[-1] - marks[-2] if len(marks) > 1 else whole
+    rest = max(0.0, whole - two.epochs * epoch)
+    return epoch * base.epochs + rest, max(0.0, in_process - epoch - rest)
+
+
+def runs_at_a_time(base: RunConfig, jobs: int | None) -> int:
+    """Runs of a study at a time, where there are enough of them."""
+    return jobs or device_count(base.device) or max(1, (os.cpu_count() or 1) // base.threads)

@@ -1,0 +1,339 @@
+"""Advice: chosen by validation, reported on fresh seeds, and never by the test part."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from _run_helpers import one_thread as one_thread
+from _run_helpers import tiny
+from maxl import experiments
+from maxl.experiments.report.advice import write_advice
+from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.measures import ACCURACY
+from maxl.experiments.studies import advice as procedure
+from maxl.experiments.studies.advice import FINAL_SEEDS, SCREENING_SEEDS, TUNING_SEEDS, advise
+from maxl.experiments.studies.decisions import (
+    best_rate,
+    blind,
+    further_rate,
+    judge,
+    screen,
+    words,
+)
+from maxl.experiments.studies.intervals import paired_difference
+from maxl.experiments.studies.pace import COST
+
+
+@pytest.fixture
+def few_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real runs, one after another in this process, as few as show what there is to show."""
+    monkeypatch.setattr(
+        "maxl.experiments.studies.workers.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1)
+    )
+    monkeypatch.setattr("maxl.experiments.studies.study.os.cpu_count", lambda: 1)
+    monkeypatch.setattr(procedure, "time_runs", lambda _: (1.0, 0.0))
+    for name, value in (
+        ("TUNING_SEEDS", range(1000, 1001)),
+        ("SCREENING_SEEDS", range(2000, 2002)),
+        ("FINAL_SEEDS", range(3000, 3002)),
+        ("FEWEST", 2),
+        ("_LOOKS", ()),
+        ("_EXTENSIONS", 0),
+        ("LEARNED", ("maxl",)),
+    ):
+        monkeypatch.setattr(procedure, name, value)
+
+
+class Runs:
+    """In place of training: results that are a function of method, seed and learning rate."""
+
+    def __init__(self, gains: dict[str, float], noise: float = 0.003, seconds: float = 1.0) -> None:
+        self.gains, self.noise, self.seconds = gains, noise, seconds
+        self.now = 0.0
+        self.trained: list[RunConfig] = []
+
+    def __call__(self, jobs: Any, *, tick: Any, **_: Any) -> list[Path]:
+        for config, path, label in jobs:
+            random = np.random.default_rng((config.seed, zlib.crc32(config.method.encode())))
+            share = (
+                0.7 + self.gains.get(config.method, 0.0) - 0.05 * abs(math.log10(config.learning_rate) + 2)
+            )
+            values = share + 0.02 * np.random.default_rng(config.seed).random(2)
+            values = values + self.noise * random.standard_normal(2)
+            run = RunFolder(path)
+            run.create(config)
+            run.append_metrics({"epoch": 1})
+            result = {"method": label, "seed": config.seed, "data": "table", "task": "classification"}
+            measured = {"validation_accuracy": values[0], "test_accuracy": values[1], "test_loss": 1.0}
+            cost = {"seconds_per_step": 1.0, "seconds_total": 4.0 if config.method == "maxl" else 1.0}
+            run.write_summary({**result, **measured, **cost, "train_size": 100, "psi": None, "trunk": "mlp"})
+            self.trained.append(config)
+            self.now += self.seconds * COST.get(config.method, 1.0)
+            tick(0)
+        return []
+
+    def monotonic(self) -> float:
+        """In place of the clock's."""
+        return self.now
+
+    def seeds(self, method: str, start: int) -> list[int]:
+        return sorted(c.seed for c in self.trained if c.method == method and start <= c.seed < start + 1000)
+
+
+@pytest.fixture
+def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Runs]:
+    """Studies whose runs are pretended, and so is the time that they take."""
+
+    def start(**given: Any) -> Runs:
+        runs = Runs(**given)
+        monkeypatch.setattr("maxl.experiments.studies.study.run_jobs", runs)
+        monkeypatch.setattr(procedure, "time_runs", lambda _: (runs.seconds, 0.0))
+        monkeypatch.setattr(procedure, "time", runs)
+        return runs
+
+    return start
+
+
+def folder(path: Path, *, permuted: bool = False) -> Path:
+    """A table in two parts; the test part's labels as they are or permuted."""
+    random = np.random.default_rng(0)
+    kind = np.arange(200) % 4
+    x = np.stack([kind // 2, kind % 2], 1) + 0.5 * random.standard_normal((200, 2))
+    label, breed = np.array(["x", "y"])[kind // 2], kind
+    path.mkdir()
+    for part, rows in (("train", np.arange(120)), ("test", np.arange(120, 200))):
+        labels = np.random.default_rng(1).permutation(rows) if permuted and part == "test" else rows
+        lines = [f"{label[i]},{breed[i]},{x[r, 0]},{x[r, 1]}" for r, i in zip(rows, labels, strict=True)]
+        (path / f"{part}.csv").write_text("\n".join(["label,breed,a,b", *lines]) + "\n")
+    return path
+
+
+def config(path: Path, **changes: Any) -> Any:
+    shared = {"data": str(path), "primary": "label", "train_size": None, "epochs": 1, "psi": [2]}
+    return tiny(**{**shared, "cluster_features": "input", "look_every": 1, **changes})
+
+
+def choices(out: Path) -> dict[str, Any]:
+    plan = json.loads((out / "plan.json").read_text())
+    timed = ("seconds", "pace", "startup", "seconds_per_run", "predicted_minutes", "config")
+    return {name: value for name, value in plan.items() if name not in timed}
+
+
+@pytest.mark.usefixtures("few_seeds")
+def test_permuted_test_labels_change_no_choice(tmp_path: Path) -> None:
+    found = {}
+    for name in ("as it is", "permuted"):
+        data = folder(tmp_path / name, permuted=name == "permuted")
+        base = config(data, probe="breed", validation_size=0.3)
+        found[name] = advise(base, tmp_path / f"{name} out", aim="structure", budget=1e6)
+    one, other = found.values()
+    assert choices(tmp_path / "as it is out") == choices(tmp_path / "permuted out")
+    assert one["method"] == other["method"]
+    assert one["learning_rate"] == other["learning_rate"]
+    means = [
+        pd.read_csv(tmp_path / f"{name} out" / "final" / "results.csv")[one["measure"]].mean()
+        for name in found
+    ]
+    assert means[0] > means[1]  # the permutation did reach what is reported
+
+
+def test_advice_holds_what_it_promises_and_repeats_itself(
+    pretend: Callable[..., Runs], tmp_path: Path
+) -> None:
+    runs = pretend(gains={"human": 0.03, "kmeans": -0.03})
+    said: list[str] = []
+    steps: list[str] = []
+    out = tmp_path / "out"
+    base = config(folder(tmp_path / "data"), human="breed")
+    given = experiments.advise(
+        base, out, budget=1e6, tell=said.append, progress=lambda step, done, total: steps.append(step)
+    )
+    assert given == json.loads((out / "advice.json").read_text())
+    assert (given["verdict"], given["method"], given["against"]) == ("helps", "human", "single")
+    assert given["measure"] == "test_accuracy"
+    assert given["learning_rate"] == 0.009  # 1e-3 / 3, 1e-3 and 3e-3 were tried, and then what lies beyond
+    assert given["control"]["against"] == "human-shuffled"
+    assert given["interval"][0] < given["difference"] < given["interval"][1]
+    assert (given["cost"], given["minutes"] > 0) == (1.0, True)
+    assert list(dict.fromkeys(steps)) == ["tuning", "screening", "final"]
+    assert any("minutes" in sentence for sentence in said)
+    results = {step: pd.read_csv(out / step / "results.csv") for step in ("tuning", "screening", "final")}
+    seeds = [set(frame["seed"]) for frame in results.values()]
+    assert not seeds[0] & seeds[1]
+    assert not (seeds[0] | seeds[1]) & seeds[2]
+    assert {"human", "human-shuffled", "kmeans", "kmeans-shuffled"} <= set(results["screening"]["method"])
+    final = results["final"].pivot_table(index="seed", columns="method", values="test_accuracy")
+    assert given["difference"] == pytest.approx((final["human"] - final["single"]).mean())
+    assert given["seeds"] == len(final) >= 5
+    page = write_advice(out).read_text()
+    assert "Verdict: helps." in page
+    trained = len(runs.trained)
+    assert advise(base, out, budget=2e6, tell=said.append) == given
+    assert "chosen by the test part" in said[-1]
+    assert len(runs.trained) == trained
+    with pytest.raises(
+        ValueError, match=r"--out needs a new folder or one of the same advice.*epochs 1, not 2"
+    ):
+        advise(config(tmp_path / "data", human="breed", epochs=2), out)
+
+
+def test_learned_labels_are_left_out_where_nothing_can_help(
+    pretend: Callable[..., Runs], tmp_path: Path
+) -> None:
+    runs = pretend(gains={"kmeans": -0.03})
+    given = advise(config(folder(tmp_path / "data")), tmp_path / "out", budget=1e6)
+    assert (given["verdict"], given["method"]) == ("does not help", "uniform")
+    assert "Finer labels show no effect here" in " ".join(given["sentences"])
+    assert runs.seeds("maxl", 2000) == []
+    assert len(runs.seeds("uniform", 2000)) < len(SCREENING_SEEDS)  # fewer are enough to know
+
+
+def test_seeds_are_added_while_it_is_open_and_the_budget_holds_them(
+    pretend: Callable[..., Runs], tmp_path: Path
+) -> None:
+    runs = pretend(gains={}, noise=0.05)
+    data = folder(tmp_path / "data")
+    given = advise(config(data), tmp_path / "much", budget=1e6)
+    assert runs.seeds("uniform", 2000) == list(SCREENING_SEEDS)
+    assert runs.seeds("maxl", 2000) == list(SCREENING_SEEDS)
+    assert given["seeds"] == len(FINAL_SEEDS)
+    runs = pretend(gains={}, noise=0.05, seconds=60)
+    given = advise(config(data), tmp_path / "little", budget=60, jobs=1)
+    assert runs.seeds("uniform", 2000) == [2000, 2001, 2002, 2003, 2004]
+    assert runs.seeds("maxl", 2000) == []
+    assert "Learned labels were left out: the budget does not hold them." in given["sentences"]
+    assert 3 <= given["seeds"] < len(FINAL_SEEDS)
+    assert given["minutes"] == pytest.approx(runs.now / 60)
+    assert given["minutes"] <= 60 == given["predicted_minutes"]
+
+
+def test_a_gain_that_the_control_shows_too_is_not_credited_to_the_labels(
+    pretend: Callable[..., Runs], tmp_path: Path
+) -> None:
+    pretend(gains={"maxl": 0.043, "uniform": 0.04, "kmeans-shuffled": 0.08})
+    given = advise(config(folder(tmp_path / "data")), tmp_path / "out", budget=1e6)
+    assert (given["verdict"], given["method"], given["control"]["against"]) == ("helps", "maxl", "uniform")
+    assert "not shown to beat uniform" in " ".join(given["sentences"])
+    assert given["cost"] == 4.0
+
+
+def test_an_interrupted_advice_goes_on_where_it_stopped(pretend: Callable[..., Runs], tmp_path: Path) -> None:
+    runs = pretend(gains={"kmeans": 0.03})
+    base, out = config(folder(tmp_path / "data")), tmp_path / "out"
+
+    def interrupt(step: str, done: int, total: int) -> None:
+        if step == "screening":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        advise(base, out, budget=1e6, progress=interrupt)
+    begun = json.loads((out / "plan.json").read_text())
+    assert begun["learning_rate"] > 0
+    resumed = advise(base, out, budget=1e6)
+    keys = [(c.method, c.seed, c.learning_rate) for c in runs.trained]
+    assert len(keys) == len(set(keys))  # nothing twice
+    whole = advise(base, tmp_path / "whole", budget=1e6)
+    for name in ("verdict", "method", "difference", "interval", "learning_rate", "seeds"):
+        assert resumed[name] == whole[name], name
+    assert resumed["minutes"] * 60 > begun["seconds"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({}, {"aim": "speed"}, "--aim needs to be one of"),
+        ({}, {"aim": "noise"}, "--aim noise is not offered"),
+        ({}, {"aim": "structure"}, "--aim structure needs a column to look for: name it with --probe"),
+        ({}, {"budget": 0.0}, "--budget needs to be a number of minutes above 0"),
+        ({}, {"budget": math.nan}, "--budget needs to be a number of minutes above 0"),
+        ({}, {"jobs": 0}, "--jobs needs to be at least 1"),
+        ({}, {"budget": 1e-6}, "--budget 1e-06 is too little: the shortest answer takes about"),
+        ({"probe": "bred"}, {}, "no column 'bred'"),
+    ],
+)
+def test_advice_that_cannot_be_given_writes_nothing(
+    changes: dict[str, Any],
+    options: dict[str, Any],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    base = config(folder(tmp_path / "data"), **changes)
+    monkeypatch.setattr(procedure, "time_runs", lambda _: (1.0, 0.0))
+    with pytest.raises(ValueError, match=message):
+        advise(base, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_seed_serves_two_steps() -> None:
+    seeds = [*TUNING_SEEDS, *SCREENING_SEEDS, *FINAL_SEEDS]
+    assert len(seeds) == len(set(seeds))
+
+
+def test_a_rate_that_diverges_with_a_seed_is_no_choice_and_edges_are_looked_beyond() -> None:
+    assert best_rate({0.1: [0.5, 0.6], 1.0: [0.9], 0.01: [0.4, 0.4]}, 2) == 0.1
+    assert best_rate({0.1: [0.5], 0.01: [0.5]}, 1) == 0.01
+    with pytest.raises(ValueError, match=r"does not diverge; none of 0\.1, 1 is one"):
+        best_rate({0.1: [], 1.0: [0.9]}, 2)
+    assert (further_rate([0.1, 0.3, 0.9], 0.3), further_rate([0.1, 0.3], 0.3)) == (None, 0.9)
+    assert further_rate([0.1, 0.3], 0.1) == pytest.approx(0.0333)
+
+
+def test_decisions_see_nothing_of_the_test_part() -> None:
+    frame = pd.DataFrame(
+        {"test_accuracy": [1], "test_probe": [1], "worst_group": [1], "validation_accuracy": [1]}
+    )
+    assert list(blind(frame)) == ["validation_accuracy"]
+
+
+SPREAD = (0.0, 0.002, -0.002, 0.001, -0.001)
+
+
+def values(shift: float, sign: int = 1) -> dict[int, float]:
+    return {seed: 0.8 + shift + sign * noise for seed, noise in enumerate(SPREAD)}
+
+
+def test_screening_stops_where_nothing_can_help_and_never_recommends_a_control() -> None:
+    level = screen({"single": values(0, -1), "uniform": values(0), "kmeans": values(-0.02)})
+    assert level.no_effect
+    assert not level.open
+    wide = {seed: 0.8 + 30 * noise for seed, noise in enumerate(SPREAD)}
+    unclear = screen({"single": values(0), "uniform": wide})
+    assert unclear.open
+    assert not unclear.no_effect
+    better = screen({"single": values(0, -1), "uniform": values(0.03), "kmeans-shuffled": values(0.09)})
+    assert (better.open, better.no_effect, better.candidate) == (False, False, "uniform")
+    with pytest.raises(ValueError, match="single-task training and another method that do not diverge"):
+        screen({"single": values(0), "kmeans-shuffled": values(0)})
+
+
+@pytest.mark.parametrize(
+    ("shift", "sign", "verdict", "said"),
+    [
+        (0.03, -1, "helps", "maxl beats tuned single-task training by +3.0 points"),
+        (-0.03, -1, "does not help", "maxl does not help: −3.0 points"),
+        (0.0, -1, "does not help", "less than 1 point of gain"),
+        (0.0, 30, "cannot tell", "cannot tell whether maxl helps"),
+    ],
+)
+def test_verdicts(shift: float, sign: int, verdict: str, said: str) -> None:
+    difference = paired_difference(values(shift, sign), values(0))
+    assert judge(difference) == verdict
+    assert said in words("maxl", difference, ACCURACY)
+
+
+def test_seeds_that_agree_but_are_too_few_tell_nothing() -> None:
+    difference = paired_difference({0: 0.9, 1: 0.9, 2: 0.9}, {0: 0.8, 1: 0.8, 2: 0.8})
+    assert judge(difference) == "cannot tell"
+    assert "too few to claim it" in words("maxl", difference, ACCURACY)

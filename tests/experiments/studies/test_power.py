@@ -1,0 +1,108 @@
+"""What a study of some size can find, and what its words say of ties and of the best method."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from maxl.experiments.runs.measures import ACCURACY
+from maxl.experiments.studies.intervals import (
+    Interval,
+    paired_difference,
+    paired_differences,
+    seeds_to_detect,
+    smallest_detectable,
+)
+from maxl.experiments.studies.statistics import best_methods, compare, headline
+
+
+@pytest.mark.parametrize(("n", "comparisons"), [(2, 1), (3, 4), (5, 1), (10, 7), (30, 2)])
+def test_the_detectable_difference_is_found_four_times_in_five(n: int, comparisons: int) -> None:
+    spread = 0.02
+    difference = smallest_detectable(spread, n, comparisons)
+    random = np.random.default_rng(n)
+    samples = difference + spread * random.standard_normal((40_000, n))
+    p = stats.ttest_1samp(samples, 0.0, axis=1).pvalue
+    assert (comparisons * p < 0.05).mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_more_seeds_find_less_and_more_comparisons_hide_more() -> None:
+    by_seeds = [smallest_detectable(1.0, n) for n in (2, 3, 5, 10, 30, 100)]
+    assert by_seeds == sorted(by_seeds, reverse=True)
+    assert smallest_detectable(1.0, 10, 7) > smallest_detectable(1.0, 10)
+    # Well known: 34 pairs find half a standard deviation.
+    assert smallest_detectable(1.0, 34) == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize(("spread", "n"), [(math.nan, 5), (0.0, 5), (0.1, 1), (0.1, 0)])
+def test_nothing_is_said_of_power_where_the_spread_is_not_known(spread: float, n: int) -> None:
+    assert math.isnan(smallest_detectable(spread, n))
+
+
+def test_a_difference_carries_the_power_of_its_corrected_comparison() -> None:
+    a, b = {s: 0.5 + 0.01 * (s % 3) for s in range(6)}, dict.fromkeys(range(6), 0.5)
+    (one,), two = paired_differences([(a, b)]), paired_differences([(a, b), (a, b)])
+    assert one.spread == pytest.approx(np.std([0, 1, 2, 0, 1, 2], ddof=1) / 100)
+    assert one.detectable == pytest.approx(smallest_detectable(one.spread, 6))
+    assert two[0].detectable == pytest.approx(smallest_detectable(one.spread, 6, 2))
+    assert math.isnan(paired_difference(b, b).detectable)
+
+
+def test_the_fewest_seeds_for_a_difference() -> None:
+    n = seeds_to_detect(0.01, 0.01, most=50)
+    assert smallest_detectable(0.01, n) <= 0.01 < smallest_detectable(0.01, n - 1)
+    assert seeds_to_detect(0.001, 0.01, most=12) == 12
+    assert seeds_to_detect(0.01, 0.0, most=12) == 3
+
+
+def table(**means: list[float]) -> pd.DataFrame:
+    rows = [
+        {"data": "d", "train_size": 10, "psi": None, "method": m, "seed": s, "test_accuracy": v}
+        for m, values in means.items()
+        for s, v in enumerate(values)
+    ]
+    return pd.DataFrame(rows)
+
+
+def said(**means: list[float]) -> str:
+    intervals = {m: Interval(100 * sum(v) / len(v), 0, 100, len(v)) for m, v in means.items()}
+    return headline(intervals, compare(table(**means)), ACCURACY)
+
+
+LOW, HIGH = [0.5, 0.51, 0.52, 0.5, 0.51], [0.81, 0.8, 0.82, 0.81, 0.8]
+
+
+def test_a_tie_of_the_best_is_called_one() -> None:
+    assert best_methods({"a": 0.1 + 0.2, "b": 0.3, "c": 0.2}) == ["a", "b"]
+    told = said(single=LOW, uniform=HIGH, maxl=[*HIGH[2:], *HIGH[:2]])
+    assert told == "Highest mean test accuracy: a tie of uniform and maxl at 80.8 %."
+    equal = compare(table(uniform=HIGH, maxl=HIGH))
+    assert set(equal["verdict"]) == {"tied with uniform: equal in all 5 seeds"}
+
+
+def test_the_best_is_named_whichever_method_it_is() -> None:
+    assert said(single=LOW, kmeans=HIGH, maxl=LOW[::-1]).startswith("Highest mean test accuracy: kmeans with")
+    assert said(single=HIGH, maxl=LOW).startswith("Highest mean test accuracy: single with 80.8 %")
+    assert said(single=LOW, maxl=LOW[::-1]).startswith("No method stands out")
+
+
+def test_words_interval_and_corrected_p_agree() -> None:
+    random = np.random.default_rng(0)
+    for shift in (0.0, 0.005, 0.01, 0.02, 0.05):
+        base = 0.7 + 0.02 * random.standard_normal(6)
+        runs = table(
+            single=list(base),
+            uniform=list(base + shift + 0.01 * random.standard_normal(6)),
+            maxl=list(base - shift + 0.01 * random.standard_normal(6)),
+        )
+        for row in compare(runs).itertuples():
+            claimed = bool(row.low > 0 or row.high < 0)
+            assert claimed == (row.p_corrected < 0.05)
+            assert claimed == (row.verdict.split(" ")[0] in ("better", "worse"))
+            if "80 % power" in row.verdict:
+                assert row.verdict.endswith("with 80 % power")
+                assert row.detectable > 0
