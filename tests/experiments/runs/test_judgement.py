@@ -164,6 +164,12 @@ def test_test_samples_that_have_changed_are_told_of(tmp_path: Path) -> None:
         judge(tmp_path / "run", device="cpu")
 
 
+def test_samples_of_training_are_no_test(runs: Runs) -> None:
+    run, test = runs["features"]
+    with pytest.warns(RunWarning, match="samples that the run was trained on"):
+        judge(run, test.with_name("train.csv"), device="cpu")
+
+
 def test_numbers_one_by_one_in_their_units(runs: Runs) -> None:
     run, test = runs["prices"]
     judged, table = judge(run, test, device="cpu"), pd.read_csv(test)

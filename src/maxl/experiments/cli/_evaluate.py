@@ -32,7 +32,7 @@ def add_evaluate(commands: Any) -> None:
         "the task's measures, then each class, label or target, and which classes are taken for which.\n"
         "Without DATA on the run's own test samples. Classes that the run does not have are refused; those\n"
         "without a sample are left out of the means, which is said.",
-        epilog="example:\n  maxl evaluate run my-images/ --out evaluation\n  maxl evaluate run houses.csv",
+        epilog="example:\n  maxl evaluate run my-images/ --out evaluation\n  maxl evaluate run new-houses.csv",
     )
     evaluate.add_argument("folder", type=Path, metavar="RUN", help="folder of a run")
     evaluate.add_argument(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maxl.experiments.data import IGNORED, Features
+from maxl.experiments.data import IGNORED, NAMES, Features
 from maxl.experiments.runs.build import resolve_device
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.files import RunWarning
@@ -72,7 +72,8 @@ def judge(
     """Measures a finished run on labelled samples, in the way in which it was measured after training.
 
     Batches, threads, layout and precision are those of the run: on its own test samples and its own machine the
-    measures are those of summary.json to the last digit, but of a run on text, whose stored features are rounded.
+    measures are those of summary.json to the last digit. Texts in a file are an exception: how features are made of them
+    is stored in float32.
 
     Args:
         run: Folder of the run.
@@ -97,6 +98,13 @@ def judge(
     )
     if source is None:
         _say_if_others(metrics, summary)
+    elif _was_trained_on(config, source):
+        warnings.warn(
+            f"{source} holds samples that the run was trained on, so that these figures are those of no test: without "
+            "data of your own the run is measured on its test samples alone",
+            RunWarning,
+            stacklevel=2,
+        )
     return Judgement(
         run=run,
         source=source,
@@ -111,6 +119,19 @@ def judge(
         left_out=(*data.left_out, *left_out),
         origin=origin(where, config.threads),
     )
+
+
+def _was_trained_on(config: RunConfig, source: Path) -> bool:
+    """Whether samples come from the file or folder that a run was trained on, by their place, and not from its test part."""
+    if config.data in NAMES:
+        return False
+    for data in (Path(config.data), Path(config.data_dir or ".", config.data)):
+        place, found = data.resolve(), source.resolve()
+        if found == place:
+            return True
+        if found.is_relative_to(place) and found.relative_to(place).parts[0].startswith("train"):
+            return True
+    return False
 
 
 def _say_if_others(metrics: dict[str, float | None], summary: dict[str, Any]) -> None:
