@@ -260,8 +260,7 @@ class WeightedLabelGenerator(LabelGenerator):
     The weights are learned by the same double gradient as the labels (weight-aware MAXL, OpenReview
     sRDCzh6gVw); they start near 1. Learners then take ``maxl.supervision.WeightedLabels()`` by default.
 
-    Args:
-        As for ``LabelGenerator``; the weight's head is one linear layer, so D needs to be known.
+    Arguments are those of ``LabelGenerator``. The weight's head is one linear layer, so D needs to be known.
     """
 
     def __init__(

@@ -158,7 +158,7 @@ def mistakes() -> None:
     maxl.Hierarchy("five")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     maxl.Every(k="2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     maxl.Classification(gama=1.0)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    print(maxl.hierarchies)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    print(maxl.hierarchies)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownArgumentType]
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def _read_lines(file: Path) -> list[str]:
 
 
 def read_image(file: Path, shape: tuple[int, ...]) -> Tensor:
-    """One image as uint8 of shape (1, *shape)."""
+    """One image as uint8 of shape ``(1, *shape)``."""
     from torchvision.transforms.v2 import functional as transforms
 
     channels, height, width = shape

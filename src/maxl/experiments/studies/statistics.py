@@ -68,12 +68,12 @@ class PairedDifference:
 
     @property
     def claimed(self) -> bool:
-        """Whether the interval excludes zero, and so the corrected p is below 0.05: the two are one decision."""
+        """Whether the interval excludes zero, and so the corrected p is below 0.05; the two are one decision."""
         return self.low > 0 or self.high < 0
 
     @property
     def detectable(self) -> float:
-        """Half the interval's width: with this spread, the smallest mean that would have been claimed."""
+        """Half the interval's width, with this spread the smallest mean that would have been claimed."""
         return (self.high - self.low) / 2
 
 
