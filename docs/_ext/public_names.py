@@ -12,11 +12,12 @@ import pkgutil
 import typing
 from typing import TYPE_CHECKING, Any
 
+from sphinx import addnodes
+
 import maxl
 
 if TYPE_CHECKING:
     from docutils import nodes
-    from sphinx.addnodes import pending_xref
     from sphinx.application import Sphinx
     from sphinx.environment import BuildEnvironment
 
@@ -104,7 +105,7 @@ _HOMES: dict[str, str] = {}
 
 
 def resolve(
-    app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.TextElement
+    app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, text: nodes.TextElement
 ) -> nodes.reference | nodes.TextElement | None:
     """A link to the reference, the text itself for names of others, None for a name that is not there."""
     if node.get("refdomain") != "py":
@@ -124,22 +125,35 @@ def resolve(
     outside = (
         parts[0] in OTHERS or target in SHORT or hasattr(builtins, parts[0]) or hasattr(typing, parts[0])
     )
-    outside = outside or type_variable(target)
+    outside = outside or hasattr(builtins, target.partition("[")[0]) or private(target)
     return text if outside and "sphinx.ext.intersphinx" not in app.extensions else None
 
 
-def type_variable(target: str) -> bool:
-    """Whether a name of maxl is one that stands for any type, which the reference has nothing to say about."""
+def qualify(app: Sphinx, tree: nodes.document) -> None:
+    """A bare name in an annotation is that of its module, or of what it imports, where several packages have the name."""
+    for node in tree.findall(addnodes.pending_xref):
+        module = node.get("py:module")
+        if node.get("refdomain") != "py" or "." in node["reftarget"] or not module:
+            continue
+        value = getattr(importlib.import_module(module), node["reftarget"], None)
+        if isinstance(value, type) and value.__module__.startswith("maxl."):
+            node["reftarget"] = f"{value.__module__}.{value.__qualname__}"
+
+
+def private(target: str) -> bool:
+    """Whether a name is there, but shown by no package: a type variable, a base class, the type of an inner part."""
     module, _, name = target.rpartition(".")
     if not module.startswith("maxl."):
         return False
     try:
-        return isinstance(getattr(importlib.import_module(module), name, None), typing.TypeVar)
+        value = getattr(importlib.import_module(module), name, None)
     except ImportError:  # not a module: a name within a class
         return False
+    return isinstance(value, typing.TypeVar) or ("._" in module and value is not None)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.connect("missing-reference", resolve, priority=900)  # after intersphinx
+    app.connect("doctree-read", qualify)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

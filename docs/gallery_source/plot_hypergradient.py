@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 import maxl
-from maxl.supervision import AuxiliaryLabels
 
 torch.manual_seed(0)
 
@@ -36,11 +35,16 @@ class Table(nn.Module):
         return torch.stack([self.share, 1 - self.share], 1)
 
 
-supervision = AuxiliaryLabels(nn.functional.cross_entropy, entropy_weight=0.0)
 rate = 0.5
 generator = Table()
 (slope,) = maxl.hypergradient(
-    network, generator, x, y, learning_rate=rate, task=task, supervision=supervision
+    network,
+    generator,
+    x,
+    y,
+    learning_rate=rate,
+    primary_loss=task.loss,
+    auxiliary_loss=nn.functional.cross_entropy,
 )
 
 # %%
@@ -51,7 +55,9 @@ losses = []
 for share in shares:
     table = Table()
     table.share.data[0] = share
-    training = supervision.losses(task, network(x), y, (table(x, y).detach(),)).total
+    primary, auxiliary = network(x)
+    labels = table(x, y).detach()
+    training = task.loss(primary, y) + nn.functional.cross_entropy(auxiliary, labels)
     weights = dict(network.named_parameters())
     gradients = torch.autograd.grad(training, list(weights.values()))
     ahead = {name: p - rate * g for (name, p), g in zip(weights.items(), gradients, strict=True)}

@@ -27,7 +27,7 @@ def trunk() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU())
 
 
-def entropies(entropy_weight: float, epochs: int = 10) -> list[float]:
+def entropies(entropy_weight: float, epochs: int = 8) -> list[float]:
     """Mean entropy of the labels, in nats, at the start and after each epoch."""
     torch.manual_seed(0)
     hierarchy = maxl.Hierarchy.uniform(num_primary=10, k=5)
@@ -46,7 +46,7 @@ def entropies(entropy_weight: float, epochs: int = 10) -> list[float]:
         with torch.no_grad():
             labels = generator(images, targets)
         found.append(float(torch.special.entr(labels).sum(1).mean()))
-        for index in torch.randperm(200).split(50):
+        for index in torch.randperm(200).split(100):
             learner.step(images[index], targets[index])
     return found
 

@@ -46,7 +46,7 @@ learner = maxl.MetaAuxiliaryLearner(
     task=maxl.Classification(gamma=0.0),
     supervision=SampleWeights(normalise=True),
 )
-for _ in range(150):
+for _ in range(80):
     learner.step(x, y, outer_batch=(trusted_x, trusted_y))
 
 # %%
