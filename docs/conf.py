@@ -61,6 +61,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "gallery_source",
     "gallery_dirs": "gallery",
     "filename_pattern": r"\.py$",
+    "within_subsection_order": "FileNameSortKey",
     "download_all_examples": False,
     "min_reported_time": 10_000,
     "show_memory": False,

@@ -2,7 +2,7 @@
 What becomes of learned labels
 ==============================
 
-The entropy of the labels while they are learned, on scikit-learn's digits: of a generator that is trained, and of one that is not.
+The entropy of the labels while they are learned, on 200 of scikit-learn's digits, with the anti-collapse term and without it.
 """
 
 import math
