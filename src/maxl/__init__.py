@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from maxl.trunks import Features
     from maxl.worlds import DataParallel
 
+    __version__: str
+
 _HOMES = {
     "maxl.check": ("HypergradientReport", "check_hypergradient"),
     "maxl.hierarchy": ("Hierarchy",),
@@ -96,19 +98,21 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    from importlib import import_module, metadata
+if not TYPE_CHECKING:  # to a type checker any name would be there, and a misspelt one no mistake
 
-    if name == "__version__":
-        return metadata.version("maxl-torch")
-    for home, names in _HOMES.items():
-        if name in names:
-            value = getattr(import_module(home), name)
-            globals()[name] = value
-            return value
-    if name in _PACKAGES:
-        return import_module(f"maxl.{name}")
-    raise AttributeError(f"module 'maxl' has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module, metadata
+
+        if name == "__version__":
+            return metadata.version("maxl-torch")
+        for home, names in _HOMES.items():
+            if name in names:
+                value = getattr(import_module(home), name)
+                globals()[name] = value
+                return value
+        if name in _PACKAGES:
+            return import_module(f"maxl.{name}")
+        raise AttributeError(f"module 'maxl' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

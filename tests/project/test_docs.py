@@ -12,7 +12,9 @@ import maxl
 from maxl.experiments.cli import parser
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+TUTORIALS = sorted((DOCS / "tutorials").glob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md")), *TUTORIALS]
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
@@ -20,7 +22,7 @@ def blocks(language: str) -> list[tuple[str, str]]:
     found = []
     for page in PAGES:
         codes = re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
-        found += [(f"{page.name}:{i}", code) for i, code in enumerate(codes)]
+        found += [(f"{page.relative_to(ROOT).as_posix()}:{i}", code) for i, code in enumerate(codes)]
     return found
 
 
@@ -41,7 +43,24 @@ def test_there_is_something_to_check() -> None:
     assert len(commands()) >= 3
 
 
-@pytest.mark.parametrize(("where", "code"), blocks("python"))
+def programs() -> list[tuple[str, str]]:
+    """Each block by itself; those of a tutorial, which go on from each other, as one program."""
+    tutorials = {page.relative_to(ROOT).as_posix() for page in TUTORIALS}
+    found: dict[str, str] = {}
+    for where, code in blocks("python"):
+        page = where.partition(":")[0]
+        key = page if page in tutorials else where
+        found[key] = found.get(key, "") + code
+    return list(found.items())
+
+
+def test_every_tutorial_has_code() -> None:
+    pages = {page.relative_to(ROOT).as_posix() for page in TUTORIALS if page.name != "index.md"}
+    assert pages
+    assert pages <= {where for where, _ in programs()}
+
+
+@pytest.mark.parametrize(("where", "code"), programs())
 def test_python_runs(where: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(code, where, "exec"), {"__name__": "__main__"})

@@ -148,11 +148,7 @@ class MAXLRegressor(RegressorMixin, Tabular):  # type: ignore[misc]
     Inputs and targets are standardised inside; predictions are in the targets' units. There are no primary classes, so all
     ``psi`` auxiliary classes are open to every sample.
 
-    Args:
-        As for ``MAXLClassifier``.
-
-    Attributes:
-        As for ``MAXLClassifier``, without ``classes_``.
+    Arguments and attributes are those of ``MAXLClassifier``, without ``classes_``.
     """
 
     _classes = False

@@ -66,7 +66,7 @@ class Batch:
 
     @property
     def count(self) -> int:
-        """Samples that this process has of the whole step: more than these where it comes in parts."""
+        """Samples that this process has of the whole step, more than these where it comes in parts."""
         return round(len(self.y) / self.share)
 
 

@@ -20,7 +20,7 @@ class Regression:
 
     Args:
         num_targets: D ≥ 1.
-        huber: δ > 0: errors e beyond it cost δ(|e| − δ/2), those below e²/2. None for the squared error e².
+        huber: δ > 0: errors e beyond it cost ``δ(|e| − δ/2)``, those below e²/2. None for the squared error e².
 
     Raises:
         ValueError: if D is below 1, or δ is not above 0.

@@ -65,7 +65,8 @@ class SyncBatchNorm(_BatchNorm):
         Raises:
             ValueError: if all processes together have one value for each channel, which has no variance.
         """
-        if not self.training or not dist.is_initialized() or dist.get_world_size(self.group) == 1:
+        together = dist.is_available() and dist.is_initialized() and dist.get_world_size(self.group) > 1
+        if not (self.training and together):
             return super().forward(x)
         axes = [0, *range(2, x.dim())]
         shape = [1, -1] + [1] * (x.dim() - 2)

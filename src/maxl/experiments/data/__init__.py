@@ -1,6 +1,6 @@
 """Data: a data set by name, decoded once into tensors, and batches made from them on the device.
 
-`load` gives a `DataSet` of `Split`s; `BatchStream` and `evaluation_batches` turn a split into `Batch`es.
+``load`` gives a ``DataSet`` of splits; ``BatchStream`` and ``evaluation_batches`` turn a split into batches.
 """
 
 from maxl.experiments.data._arrow import read_features, read_texts

@@ -60,7 +60,7 @@ class Split:
 
     @property
     def strata(self) -> Tensor:
-        """What draws are balanced over, int64 of shape (N,): classes; else all alike."""
+        """What draws are balanced over, int64 of shape (N,), which are classes or else all alike."""
         return self.primary if self.primary.dim() == 1 else torch.zeros(len(self), dtype=torch.int64)
 
     def select(self, index: Tensor) -> Split:
@@ -143,5 +143,5 @@ class DataSet:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one sample: (C, H, W) for images, (D,) for features."""
+        """The shape of one sample, (C, H, W) for images and (D,) for features."""
         return tuple(self.train.x.shape[1:])

@@ -86,7 +86,7 @@ class MLPTrunk(nn.Module):
     Attributes:
         feature_dim: The width of the features, D, that is of the last layer.
 
-    Shape: (N, *input_shape) to (N, D).
+    Shape: ``(N, *input_shape)`` to (N, D).
     """
 
     def __init__(self, input_shape: Sequence[int], hidden: Sequence[int] = (256, 256)) -> None:
@@ -107,7 +107,7 @@ class MeasuredTrunk(nn.Module):
     """A network from inputs to features whose width is found by trying: a model of timm, or one's own.
 
     Args:
-        model: From (N, *input_shape) to (N, D).
+        model: From ``(N, *input_shape)`` to (N, D).
         input_shape: Shape of one sample; one pass of zeros tells the width of the features. timm's own
             attribute does not for models with a hidden layer in the head.
         dense: Whether it gives features for each pixel, (N, D, H, W).
@@ -115,7 +115,7 @@ class MeasuredTrunk(nn.Module):
     Attributes:
         feature_dim: The width of the features, D.
 
-    Shape: (N, *input_shape) to (N, D).
+    Shape: ``(N, *input_shape)`` to (N, D).
 
     Raises:
         ValueError: if the model cannot take such samples, or gives something else than features.
@@ -178,7 +178,7 @@ def build(name: str, input_shape: Sequence[int], *, width: int = 64, dense: bool
         width: Width of convnet4.
         dense: Whether features are for each pixel, (N, D, H, W).
 
-    Returns: a module from (N, *input_shape) to (N, D), with the attribute `feature_dim` = D.
+    Returns: a module from ``(N, *input_shape)`` to (N, D), with the attribute `feature_dim` = D.
 
     Raises:
         ValueError: unknown name; features given to a network for images; images too small for it; a function

@@ -23,7 +23,8 @@ _FIELDS_OF = (
     (("wamal",), ("weight_range",)),
 )
 
-_NO_NAME = re.compile(r"[/\\:%\x00-\x1f]")  # what a folder's name cannot hold, and what stands for it
+# What no folder's name can hold, on Windows or elsewhere, and the sign of what stands for it.
+_NO_NAME = re.compile(r'[/\\:*?"<>|%\x00-\x1f]')
 
 
 def irrelevant_fields(method: str) -> tuple[str, ...]:
