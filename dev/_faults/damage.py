@@ -273,7 +273,7 @@ def _made(kind: str, result: Result, folder: Path) -> Any:
     if kind == "resume":
         return what_counts(folder)
     if kind == "export":
-        return (folder / "m.safetensors").read_bytes(), (folder / "m.json").read_text()
+        return (folder / "m.safetensors").read_bytes(), (folder / "m.safetensors.json").read_text()
     return result.out if kind == "predict" else (folder / "report.html").read_text()
 
 

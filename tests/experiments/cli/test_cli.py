@@ -172,7 +172,9 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     assert files(here) == before
 
 
-@pytest.mark.parametrize("command", ["", "demo", "train", "compare", "check", "report", "predict", "export"])
+@pytest.mark.parametrize(
+    "command", ["", "demo", "train", "compare", "check", "report", "evaluate", "predict", "labels", "export"]
+)
 def test_help_fits_a_screen_and_shows_an_example(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

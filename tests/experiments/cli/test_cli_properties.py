@@ -170,6 +170,9 @@ def test_check_is_right_or_refuses_in_one_line(drawn: dict[str, str]) -> None:
     )
 
 
-@given(st.sampled_from(["report", "predict", "export"]), st.lists(st.one_of(paths, words), max_size=3))
+@given(
+    st.sampled_from(["report", "evaluate", "predict", "labels", "export"]),
+    st.lists(st.one_of(paths, words), max_size=3),
+)
 def test_commands_on_what_is_no_run_refuse_in_one_line(command: str, arguments: list[str]) -> None:
     assert ends_well(command, *arguments) == 2

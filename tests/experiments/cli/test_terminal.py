@@ -179,14 +179,15 @@ def test_output_that_nobody_reads_ends_the_command_quietly(here: Path, line: str
 @pytest.mark.parametrize(
     "line",
     [
-        "export run --out run/summary.safetensors",  # whose JSON file is the summary
         "export run --out run/model.safetensors",
         "export other --out run/model.safetensors",
-        "export run --out run/sub/../summary.safetensors",
+        "export run --out run/sub/../model.safetensors",
         "export run --out link/model.safetensors",
         "predict run t.csv --out run/summary.json",
         "predict run t.csv --out run/checkpoint/state.pt",
         "predict run t.csv --out t.csv",
+        "labels run t.csv --out run/summary.json",
+        "labels run t.csv --out t.csv",
         "report run --out run/config.yaml",
     ],
 )
