@@ -17,6 +17,7 @@ import pytest
 from _run_helpers import one_thread as one_thread
 from _run_helpers import tiny
 from maxl import experiments
+from maxl.experiments.cli import main
 from maxl.experiments.report.advice import write_advice
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.folder import RunFolder
@@ -58,26 +59,36 @@ def few_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
 class Runs:
     """In place of training: results that are a function of method, seed and learning rate."""
 
-    def __init__(self, gains: dict[str, float], noise: float = 0.003, seconds: float = 1.0) -> None:
-        self.gains, self.noise, self.seconds = gains, noise, seconds
-        self.now = 0.0
+    def __init__(
+        self,
+        gains: dict[str, float],
+        test_gains: dict[str, float] | None = None,
+        noise: float = 0.003,
+        seconds: float = 1.0,
+    ) -> None:
+        self.gains, self.test_gains = gains, gains if test_gains is None else test_gains
+        self.noise, self.seconds = noise, seconds
         self.trained: list[RunConfig] = []
+        self.now = 0.0
 
     def __call__(self, jobs: Any, *, tick: Any, **_: Any) -> list[Path]:
         for config, path, label in jobs:
-            random = np.random.default_rng((config.seed, zlib.crc32(config.method.encode())))
-            share = (
-                0.7 + self.gains.get(config.method, 0.0) - 0.05 * abs(math.log10(config.learning_rate) + 2)
-            )
-            values = share + 0.02 * np.random.default_rng(config.seed).random(2)
-            values = values + self.noise * random.standard_normal(2)
+            of_run = np.random.default_rng((config.seed, zlib.crc32(config.method.encode())))
+            common = 0.7 + 0.02 * np.random.default_rng(config.seed).random()
+            common -= 0.05 * abs(math.log10(config.learning_rate) + 2)
+            measured = {
+                f"{part}_accuracy": common
+                + gains.get(config.method, 0.0)
+                + self.noise * of_run.standard_normal()
+                for part, gains in (("validation", self.gains), ("test", self.test_gains))
+            }
             run = RunFolder(path)
             run.create(config)
             run.append_metrics({"epoch": 1})
             result = {"method": label, "seed": config.seed, "data": "table", "task": "classification"}
-            measured = {"validation_accuracy": values[0], "test_accuracy": values[1], "test_loss": 1.0}
             cost = {"seconds_per_step": 1.0, "seconds_total": 4.0 if config.method == "maxl" else 1.0}
-            run.write_summary({**result, **measured, **cost, "train_size": 100, "psi": None, "trunk": "mlp"})
+            further = {"test_loss": 1.0, "train_size": 100, "psi": None, "trunk": "mlp"}
+            run.write_summary({**result, **measured, **cost, **further})
             self.trained.append(config)
             self.now += self.seconds * COST.get(config.method, 1.0)
             tick(0)
@@ -130,6 +141,20 @@ def choices(out: Path) -> dict[str, Any]:
     return {name: value for name, value in plan.items() if name not in timed}
 
 
+def test_whatever_the_test_part_says_the_choices_are_the_same(
+    pretend: Callable[..., Runs], tmp_path: Path
+) -> None:
+    base = config(folder(tmp_path / "data"))
+    gains = {"maxl": 0.03, "kmeans": -0.01}
+    for name, test_gains in (("one", gains), ("other", {"maxl": -0.2, "kmeans": 0.2, "uniform": 0.1})):
+        pretend(gains=gains, test_gains=test_gains)
+        advise(base, tmp_path / name, budget=1e6, jobs=1)
+    assert choices(tmp_path / "one") == choices(tmp_path / "other")
+    verdicts = [json.loads((tmp_path / n / "advice.json").read_text())["verdict"] for n in ("one", "other")]
+    assert verdicts == ["does not help", "helps"]  # of uniform labels, both times
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_seeds")
 def test_permuted_test_labels_change_no_choice(tmp_path: Path) -> None:
     found = {}
@@ -221,7 +246,10 @@ def test_seeds_are_added_while_it_is_open_and_the_budget_holds_them(
 def test_a_gain_that_the_control_shows_too_is_not_credited_to_the_labels(
     pretend: Callable[..., Runs], tmp_path: Path
 ) -> None:
-    pretend(gains={"maxl": 0.043, "uniform": 0.04, "kmeans-shuffled": 0.08})
+    pretend(
+        gains={"maxl": 0.06, "uniform": 0.03, "kmeans-shuffled": 0.08},
+        test_gains={"maxl": 0.04, "uniform": 0.04},
+    )
     given = advise(config(folder(tmp_path / "data")), tmp_path / "out", budget=1e6)
     assert (given["verdict"], given["method"], given["control"]["against"]) == ("helps", "maxl", "uniform")
     assert "not shown to beat uniform" in " ".join(given["sentences"])
@@ -247,6 +275,25 @@ def test_an_interrupted_advice_goes_on_where_it_stopped(pretend: Callable[..., R
     for name in ("verdict", "method", "difference", "interval", "learning_rate", "seeds"):
         assert resumed[name] == whole[name], name
     assert resumed["minutes"] * 60 > begun["seconds"]
+
+
+def test_the_command_ends_in_one_verdict(
+    pretend: Callable[..., Runs], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretend(gains={"human": 0.03})
+    data, out = str(folder(tmp_path / "data")), str(tmp_path / "out")
+    flags = ["--data", data, "--primary", "label", "--human", "breed", "--trunk", "mlp", "--epochs", "1"]
+    assert main(["advise", *flags, "--budget", "900", "--jobs", "1", "--out", out]) == 0
+    told = capsys.readouterr()
+    assert told.out.count("helps: human against single, accuracy") == 1
+    assert "human beats tuned single-task training by" in told.out
+    assert (tmp_path / "out" / "report.html").exists()
+    assert "minutes: single-task training is tuned" in told.err
+    assert main(["advise", *flags, "--aim", "noise", "--out", str(tmp_path / "other")]) == 2
+    told = capsys.readouterr()
+    assert told.err.startswith("maxl: error: --aim noise is not offered")
+    assert (told.out, told.err.count("\n")) == ("", 1)
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(
