@@ -71,8 +71,14 @@ def named(link: re.Match[str]) -> str:
     return f"`{path}`" if words.strip("`") in path else f"{words} (`{path}`)"
 
 
+def skipped(app: Sphinx, what: str, name: str, value: object, skip: bool, options: Any) -> bool | None:
+    """Fields of named tuples, which the class's own docstring describes."""
+    return True if (getattr(value, "__doc__", None) or "").startswith("Alias for field number") else None
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.connect("autodoc-process-docstring", docstring, priority=400)
+    app.connect("autodoc-skip-member", skipped)
     app.connect("source-read", page)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

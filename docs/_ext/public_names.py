@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import inspect
 import pkgutil
+import re
 import typing
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +94,8 @@ def homes() -> dict[str, str]:
         home = importlib.import_module(module)
         for name in names_of(module):
             value = getattr(home, name)
-            if hasattr(value, "__qualname__"):
+            # An alias such as Sequence[Tensor] passes for what it is made of.
+            if hasattr(value, "__qualname__") and value.__module__.startswith("maxl."):
                 found.setdefault(f"{value.__module__}.{value.__qualname__}", f"{module}.{name}")
             found.setdefault(name, f"{module}.{name}")
     for name in maxl.__all__:
@@ -135,9 +138,13 @@ def qualify(app: Sphinx, tree: nodes.document) -> None:
         module = node.get("py:module")
         if node.get("refdomain") != "py" or "." in node["reftarget"] or not module:
             continue
-        value = getattr(importlib.import_module(module), node["reftarget"], None)
-        if isinstance(value, type) and value.__module__.startswith("maxl."):
+        home, name = importlib.import_module(module), node["reftarget"]
+        value = getattr(home, name, None)
+        if isinstance(value, type) and value.__module__ != "builtins":
             node["reftarget"] = f"{value.__module__}.{value.__qualname__}"
+        elif value is None:  # imported for type checkers alone
+            found = re.search(rf"from (\S+) import .*\b{re.escape(name)}\b", inspect.getsource(home))
+            node["reftarget"] = f"{found[1]}.{name}" if found else name
 
 
 def private(target: str) -> bool:
