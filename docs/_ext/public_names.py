@@ -32,7 +32,10 @@ OTHERS = {
     "pathlib",
     "pyarrow",
     "sklearn",
+    "huggingface_hub",
+    "os",
     "torch",
+    "transformers",
     "typing",
 }
 OTHERS |= {
@@ -52,6 +55,9 @@ OTHERS |= {
     "rich",
 }
 SHORT = {
+    "Build",
+    "IntArray",
+    "PathLike",
     "Metric",
     "Progress",
     "Tensor",

@@ -63,7 +63,7 @@ def fit_temperature(logits: Tensor, y: Tensor, *, at_least: float = _LOWEST) -> 
 
 
 def expected_calibration_error(probabilities: Tensor, y: Tensor, bins: int = BINS) -> float:
-    """Σ_b (n_b / N) |accuracy_b − confidence_b| over bins b of the likeliest class's probability, of equal width.
+    """Σ_b (n_b / N) · abs(accuracy_b − confidence_b) over bins b of the likeliest class's probability, of equal width.
 
     Args:
         probabilities: Shape (N, C).

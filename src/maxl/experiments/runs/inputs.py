@@ -142,7 +142,7 @@ def _read_lines(file: Path) -> list[str]:
 
 
 def read_image(item: Path | bytes, shape: tuple[int, ...], name: str = "") -> Tensor:
-    """One image as uint8 of shape (1, *shape); ``name`` says in messages where an encoded one comes from."""
+    """One image as uint8 of shape ``(1, *shape)``; ``name`` says in messages where an encoded one comes from."""
     from torchvision.transforms.v2 import functional as transforms
 
     channels, height, width = shape

@@ -120,7 +120,7 @@ class PrimaryModel(nn.Module):
         """Primary outputs, shape (N, C), of segmentation (N, C, H, W): logits, float32, or numbers in their units, float64.
 
         Args:
-            x: Images of shape (N, *input_shape), uint8 or floats in [0, 1], or numeric features, float64, as they
+            x: Images of shape ``(N, *input_shape)``, uint8 or floats in [0, 1], or numeric features, float64, as they
                 stand in the table: both are normalised here. Features of text as the run's data set gives them.
 
         Raises:

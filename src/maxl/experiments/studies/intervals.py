@@ -60,7 +60,7 @@ class PairedDifference:
 
     @property
     def claimed(self) -> bool:
-        """Whether the interval excludes zero, and so the corrected p is below 0.05: the two are one decision."""
+        """Whether the interval excludes zero, and so the corrected p is below 0.05; the two are one decision."""
         return self.low > 0 or self.high < 0
 
     @property
@@ -161,7 +161,7 @@ def paired_differences(
 def smallest_detectable(spread: float, n: int, comparisons: int = 1, power: float = POWER) -> float:
     """The smallest true mean difference that a paired t-test finds with some power.
 
-    The power at a difference δ is P(|T| > t), with t the critical value at level 0.05 / comparisons and T of the
+    The power at a difference δ is P(abs(T) > t), with t the critical value at level 0.05 / comparisons and T of the
     noncentral t distribution with n − 1 degrees of freedom and noncentrality δ √n / spread.
 
     Args:
