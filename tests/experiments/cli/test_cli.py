@@ -41,7 +41,7 @@ def write_inputs(folder: Path) -> None:
     """Files with one mistake each, and a run that is finished."""
     write_csv(folder / "good.csv")
     write_csv(folder / "negative.csv", label=[0, -1] * 10)
-    write_csv(folder / "nan.csv", a=["nan", *range(19)])
+    write_csv(folder / "inf.csv", a=["inf", *range(19)])
     write_csv(folder / "words.csv", a=[*range(19), "many"])
     write_csv(folder / "one.csv", label=["only"] + ["no", "yes"] * 9 + ["no"])
     labels = {"label": [0, 1] * 10}
@@ -83,8 +83,8 @@ MISTAKES = {
     "data folder without the data": ("train --data mnist --data-dir images", "'images' holds no mnist"),
     "folder without images": ("train --data images", "has no images"),
     "negative labels": ("train --data negative.csv", "row 1 is negative"),
-    "inputs that are no number": ("train --data nan.csv", "column 'a', row 0 holds nan"),
-    "words among numbers": ("train --data words.csv", "features must be numbers; column 'a' is string"),
+    "inputs that are no number": ("train --data inf.csv", "column 'a', row 0 holds inf"),
+    "words among numbers": ("train --data words.csv", "numbers in all rows or in few; 'a' of 'words.csv' holds 'many' in row 19"),
     "class with one sample": ("train --data one.csv", "class 'only' has 1"),
     "class without samples": ("train --data empty.parquet", "class 'c' has none"),
     "train size beyond the data": (f"train {SMALL} --train-size 5000", "train_size must lie between 0 and"),
