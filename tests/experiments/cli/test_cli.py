@@ -84,7 +84,10 @@ MISTAKES = {
     "folder without images": ("train --data images", "has no images"),
     "negative labels": ("train --data negative.csv", "row 1 is negative"),
     "inputs that are no number": ("train --data inf.csv", "column 'a', row 0 holds inf"),
-    "words among numbers": ("train --data words.csv", "numbers in all rows or in few; 'a' of 'words.csv' holds 'many' in row 19"),
+    "words among numbers": (
+        "train --data words.csv",
+        "numbers in all rows or in few; 'a' of 'words.csv' holds 'many' in row 19",
+    ),
     "class with one sample": ("train --data one.csv", "class 'only' has 1"),
     "class without samples": ("train --data empty.parquet", "class 'c' has none"),
     "train size beyond the data": (f"train {SMALL} --train-size 5000", "train_size must lie between 0 and"),

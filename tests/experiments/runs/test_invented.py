@@ -62,7 +62,7 @@ def test_labels_are_those_of_the_generator_in_training(case: str, trained: Train
     generator = trainer.setup.generator
     assert generator is not None
     with evaluating(generator):
-        batches = trainer._in_order(trainer.data.train)
+        batches = trainer.in_order(trainer.data.train)
         signals = zip(*(as_tuple(generator(b.x, b.primary)) for b in batches), strict=True)
         labels, *weights = [torch.cat(parts) for parts in signals]
     assert torch.equal(found.labels, labels)

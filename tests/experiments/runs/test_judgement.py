@@ -19,6 +19,7 @@ from maxl.experiments.runs.files import RunWarning
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.inference import Labels, Prediction, predict
 from maxl.experiments.runs.judgement import judge
+from maxl.experiments.runs.measures import MEASURES
 from maxl.experiments.runs.trainer import train
 
 
@@ -48,10 +49,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 def test_a_runs_own_test_samples_give_the_figures_of_its_summary(case: str, runs: Runs) -> None:
     run, test = runs[case]
     summary = RunFolder(run).read_summary()
-    told = {
-        name[5:]: value for name, value in summary.items() if name.startswith("test_") and value is not None
-    }
-    del told["loss"]
+    told = {m.name: summary[m.key] for m in MEASURES[summary["task"]] if summary.get(m.key) is not None}
     given, own = judge(run, test, device="cpu"), judge(run, device="cpu")
     assert given.metrics == told  # to the last digit
     assert own.metrics == told

@@ -105,7 +105,7 @@ def test_data_and_networks_that_do_not_fit_into_memory_are_named(
     monkeypatch.setattr("maxl.experiments.runs.trainer.build", short)
     with pytest.raises(OutOfMemory, match=r"in building the networks .* smaller --trunk or --psi"):
         train(tiny(), tmp_path / "run", data=digits())
-    monkeypatch.setattr("maxl.experiments.runs.trainer.load", short)
+    monkeypatch.setattr("maxl.experiments.runs.loading.load", short)
     with pytest.raises(OutOfMemory, match=r"in reading the data .* --train-size"):
         load_data(tiny())
     assert main(["train", *FLAGS.split()]) == 2

@@ -276,8 +276,7 @@ def test_a_study_with_runs_of_different_origins_says_so(tmp_path: Path) -> None:
     assert note.startswith("Runs differ in threads (1: 2 runs; 2: 1 run): the same seed gives other numbers")
     from_csv = pd.read_csv(tmp_path / "results.csv")
     assert origin_notes(from_csv.to_dict("records")) == [note]
-    ((_, lines),) = study_tables(mixed)
-    assert note in lines
+    assert any(note in lines for _, lines in study_tables(mixed))
     assert note in limits(load_study(tmp_path))
 
 
