@@ -236,7 +236,7 @@ def test_without_the_extra_the_command_says_in_one_line_what_to_install(torch_al
     done = python(torch_alone, "-m", "maxl", *line.split())
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
     assert done.stderr.startswith("maxl: error: the command line and the experiments need the extra")
-    assert "not installed: datasets, numpy and " in done.stderr
+    assert "not installed: datasets, huggingface-hub and " in done.stderr
     assert done.stderr.endswith(f"{HINT}\n")
 
 
