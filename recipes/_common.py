@@ -13,8 +13,8 @@ import yaml
 
 from maxl.experiments.cli import Parser, add_config_flags, add_help_all, read_config, run_study
 from maxl.experiments.runs.config import RunConfig
-from maxl.experiments.studies.notes import origin_notes
 from maxl.experiments.studies.intervals import mean_interval
+from maxl.experiments.studies.notes import origin_notes
 from maxl.experiments.studies.statistics import settings
 from maxl.experiments.studies.study import Study
 from maxl.presets import PRESETS

@@ -26,7 +26,7 @@ from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.evaluation import evaluating
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.loading import load_data
-from maxl.experiments.runs.methods import METHODS
+from maxl.experiments.runs.methods import HUMAN_METHODS, LEARNED_METHODS, METHODS
 from maxl.experiments.runs.outer import folds, split_off
 from maxl.experiments.runs.trainer import Trainer, resume, train
 from maxl.experiments.studies.variants import irrelevant_fields
@@ -79,15 +79,15 @@ def test_every_method_trains_and_writes_the_whole_folder(method: str, tmp_path: 
     assert summary["peak_memory_bytes"] > 2**20
     assert summary["versions"]["torch"] == torch.__version__
     assert summary["train_size"] == 100
-    assert summary["auxiliary_classes"] == {"single": 0, "prototypical": 20, "human": 20}.get(method, 30)
+    assert summary["auxiliary_classes"] == {"single": 0, **dict.fromkeys(HUMAN_METHODS, 20)}.get(method, 30)
 
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]
     for row in rows:
         assert {"train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds"} <= set(row)
         assert ("gradient_cosine" in row) == (method != "single")
-        assert ("label_usage" in row) == (method in ("frozen", "maxl", "weighted", "gated"))
-        assert (row["outer_loss"] is not None) == (method in ("maxl", "weighted", "gated"))
+        assert ("label_usage" in row) == (method in ("frozen", *LEARNED_METHODS))
+        assert (row["outer_loss"] is not None) == (method in LEARNED_METHODS)
         assert (row["train_auxiliary_loss"] is None) == (method == "single")
     assert rows[-1]["test_accuracy"] == summary["test_accuracy"]
 

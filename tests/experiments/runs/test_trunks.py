@@ -81,8 +81,8 @@ def test_finding_the_width_leaves_batch_statistics_alone() -> None:
         ("resnt18", (3, 32, 32), "did you mean 'resnet18'"),
         ("Convnet4", (3, 32, 32), "did you mean 'convnet4'"),
         ("vgg16", (1, 28, 28), "needs 32 pixels a side; got 28x28"),
-        ("convnet4", (5,), r"got samples of shape \(5,\): use 'mlp'"),
-        ("resnet18", (5,), r"got samples of shape \(5,\): use 'mlp'"),
+        ("convnet4", (5,), r"got samples of shape \(5,\): use 'resmlp' or 'mlp'"),
+        ("resnet18", (5,), r"got samples of shape \(5,\): use 'resmlp' or 'mlp'"),
         ("crossvit_tiny_240", (3, 32, 32), "cannot take samples of shape"),
     ],
 )
