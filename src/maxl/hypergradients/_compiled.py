@@ -105,10 +105,10 @@ class CompiledPasses:
         buffers: Mapping[str, Tensor] | None = None,
     ) -> tuple[Outputs, Outputs] | None:
         """Outputs at ``weights`` and their tangents along u; None where this does not compile."""
-        weights = {**weights, **renormalised(self.module, weights)}
         along = {name: u_p for name, u_p in u.items() if u_p is not None}
         if self._tangent.compiled is None or not along:
             return None
+        weights = {**weights, **renormalised(self.module, weights)}
         moved = {name: weights[name].detach() for name in along}
         fixed = {name: p.detach() for name, p in weights.items() if name not in along}
         with untracked(self.module), _norms_in_float32(self.module, device_of(x).type):

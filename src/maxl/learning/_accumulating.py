@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maxl.hypergradients import Inputs, are, parts_of
+from maxl.hypergradients import Inputs, parts_of
 from maxl.learning._meta import MetaAuxiliaryLearner
 from maxl.learning._outer import OuterBatch
-from maxl.learning._record import Batch, Update
+from maxl.learning._record import Batch, Update, is_same_batch
 from maxl.learning._result import StepResult
 
 
@@ -63,8 +63,7 @@ class AccumulatingLearner(MetaAuxiliaryLearner):
 
     def _aim(self, x: Inputs, y: Tensor, outer_batch: tuple[Inputs, Tensor] | None) -> None:
         """The whole batch may be named, whose parts were trained on."""
-        own_x, own_y = self._given or (None, y)
-        if self.update is None or own_x is None or not (are(x, own_x) and (y is own_y or y.equal(own_y))):
+        if self.update is None or self._given is None or not is_same_batch(self._given, x, y):
             super()._aim(x, y, outer_batch)
             return
         self.update.judge_by(outer_batch or self.update.outer)

@@ -21,7 +21,7 @@ class Fingerprint:
 
     def __init__(self, gradients: Sequence[Tensor | None]) -> None:
         self._there = [g is not None for g in gradients]
-        self._measures = _measures([g for g in gradients if g is not None])
+        self._measures = _measures([_flat(g) for g in gradients if g is not None])
 
     def factors(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
         """The factor on each gradient, a scalar tensor; None where there is no gradient.
@@ -36,7 +36,7 @@ class Fingerprint:
                 "the gradients need to be those of learner.backward when optimizer.step() is called; got some that "
                 "are new and some that are gone: call zero_grad() before backward, or not at all"
             )
-        kept = [g for g in gradients if g is not None]
+        kept = [_flat(g) for g in gradients if g is not None]
         if not kept:
             return [None for _ in gradients]
         old, new = self._measures, _measures(kept)
@@ -62,7 +62,7 @@ def _rounding(sizes: Tensor, gradients: Sequence[Tensor]) -> Tensor:
 
     Args:
         sizes: Measures before and after, added up.
-        gradients: For their precisions.
+        gradients: Flat, for their precisions.
     """
     own = [torch.finfo(g.dtype).eps for g in gradients for _ in range(_chunks(g))]
     sums = 256 * torch.finfo(sizes.dtype).eps
@@ -78,14 +78,14 @@ def _norms(of_chunks: Tensor, gradients: Sequence[Tensor]) -> Tensor:
 
 
 def _chunks(gradient: Tensor) -> int:
-    return max(1, -(-len(_flat(gradient)) // CHUNK))
+    return max(1, -(-len(gradient) // CHUNK))
 
 
 def _measures(gradients: Sequence[Tensor]) -> Tensor:
-    """Four numbers of each chunk of each gradient, shape (4, number of chunks)."""
+    """Four numbers of each chunk of each flat gradient, shape (4, number of chunks)."""
     if not gradients:
         return torch.zeros(4, 0)
-    return torch.cat([part for g in gradients for part in _measure(_flat(g))], 1)
+    return torch.cat([part for g in gradients for part in _measure(g)], 1)
 
 
 def _flat(gradient: Tensor) -> Tensor:

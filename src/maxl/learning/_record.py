@@ -141,8 +141,13 @@ class MicroBatch:
 
     def is_of(self, x: Inputs, y: Tensor) -> bool:
         """Whether this is the very batch; the same inputs with other targets are not."""
-        own_x, own_y = self.given or (self.problem.x, self.problem.y)
-        return are(own_x, x) and (own_y is y or own_y.equal(y))
+        return is_same_batch(self.given or (self.problem.x, self.problem.y), x, y)
+
+
+def is_same_batch(known: tuple[Inputs, Tensor], x: Inputs, y: Tensor) -> bool:
+    """Whether these are the very inputs of a known batch, and its targets or equal ones."""
+    own_x, own_y = known
+    return are(own_x, x) and (own_y is y or own_y.equal(y))
 
 
 @dataclass
