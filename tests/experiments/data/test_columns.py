@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
-import subprocess
-import sys
-import warnings
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,43 +13,8 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from maxl.experiments import load as load_run
+from _column_helpers import rows, write
 from maxl.experiments.data import Columns, DataSet, load, read_columns, read_table
-from maxl.experiments.runs.config import RunConfig
-from maxl.experiments.runs.inference import Numbers, load_model, predict
-from maxl.experiments.runs.judgement import judge
-from maxl.experiments.runs.loading import load_data
-from maxl.experiments.runs.trainer import train
-
-TOWNS = ["Bonn", "Ulm", "", "Ulm", "Jena"]
-
-
-def rows(count: int = 60) -> list[dict[str, Any]]:
-    """A table of each kind of column, with gaps."""
-    start = datetime(2024, 1, 1)
-    return [
-        {
-            "age": "" if i % 7 == 3 else 20 + i % 11,
-            "height": 1.5 + 0.01 * (i % 13),
-            "town": TOWNS[i % 5],
-            "joined": (start + timedelta(days=i)).date().isoformat(),
-            "note": f"a short note on case {i} of {'rain' if i % 2 else 'sunshine'}",
-            "member": "true" if i % 3 else "false",
-            "label": "yes" if i % 2 else "no",
-        }
-        for i in range(count)
-    ]
-
-
-def write(file: Path, table: list[dict[str, Any]], **changed: list[Any]) -> str:
-    """A CSV file; ``changed`` replaces columns or adds some."""
-    table = [{**row, **{name: values[i] for name, values in changed.items()}} for i, row in enumerate(table)]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(table[0]))
-    writer.writeheader()
-    writer.writerows(table)
-    file.write_text(text.getvalue())
-    return str(file)
 
 
 def columns_of(data: DataSet) -> Columns:
@@ -184,76 +143,6 @@ def test_a_column_that_is_missing_throughout_is_zero(tmp_path: Path) -> None:
     assert bool((data.train.x[:, features_of(data).index("number__empty")] == 0).all())
 
 
-# From a run to predictions
-
-
-def config(file: str, **changes: Any) -> RunConfig:
-    values = {"data": file, "psi": [2], "epochs": 3, "batch_size": 25, "tensorboard": False, "device": "cpu"}
-    return RunConfig.from_dict({**values, **changes})
-
-
-@pytest.mark.parametrize("method", ["maxl", "kmeans"])
-def test_predictions_are_those_of_the_run_on_the_same_rows(tmp_path: Path, method: str) -> None:
-    table = rows()
-    for part in ("train", "test"):
-        write(tmp_path / f"{part}.csv", table)
-    summary = train(config(str(tmp_path), method=method), tmp_path / "run")
-    assert summary["trunk"] == "resmlp"
-    assert list(summary["columns"]) == ["age", "height", "town", "joined", "note", "member"]
-    shuffled = [{name: row[name] for name in reversed(row) if name != "label"} for row in table]
-    predicted = predict(tmp_path / "run", Path(write(tmp_path / "new.csv", shuffled)))
-    right = [p.name == row["label"] for p, row in zip(predicted, table, strict=True)]
-    assert sum(right) / len(right) == pytest.approx(summary["test_accuracy"])
-    model = load_model(tmp_path / "run")
-    with torch.no_grad():
-        logits = model(load_data(config(str(tmp_path))).test.x)
-    assert [p.name for p in predicted] == [model.primary_names[c] for c in logits.argmax(1)]
-
-
-def test_numbers_are_predicted_from_such_columns_and_new_categories_are_named(tmp_path: Path) -> None:
-    table = rows()
-    file = write(
-        tmp_path / "t.csv", table, price=[float(row["height"]) * 100 + 0.5 * i for i, row in enumerate(table)]
-    )
-    train(config(file, primary="price", method="uniform", drop=["label"]), tmp_path / "run")
-    new = write(tmp_path / "new.csv", table[:4], town=["Ulm", "Atlantis", "Oz", "Ulm"])
-    with pytest.warns(UserWarning, match=r"column 'town' holds a category .* in 2 of 4 rows: 'Atlantis'"):
-        predicted = predict(tmp_path / "run", Path(new))
-    assert all(isinstance(p, Numbers) and math.isfinite(p.values["price"]) for p in predicted)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        predict(tmp_path / "run", Path(file))
-
-
-def test_a_file_of_features_that_holds_code_is_not_loaded(tmp_path: Path) -> None:
-    from skops import io as skops_io
-
-    file = tmp_path / "columns.skops"
-    file.write_bytes(skops_io.dumps({"kinds": {"a": "number"}, "transformer": subprocess.Popen}))
-    with pytest.raises(ValueError, match="does not say how features are made of columns"):
-        Columns.read(file)
-    for content in (b"", b"PK", b"\x80\x04N."):
-        file.write_bytes(content)
-        with pytest.raises(ValueError, match="does not say how features are made of columns"):
-            Columns.read(file)
-    file.write_bytes(skops_io.dumps({"kinds": {"a": "number"}, "transformer": {}}))
-    with pytest.raises(ValueError, match="does not say how features are made of columns"):
-        Columns.read(file)
-
-
-def test_a_damaged_file_of_features_is_refused_by_its_checksum(tmp_path: Path) -> None:
-    train(config(write(tmp_path / "t.csv", rows()), method="single"), tmp_path / "run")
-    stored = tmp_path / "run" / "columns.skops"
-    content = bytearray(stored.read_bytes())
-    content[len(content) // 2] ^= 1
-    stored.write_bytes(content)
-    with pytest.raises(ValueError, match="does not have its checksum"):
-        predict(tmp_path / "run", tmp_path / "t.csv")
-    stored.unlink()
-    with pytest.raises(ValueError, match="how the run makes features of columns: train the run again"):
-        predict(tmp_path / "run", tmp_path / "t.csv")
-
-
 # Bad input: each is one sentence that names file, row and column
 
 
@@ -343,61 +232,3 @@ def test_every_type_of_arrow_that_holds_such_values_is_read(tmp_path: Path, kind
 def test_images_have_no_columns_to_drop() -> None:
     with pytest.raises(ValueError, match="--drop and --types are for columns of a table"):
         load("digits", drop=["a"])
-
-
-def maxl(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "maxl", *arguments], capture_output=True, text=True, timeout=300, check=False
-    )
-
-
-def test_the_command_line_from_a_table_to_predictions(tmp_path: Path) -> None:
-    file, out = write(tmp_path / "t.csv", rows()), str(tmp_path / "run")
-    settings = ["--epochs", "2", "--batch-size", "20", "--device", "cpu", "--no-tensorboard"]
-    done = maxl(
-        "train",
-        "--data",
-        file,
-        "--method",
-        "uniform",
-        "--out",
-        out,
-        "--drop",
-        "note",
-        "--types",
-        "age=category",
-        *settings,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "category: age (9 missing), town (12 missing)" in done.stderr
-    assert "--trunk resmlp" in done.stderr
-    new = write(tmp_path / "new.csv", rows(3), town=["Oz", "Ulm", "Ulm"])
-    done = maxl("predict", out, new, "--out", str(tmp_path / "p.csv"))
-    assert done.returncode == 0, done.stderr
-    assert "column 'town' holds a category that training has not seen" in done.stderr
-    assert len((tmp_path / "p.csv").read_text().splitlines()) == 4
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["columns"]["age"] == "category"
-    for arguments, said in (
-        (("--types", "age"), "--types needs COLUMN=KIND"),
-        (("--drop", "agee"), "did you mean 'age'"),
-    ):
-        done = maxl("train", "--data", file, "--out", str(tmp_path / "no"), *arguments)
-        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-        assert said in done.stderr
-        assert not (tmp_path / "no").exists()
-
-
-def test_a_run_on_columns_is_judged_and_published_as_others_are(tmp_path: Path) -> None:
-    table = rows()
-    for part in ("train", "test"):
-        write(tmp_path / f"{part}.csv", table)
-    summary = train(config(str(tmp_path), method="maxl"), tmp_path / "run")
-    judged = judge(tmp_path / "run", tmp_path / "test.csv")
-    assert judged.metrics["accuracy"] == pytest.approx(summary["test_accuracy"])
-    load_run(tmp_path / "run").save_pretrained(tmp_path / "saved")
-    names = {file.name for file in (tmp_path / "saved").iterdir()}
-    assert "columns.skops" in names
-    assert "tabular-classification" in (tmp_path / "saved" / "README.md").read_text()
-    again = predict(tmp_path / "saved", tmp_path / "test.csv")
-    assert again == predict(tmp_path / "run", tmp_path / "test.csv")
