@@ -8,7 +8,7 @@ labels is kept out of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,13 +22,12 @@ from maxl.experiments.data._features import fit_standardise, fit_text
 from maxl.experiments.data._files import IMAGE_SUFFIXES
 from maxl.experiments.data._images import decode
 from maxl.experiments.data._labels import check_column
-from maxl.experiments.data._source import Column, IntArray, Part, Raw, Source, Wanted, nearest
+from maxl.experiments.data._source import LARGEST, Column, IntArray, Part, Raw, Source, Wanted, nearest
 from maxl.experiments.data._tables import PLAIN_NUMBER, Table, check_same_names, class_names
 
 _DECODE_ROWS = 4096  # rows whose encoded images are copied out of the table at a time
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # what pandas stores beside the columns: no feature
 _NUMBER = re.compile(r"(?=[^0-9]*[0-9])[-+0-9.,'\s]+([eE][-+]?[0-9]+)?%?")  # as any country writes it
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 def table_source(
@@ -236,12 +235,26 @@ def _read_images(table: Table, name: str, rows: IntArray, base: Path, image_size
         for start in range(0, len(rows), _DECODE_ROWS):
             taken = table.content[name].take(pa.array(rows[start : start + _DECODE_ROWS])).to_pylist()
             for i, item in enumerate(taken, start):
-                content = item["bytes"] or item["path"] if isinstance(item, dict) else item
-                if not isinstance(content, (bytes, str)) or not content:
-                    raise ValueError(f"{where(i)} is missing; remove the row")
-                yield content if isinstance(content, bytes) else base / content
+                yield image_content(item, base, partial(where, i))
 
     return decode(items(), len(rows), where, image_size)
+
+
+def image_content(item: object, base: Path, where: Callable[[], str]) -> bytes | Path:
+    """The image in a cell of a table, encoded or as a path.
+
+    Args:
+        item: Bytes, a path, or a dictionary of both.
+        base: The folder that relative paths start from.
+        where: Says for messages where it stands.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    content = item["bytes"] or item["path"] if isinstance(item, dict) else item
+    if not isinstance(content, (bytes, str)) or not content:
+        raise ValueError(f"{where()} is missing; remove the row")
+    return content if isinstance(content, bytes) else base / content
 
 
 def read_texts(table: Table, name: str, rows: IntArray) -> list[str]:
@@ -273,8 +286,8 @@ def read_features(table: Table, names: Sequence[str], rows: IntArray) -> Tensor:
         for bad, rule in (
             (~np.isfinite(values), "be finite"),
             (
-                np.abs(values.astype(np.float64)) > _LARGEST,
-                f"lie within ±{_LARGEST:.2g}, the range of float32",
+                np.abs(values.astype(np.float64)) > LARGEST,
+                f"lie within ±{LARGEST:.2g}, the range of float32",
             ),
         ):
             if bad.any():

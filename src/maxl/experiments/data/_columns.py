@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from maxl.experiments.data._source import IntArray, nearest
+from maxl.experiments.data._source import LARGEST, IntArray, nearest
 from maxl.experiments.data._tables import PLAIN_NUMBER, Table
 
 if TYPE_CHECKING:  # it takes a while to import
@@ -24,7 +24,6 @@ KINDS = ("number", "category", "date", "text")
 TEXT_DIMENSIONS = 32  # of each column of texts, beside others
 CATEGORIES = 64  # of a column that have a feature of their own; rarer ones share one
 _WORDS = 3.0  # in a value, on average, from which different values are texts
-_LARGEST = float(np.finfo(np.float32).max)
 _TRUSTED = ["numpy.dtype"]  # of what a file may name, beside scikit-learn's transformers
 _YEAR, _WEEK, _DAY = 365.2425, 7.0, 1.0
 
@@ -134,7 +133,7 @@ def fit_columns(frame: Any, kinds: Mapping[str, str]) -> Columns:
         steps.append(("category", one_hot, categories))
     for name in (name for name, kind in kinds.items() if kind == "text"):
         words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
-        _check_words(frame[name], name)
+        _require_words(frame[name], name)
         counts = words.fit_transform(frame[name])
         svd = TruncatedSVD(min(TEXT_DIMENSIONS, *counts.shape), random_state=0)
         steps.append((f"text {name}", make_pipeline(words, svd, StandardScaler()), name))
@@ -144,7 +143,7 @@ def fit_columns(frame: Any, kinds: Mapping[str, str]) -> Columns:
     return Columns(dict(kinds), transformer)
 
 
-def _check_words(texts: pd.Series, name: str) -> None:
+def _require_words(texts: pd.Series, name: str) -> None:
     if not texts.str.contains(r"\w").any():
         raise ValueError(
             f"a column of texts needs words; '{name}' has none in the training samples: --drop {name}"
@@ -278,11 +277,11 @@ def _numbers(column: pa.ChunkedArray, name: str, table: Table, rows: IntArray) -
         odd = next((i for i, v in enumerate(texts) if v and not PLAIN_NUMBER.fullmatch(v)), None)
         held = f"row {rows[odd]} holds {texts[odd]!r}" if odd is not None else f"it is {kind}"
         raise ValueError(f"column '{name}' of {table.origin} needs to hold numbers; {held}") from error
-    bad = np.isinf(values) | (np.abs(values) > _LARGEST)
+    bad = np.isinf(values) | (np.abs(values) > LARGEST)
     if bad.any():
         first = int(np.flatnonzero(bad)[0])
         raise ValueError(
-            f"numbers need to lie within ±{_LARGEST:.2g}, the range of float32; column '{name}', row {rows[first]} of "
+            f"numbers need to lie within ±{LARGEST:.2g}, the range of float32; column '{name}', row {rows[first]} of "
             f"{table.origin} holds {values[first]}"
         )
     return values

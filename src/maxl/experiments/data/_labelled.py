@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from maxl.experiments.data._arrow import image_column, to_numpy
+from maxl.experiments.data._arrow import image_column, image_content, to_numpy
 from maxl.experiments.data._labels import check_column
 from maxl.experiments.data._source import Column, Part, nearest
 from maxl.experiments.data._tables import Table, class_names
@@ -135,12 +136,9 @@ def image_items(table: Table, base: Path, leave_out: Sequence[str]) -> list[byte
     if len(columns) != 1:
         found = f"it has {', '.join(columns)}" if columns else "it has none"
         raise ValueError(f"a run on images needs one column of images in {table.origin}; {found}")
-    items: list[bytes | Path] = []
-    for row, item in enumerate(table.content[columns[0]].to_pylist()):
-        content = item["bytes"] or item["path"] if isinstance(item, dict) else item
-        if not isinstance(content, (bytes, str)) or not content:
-            raise ValueError(
-                f"the image in column '{columns[0]}', row {row} of {table.origin}, is missing; remove the row"
-            )
-        items.append(content if isinstance(content, bytes) else base / content)
-    return items
+
+    def where(row: int) -> str:
+        return f"the image in column '{columns[0]}', row {row} of {table.origin},"
+
+    cells = enumerate(table.content[columns[0]].to_pylist())
+    return [image_content(item, base, partial(where, row)) for row, item in cells]

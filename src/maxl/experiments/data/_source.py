@@ -19,6 +19,9 @@ Raw: TypeAlias = "Tensor | list[str] | pd.DataFrame"
 Transform: TypeAlias = Callable[[Raw], Tensor]
 
 
+LARGEST = float(np.finfo(np.float32).max)  # number that networks can take
+
+
 @dataclass(frozen=True)
 class Column:
     """One column of labels in one part.

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from maxl.experiments.data._labels import encode
 from maxl.experiments.data._masks import encode_masks
-from maxl.experiments.data._source import Column, IntArray, Part
+from maxl.experiments.data._source import LARGEST, Column, IntArray, Part
 
 TASKS = ("classification", "multi-label", "regression", "segmentation")
 
@@ -21,7 +21,6 @@ TargetArray: TypeAlias = npt.NDArray[Any]
 _MANY = 20  # different values beyond which numbers need not be classes
 _REPEATS = 10  # times that the value of a class is there on average
 _MOSTLY = 0.9  # share of zeros and ones from which a column is one of labels, the rest of it mistakes
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,7 @@ def _check_number(name: str, part: Part) -> None:
             "what is no number, or use --task classification"
         )
     _reject(name, part, ~np.isfinite(values), "is missing or not finite")
-    _reject(name, part, np.abs(values.astype(np.float64)) > _LARGEST, "is beyond the range of float32")
+    _reject(name, part, np.abs(values.astype(np.float64)) > LARGEST, "is beyond the range of float32")
 
 
 def _reject(name: str, part: Part, bad: np.ndarray, rule: str) -> None:

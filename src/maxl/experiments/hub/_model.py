@@ -82,13 +82,13 @@ class RunModel(PrimaryModel, ModelHubMixin, library_name=_LIBRARY):
         summary, config = source.read_summary(), source.read_config(trust=True)  # to be copied, not run
         source.verify(source.model, summary)
         of_features = {}
-        for file in (source.text, source.columns):
+        for file in source.of_features:
             if file.is_file():
                 source.verify(file, summary)
                 of_features[file.name] = file.read_bytes()
         card, model = str(self.generate_model_card()), source.model.read_bytes()
         target.summary.unlink(missing_ok=True)  # last to be written: with it the folder is whole
-        for file in (target.text, target.columns):
+        for file in target.of_features:
             file.unlink(missing_ok=True)
         write_at_once(target.model, model)
         for name, content in of_features.items():

@@ -16,7 +16,7 @@ from maxl.experiments.runs import trunks
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.evaluation import information
 from maxl.experiments.runs.methods import HUMAN_METHODS, SHARED, WEIGHTED_METHODS
-from maxl.experiments.runs.networks import GENERATOR_METHODS, build_generator, build_network
+from maxl.experiments.runs.networks import GENERATOR_METHODS, build_generator, build_network, memory_format
 from maxl.experiments.runs.sources import fixed_source
 from maxl.hierarchy import Hierarchy
 from maxl.learning import MetaAuxiliaryLearner, MultiTaskLearner, cosine_gate
@@ -160,10 +160,9 @@ def check(config: RunConfig, data: DataSet) -> None:
     resolve_device(config.device)
     choose_hierarchy(config, data)
     choose_task(config, data)
-    trunk = trunks.chosen(config.trunk, data.task, data.input_shape)
     with torch.random.fork_rng(devices=[]):
-        for name in {trunk, config.generator_trunk or trunk} - {SHARED}:
-            trunks.build(name, data.input_shape, dense=data.task == "segmentation")
+        for name in {config.trunk, config.generator_trunk or config.trunk} - {SHARED}:
+            trunks.build_for(name, data.task, data.input_shape)
 
 
 def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
@@ -174,9 +173,7 @@ def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
     """
     hierarchy, task = choose_hierarchy(config, data), choose_task(config, data)
     network = build_network(config, hierarchy, task, data.task, data.input_shape)
-    # Activations follow the weights' layout. MPS is left out: PyTorch does not promise it there.
-    channels_last = config.channels_last and device.type in ("cpu", "cuda")
-    layout = torch.channels_last if channels_last else torch.preserve_format
+    layout = memory_format(config, device)
     network.to(device, memory_format=layout)  # type: ignore[call-overload]
     optimizer = _optimizer(
         config.optimizer, network, config.learning_rate, config.weight_decay, config.momentum

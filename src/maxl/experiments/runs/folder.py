@@ -54,6 +54,7 @@ class RunFolder:
         self.model = path / "model.safetensors"
         self.text = path / "text.safetensors"
         self.columns = path / "columns.skops"
+        self.of_features = (self.text, self.columns)  # at most one of them is there
         self.snapshot = path / "snapshot.npz"
         self.tensorboard = path / "tensorboard"
 
@@ -163,7 +164,7 @@ class RunFolder:
     def write_summary(self, summary: Mapping[str, Any]) -> dict[str, Any]:
         """The result, at once or not at all; returns what was written, the checksums of the other files included."""
         written = _plain(summary)
-        files = (self.metrics, self.model, self.text, self.columns, self.snapshot)
+        files = (self.metrics, self.model, *self.of_features, self.snapshot)
         written["checksums"] = {file.name: sha256(file.read_bytes()) for file in files if file.exists()}
         written[CHECKSUM] = checksum_of(written)
         write_at_once(self.summary, (json.dumps(written, indent=2) + "\n").encode())
@@ -210,8 +211,7 @@ def require_no_run_file(path: Path, flag: str = "--out") -> None:
             run.summary,
             run.checkpoint,
             run.model,
-            run.text,
-            run.columns,
+            *run.of_features,
             run.snapshot,
         )
         if run.started and any(

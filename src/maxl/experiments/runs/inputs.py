@@ -67,16 +67,18 @@ def column_features(folder: RunFolder, width: int) -> Columns:
     Raises:
         ValueError: if the run does not say it, or its file is damaged.
     """
-    stored = folder.columns
-    if not stored.is_file():
-        raise ValueError(
-            f"predict needs {stored}, how the run makes features of columns: train the run again"
-        )
-    folder.verify(stored, folder.read_summary())
+    stored = _verified(folder, folder.columns, "columns")
     columns = Columns.read(stored)
     if len(columns.transformer.get_feature_names_out()) != width:
         raise ValueError(f"{stored} does not say how the run makes features of columns: its sizes do not fit")
     return columns
+
+
+def _verified(folder: RunFolder, stored: Path, what: str) -> Path:
+    if not stored.is_file():
+        raise ValueError(f"predict needs {stored}, how the run makes features of {what}: train the run again")
+    folder.verify(stored, folder.read_summary())
+    return stored
 
 
 def column_rows(columns: Columns, table: Table, source: Path) -> Tensor:
@@ -95,10 +97,7 @@ def text_features(folder: RunFolder, width: int) -> TextFeatures:
     """
     from safetensors import SafetensorError
 
-    stored = folder.text
-    if not stored.is_file():
-        raise ValueError(f"predict needs {stored}, how the run makes features of text: train the run again")
-    folder.verify(stored, folder.read_summary())
+    stored = _verified(folder, folder.text, "text")
     try:
         features = TextFeatures.read(stored)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:

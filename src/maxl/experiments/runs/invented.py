@@ -20,7 +20,7 @@ from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.labelled import Labelled, labelled_samples
 from maxl.experiments.runs.machine import threads
 from maxl.experiments.runs.model import PrimaryModel, load_model
-from maxl.experiments.runs.networks import GENERATOR_METHODS, build_generator, build_network
+from maxl.experiments.runs.networks import GENERATOR_METHODS, build_generator, build_network, memory_format
 from maxl.experiments.runs.trainer import EVALUATION_BATCH
 from maxl.hierarchy import Hierarchy
 from maxl.hypergradients import as_tuple
@@ -32,6 +32,8 @@ _WITHOUT = {
     "uniform": "its labels are spread evenly over each class's block, and so say nothing of a sample",
     "random": "its labels were drawn for the training samples, one by one, and say nothing of others",
     "kmeans": "its labels are clusters of the training samples, whose centres are not kept",
+    "kmeans-shuffled": "its labels are clusters of the training samples, dealt out by chance",
+    "human-shuffled": "its labels are a column of the data, dealt out by chance",
     "prototypical": "its labels are the nearest prototypes of the training samples, which are not kept",
     "human": "its labels are a column of the data, which is there to be read",
 }
@@ -46,7 +48,7 @@ class InventedLabels:
         hierarchy: ψ, whose blocks are those of ``primary_names``; one block of a regression.
         primary_names: Of the C classes or labels, or of the numbers to predict.
         labels: Soft labels, float32 of shape (N, K); each row is a distribution over what its sample may use.
-        weights: Of the samples' auxiliary losses, in (0, 2), shape (N,); None where the method learns none.
+        weights: Of the samples' auxiliary losses, above 0, shape (N,); None where the method learns none.
     """
 
     data: Labelled
@@ -129,11 +131,7 @@ def invent(
             stacklevel=2,
         )
     where = resolve_device(device)
-    layout = (
-        torch.channels_last
-        if config.channels_last and where.type in ("cpu", "cuda")
-        else torch.preserve_format
-    )
+    layout = memory_format(config, where)
     with threads(config.threads):
         data = labelled_samples(run, config, model, source)
         network.to(where, memory_format=layout)  # type: ignore[call-overload]
@@ -172,11 +170,6 @@ def _signals(generator: LabelGenerator, data: Labelled, device: torch.device) ->
             finite = torch.stack(
                 [s.flatten(1).isfinite().all(1) if s.dim() > 1 else s.isfinite() for s in signals]
             )
-            if not finite.all():
-                name = data.names[start + int((~finite.all(0)).nonzero()[0])]
-                raise ValueError(
-                    f"samples need to be like those of training; {'row ' if isinstance(name, int) else ''}{name} is so "
-                    "far from them that the generator gives no label for it"
-                )
+            data.require_finite(start, finite.all(0), "the generator gives no label")
             done.append(signals)
     return [torch.cat(parts) for parts in zip(*done, strict=True)]

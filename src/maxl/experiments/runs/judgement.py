@@ -22,6 +22,7 @@ from maxl.experiments.runs.labelled import Labelled, labelled_samples, test_part
 from maxl.experiments.runs.machine import origin, tensor_float32, threads
 from maxl.experiments.runs.measures import MEASURES, kept, score
 from maxl.experiments.runs.model import PrimaryModel, load_model
+from maxl.experiments.runs.networks import memory_format
 from maxl.experiments.runs.trainer import EVALUATION_BATCH
 
 _CLOSE = 1e-4  # of a measure: what another machine may round otherwise
@@ -150,23 +151,16 @@ def _say_if_others(metrics: dict[str, float | None], summary: dict[str, Any]) ->
 @torch.no_grad()
 def _outputs(config: RunConfig, model: PrimaryModel, data: Labelled, device: torch.device) -> Tensor:
     """Of the primary head, (N, C) on the CPU; of segmentation the likeliest classes, (N, H, W)."""
-    layout = config.channels_last and device.type in ("cpu", "cuda")
-    memory_format = torch.channels_last if layout else torch.preserve_format
+    layout = memory_format(config, device)
     for part in (model.trunk, model.primary_head):  # the rest is float64, which not every device knows
-        part.to(device, memory_format=memory_format)  # type: ignore[call-overload]
+        part.to(device, memory_format=layout)  # type: ignore[call-overload]
     keep = kept(model.task)
     size = EVALUATION_BATCH if keep is None else config.batch_size
     done: list[Tensor] = []
     for start in range(0, len(data), size):
         rows = range(start, min(start + size, len(data)))
         outputs = model.outputs(data.inputs(rows).to(device))
-        finite = outputs.isfinite().flatten(1).all(1)
-        if not finite.all():
-            name = data.names[start + int((~finite).nonzero()[0])]
-            raise ValueError(
-                f"samples need to be like those of training; {'row ' if isinstance(name, int) else ''}{name} is so far "
-                "from them that the model gives no number for it"
-            )
+        data.require_finite(start, outputs.isfinite().flatten(1).all(1), "the model gives no number")
         done.append((outputs if keep is None else keep(outputs.movedim(1, -1))).cpu())
     return torch.cat(done)
 

@@ -62,6 +62,24 @@ class Labelled:
     def __len__(self) -> int:
         return len(self.names)
 
+    def require_finite(self, start: int, finite: Tensor, what: str) -> None:
+        """Names the first sample that is too far from those of training for its outputs to be numbers.
+
+        Args:
+            start: Position of the first sample looked at.
+            finite: Whether each is, bool of shape (n,).
+            what: Happens with such a sample, for the message.
+
+        Raises:
+            ValueError: if there is one.
+        """
+        if not finite.all():
+            name = self.names[start + int((~finite).nonzero()[0])]
+            raise ValueError(
+                f"samples need to be like those of training; {'row ' if isinstance(name, int) else ''}{name} is so far "
+                f"from them that {what} for it"
+            )
+
 
 def labelled_samples(run: Path, config: RunConfig, model: PrimaryModel, source: Path) -> Labelled:
     """Samples with the targets of the run's task.

@@ -81,11 +81,7 @@ class PrimaryModel(nn.Module):
         require_model(summary, folder.summary)
         shape = tuple(summary["input_shape"])
         features, targets = summary.get("features"), summary.get("targets")
-        trunk = trunks.build(
-            trunks.chosen(config.trunk, task_of(summary), shape),
-            shape,
-            dense=task_of(summary) == "segmentation",
-        )
+        trunk = trunks.build_for(config.trunk, task_of(summary), shape)
         width = infer_feature_dim(trunk)
         assert width is not None  # every trunk that is built by name states it
         model = cls(

@@ -29,6 +29,12 @@ def seeded(seed: int, part: int) -> Iterator[None]:
         yield
 
 
+def memory_format(config: RunConfig, device: torch.device) -> torch.memory_format:
+    """The layout of weights, which activations follow. MPS is left out: PyTorch does not promise channels-last there."""
+    wanted = config.channels_last and device.type in ("cpu", "cuda")
+    return torch.channels_last if wanted else torch.preserve_format
+
+
 def build_network(
     config: RunConfig, hierarchy: Hierarchy, task: Task, kind: str, input_shape: tuple[int, ...]
 ) -> MultiTaskNetwork:
@@ -45,9 +51,7 @@ def build_network(
         ValueError: if the trunk does not fit the samples.
     """
     with seeded(config.seed, 0):
-        trunk = trunks.build(
-            trunks.chosen(config.trunk, kind, input_shape), input_shape, dense=kind == "segmentation"
-        )
+        trunk = trunks.build_for(config.trunk, kind, input_shape)
     width = infer_feature_dim(trunk)
     assert width is not None  # every trunk that is built by name states it
     with seeded(config.seed, 1):
@@ -78,10 +82,8 @@ def build_generator(
         if config.generator_trunk == SHARED and config.method in LEARNED_METHODS:
             return generator.sharing(network)
         # Labels of a generator that is not trained are those of one function throughout.
-        trunk = trunks.chosen(config.trunk, kind, input_shape)
-        name = trunk if config.generator_trunk in (None, SHARED) else config.generator_trunk
-        own = trunks.build(str(name), input_shape, dense=kind == "segmentation")
-        return generator(own, network.hierarchy, task=network.task)
+        name = config.trunk if config.generator_trunk in (None, SHARED) else config.generator_trunk
+        return generator(trunks.build_for(str(name), kind, input_shape), network.hierarchy, task=network.task)
 
 
 def _generator_kind(config: RunConfig) -> _MakeGenerator:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from maxl.experiments.data import BatchStream, DataSet, evaluation_batches
+from maxl.experiments.data import DataSet, evaluation_batches
 from maxl.experiments.runs import trunks
 from maxl.experiments.runs.baselines import (
     auto_encode,
@@ -21,7 +21,9 @@ from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.evaluation import evaluating
 from maxl.experiments.runs.machine import tensor_float32
 from maxl.experiments.runs.methods import CLUSTER_METHODS
+from maxl.experiments.runs.networks import seeded
 from maxl.experiments.runs.prototypes import prototypical_labels
+from maxl.experiments.runs.stepping import plain_step, training_stream
 from maxl.hierarchy import Hierarchy
 from maxl.hypergradients import RandomState
 from maxl.supervision import FixedLabels, NoLabels, Source, UniformLabels
@@ -81,10 +83,8 @@ def _table(
         classes = primary if hierarchy.num_primary > 1 else torch.zeros(len(primary), dtype=torch.int64)
         return shuffled_within_classes(clusters, classes, config.seed)
     assert data.train.human is not None  # as above
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed * 1000 + 4)
-        name = trunks.chosen(config.trunk, data.task, data.input_shape)
-        embedding = trunks.build(name, data.input_shape).to(device)
+    with seeded(config.seed, 4):
+        embedding = trunks.build_for(config.trunk, data.task, data.input_shape).to(device)
     return prototypical_labels(
         _inputs(data, device),
         primary.to(device),
@@ -128,26 +128,12 @@ def _trained_features(config: RunConfig, data: DataSet, device: torch.device, bu
     with RandomState.capture(device).replay(), tensor_float32(lower):
         setup = build(dataclasses.replace(config, method="single"))
         torch.manual_seed(config.seed)
-        stream = BatchStream(
-            data.train,
-            config.batch_size,
-            mean=data.mean,
-            std=data.std,
-            augment=data.augment,
-            flip=data.flip,
-            seed=config.seed,
-            device=device,
-        )
-        learner = setup.learner
+        stream = training_stream(config, data, data.train, config.seed, device)
         setup.network.train()
         for epoch in range(config.epochs):
             setup.set_learning_rates(epoch)
             for batch in stream.epoch(epoch):
-                learner.optimizer.zero_grad(set_to_none=True)
-                learner.backward(batch.x, batch.primary, batch.index)
-                if config.max_grad_norm is not None:
-                    torch.nn.utils.clip_grad_norm_(learner.weights().values(), config.max_grad_norm)
-                learner.optimizer.step()
+                plain_step(setup.learner, batch, config.max_grad_norm)
     with evaluating(setup.network):
         batches = evaluation_batches(data.train, _BATCH, data.mean, data.std, device)
         return torch.cat([setup.network.trunk(b.x) for b in batches])

@@ -39,6 +39,7 @@ from maxl.experiments.runs.monitoring import Report, Totals, tensorboard
 from maxl.experiments.runs.outer import OuterBatch, OuterData
 from maxl.experiments.runs.result import write_result
 from maxl.experiments.runs.signals import HeldSignals
+from maxl.experiments.runs.stepping import plain_step, training_stream
 from maxl.hypergradients import RandomState, as_tuple, pure_call
 from maxl.learning import MetaAuxiliaryLearner, StepResult
 
@@ -81,16 +82,7 @@ class Trainer:
         self.train_seconds = 0.0
 
     def _stream(self, data: DataSet, split: Split, seed: int) -> BatchStream:
-        return BatchStream(
-            split,
-            self.config.batch_size,
-            mean=data.mean,
-            std=data.std,
-            augment=data.augment,
-            flip=data.flip,
-            seed=seed,
-            device=self.device,
-        )
+        return training_stream(self.config, data, split, seed, self.device)
 
     def fit(self, report: Report = lambda row: None) -> dict[str, Any]:
         """Trains from where the run stands to its last epoch.
@@ -170,17 +162,15 @@ class Trainer:
         """One training step, and with ``teach`` the meta step after it, where the method has one."""
         learner, limit = self.setup.learner, self.config.max_grad_norm
         x, y, index = batch.x, batch.primary, batch.index
-        meta = learner if teach and isinstance(learner, MetaAuxiliaryLearner) else None
+        if not (teach and isinstance(learner, MetaAuxiliaryLearner)):
+            return plain_step(learner, batch, limit)
         if limit is None:
-            return learner.train_step(x, y, index=index) if meta is None else meta.step(x, y, index, outer)
+            return learner.step(x, y, index, outer)
         learner.optimizer.zero_grad(set_to_none=True)
-        if meta is None:
-            result = learner.backward(x, y, index)
-        else:
-            result = meta.backward(x, y, index, outer_batch=outer)
+        result = learner.backward(x, y, index, outer_batch=outer)
         torch.nn.utils.clip_grad_norm_(learner.weights().values(), limit)
         learner.optimizer.step()
-        return result if meta is None else result.with_meta(meta.meta_step())
+        return result.with_meta(learner.meta_step())
 
     def _close_epoch(self) -> None:
         """Recalibrates the generator, and lets go of the graph of labels that wait for the next meta step.

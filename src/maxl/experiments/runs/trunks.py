@@ -159,6 +159,15 @@ def chosen(name: str, task: str, input_shape: Sequence[int]) -> str:
     return "resnet18" if min(input_shape[1:]) >= _LARGE else "convnet4"
 
 
+def build_for(name: str, task: str, input_shape: Sequence[int]) -> nn.Module:
+    """The trunk of a run, freshly initialised: ``chosen``, then built for each pixel or for a whole sample.
+
+    Raises:
+        ValueError: as ``build``.
+    """
+    return build(chosen(name, task, input_shape), input_shape, dense=task == "segmentation")
+
+
 def build(name: str, input_shape: Sequence[int], *, width: int = 64, dense: bool = False) -> nn.Module:
     """A trunk by name, freshly initialised.
 
