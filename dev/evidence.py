@@ -16,7 +16,7 @@ import itertools
 import math
 import multiprocessing
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,13 @@ def config(name: str, method: str, **changes: Any) -> RunConfig:
 Task = tuple[str, str, dict[str, Any], int]  # data set, method, changes, seed
 
 
-def work(tasks: Sequence[Task], file: Path, data_dir: str | None, jobs: int) -> None:
+def work(
+    tasks: Sequence[Task],
+    file: Path,
+    data_dir: str | None,
+    jobs: int,
+    one: Callable[[str, str, dict[str, Any], int, str | None], dict[str, Any]],
+) -> None:
     """Trains what ``file`` lacks, each run by one thread, and adds a row as soon as a run ends."""
     known = {(m, s, int(seed)) for m, s, seed in zip(*(read(file).get(c, []) for c in KEY), strict=True)}
     todo = [t for t in tasks if (t[1], text(t[2]), t[3]) not in known]
@@ -115,7 +121,7 @@ def run(name: str, options: argparse.Namespace) -> None:
         for seed, method in itertools.product(options.seeds or SEEDS, options.methods or METHODS)
         if method != "human" or name in HUMAN
     ]
-    work(tasks, HERE / f"{name}.csv", options.data_dir, options.jobs)
+    work(tasks, HERE / f"{name}.csv", options.data_dir, options.jobs, one)
 
 
 def tune(name: str, options: argparse.Namespace) -> None:
@@ -129,7 +135,7 @@ def tune(name: str, options: argparse.Namespace) -> None:
         )
     ]
     file = HERE / f"{name}-tuning.csv"
-    work(tasks, file, options.data_dir, options.jobs)
+    work(tasks, file, options.data_dir, options.jobs, one)
     table = read(file).astype({"validation_accuracy": float})
     print(
         table.groupby(["method", "settings"])["validation_accuracy"].agg(["mean", "std", "count"]).to_string()

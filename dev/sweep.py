@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evidence import HERE, Task, data_folder, emphasised, read, replace_sections, text, work
+from evidence import HERE, Task, data_folder, emphasised, one, read, replace_sections, text, work
 from maxl.experiments.studies.intervals import PairedDifference, mean_interval, paired_differences
 from maxl.experiments.studies.variants import irrelevant_fields
 from settings import IMAGES, SEEDS, SETTINGS
@@ -203,6 +203,7 @@ def main() -> None:
             HERE / f"{name}-sweep.csv",
             data_folder(name, options.data_dir),
             options.jobs,
+            one,
         )
 
 
