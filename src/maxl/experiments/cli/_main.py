@@ -28,9 +28,11 @@ from maxl.experiments.cli._arguments import (
 from maxl.experiments.cli._evaluate import add_evaluate
 from maxl.experiments.cli._labels import add_labels
 from maxl.experiments.cli._predict import add_commands
-from maxl.experiments.cli.terminal import close_quietly, prepare_streams, shown, tell_task, visible
+from maxl.experiments.cli._train import add_train, once, out_folder
+from maxl.experiments.cli.terminal import close_quietly, prepare_streams, shown, visible
 from maxl.experiments.runs.config import CODE_FIELDS, RunConfig
 from maxl.experiments.runs.files import RunWarning
+from maxl.experiments.runs.launch import Elsewhere, follows, launched
 
 # What the demo trains: few labels, a small network, so that it takes a minute or two on two cores.
 DEMO: dict[str, Any] = {
@@ -73,23 +75,7 @@ def parser() -> Parser:
     )
     demo.set_defaults(run=_demo)
 
-    train = commands.add_parser(
-        "train",
-        help="one run: a data set, a method, a seed",
-        description="Trains one run and writes its folder: config, metrics, summary, checkpoint, model.",
-        epilog="(defaults in brackets)\nexample:\n"
-        "  maxl train --data digits --method maxl --psi 5 --epochs 20 --out run",
-    )
-    train.add_argument("--out", type=Path, default=argparse.SUPPRESS, help="folder to write (default: run)")
-    train.add_argument("--config", type=Path, help="YAML file with settings; flags override it")
-    train.add_argument(
-        "--resume", type=Path, metavar="RUN", help="continue an interrupted run, as its own settings say"
-    )
-    add_trust_flag(train)
-    add_preset_flag(train)
-    add_help_all(train)
-    add_config_flags(train)
-    train.set_defaults(run=_train)
+    add_train(commands)
 
     compare = commands.add_parser(
         "compare",
@@ -182,9 +168,18 @@ def _run(given: Sequence[str]) -> int:
     with warnings.catch_warnings(), terminable() as signalled:
         warnings.showwarning = _show_warning
         try:
+            if launched() > 1 and namespace.command != "train":
+                raise once(ValueError(f"maxl {namespace.command} is one process: call it without torchrun"))
             namespace.run(namespace)
         except BrokenPipeError:
             raise
+        except Elsewhere:
+            return 2
+        except ConnectionResetError as error:  # of a process that trained along
+            again = _unfinished(namespace, given)
+            said = f"{error}{'; continue with: ' + again if again else ''}"
+            print(f"maxl: error: {visible(' '.join(said.split()))}", file=sys.stderr)
+            return 2
         except (ValueError, OSError, FloatingPointError) as error:
             print(f"maxl: error: {visible(' '.join(str(error).split()))}", file=sys.stderr)
             return 2
@@ -204,6 +199,8 @@ def _run(given: Sequence[str]) -> int:
             return 2
         except KeyboardInterrupt:
             word, code = ("terminated", 143) if signalled() else ("interrupted", 130)
+            if follows():
+                return code
             again = continuation(namespace, given)
             print(
                 f"maxl: {word}; what is finished is kept{'; continue with: ' + again if again else ''}",
@@ -245,14 +242,15 @@ def continuation(namespace: argparse.Namespace, given: Sequence[str]) -> str | N
 
         folder = RunFolder(namespace.resume or out_folder(namespace))
         if folder.started and not folder.finished:
-            typed = any(":" in (getattr(namespace, name, None) or "") for name in CODE_FIELDS)
+            typed = any(":" in str(getattr(namespace, name, None) or "") for name in CODE_FIELDS)
             given = [
                 "train",
                 "--resume",
                 str(folder.path),
                 *(["--trust"] if typed or namespace.trust else []),
             ]
-    return shlex.join(["maxl", *given])
+    start = ["torchrun", f"--nproc-per-node={launched()}", "-m"] if launched() > 1 else []
+    return shlex.join([*start, "maxl", *given])
 
 
 def _unfinished(namespace: argparse.Namespace, given: Sequence[str]) -> str | None:
@@ -265,12 +263,6 @@ def _unfinished(namespace: argparse.Namespace, given: Sequence[str]) -> str | No
     return f"{again} (with --jobs 1, one run at a time)"
 
 
-def out_folder(namespace: argparse.Namespace) -> Path:
-    """Where ``maxl train`` writes."""
-    out: Path = getattr(namespace, "out", Path("run"))
-    return out
-
-
 def _show_warning(
     message: Warning | str,
     category: type[Warning],
@@ -280,55 +272,12 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """Warnings of runs are for the user: one line without the place in the code."""
+    if follows():
+        return
     if issubclass(category, RunWarning):
         print(f"maxl: note: {' '.join(str(message).split())}", file=sys.stderr)
     else:
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
-
-
-def _train(namespace: argparse.Namespace) -> None:
-    from maxl.experiments.cli.show import console, progress_bar, run_table
-    from maxl.experiments.runs.folder import RunFolder
-    from maxl.experiments.runs.loading import load_data
-    from maxl.experiments.runs.lock import require_unlocked
-    from maxl.experiments.runs.measures import ACCURACY, MEASURES
-    from maxl.experiments.runs.trainer import resume, train
-
-    if namespace.resume is not None:
-        folder = RunFolder(namespace.resume)
-        given = set(vars(namespace)) - {"command", "run", "config", "resume", "preset", "trust"}
-        if given or namespace.config is not None or namespace.preset is not None:
-            raise ValueError("--resume takes a run's settings from its folder; leave out the other flags")
-        config = folder.read_config(trust=namespace.trust) if folder.config.exists() else RunConfig()
-        data = None
-    else:
-        folder = RunFolder(out_folder(namespace))
-        config = read_config(namespace)
-        require_unlocked(folder.path)
-        folder.require_free()
-        data = load_data(config)
-    with progress_bar(config.method, config.epochs) as advance:
-
-        def report(row: dict[str, Any]) -> None:
-            if row["epoch"] == 1 and data is not None:  # it trains, so no error will be the one line
-                tell_task(data.saw)
-            note = f"loss {row['train_loss']:.3f}"
-            for measure in (measures[0] for measures in MEASURES.values()):
-                if row.get(measure.key) is not None:
-                    note += f"  test {'' if measure is ACCURACY else measure.title + ' '}{measure.text(row[measure.key])}"
-            if row.get("label_entropy") is not None:
-                note += f"  label entropy {row['label_entropy']:.2f} of {row['label_entropy_max']:.2f}"
-            advance(row["epoch"], note)
-
-        if namespace.resume is not None:
-            summary = resume(folder.path, report=report, trust=namespace.trust)
-        else:
-            summary = train(config, folder.path, data=data, report=report)
-    out = console()
-    out.print(run_table(summary))
-    if summary["label_verdict"]:
-        out.print(f"Note: {shown(summary['label_verdict'])}.")
-    out.print(f"Run folder: {shown(folder.path)}", soft_wrap=True)
 
 
 def _compare(namespace: argparse.Namespace) -> None:

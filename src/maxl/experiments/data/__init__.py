@@ -18,6 +18,7 @@ from maxl.experiments.data._select import balanced_order
 from maxl.experiments.data._stream import Batch, BatchStream, augment_batch, evaluation_batches, normalise
 from maxl.experiments.data._tables import Table, read_table
 from maxl.experiments.data._targets import TASKS
+from maxl.experiments.data._transform import Transform
 from maxl.experiments.data._types import DataSet, Features, Split
 from maxl.experiments.data._walk import files_below
 
@@ -38,6 +39,7 @@ __all__ = [
     "Split",
     "Table",
     "TextFeatures",
+    "Transform",
     "augment_batch",
     "balanced_order",
     "class_codes",

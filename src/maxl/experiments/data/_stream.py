@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maxl.experiments.data._transform import Transform
 from maxl.experiments.data._types import Split
 
 
@@ -84,9 +85,12 @@ class BatchStream:
             is one batch as a whole.
         pad: Border of the random crop in pixels. None takes an eighth of the shorter side: the paper's 4 of 32.
         flip: Whether augmentation mirrors half of the images; pass `DataSet.flip`.
+        transform: What changes images at random before they are cropped; see ``Transform``.
+        part: (i, n) gives the i-th of n parts of every batch, equal to within a sample, instead of the whole.
 
     Raises:
-        ValueError: if the split is empty, the batch size is not positive, or features are to be augmented.
+        ValueError: if the split is empty, the batch size is not positive, a batch has less than a sample for each
+            part, or features are to be augmented.
     """
 
     def __init__(
@@ -102,10 +106,17 @@ class BatchStream:
         drop_last: bool = True,
         pad: int | None = None,
         flip: bool = True,
+        transform: Transform | None = None,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         if batch_size < 1 or len(split) == 0:
             raise ValueError(
                 f"a stream needs samples and a batch size of 1 or more; got {len(split)}, {batch_size}"
+            )
+        if min(batch_size, len(split)) < part[1]:
+            raise ValueError(
+                f"each of {part[1]} processes needs a sample of every batch; got batches of {min(batch_size, len(split))}: "
+                "use fewer processes, or larger batches"
             )
         if augment and split.x.ndim != 4:
             raise ValueError(
@@ -119,6 +130,8 @@ class BatchStream:
         self.pad = max(1, min(split.x.shape[2:], default=0) // 8) if pad is None else pad
         self.seed = seed
         self.drop_last = drop_last
+        self.transform = transform
+        self._part = part
 
     def __len__(self) -> int:
         """The number of batches an epoch."""
@@ -141,13 +154,20 @@ class BatchStream:
         shifts = torch.randint(2 * self.pad + 1, (2, size), generator=generator).to(device)
         flips = (torch.rand(size, generator=generator, dtype=torch.float32) < 0.5).to(device) & self.flip
         for i in range(len(self)):
-            taken = slice(i * self.batch_size, (i + 1) * self.batch_size)
+            taken = self._taken(i * self.batch_size, min((i + 1) * self.batch_size, size))
             batch = self.split.select(order[taken])
             x = batch.x
+            if self.transform is not None:
+                x = self.transform(x, [(self.seed, epoch, view, i) for i in order[taken].tolist()])
             if self.augment:
                 x = augment_batch(x, shifts[0, taken], shifts[1, taken], flips[taken], self.pad)
             x = x if self._scaling is None else _scale(x, *self._scaling)
             yield Batch(x, batch.primary, batch.human, order[taken])
+
+    def _taken(self, start: int, end: int) -> slice:
+        """The positions of this stream's part of a batch."""
+        number, parts = self._part
+        return slice(*(start + (end - start) * (number + side) // parts for side in (0, 1)))
 
 
 def evaluation_batches(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from maxl.experiments.data._columns import Columns
 from maxl.experiments.data._features import TextFeatures
+from maxl.experiments.data._transform import Transform
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ class DataSet:
         augment: Whether training should crop at random (by default colour photographs alone; never features).
         flip: Whether augmentation may also mirror left to right. False where a mirror image is another
             class or none, as with the house numbers of SVHN.
+        transform: What else changes training images at random, before crops and flips; None for nothing.
         features: Where numeric features came from; None for images and text.
         text: How features were made of texts; None for anything else.
         columns: How features were made of a table's columns of several kinds; None for anything else.
@@ -130,6 +132,7 @@ class DataSet:
     targets: Features | None = None
     saw: str = ""
     probe_names: tuple[str, ...] | None = None
+    transform: Transform | None = None
 
     @property
     def num_primary(self) -> int:

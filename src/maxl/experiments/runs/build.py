@@ -17,6 +17,7 @@ from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.evaluation import information
 from maxl.experiments.runs.methods import HUMAN_METHODS, SHARED, WEIGHTED_METHODS
 from maxl.experiments.runs.networks import GENERATOR_METHODS, build_generator, build_network, memory_format
+from maxl.experiments.runs.processes import ALONE, Processes
 from maxl.experiments.runs.sources import fixed_source
 from maxl.hierarchy import Hierarchy
 from maxl.learning import MetaAuxiliaryLearner, MultiTaskLearner, cosine_gate
@@ -28,6 +29,7 @@ from maxl.supervision import (
     generated,
 )
 from maxl.tasks import Classification, MultiLabel, Regression, Segmentation, Task
+from maxl.worlds import World
 
 
 @dataclass
@@ -165,8 +167,8 @@ def check(config: RunConfig, data: DataSet) -> None:
             trunks.build_for(name, data.task, data.input_shape)
 
 
-def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
-    """Everything of a run that trains, on its device.
+def build(config: RunConfig, data: DataSet, device: torch.device, processes: Processes = ALONE) -> Setup:
+    """Everything of a run that trains, on its device, in one process or in several.
 
     Raises:
         ValueError: if the config does not fit the data.
@@ -175,6 +177,7 @@ def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
     network = build_network(config, hierarchy, task, data.task, data.input_shape)
     layout = memory_format(config, device)
     network.to(device, memory_format=layout)  # type: ignore[call-overload]
+    processes.synchronise(network)
     optimizer = _optimizer(
         config.optimizer, network, config.learning_rate, config.weight_decay, config.momentum
     )
@@ -183,6 +186,7 @@ def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
     if config.method in GENERATOR_METHODS:
         generator = build_generator(config, network, data.task, data.input_shape)
         generator.to(device, memory_format=layout)  # type: ignore[call-overload]
+        processes.synchronise(generator)
         if config.method != "frozen":
             optimizers.append(
                 _optimizer(
@@ -193,7 +197,7 @@ def build(config: RunConfig, data: DataSet, device: torch.device) -> Setup:
         hierarchy=hierarchy,
         network=network,
         generator=generator,
-        learner=_learner(config, data, device, network, generator, optimizers, hierarchy),
+        learner=_learner(config, data, device, network, generator, optimizers, hierarchy, processes.world()),
         optimizers=optimizers,
         rates=[config.learning_rate, config.meta_learning_rate][: len(optimizers)],
         decay=Decay(config.decay, config.epochs),
@@ -208,6 +212,7 @@ def _learner(
     generator: LabelGenerator | None,
     optimizers: list[Optimizer],
     hierarchy: Hierarchy,
+    world: World,
 ) -> MultiTaskLearner:
     """What trains the networks, from the words of a config."""
     shared: dict[str, Any] = {
@@ -215,6 +220,7 @@ def _learner(
         "autocast": torch.bfloat16 if config.precision == "bf16" else None,
         "check_finite": device.type == "cpu",
         "compile": config.compile,
+        "world": world,
     }
     cache_size = len(data.train) if config.cache_labels else 0
     if generator is None or config.method == "frozen":
@@ -225,9 +231,7 @@ def _learner(
                 config, data, hierarchy, network.task, device, partial(build, data=data, device=device)
             )
             if generator is None
-            else generated(
-                generator, cache_size=cache_size, autocast=shared["autocast"], compile=config.compile
-            ),
+            else generated(generator, cache_size, world, autocast=shared["autocast"], compile=config.compile),
             supervision=AuxiliaryLabels(FocalLoss(config.gamma), weight=config.auxiliary_weight),
             **shared,
         )

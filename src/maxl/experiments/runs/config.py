@@ -15,7 +15,7 @@ from maxl.experiments.runs.methods import METHODS
 from maxl.experiments.runs.rules import check_rules
 from maxl.experiments.runs.values import coerce, nearest
 
-CODE_FIELDS = ("trunk", "generator_trunk")  # module:function in one of these runs code
+CODE_FIELDS = ("trunk", "generator_trunk", "transform")  # module:function in one of these runs code
 _TASKS = (
     "auto",
     "classification",
@@ -68,6 +68,13 @@ class RunConfig:
         "random crops (an eighth of the side) and flips; auto: of colour photographs alone",
         group="data",
         choices=("auto", "none", "crop", "crop-flip"),
+    )
+
+    transform: tuple[str, ...] | None = option(
+        None,
+        "what else changes training images at random: classes of torchvision.transforms.v2 such as RandAugment, or "
+        "module:function on one image",
+        group="data",
     )
 
     method: str = option("maxl", "source of auxiliary labels", group="method", choices=METHODS)
@@ -276,7 +283,7 @@ class RunConfig:
 def refuse_code(values: Mapping[str, Any], source: str) -> None:
     """ValueError if values from a file name a trunk ``module:function``: whoever wrote the file would run code."""
     for name in CODE_FIELDS:
-        if ":" in str(values.get(name) or ""):
+        if ":" in str(values.get(name) or ""):  # of one name or a list of them
             raise ValueError(
                 f"{source} wants to run code, {name} {values[name]!r}: look at it, and pass --trust "
                 "(trust=True in Python) if you trust it"

@@ -15,8 +15,8 @@ _LOSSES = {"train_loss": "training", "validation_loss": "validation", "test_loss
 
 
 @contextmanager
-def recorded_divergence(folder: RunFolder, epoch: int) -> Iterator[None]:
-    """Within: if the epoch diverges, the folder says so.
+def recorded_divergence(folder: RunFolder | None, epoch: int) -> Iterator[None]:
+    """Within: if the epoch diverges, the folder says so, where there is one.
 
     Raises:
         FloatingPointError: as within; also where PyTorch refuses a number of a step that float32 does not hold.
@@ -31,7 +31,8 @@ def recorded_divergence(folder: RunFolder, epoch: int) -> Iterator[None]:
                 f"a step needs numbers that float32 holds; a rate, a weight or their product does not: {_ADVICE}"
             ) from error
     except FloatingPointError as error:
-        folder.write_divergence(epoch, str(error))
+        if folder is not None:
+            folder.write_divergence(epoch, str(error))
         raise
 
 

@@ -115,7 +115,7 @@ class RunFolder:
         config = RunConfig.parse(content, str(self.config), trust=trust)
         if not content.startswith(_SEAL) and f"\n{_LAST_KEY}:".encode() not in b"\n" + content:
             raise ValueError(f"{self.config} needs every setting of the run; it ends before {_LAST_KEY}")
-        if any(":" in (getattr(config, name) or "") for name in CODE_FIELDS):
+        if any(":" in str(getattr(config, name) or "") for name in CODE_FIELDS):
             here, own = Path.cwd().resolve(), self.path.resolve()
             if own in (here, *here.parents):
                 raise ValueError(

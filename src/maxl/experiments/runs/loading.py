@@ -8,6 +8,7 @@ from maxl.experiments.data import DataSet, load
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.machine import threads
 from maxl.experiments.runs.memory import needing_memory
+from maxl.experiments.runs.transforms import build_transform
 from maxl.experiments.runs.trunks import AUTO, chosen
 
 
@@ -35,6 +36,14 @@ def load_data(config: RunConfig) -> DataSet:
         data = dataclasses.replace(
             data, saw=f"{data.saw}\n--trunk {taken} for inputs of shape {shape}".strip()
         )
+    if config.transform is not None:
+        if data.task == "segmentation":
+            raise ValueError("--transform would change images and not their masks: leave it out")
+        if data.train.x.ndim != 4:
+            raise ValueError(
+                f"--transform needs images; {config.data} has features of shape {data.input_shape}: leave it out"
+            )
+        data = dataclasses.replace(data, transform=build_transform(config.transform))
     if config.augment == "auto":
         return data
     if config.augment != "none" and data.task == "segmentation":

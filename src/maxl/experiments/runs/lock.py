@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from maxl.experiments.runs.files import parse_json, write_at_once
+from maxl.experiments.runs.processes import Processes
 
 _LOCK, _HOLDER = ".lock", ".holder"
 _NAMED_WITHIN = 1.0  # seconds in which a new holder has written its name
@@ -45,6 +46,22 @@ def locked(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
     finally:
         (folder / _HOLDER).unlink(missing_ok=True)
         lock.release()
+
+
+@contextmanager
+def locked_by_first(folder: Path, processes: Processes, *, wait: float = 0.0) -> Iterator[None]:
+    """``locked``, where several processes train one run: the first of them holds the folder.
+
+    Raises:
+        Elsewhere: in the others, if the first one cannot have it.
+    """
+    held = locked(folder, wait=wait)
+    processes.of_first(held.__enter__)
+    try:
+        yield
+    finally:
+        if processes.first:
+            held.__exit__(None, None, None)
 
 
 def require_unlocked(folder: Path, *, wait: float = 0.0) -> None:

@@ -44,8 +44,8 @@ def tensor_float32(enabled: bool) -> Iterator[None]:
             switch.fp32_precision = value
 
 
-def origin(device: torch.device, threads: int) -> dict[str, Any]:
-    """Where a run is made, for its summary: machine, device, threads and versions.
+def origin(device: torch.device, threads: int, processes: int = 1) -> dict[str, Any]:
+    """Where a run is made, for its summary: machine, device, processes, threads of each, and versions.
 
     Two runs of one config agree to the last bit where all of these agree.
     """
@@ -53,6 +53,7 @@ def origin(device: torch.device, threads: int) -> dict[str, Any]:
         "machine": f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": threads,
+        "processes": processes,
         "versions": versions(),
     }
 
@@ -61,7 +62,7 @@ def joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """The origin of a run that was begun at one and continued at another: "this, then that" where they differ."""
     result: dict[str, Any] = {}
     for name, value in now.items():
-        first = before[name]
+        first = before.get(name, value)  # an older version did not say
         if isinstance(value, Mapping):
             result[name] = joined(first, value)
         else:

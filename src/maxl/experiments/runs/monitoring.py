@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from maxl.experiments.runs.processes import ALONE, Processes
 from maxl.learning import StepResult
 
 Report = Callable[[dict[str, Any]], None]
@@ -44,8 +45,15 @@ class Totals:
         self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.counts[name] = self.counts.get(name, 0) + count
 
-    def means(self) -> dict[str, float | None]:
-        """Means over steps (batches are equally large), and the accuracy over samples."""
+    def means(self, processes: Processes = ALONE) -> dict[str, float | None]:
+        """Means over steps (batches are equally large), and the accuracy over samples, those of all processes.
+
+        Losses and norms of a step are those of the whole batch already.
+        """
+        if "train_accuracy" in self.sums:
+            right, seen = self.sums["train_accuracy"], self.counts["train_accuracy"]
+            self.sums["train_accuracy"] = right.new_tensor(processes.total(int(right)))
+            self.counts["train_accuracy"] = int(processes.total(seen))
         row: dict[str, float | None] = dict.fromkeys([*self.NAMES, *["train_accuracy"] * self.classes])
         row |= {name: float(total) / self.counts[name] for name, total in self.sums.items()}
         losses = [row[name] for name in ("train_primary_loss", "train_auxiliary_loss")]

@@ -55,10 +55,10 @@ class OuterData:
         elif self._kind == "rotating":
             self._folds = folds(split, max(2, round(1 / config.held_out)), config.seed)
         self.batches = stream(self.train, config.seed)
-        if self._kind == "augmented" and not self.batches.augment:
+        if self._kind == "augmented" and not self.batches.augment and self.batches.transform is None:
             raise ValueError(
                 "--evaluate augmented needs images that training crops at random; this data set is not "
-                "augmented: use --augment crop, or --evaluate same, next or held-out"
+                "augmented: use --augment crop or --transform, or --evaluate same, next or held-out"
             )
 
     @property

@@ -10,9 +10,14 @@ from maxl.learning import MultiTaskLearner, StepResult
 
 
 def training_stream(
-    config: RunConfig, data: DataSet, split: Split, seed: int, device: torch.device
+    config: RunConfig,
+    data: DataSet,
+    split: Split,
+    seed: int,
+    device: torch.device,
+    part: tuple[int, int] = (0, 1),
 ) -> BatchStream:
-    """Batches of a part of the data, augmented as for training, in an order of the seed."""
+    """Batches of a part of the data, augmented as for training, in an order of the seed; of each batch a part."""
     return BatchStream(
         split,
         config.batch_size,
@@ -20,8 +25,10 @@ def training_stream(
         std=data.std,
         augment=data.augment,
         flip=data.flip,
+        transform=data.transform,
         seed=seed,
         device=device,
+        part=part,
     )
 
 

@@ -31,12 +31,13 @@ from maxl.experiments.runs.evaluation import (
 from maxl.experiments.runs.fingerprint import fingerprint
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.loading import load_data
-from maxl.experiments.runs.lock import locked, require_unlocked
+from maxl.experiments.runs.lock import locked_by_first, require_unlocked
 from maxl.experiments.runs.machine import PeakMemory, joined, origin, tensor_float32, threads
 from maxl.experiments.runs.measures import kept, score
 from maxl.experiments.runs.memory import is_out_of_memory, needing_memory, smaller_batch
 from maxl.experiments.runs.monitoring import Report, Totals, tensorboard
 from maxl.experiments.runs.outer import OuterBatch, OuterData
+from maxl.experiments.runs.processes import ALONE, Processes
 from maxl.experiments.runs.result import write_result
 from maxl.experiments.runs.signals import HeldSignals
 from maxl.experiments.runs.stepping import plain_step, training_stream
@@ -56,14 +57,22 @@ class Trainer:
         folder: Where it is written; nothing is created before the data and networks have been built.
         data: The data set, if it is loaded already.
         label: Name of the method in the summary, where a study has variants of one method.
+        processes: Those that train the run together; the first of them writes.
 
     Raises:
         ValueError: if the config does not fit the data or this machine.
     """
 
     def __init__(
-        self, config: RunConfig, folder: RunFolder, data: DataSet | None = None, label: str | None = None
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        data: DataSet | None = None,
+        label: str | None = None,
+        processes: Processes = ALONE,
     ) -> None:
+        processes.check(config)
+        self.processes = processes
         self.config = config
         self.label = label or config.method
         self.folder = folder
@@ -74,15 +83,16 @@ class Trainer:
             self.data = dataclasses.replace(data, train=self.outer.train)
             self.stream = self.outer.batches
             with needing_memory("building the networks", "choose a smaller --trunk or --psi"):
-                self.setup: Setup = build(config, self.data, self.device)
-        self.origin = origin(self.device, config.threads)
+                self.setup: Setup = build(config, self.data, self.device, processes)
+        self.origin = origin(self.device, config.threads, processes.size)
         fixed = {name: value for name, value in config.to_dict().items() if name not in MACHINE_FIELDS}
         self.identity = {"config": {**fixed, "label": self.label}, "data": fingerprint(data)}
         self.epoch = 0
         self.train_seconds = 0.0
 
     def _stream(self, data: DataSet, split: Split, seed: int) -> BatchStream:
-        return training_stream(self.config, data, split, seed, self.device)
+        part = self.processes.rank, self.processes.size
+        return training_stream(self.config, data, split, seed, self.device, part)
 
     def fit(self, report: Report = lambda row: None) -> dict[str, Any]:
         """Trains from where the run stands to its last epoch.
@@ -91,7 +101,7 @@ class Trainer:
             report: Called with each epoch's metrics.
 
         Returns:
-            The summary, as written to summary.json.
+            The summary, as written to summary.json by the first process; nothing in others.
 
         Raises:
             FloatingPointError: if a loss or a weight is not finite; diverged.json then says so, and the last
@@ -103,26 +113,34 @@ class Trainer:
 
     def _fit(self, report: Report) -> dict[str, Any]:
         memory = PeakMemory(self.device)
+        writes = self.processes.first
         if self.epoch == 0:
-            self.folder.create(self.config)
+            if writes:
+                self.folder.create(self.config)
             # Dropout and the like draw from torch's generator; the run owns it from here on.
             torch.manual_seed(self.config.seed)
+            self.processes.seed()
             self._calibrate()
-        logged = self.folder.tensorboard if self.config.tensorboard else None
+        logged = self.folder.tensorboard if self.config.tensorboard and writes else None
         with tensorboard(logged) as log, HeldSignals() as signals:
             while self.epoch < self.config.epochs:
-                with recorded_divergence(self.folder, self.epoch + 1):
+                with recorded_divergence(self.folder if writes else None, self.epoch + 1):
                     row = self._run_epoch()
                     require_finite(row, self.setup)
-                signals.hold()  # until what is reported is saved
-                self.folder.append_metrics(row)
-                log(row)
-                report(row)
                 due = self.epoch % self.config.checkpoint_every == 0 or self.epoch == self.config.epochs
-                if due or signals.pending is not None:
-                    save_checkpoint(self.folder, self.state_dict())
+                state = self.state_dict() if due else None  # all processes take part in it
+                signals.hold()  # until what is reported is saved
+                if writes:
+                    self.folder.append_metrics(row)
+                    log(row)
+                    report(row)
+                if signals.pending is not None and state is None and self.processes.alone:
+                    state = self.state_dict()
+                if state is not None and writes:
+                    save_checkpoint(self.folder, state)
+                if state is not None or not self.processes.alone:
                     signals.release()
-        return write_result(self, memory)
+        return write_result(self, memory) if writes else {}
 
     def _run_epoch(self) -> dict[str, Any]:
         config, setup, learner = self.config, self.setup, self.setup.learner
@@ -144,7 +162,7 @@ class Trainer:
                 assert isinstance(learner, MetaAuxiliaryLearner)
                 for batch, outer in self.outer.epoch(META_PASS + self.epoch):
                     totals.add(learner.meta_step(batch.x, batch.primary, outer), None)
-            row: dict[str, Any] = totals.means()  # waits for the device
+            row: dict[str, Any] = totals.means(self.processes)  # waits for the device
         seconds = time.perf_counter() - start
         self.train_seconds += seconds
         self.epoch += 1
@@ -218,7 +236,8 @@ class Trainer:
             }
             row["label_verdict"] = look.verdict()
         if config.method != "single":
-            batch = next(self.stream.epoch(0))
+            whole = training_stream(config, data, data.train, config.seed, self.device)
+            batch = next(whole.epoch(0))
             with torch.no_grad():
                 if setup.generator is None:
                     signals = setup.learner.source.constant(batch.x, batch.primary, batch.index)
@@ -239,7 +258,7 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """All that the rest of the run depends on; tensors, numbers and strings alone."""
         setup = self.setup
-        return {
+        state = {
             "epoch": self.epoch,
             "label": self.label,
             "identity": self.identity,
@@ -251,6 +270,7 @@ class Trainer:
             "random": RandomState.capture(self.device).state(),
             "origin": self.origin,
         }
+        return self.processes.together(state, ("learner", "random"))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what ``state_dict`` gave.
@@ -260,6 +280,7 @@ class Trainer:
         """
         setup = self.setup
         try:
+            state = self.processes.own(state)
             setup.network.load_state_dict(state["network"])
             if setup.generator is not None:
                 setup.generator.load_state_dict(state["generator"])
@@ -287,6 +308,7 @@ def train(
     label: str | None = None,
     report: Report = lambda row: None,
     wait: float = 0.0,
+    processes: Processes = ALONE,
 ) -> dict[str, Any]:
     """Trains a run into a new folder and returns its summary.
 
@@ -297,6 +319,7 @@ def train(
         label: Name of the method in the summary, where a study has variants of one method.
         report: Called with each epoch's metrics.
         wait: Seconds to wait for another process to leave the folder.
+        processes: As for ``Trainer``; each of them calls this.
 
     Raises:
         ValueError: if the folder holds a run already or is in use, or the config does not fit the data or this
@@ -304,11 +327,15 @@ def train(
         FloatingPointError, OutOfMemory: as ``Trainer.fit``.
     """
     folder = RunFolder(out)
-    require_unlocked(out, wait=wait)
-    folder.require_free()
-    trainer = Trainer(config, folder, data, label)  # writes nothing
-    with locked(out, wait=wait):
-        folder.require_free()  # still
+
+    def require_free() -> None:
+        require_unlocked(out, wait=wait)
+        folder.require_free()
+
+    processes.of_first(require_free)
+    trainer = processes.agreed(lambda: Trainer(config, folder, data, label, processes))  # writes nothing
+    with locked_by_first(out, processes, wait=wait):
+        processes.of_first(folder.require_free)  # still
         return trainer.fit(report)
 
 
@@ -320,6 +347,7 @@ def resume(
     report: Report = lambda row: None,
     trust: bool = False,
     wait: float = 0.0,
+    processes: Processes = ALONE,
 ) -> dict[str, Any]:
     """Continues an interrupted run to the end that it would have had without the interruption.
 
@@ -330,20 +358,23 @@ def resume(
         report: Called with each epoch's metrics.
         trust: Call a trunk ``module:function`` that the folder's config names.
         wait: Seconds to wait for another process to leave the folder.
+        processes: As for ``Trainer``, as many as the run had before; each of them calls this.
 
     Raises:
         ValueError: if the folder holds no run, or one that is finished, has diverged, is in use or damaged; if the
             data has changed; or if the config names code and is not trusted.
     """
     folder = RunFolder(path)
-    _require_unfinished(folder)
-    with locked(path, wait=wait):
-        _require_unfinished(folder)  # still
-        trainer = Trainer(folder.read_config(trust=trust), folder, data, label)
-        state = load_checkpoint(folder, trainer.identity, trainer.device)
+    processes.of_first(lambda: _require_unfinished(folder))
+    with locked_by_first(path, processes, wait=wait):
+        processes.of_first(lambda: _require_unfinished(folder))  # still
+        config = processes.of_first(lambda: folder.read_config(trust=trust))
+        trainer = processes.agreed(lambda: Trainer(config, folder, data, label, processes))
+        state = processes.of_first(lambda: load_checkpoint(folder, trainer.identity, trainer.device))
         if state is not None:
-            trainer.load_state_dict(state)
-        folder.keep_metrics(trainer.epoch)  # what came after the checkpoint will be written again
+            processes.agreed(lambda: trainer.load_state_dict(state))
+        # What came after the checkpoint will be written again.
+        processes.of_first(lambda: folder.keep_metrics(trainer.epoch))
         return trainer.fit(report)
 
 

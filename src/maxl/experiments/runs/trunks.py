@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from itertools import pairwise
@@ -15,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from maxl.experiments.runs.code import importable
 from maxl.experiments.runs.memory import is_out_of_memory
 from maxl.experiments.runs.unet import UNet
 from maxl.trunks import ResidualTrunk
@@ -245,7 +244,7 @@ def _build_timm(name: str, input_shape: Sequence[int]) -> nn.Module:
 def _build_own(name: str, input_shape: Sequence[int], *, dense: bool) -> nn.Module:
     module, _, function = name.partition(":")
     try:
-        with _importable(Path.cwd()):
+        with importable(Path.cwd()):
             make = getattr(import_module(module), function)
         model = make(tuple(input_shape))
     except Exception as error:  # whatever the user's code raises
@@ -256,13 +255,3 @@ def _build_own(name: str, input_shape: Sequence[int], *, dense: bool) -> nn.Modu
     if not isinstance(model, nn.Module):
         raise ValueError(f"trunk '{name}' needs to make a torch.nn.Module; got {type(model).__name__}")
     return MeasuredTrunk(model, input_shape, dense=dense)
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """Within: modules of the folder can be imported, as when Python itself is started there."""
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))

@@ -10,9 +10,11 @@ ORIGIN = (
     "machine",
     "device",
     "threads",
+    "processes",
     "versions",
 )  # of a run; where all agree, one seed gives the same bits
 _UNKNOWN = "not recorded"
+_BEFORE = {"processes": 1}  # what holds where a run says nothing of it
 _MINOR = ("platform",)  # kernel and C library, which no result has been seen to depend on
 
 
@@ -25,7 +27,7 @@ def origin_notes(runs: Iterable[Mapping[Any, Any]]) -> list[str]:
     rows = list(runs)
     notes = []
     for name in ORIGIN:
-        counts = Counter(_shown(row.get(name)) for row in rows)
+        counts = Counter(_shown(row.get(name, _BEFORE.get(name))) for row in rows)
         if len(counts) > 1:
             kinds = "; ".join(f"{value}: {n} run{'s' if n > 1 else ''}" for value, n in counts.most_common())
             notes.append(
