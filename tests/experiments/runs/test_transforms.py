@@ -12,7 +12,7 @@ from torch import Tensor
 
 from _run_helpers import metrics, tiny
 from _run_helpers import one_thread as one_thread
-from maxl.experiments.data import BatchStream, Split, Transform
+from maxl.experiments.data import BatchStream, ImageTransform, Split
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.trainer import resume, train
@@ -39,7 +39,7 @@ number = 3
 
 
 def batches(
-    transform: Transform | None, epoch: int = 0, view: int = 0, batch_size: int = 4
+    transform: ImageTransform | None, epoch: int = 0, view: int = 0, batch_size: int = 4
 ) -> dict[int, Tensor]:
     """The images of an epoch, bytes again, by their positions in the split."""
     stream = BatchStream(
@@ -85,7 +85,7 @@ def test_random_generators_are_left_as_they_were(own: Path) -> None:
 
 
 def test_functions_act_in_their_order() -> None:
-    twice = Transform(("a", "b"), (lambda x: x // 2, lambda x: x + 1))
+    twice = ImageTransform(("a", "b"), (lambda x: x // 2, lambda x: x + 1))
     assert torch.equal(twice(IMAGES, [(0,)] * 12), IMAGES // 2 + 1)
 
 

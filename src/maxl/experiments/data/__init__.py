@@ -9,6 +9,8 @@ from maxl.experiments.data._columns import Columns, read_columns
 from maxl.experiments.data._features import LEAST_STD, TextFeatures
 from maxl.experiments.data._files import IMAGE_SUFFIXES, image_files, require_regular
 from maxl.experiments.data._folders import class_folders
+from maxl.experiments.data._frames import load_arrays, load_frames
+from maxl.experiments.data._image_transform import ImageTransform
 from maxl.experiments.data._images import decode, stretch, to_channels
 from maxl.experiments.data._labelled import class_codes, image_items, table_targets
 from maxl.experiments.data._load import load
@@ -18,7 +20,6 @@ from maxl.experiments.data._select import balanced_order
 from maxl.experiments.data._stream import Batch, BatchStream, augment_batch, evaluation_batches, normalise
 from maxl.experiments.data._tables import Table, read_table
 from maxl.experiments.data._targets import TASKS
-from maxl.experiments.data._transform import Transform
 from maxl.experiments.data._types import DataSet, Features, Split
 from maxl.experiments.data._walk import files_below
 
@@ -36,10 +37,10 @@ __all__ = [
     "Columns",
     "DataSet",
     "Features",
+    "ImageTransform",
     "Split",
     "Table",
     "TextFeatures",
-    "Transform",
     "augment_batch",
     "balanced_order",
     "class_codes",
@@ -51,6 +52,8 @@ __all__ = [
     "image_items",
     "labelled_masks",
     "load",
+    "load_arrays",
+    "load_frames",
     "normalise",
     "read_columns",
     "read_features",

@@ -97,16 +97,73 @@ def load(
         FileNotFoundError: a folder or file is missing.
         ConnectionError: the hub cannot be reached and no `data_dir` is given.
     """
-    if image_size is not None and image_size < 1:
-        raise ValueError(f"image_size must be at least 1 pixel; got {image_size}")
-    check_choice("--task", task, ("auto", *TASKS))
-    columns = (primary,) if isinstance(primary, str) else tuple(primary or ())
-    if len({*columns}) < len(columns):
-        raise ValueError(f"--primary needs different columns; got {', '.join(columns)}")
-    source = open_source(name, data_dir, Wanted(columns, human, image_size, tuple(drop), types or {}, probe))
-    if (drop or types) and source.feature_names is None:
+    options = Options.of(
+        primary=primary,
+        human=human,
+        probe=probe,
+        task=task,
+        train_size=train_size,
+        validation_size=validation_size,
+        seed=seed,
+        image_size=image_size,
+        ignore_index=ignore_index,
+        drop=drop,
+        types=types,
+    )
+    return from_source(open_source(name, data_dir, options.wanted), name, options)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What ``load`` is asked for, whatever the data; see its arguments."""
+
+    wanted: Wanted
+    task: str
+    train_size: int | float | None
+    validation_size: int | float
+    seed: int
+    ignore_index: int
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        primary: str | Sequence[str] | None = None,
+        human: str | None = None,
+        probe: str | None = None,
+        task: str = "auto",
+        train_size: int | float | None = None,
+        validation_size: int | float = 0,
+        seed: int = 0,
+        image_size: int | None = None,
+        ignore_index: int = 255,
+        drop: Sequence[str] = (),
+        types: Mapping[str, str] | None = None,
+    ) -> Options:
+        """Checked; errors as for ``load``."""
+        if image_size is not None and image_size < 1:
+            raise ValueError(f"image_size must be at least 1 pixel; got {image_size}")
+        check_choice("--task", task, ("auto", *TASKS))
+        columns = (primary,) if isinstance(primary, str) else tuple(primary or ())
+        if len({*columns}) < len(columns):
+            raise ValueError(f"--primary needs different columns; got {', '.join(columns)}")
+        wanted = Wanted(columns, human, image_size, tuple(drop), types or {}, probe)
+        return cls(wanted, task, train_size, validation_size, seed, ignore_index)
+
+
+def from_source(source: Source, name: str, options: Options) -> DataSet:
+    """The data set in a source, cut and encoded as ``load`` does; ``name`` is for messages."""
+    wanted, seed, train_size, validation_size = (
+        options.wanted,
+        options.seed,
+        options.train_size,
+        options.validation_size,
+    )
+    if (wanted.drop or wanted.types) and source.feature_names is None:
         raise ValueError(f"--drop and --types are for columns of a table of inputs; '{name}' has images")
-    labelled = _labelled_parts(source, columns, human, probe, task, ignore_index)
+    labelled = _labelled_parts(
+        source, wanted.primary, wanted.human, wanted.probe, options.task, options.ignore_index
+    )
     train, test, published = labelled.parts
     targets = labelled.targets
     classes = targets.names if targets.task == "classification" else ("all samples",)

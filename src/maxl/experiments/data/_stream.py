@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maxl.experiments.data._transform import Transform
+from maxl.experiments.data._image_transform import ImageTransform
 from maxl.experiments.data._types import Split
 
 
@@ -85,7 +85,7 @@ class BatchStream:
             is one batch as a whole.
         pad: Border of the random crop in pixels. None takes an eighth of the shorter side: the paper's 4 of 32.
         flip: Whether augmentation mirrors half of the images; pass `DataSet.flip`.
-        transform: What changes images at random before they are cropped; see ``Transform``.
+        transform: What changes images at random before they are cropped; see ``ImageTransform``.
         part: (i, n) gives the i-th of n parts of every batch, equal to within a sample, instead of the whole.
 
     Raises:
@@ -106,7 +106,7 @@ class BatchStream:
         drop_last: bool = True,
         pad: int | None = None,
         flip: bool = True,
-        transform: Transform | None = None,
+        transform: ImageTransform | None = None,
         part: tuple[int, int] = (0, 1),
     ) -> None:
         if batch_size < 1 or len(split) == 0:

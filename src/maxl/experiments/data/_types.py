@@ -10,7 +10,7 @@ from torch import Tensor
 
 from maxl.experiments.data._columns import Columns
 from maxl.experiments.data._features import TextFeatures
-from maxl.experiments.data._transform import Transform
+from maxl.experiments.data._image_transform import ImageTransform
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class DataSet:
     targets: Features | None = None
     saw: str = ""
     probe_names: tuple[str, ...] | None = None
-    transform: Transform | None = None
+    transform: ImageTransform | None = None
 
     @property
     def num_primary(self) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from maxl.experiments.data import Transform
+from maxl.experiments.data import ImageTransform
 from maxl.experiments.runs.code import imported
 from maxl.experiments.runs.values import nearest
 
@@ -18,7 +18,7 @@ _MIXES = {
 _SAME = ("Compose", "Lambda", "Transform", "Identity", "ToDtype")  # bases, and what needs arguments
 
 
-def build_transform(names: Sequence[str]) -> Transform:
+def build_transform(names: Sequence[str]) -> ImageTransform:
     """The transforms of ``--transform``, in their order.
 
     Args:
@@ -28,7 +28,7 @@ def build_transform(names: Sequence[str]) -> Transform:
     Raises:
         ValueError: if a name is unknown, needs arguments, mixes samples, or cannot be imported.
     """
-    return Transform(tuple(names), tuple(_function(name) for name in names))
+    return ImageTransform(tuple(names), tuple(_function(name) for name in names))
 
 
 def _function(name: str) -> Callable[[Tensor], Tensor]:

@@ -16,7 +16,7 @@ _CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class Transform:
+class ImageTransform:
     """Functions in a row, each from an image to an image of the same shape.
 
     What they draw from torch, NumPy or Python's ``random`` is a function of the seed alone, whatever the batch, the number of
