@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,14 @@ from maxl.experiments.runs.trainer import resume, train
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="raises POSIX signals")
 SMALL = "--data digits --train-size 100 --trunk mlp --epochs 4 --batch-size 25 --device cpu --no-tensorboard"
+
+
+@pytest.fixture(autouse=True)
+def in_a_terminal() -> Iterator[None]:
+    """Ctrl-C interrupts, also where a shell has started the tests in the background and with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_held_signal_acts_when_it_is_released() -> None:
@@ -132,6 +141,6 @@ def test_a_typed_trunk_is_trusted_by_the_command_that_continues(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("maxl.experiments.cli._main.read_config", interrupted)
+    monkeypatch.setattr("maxl.experiments.cli._train.read_config", interrupted)
     assert main(["train", "--trunk", "own:make"]) == 130
     assert capsys.readouterr().err.endswith("continue with: maxl train --resume run --trust\n")
