@@ -31,6 +31,7 @@ from maxl.experiments.cli._predict import add_commands
 from maxl.experiments.cli.terminal import close_quietly, prepare_streams, shown, tell_task, visible
 from maxl.experiments.runs.config import CODE_FIELDS, RunConfig
 from maxl.experiments.runs.files import RunWarning
+from maxl.experiments.runs.names import is_code
 
 # What the demo trains: few labels, a small network, so that it takes a minute or two on two cores.
 DEMO: dict[str, Any] = {
@@ -245,7 +246,7 @@ def continuation(namespace: argparse.Namespace, given: Sequence[str]) -> str | N
 
         folder = RunFolder(namespace.resume or out_folder(namespace))
         if folder.started and not folder.finished:
-            typed = any(":" in (getattr(namespace, name, None) or "") for name in CODE_FIELDS)
+            typed = any(is_code(getattr(namespace, name, None)) for name in CODE_FIELDS)
             given = [
                 "train",
                 "--resume",
@@ -292,6 +293,7 @@ def _train(namespace: argparse.Namespace) -> None:
     from maxl.experiments.runs.loading import load_data
     from maxl.experiments.runs.lock import require_unlocked
     from maxl.experiments.runs.measures import ACCURACY, MEASURES
+    from maxl.experiments.runs.own_inputs import settled
     from maxl.experiments.runs.trainer import resume, train
 
     if namespace.resume is not None:
@@ -303,7 +305,7 @@ def _train(namespace: argparse.Namespace) -> None:
         data = None
     else:
         folder = RunFolder(out_folder(namespace))
-        config = read_config(namespace)
+        config = settled(read_config(namespace), trust=namespace.trust)
         require_unlocked(folder.path)
         folder.require_free()
         data = load_data(config)
@@ -333,9 +335,10 @@ def _train(namespace: argparse.Namespace) -> None:
 
 def _compare(namespace: argparse.Namespace) -> None:
     from maxl.experiments.cli._study import run_study
+    from maxl.experiments.runs.own_inputs import settled
     from maxl.experiments.studies.study import Study
 
-    base = read_config(namespace)
+    base = settled(read_config(namespace), trust=namespace.trust)
     study = Study(base, namespace.methods, namespace.seeds, parse_grid(namespace.grid))
     run_study(study, namespace.out, namespace.jobs)
 

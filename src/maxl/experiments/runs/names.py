@@ -1,0 +1,16 @@
+"""What the name of a trunk says: one of ours, a library's model, or code to be called."""
+
+from __future__ import annotations
+
+LIBRARIES = ("timm", "torchvision", "hf")  # LIBRARY:MODEL
+
+
+def library_of(name: str) -> tuple[str | None, str]:
+    """The library that a trunk's name starts with, or None, and the rest of the name."""
+    before, colon, rest = name.partition(":")
+    return (before, rest) if colon and before in LIBRARIES else (None, name)
+
+
+def is_code(name: str | None) -> bool:
+    """Whether a trunk's name is module:function, which runs code."""
+    return name is not None and ":" in name and library_of(name)[0] is None
