@@ -12,19 +12,19 @@ from typing import Any
 from torch import nn
 
 
-def ordered(module: nn.Module, parts: Iterable[str]) -> list[list[str]]:
+def ordered(module: nn.Module, parts: Iterable[str], *, apart: bool = True) -> list[list[str]]:
     """Names of a module's parameters, layer by layer, where its parts are called one after another.
 
-    A part that is an ``nn.Sequential`` is taken apart, any other is one layer. Parameters without a matrix, as those of
-    normalisation, belong to the layer before them.
+    A part is a layer. Parts without a matrix, as those of normalisation, belong to the layer before them.
 
     Args:
         module: Holds the parts.
         parts: Their names, as for ``get_submodule``, from the inputs to the features.
+        apart: Whether a part that is an ``nn.Sequential`` is as many layers as it has parts.
     """
     layers: list[list[str]] = []
     opened = False  # whether the last layer has a matrix, to which what follows belongs
-    for part in _pieces(module, parts):
+    for part in _pieces(module, parts) if apart else parts:
         inside = module.get_submodule(part)
         names = [f"{part}.{name}" for name, _ in inside.named_parameters()]
         matrix = any(p.dim() > 1 for p in inside.parameters())

@@ -149,4 +149,5 @@ class ResidualTrunk(nn.Module):
 
     def parameter_layers(self) -> list[list[str]]:
         """Names of parameters, a block a layer; see ``maxl.finetuning.parameter_layers``."""
-        return ordered(self, ["first", *(f"blocks.{i}" for i in range(len(self.blocks))), "last"])
+        blocks = (f"blocks.{i}" for i in range(len(self.blocks)))
+        return ordered(self, ["first", *blocks, "last"], apart=False)

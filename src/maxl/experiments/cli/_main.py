@@ -294,6 +294,7 @@ def _train(namespace: argparse.Namespace) -> None:
     from maxl.experiments.runs.lock import require_unlocked
     from maxl.experiments.runs.measures import ACCURACY, MEASURES
     from maxl.experiments.runs.own_inputs import settled
+    from maxl.experiments.runs.start import told
     from maxl.experiments.runs.trainer import resume, train
 
     if namespace.resume is not None:
@@ -314,6 +315,7 @@ def _train(namespace: argparse.Namespace) -> None:
         def report(row: dict[str, Any]) -> None:
             if row["epoch"] == 1 and data is not None:  # it trains, so no error will be the one line
                 tell_task(data.saw)
+                tell_task(told(folder.read_start()))
             note = f"loss {row['train_loss']:.3f}"
             for measure in (measures[0] for measures in MEASURES.values()):
                 if row.get(measure.key) is not None:
@@ -328,6 +330,8 @@ def _train(namespace: argparse.Namespace) -> None:
             summary = train(config, folder.path, data=data, report=report)
     out = console()
     out.print(run_table(summary))
+    if "kept_epoch" in summary:
+        out.print(f"Kept: epoch {summary['kept_epoch']} ({shown(summary['kept_because'])}).")
     if summary["label_verdict"]:
         out.print(f"Note: {shown(summary['label_verdict'])}.")
     out.print(f"Run folder: {shown(folder.path)}", soft_wrap=True)

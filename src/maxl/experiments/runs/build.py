@@ -18,7 +18,7 @@ from maxl.experiments.runs.methods import HUMAN_METHODS, SHARED, WEIGHTED_METHOD
 from maxl.experiments.runs.networks import GENERATOR_METHODS, build_generator, build_network, memory_format
 from maxl.experiments.runs.rates import Schedule, freeze_parts, network_groups
 from maxl.experiments.runs.sources import fixed_source
-from maxl.experiments.runs.start import Start, load_start
+from maxl.experiments.runs.start import Start, load_start, told
 from maxl.hierarchy import Hierarchy
 from maxl.learning import MetaAuxiliaryLearner, MultiTaskLearner, cosine_gate
 from maxl.losses import focal_loss
@@ -164,8 +164,11 @@ def _balanced(data: DataSet) -> list[float]:
     return [float(w) if n else 1.0 for w, n in zip(weights, counts, strict=True)]
 
 
-def check(config: RunConfig, data: DataSet) -> None:
+def check(config: RunConfig, data: DataSet) -> str:
     """What can be refused before anything is trained or written: device, ψ, trunks, and weights to start from.
+
+    Returns:
+        What the run starts from, in a line; "" for fresh weights.
 
     Raises:
         ValueError: if the config does not fit the data or this machine.
@@ -173,7 +176,7 @@ def check(config: RunConfig, data: DataSet) -> None:
     resolve_device(config.device)
     hierarchy = choose_hierarchy(config, data)
     choose_task(config, data)
-    load_start(config, data, hierarchy)
+    start = load_start(config, data, hierarchy)
     with torch.random.fork_rng(devices=[]):
         for name in {config.trunk, config.generator_trunk or config.trunk} - {SHARED}:
             words = trunks.Words.of(config) if name == config.trunk else None
@@ -181,6 +184,7 @@ def check(config: RunConfig, data: DataSet) -> None:
             if name == config.trunk:
                 freeze_parts(config, trunk)
                 network_groups(config, nn.ModuleDict({"trunk": trunk, "head": nn.Linear(1, 1)}))
+    return "" if start is None else told(start.record())
 
 
 def build(config: RunConfig, data: DataSet, device: torch.device, start: Start | None = None) -> Setup:

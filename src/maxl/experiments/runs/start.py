@@ -70,11 +70,13 @@ class Start:
         taken = [f"trunk ({len(self.trunk)} tensors)", *self.warm.taken]
         return {"from": self.source, "sha256": self.sha256, "taken": taken, "left": list(self.left)}
 
-    def told(self) -> str:
-        """One line on what was taken and what was not."""
-        record = self.record()
-        left = f"; left out: {', '.join(self.left)}" if self.left else ""
-        return f"starts from {self.source}: {', '.join(record['taken'])}{left}"
+
+def told(record: Mapping[str, Any]) -> str:
+    """One line on what was taken and what was not, of what start.json has; empty for fresh weights."""
+    if not record:
+        return ""
+    left = f"; left out: {', '.join(record['left'])}" if record["left"] else ""
+    return f"starts from {record['from']}: {', '.join(record['taken'])}{left}"
 
 
 def load_start(config: RunConfig, data: DataSet, hierarchy: Hierarchy) -> Start | None:

@@ -185,7 +185,8 @@ def _unfit(
         if key in found
     ]
     missing = [name for name, key in keys.items() if key not in found]
-    unexpected = [key for key in found if key not in match.values() and key not in keys.values()]
+    named = {*match.values(), *keys.values()}
+    unexpected = [key for key in found if key not in named and not key.endswith(COUNTER)]
     told = [f"{len(match)} of {len(wanted)} tensors fit"]
     told += [f"missing: {_listed(missing)}"] if missing else []
     told += [f"unexpected: {_listed(unexpected)}"] if unexpected else []

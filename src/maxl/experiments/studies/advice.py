@@ -161,7 +161,10 @@ class _Procedure:
             raise ValueError(
                 f"--out needs a new folder or one of the same advice; {self.out} has --aim {plan.get('aim')}"
             )
-        stored = {**RunConfig().to_dict(), **(plan.get("config") or {})}  # of an older version, which had fewer
+        stored = {
+            **RunConfig().to_dict(),
+            **(plan.get("config") or {}),
+        }  # of an older version, which had fewer
         for name, value in identity["config"].items():
             if stored[name] != value:
                 raise ValueError(

@@ -214,7 +214,7 @@ class Study:
         return results
 
     def _check(self, out: Path, planned: Sequence[PlannedRun], todo: Sequence[PlannedRun]) -> list[str]:
-        """What can be found out before anything is written; returns what targets were taken for."""
+        """What can be found out before anything is written; returns what targets were taken for, and what runs start from."""
         if known := _read_record(out):
             differing = [k for k, v in self._identity().items() if k in known and known[k] != v]
             if differing:
@@ -235,7 +235,7 @@ class Study:
                         f"{', '.join(sorted(other))}"
                     )
         loaded: dict[tuple[Any, ...], DataSet] = {}
-        checked = set()
+        checked, starts = set(), list[str]()
         for p in todo:
             key = tuple(getattr(p.config, name) for name in _DATA_FIELDS)
             if key not in loaded:
@@ -243,9 +243,9 @@ class Study:
             check_held_out(p.config, len(loaded[key].train))
             rest = (key, *(getattr(p.config, name) for name in _NETWORK_FIELDS))
             if rest not in checked:
-                check(p.config, loaded[key])
+                starts.append(check(p.config, loaded[key]))
                 checked.add(rest)
-        return list(dict.fromkeys(data.saw for data in loaded.values()))
+        return list(dict.fromkeys((*(data.saw for data in loaded.values()), *starts)))
 
     def _identity(self) -> dict[str, Any]:
         """The base config without what may differ between calls on one folder."""
