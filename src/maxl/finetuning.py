@@ -142,10 +142,9 @@ def freeze(trunk: nn.Module, parts: Sequence[str] = ()) -> list[nn.Module]:
     for part in parts or ("",):
         found = [p for name, p in trunk.named_parameters() if _within(name, part)]
         if not found:
-            there = sorted({name.split(".")[0] for name, _ in trunk.named_parameters()})
             raise ValueError(
                 f"what is frozen needs to be a part of the trunk that has parameters; {type(trunk).__name__} has none "
-                f"below {part!r}: its parts are {', '.join(there)}"
+                f"below {part!r}: there are {', '.join(_parts_near(trunk, part))}"
             )
         for p in found:
             p.requires_grad_(False)
@@ -153,6 +152,15 @@ def freeze(trunk: nn.Module, parts: Sequence[str] = ()) -> list[nn.Module]:
     for module in frozen:
         module.eval()
     return frozen
+
+
+def _parts_near(trunk: nn.Module, part: str) -> list[str]:
+    """The parts with parameters below what there is of a part's name."""
+    names = [name for name, _ in trunk.named_parameters()]
+    while part and not any(_within(name, part) for name in names):
+        part = part.rpartition(".")[0]
+    depth = part.count(".") + 1 + bool(part)
+    return list(dict.fromkeys(".".join(n.split(".")[:depth]) for n in names if _within(n, part)))
 
 
 def _within(name: str, part: str) -> bool:

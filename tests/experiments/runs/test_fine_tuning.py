@@ -90,14 +90,14 @@ def test_each_part_of_a_run_has_its_rate_and_all_follow_the_schedule(tmp_path: P
 
 @pytest.mark.parametrize("method", ["single", "maxl"])
 def test_frozen_parts_of_a_run_end_as_they_began(method: str, tmp_path: Path) -> None:
-    config = tiny(method=method, trunk="convnet4", freeze=["layers.0", "layers.1", "layers.2"], epochs=1)
+    config = tiny(method=method, trunk="convnet4", freeze=["layers.0", "layers.1", "layers.4"], epochs=1)
     run = Trainer(config, RunFolder(tmp_path), digits())
     before = {name: t.clone() for name, t in run.setup.network.trunk.state_dict().items()}
     run.fit()
     after = trunk_of(tmp_path)
     moved = {name.split(".")[1] for name in before if not torch.equal(before[name], after[name])}
     assert moved
-    assert not moved & {"0", "1", "2"}
+    assert not moved & {"0", "1", "4"}
 
 
 def test_a_frozen_trunk_is_for_methods_without_labels(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_frozen_trunk_is_for_methods_without_labels(tmp_path: Path) -> None:
     assert all(torch.equal(t, before[name]) for name, t in trunk_of(tmp_path).items())
     for parts in (["trunk"], ["layers"]):
         with pytest.raises(
-            ValueError, match="nothing of the trunk to train.*labels of --method uniform could change"
+            ValueError, match=r"nothing of the trunk to train.*labels of --method uniform could change"
         ):
             Trainer(
                 tiny(method="uniform", trunk="convnet4", freeze=parts), RunFolder(tmp_path / "no"), digits()
@@ -126,7 +126,7 @@ def best_of(rows: list[dict[str, Any]], key: str, sign: int = 1) -> int:
 def test_the_network_of_the_best_epoch_is_kept(method: str, tmp_path: Path) -> None:
     # A rate so high that results go up and down.
     config, data = with_validation(
-        method=method, keep="best", epochs=5, learning_rate=0.03, decay="constant", seed=1
+        method=method, keep="best", epochs=5, learning_rate=0.1, decay="constant", seed=2
     )
     summary = train(config, tmp_path / "run", data=data)
     rows = metrics(tmp_path / "run")
@@ -166,7 +166,7 @@ def test_a_regression_is_kept_by_its_own_measure_and_seldom_looks_change_nothing
 STOPPED: dict[str, dict[str, Any]] = {
     "single": {"method": "single", "keep": "best"},
     "last epoch": {"method": "uniform"},
-    "maxl": {"keep": "best", "evaluate": "next", "trunk": "convnet4", "warmup": 0.5},
+    "maxl": {"keep": "best", "evaluate": "next", "warmup": 0.5, "freeze": ["layers.1"]},
 }
 
 
@@ -386,7 +386,7 @@ def test_numbers_of_another_spread_are_predicted_as_before(tmp_path: Path) -> No
 
 
 def test_what_a_run_cannot_start_from(earlier: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--from needs the folder of a finished run; .* holds none"):
+    with pytest.raises(ValueError, match=r"--from needs the folder of a finished run; .* holds none"):
         load_data(tiny(from_run=str(tmp_path)))
     with pytest.raises(ValueError, match=r"has the trunk mlp; got --trunk resmlp: leave --trunk out"):
         start_of(tiny(from_run=str(earlier), trunk="resmlp"), tmp_path, digits())
@@ -437,12 +437,12 @@ def test_a_study_takes_the_options_and_its_runs_the_trunk_of_the_run_they_start_
     earlier: Path, tmp_path: Path
 ) -> None:
     base = tiny(trunk="auto", from_run=str(earlier), warmup=0.5, layer_decay=0.9, freeze=["layers.1"])
-    study = Study(base, ["single", "uniform"], [0])
+    study = Study(base, ["uniform"], [0])
     said: list[str] = []
     results = study.run(tmp_path / "study", jobs=1, tell=said.append)
     assert set(results["trunk"]) == {"mlp"}
     assert any(f"starts from run {earlier}: trunk" in line for line in said)
-    config = RunFolder(tmp_path / "study/runs/single/seed0").read_config()
+    config = RunFolder(tmp_path / "study/runs/uniform/seed0").read_config()
     assert (config.trunk, config.from_run, config.freeze) == ("mlp", str(earlier), ("layers.1",))
     study.run(tmp_path / "study", jobs=1)  # finished as it is
 
@@ -499,7 +499,7 @@ def test_a_folder_of_an_older_version_still_loads(tmp_path: Path) -> None:
         ("--freeze trunk --layer-decay 0.5", "--layer-decay is of a trunk that is trained"),
         ("--trunk-output 0 --trunk mlp", "--trunk-output goes with --trunk module:function or hf:NAME"),
         ("--trunk-pool last", "--trunk-pool"),
-        ("--trunk timm:resnet17", "unknown trunk 'resnet17'"),
+        ("--trunk timm:resnet17", "unknown trunk 'timm:resnet17'"),
         (
             "--trunk torchvision:resnet17",
             "unknown trunk 'torchvision:resnet17'; did you mean 'torchvision:resnet1",

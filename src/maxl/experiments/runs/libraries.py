@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ def timm_model(name: str, input_shape: Sequence[int], *, pretrained: bool = Fals
 
     if not timm.is_model(name):
         raise ValueError(unknown(name, timm.list_models()))
+    if "." in name:
+        _timm_cfg(name)  # which weights are meant, though they are not loaded
     if pretrained and not _timm_cfg(name).has_weights:
         known = timm.list_pretrained(f"{name.split('.')[0].split('_')[0]}*")
         raise ValueError(
@@ -69,7 +72,9 @@ def torchvision_model(name: str) -> nn.Module:
     known = models.list_models(module=models)
     if name not in known:
         raise ValueError(unknown(f"torchvision:{name}", [f"torchvision:{model}" for model in known]))
-    model: nn.Module = models.get_model(name, weights=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of how googlenet will draw its weights
+        model: nn.Module = models.get_model(name, weights=None)
     last = [
         part for part, m in model.named_modules() if isinstance(m, nn.Linear) and m.out_features == _CLASSES
     ]
@@ -267,9 +272,16 @@ def unknown(name: str, known: Sequence[str], more: str = "") -> str:
 
 
 def _timm_cfg(name: str) -> Any:
-    from timm.models import get_pretrained_cfg
+    from timm.models import get_pretrained_cfg, list_pretrained
 
-    cfg = get_pretrained_cfg(name)
+    model, _, tag = name.partition(".")
+    try:
+        cfg = get_pretrained_cfg(name)
+    except RuntimeError as error:
+        known = [one.partition(".")[2] for one in list_pretrained(f"{model}.*")]
+        raise ValueError(
+            f"timm has no weights '{tag}' of {model}" + (f": it has {', '.join(known)}" if known else "")
+        ) from error
     if cfg is None:
         raise ValueError(f"--pretrained needs a model that timm describes; it says nothing of '{name}'")
     return cfg
