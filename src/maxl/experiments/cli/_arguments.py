@@ -42,6 +42,7 @@ _MAIN = frozenset(
             "psi",
             "trunk",
         ),
+        *("pretrained", "from_run"),
         *("epochs", "batch_size", "optimizer", "learning_rate", "meta_learning_rate", "seed", "device"),
     )
 )

@@ -272,7 +272,10 @@ def unknown(name: str, known: Sequence[str], more: str = "") -> str:
 
 
 def _timm_cfg(name: str) -> Any:
-    from timm.models import get_pretrained_cfg, list_pretrained
+    from timm.models import get_pretrained_cfg, is_model, list_models, list_pretrained
+
+    if not is_model(name):
+        raise ValueError(unknown(name, list_models()))
 
     model, _, tag = name.partition(".")
     try:
