@@ -19,6 +19,7 @@ from _data_helpers import pixels, write_image
 from _run_helpers import digits, metrics, model, tiny
 from _run_helpers import one_thread as one_thread
 from maxl.experiments.cli import main
+from maxl.experiments.hub import RunModel
 from maxl.experiments.runs.exporting import export
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.inference import predict
@@ -188,6 +189,12 @@ def test_an_encoder_of_transformers_for_images_trains_and_predicts_without_its_f
     with torch.no_grad():
         correct = (loaded(data.test.x).argmax(1) == data.test.primary).double().mean()
     assert float(correct) == summary["test_accuracy"]
+    RunModel.of_run(tmp_path / "run").save_pretrained(tmp_path / "saved")
+    for file in (tmp_path / "saved").iterdir():
+        assert str(tmp_path).encode() not in file.read_bytes(), file
+    again = RunModel.from_pretrained(tmp_path / "saved")
+    with torch.no_grad():
+        assert torch.equal(again(data.test.x[:5]), loaded(data.test.x[:5]))
 
 
 def test_the_first_token_or_another_output_can_be_the_features(tmp_path: Path) -> None:

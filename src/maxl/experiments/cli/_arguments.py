@@ -42,7 +42,6 @@ _MAIN = frozenset(
             "psi",
             "trunk",
         ),
-        *("pretrained", "from_run"),
         *("epochs", "batch_size", "optimizer", "learning_rate", "meta_learning_rate", "seed", "device"),
     )
 )

@@ -16,6 +16,7 @@ from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.files import read_json, write_at_once
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.model import PrimaryModel
+from maxl.experiments.runs.names import without_place
 from maxl.experiments.runs.summary import CHECKSUM
 
 _LIBRARY = "maxl-torch"
@@ -83,6 +84,8 @@ class RunModel(PrimaryModel, ModelHubMixin, library_name=_LIBRARY):
             raise ValueError(f"a model is saved with what its run tells; {self._run} is not there any more")
         summary, config = source.read_summary(), source.read_config(trust=True)  # to be copied, not run
         source.verify(source.model, summary)
+        if summary.get("trunk"):
+            summary = {**summary, "trunk": without_place(summary["trunk"])}
         of_features = {}
         for file in (*source.of_features, source.architecture):
             if file.is_file():
@@ -152,11 +155,15 @@ class RunModel(PrimaryModel, ModelHubMixin, library_name=_LIBRARY):
 
 def _without_places(config: RunConfig) -> RunConfig:
     """Settings without the folders of whoever trained: names of files stay."""
-    places = {
-        name: None if value is None else Path(value).name
-        for name, value in (("weights", config.weights), ("from_run", config.from_run))
-    }
-    return dataclasses.replace(config, data=data_name(config.data), data_dir=None, **places)  # type: ignore[arg-type]
+    return dataclasses.replace(
+        config,
+        data=data_name(config.data),
+        data_dir=None,
+        trunk=without_place(config.trunk),
+        generator_trunk=config.generator_trunk and without_place(config.generator_trunk),
+        weights=config.weights and Path(config.weights).name,
+        from_run=config.from_run and Path(config.from_run).name,
+    )
 
 
 def _was_saved(folder: Path) -> bool:

@@ -75,7 +75,7 @@ class RunConfig:
     psi: tuple[int, ...] = option((5,), "auxiliary classes per primary class", group="method")
     trunk: str = option(
         "auto",
-        "vgg16, convnet4, mlp, a timm model, torchvision:NAME, hf:NAME, module:function, or what suits the data",
+        "vgg16, mlp, a timm model, torchvision:NAME, hf:NAME, module:function, or what suits the data",
         group="method",
     )
     trunk_output: str | None = option(

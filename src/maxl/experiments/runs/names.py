@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 LIBRARIES = ("timm", "torchvision", "hf")  # LIBRARY:MODEL
 
 
@@ -14,3 +16,10 @@ def library_of(name: str) -> tuple[str | None, str]:
 def is_code(name: str | None) -> bool:
     """Whether a trunk's name is module:function, which runs code."""
     return name is not None and ":" in name and library_of(name)[0] is None
+
+
+def without_place(name: str) -> str:
+    """A trunk's name where that is a folder's: its last part, which says what it is rather than where it lies."""
+    library, rest = library_of(name)
+    lies = library == "hf" and (Path(rest).is_absolute() or Path(rest).is_dir())
+    return f"hf:{Path(rest).name}" if lies else name

@@ -190,7 +190,9 @@ def prefix(trunk: nn.Module) -> str:
 def architecture(trunk: nn.Module) -> dict[str, Any] | None:
     """Of a trunk that is a model of transformers, as JSON; None for others, which their names build."""
     config: Any = getattr(bare(trunk), "config", None)
-    return dict(config.to_dict()) if isinstance(trunk, MeasuredTrunk) and hasattr(config, "to_dict") else None
+    if not isinstance(trunk, MeasuredTrunk) or not hasattr(config, "to_dict"):
+        return None
+    return {name: value for name, value in config.to_dict().items() if name != "_name_or_path"}
 
 
 def _unwrapped(trunk: nn.Module) -> tuple[nn.Module, str]:
