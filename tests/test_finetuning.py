@@ -212,3 +212,14 @@ def test_the_check_finds_a_partly_frozen_network_exact() -> None:
     )
     assert [row.method for row in report.rows if row.works][:2] == ["forward", "reverse"]
     assert max(row.relative_error for row in report.rows[:2]) < 1e-5
+
+
+def test_features_of_pixels_are_averaged_and_layers_are_those_of_the_module_inside() -> None:
+    inside = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Conv2d(3, 4, 3))
+    trunk = maxl.Features(inside, pool="mean", feature_dim=4)
+    x = torch.randn(2, 1, 8, 8)
+    torch.testing.assert_close(trunk(x), inside(x).mean((2, 3)))
+    assert parameter_layers(trunk) == [
+        ["module.0.weight", "module.0.bias"],
+        ["module.1.weight", "module.1.bias"],
+    ]
