@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from maxl.finetuning import ordered, parameter_layers
 from maxl.hypergradients import Inputs
 from maxl.presets import check_choice
 
@@ -37,7 +38,8 @@ class Features(nn.Module):
             where it gives them alone.
         pool: How features of tokens, shape (N, T, D), become those of a sample, (N, D): "mean" over the tokens for which
             ``x["attention_mask"]`` is not 0, or over all where x has no such mask (a sample without any token gets
-            zeros); "first", the first token's; None to leave them as they are.
+            zeros); "first", the first token's; None to leave them as they are. "mean" also averages the pixels of
+            features (N, D, H, W).
         feature_dim: D, where the module states it neither as a trunk does nor in ``config.hidden_size``.
 
     Raises:
@@ -69,6 +71,8 @@ class Features(nn.Module):
         features = self._picked(given)
         if self.pool is None:
             return features
+        if self.pool == "mean" and features.dim() == 4:
+            return features.mean((2, 3))
         if features.dim() != 3:
             raise ValueError(
                 f"pooling needs features of tokens, shape (N, T, D); {self._what()} are {tuple(features.shape)}: drop pool="
@@ -85,6 +89,10 @@ class Features(nn.Module):
             )
         counts = mask.ne(0).unsqueeze(2)
         return features.masked_fill(~counts, 0.0).sum(1) / counts.sum(1).clamp_min(1)
+
+    def parameter_layers(self) -> list[list[str]]:
+        """Names of the module's parameters by layer, where it says them; see ``maxl.finetuning.parameter_layers``."""
+        return [[f"module.{name}" for name in layer] for layer in parameter_layers(self.module)]
 
     def _what(self) -> str:
         of = "" if self.output is None else f" {self.output!r}"
@@ -138,3 +146,8 @@ class ResidualTrunk(nn.Module):
             h = h + block(h)
         features: Tensor = self.last(h)
         return features
+
+    def parameter_layers(self) -> list[list[str]]:
+        """Names of parameters, a block a layer; see ``maxl.finetuning.parameter_layers``."""
+        blocks = (f"blocks.{i}" for i in range(len(self.blocks)))
+        return ordered(self, ["first", *blocks, "last"], apart=False)

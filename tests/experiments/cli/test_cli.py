@@ -18,6 +18,7 @@ from maxl.experiments.cli import main, parser
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.trainer import train
+from maxl.experiments.runs.values import flag
 
 SMALL = "--data digits --train-size 100 --trunk mlp --epochs 1 --batch-size 25 --device cpu --no-tensorboard"
 
@@ -193,7 +194,7 @@ def test_help_fits_a_screen_and_shows_an_example(
 def test_help_all_lists_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("train --help-all") == 0
     text = capsys.readouterr().out
-    assert all(f"--{name.replace('_', '-')}" in text for name in RunConfig().to_dict())
+    assert all(f"  {flag(name)} " in text or f" {flag(name)}," in text for name in RunConfig().to_dict())
 
 
 def test_flags_yaml_and_python_give_one_config(here: Path) -> None:

@@ -154,6 +154,10 @@ RESUMED: dict[str, dict[str, Any]] = {
     "k-means": {"method": "kmeans", "optimizer": "adamw"},
     "dropout": {"trunk": "with dropout", "evaluate": "next"},
     "shared trunk": {"trunk": "convnet4", "generator_trunk": "shared", "evaluate": "next"},
+    "rates by layer, frozen parts, warm-up": {
+        **{"trunk": "convnet4", "evaluate": "next", "optimizer": "adamw", "warmup": 1.5},
+        **{"freeze": ["layers.0", "layers.1"], "layer_decay": 0.7, "trunk_learning_rate": 5e-4},
+    },
     "shared trunk, cached labels": {"generator_trunk": "shared", "meta_every": 2, "cache_labels": True},
 }
 

@@ -54,9 +54,10 @@ def add_advise(commands: Any) -> None:
 def _advise(namespace: argparse.Namespace) -> None:
     from maxl.experiments.cli.show import console
     from maxl.experiments.report.advice import write_advice
+    from maxl.experiments.runs.own_inputs import settled
     from maxl.experiments.studies.advice import advise
 
-    base = read_config(namespace, {"cluster_features": "trunk"})
+    base = settled(read_config(namespace, {"cluster_features": "trunk"}), trust=namespace.trust)
     with _bars() as progress:
         advice = advise(
             base,

@@ -22,6 +22,7 @@ from maxl.presets import PRESETS, check_choice
 _TITLES = {
     "data": "data",
     "method": "method and networks",
+    "fine-tuning": "fine-tuning",
     "training": "training",
     "meta": "label generator",
     "machine": "machine",
@@ -127,7 +128,7 @@ def add_config_flags(parser: argparse.ArgumentParser, *, leave_out: Sequence[str
             if "tuple" in kind:
                 options["nargs"] = "+"
                 options["metavar"] = options["metavar"][0]  # it is written twice
-        action = groups[f.metadata["group"]].add_argument(flag(f.name), **options)
+        action = groups[f.metadata["group"]].add_argument(flag(f.name), dest=f.name, **options)
         if f.name not in _MAIN:
             action.full_help = action.help  # type: ignore[attr-defined]
             action.help = argparse.SUPPRESS

@@ -33,6 +33,7 @@ from maxl.experiments.cli.terminal import close_quietly, prepare_streams, shown,
 from maxl.experiments.runs.config import CODE_FIELDS, RunConfig
 from maxl.experiments.runs.files import RunWarning
 from maxl.experiments.runs.launch import Elsewhere, follows, launched
+from maxl.experiments.runs.names import runs_code
 
 # What the demo trains: few labels, a small network, so that it takes a minute or two on two cores.
 DEMO: dict[str, Any] = {
@@ -242,7 +243,7 @@ def continuation(namespace: argparse.Namespace, given: Sequence[str]) -> str | N
 
         folder = RunFolder(namespace.resume or out_folder(namespace))
         if folder.started and not folder.finished:
-            typed = any(":" in str(getattr(namespace, name, None) or "") for name in CODE_FIELDS)
+            typed = any(runs_code(name, getattr(namespace, name, None)) for name in CODE_FIELDS)
             given = [
                 "train",
                 "--resume",
@@ -282,9 +283,10 @@ def _show_warning(
 
 def _compare(namespace: argparse.Namespace) -> None:
     from maxl.experiments.cli._study import run_study
+    from maxl.experiments.runs.own_inputs import settled
     from maxl.experiments.studies.study import Study
 
-    base = read_config(namespace)
+    base = settled(read_config(namespace), trust=namespace.trust)
     study = Study(base, namespace.methods, namespace.seeds, parse_grid(namespace.grid))
     run_study(study, namespace.out, namespace.jobs)
 

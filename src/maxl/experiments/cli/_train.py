@@ -71,7 +71,10 @@ def _run_asked_for(namespace: argparse.Namespace) -> tuple[RunFolder, RunConfig]
         if given or namespace.config is not None or namespace.preset is not None:
             raise ValueError("--resume takes a run's settings from its folder; leave out the other flags")
         return folder, folder.read_config(trust=namespace.trust) if folder.config.exists() else RunConfig()
-    folder, config = RunFolder(out_folder(namespace)), read_config(namespace)
+    from maxl.experiments.runs.own_inputs import settled
+
+    folder = RunFolder(out_folder(namespace))
+    config = settled(read_config(namespace), trust=namespace.trust)
     if restarted() and folder.config.exists() and folder.read_config(trust=True) == config:
         namespace.resume, namespace.trust = folder.path, True  # what was typed is what was begun
     return folder, config
@@ -84,6 +87,7 @@ def _train_together(
     from maxl.experiments.runs.loading import load_data
     from maxl.experiments.runs.lock import require_unlocked
     from maxl.experiments.runs.measures import ACCURACY, MEASURES
+    from maxl.experiments.runs.start import told
     from maxl.experiments.runs.trainer import resume, train
 
     data = None
@@ -100,6 +104,7 @@ def _train_together(
         def report(row: dict[str, Any]) -> None:
             if row["epoch"] == 1 and data is not None:  # it trains, so no error will be the one line
                 tell_task(data.saw)
+                tell_task(told(folder.read_start()))
             note = f"loss {row['train_loss']:.3f}"
             for measure in (measures[0] for measures in MEASURES.values()):
                 if row.get(measure.key) is not None:
@@ -119,6 +124,8 @@ def _train_together(
         return
     out = console()
     out.print(run_table(summary))
+    if "kept_epoch" in summary:
+        out.print(f"Kept: epoch {summary['kept_epoch']} ({shown(summary['kept_because'])}).")
     if summary["label_verdict"]:
         out.print(f"Note: {shown(summary['label_verdict'])}.")
     out.print(f"Run folder: {shown(folder.path)}", soft_wrap=True)

@@ -28,6 +28,8 @@ from maxl.experiments.data._targets import (
 from maxl.experiments.data._types import DataSet, Features, Split
 from maxl.presets import check_choice
 
+Like = Features | TextFeatures | Columns
+
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.2  # the paper's normalisation, of pixels in [0, 1]
 
 
@@ -46,6 +48,7 @@ def load(
     ignore_index: int = 255,
     drop: Sequence[str] = (),
     types: Mapping[str, str] | None = None,
+    like: Like | None = None,
 ) -> DataSet:
     """Load a data set by name.
 
@@ -91,9 +94,12 @@ def load(
         drop: Columns of a table to leave out.
         types: What columns of a table hold, "number", "category", "date" or "text", where their values would be taken
             for something else.
+        like: How features were made of other samples with the same columns, to be made so again: ``DataSet.features``,
+            ``text`` or ``columns``. By default they are fitted to the training samples.
 
     Raises:
-        ValueError: unknown name or column, sizes that cannot be, labels or features that cannot be used.
+        ValueError: unknown name or column, sizes that cannot be, labels or features that cannot be used; columns other
+            than those of ``like``.
         FileNotFoundError: a folder or file is missing.
         ConnectionError: the hub cannot be reached and no `data_dir` is given.
     """
@@ -109,6 +115,7 @@ def load(
         ignore_index=ignore_index,
         drop=drop,
         types=types,
+        like=like,
     )
     return from_source(open_source(name, data_dir, options.wanted), name, options)
 
@@ -123,6 +130,7 @@ class Options:
     validation_size: int | float
     seed: int
     ignore_index: int
+    like: Like | None
 
     @classmethod
     def of(
@@ -139,6 +147,7 @@ class Options:
         ignore_index: int = 255,
         drop: Sequence[str] = (),
         types: Mapping[str, str] | None = None,
+        like: Like | None = None,
     ) -> Options:
         """Checked; errors as for ``load``."""
         if image_size is not None and image_size < 1:
@@ -148,7 +157,7 @@ class Options:
         if len({*columns}) < len(columns):
             raise ValueError(f"--primary needs different columns; got {', '.join(columns)}")
         wanted = Wanted(columns, human, image_size, tuple(drop), types or {}, probe)
-        return cls(wanted, task, train_size, validation_size, seed, ignore_index)
+        return cls(wanted, task, train_size, validation_size, seed, ignore_index, like)
 
 
 def from_source(source: Source, name: str, options: Options) -> DataSet:
@@ -188,6 +197,8 @@ def from_source(source: Source, name: str, options: Options) -> DataSet:
 
     raw = train.part.read(np.arange(len(train.primary)))
     transform = _as_is if source.fit is None else source.fit(raw)
+    if options.like is not None:
+        transform = _like(options.like, transform, source.feature_names or (), name)
     inputs = [transform(raw), *(part.read_with(transform) for part in (test, validation) if part is not None)]
     for x, part in zip(inputs, (train, test, validation), strict=False):
         if part is not None and x.shape[2:] != inputs[0].shape[2:]:
@@ -320,6 +331,29 @@ def _labelled_parts(
     test = None if source.test is None else next(labelled)
     published = None if source.validation is None else next(labelled)
     return _Parts((train, test, published), targets, human_names, probe_names)
+
+
+def _like(like: Like, fitted: Transform, columns: Sequence[str], name: str) -> Transform:
+    """What makes features as before; ValueError unless they are made of the same columns."""
+    if isinstance(like, Features):
+        before, now = dict.fromkeys(like.names, "number"), dict.fromkeys(columns, "number")
+        same = isinstance(fitted, Standardise)
+        mean, std = (torch.tensor(values, dtype=torch.float64) for values in (like.mean, like.std))
+        transform: Transform = Standardise(mean, std)
+    elif isinstance(like, TextFeatures):
+        before, now = {like.column: "text"}, dict.fromkeys(columns, "text")
+        same, transform = isinstance(fitted, TextFeatures), like
+    else:
+        before, now = like.kinds, fitted.kinds if isinstance(fitted, Columns) else {}
+        same, transform = isinstance(fitted, Columns), like
+    if not same or list(before.items()) != list(now.items()):
+        odd = [column for column in (*before, *now) if before.get(column) != now.get(column)]
+        raise ValueError(
+            f"features can be made as before of the same columns in the same order; '{name}' differs"
+            + (f" in {odd[0]!r}" if odd else "")
+            + ": choose columns with --drop and --types, or another start than --from"
+        )
+    return transform
 
 
 def _as_is(raw: Raw) -> Tensor:

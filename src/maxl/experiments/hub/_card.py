@@ -15,6 +15,7 @@ from maxl.experiments.report.tables import accuracy_table
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.measures import MEASURES
 from maxl.experiments.runs.model import PrimaryModel
+from maxl.experiments.runs.names import is_code, without_place
 from maxl.experiments.studies.statistics import intervals_text
 from maxl.experiments.studies.variants import base_method
 
@@ -61,7 +62,7 @@ def model_card(run: Path, model: PrimaryModel) -> str:
         f"classes ({len(model.primary_names)})" if model.task != "regression" else "targets": ", ".join(
             names
         ),
-        "trunk": summary.get("trunk"),
+        "trunk": without_place(summary["trunk"]) if summary.get("trunk") else None,
         "auxiliary classes": summary.get("auxiliary_classes"),
         "training samples": summary.get("train_size"),
         "epochs": summary.get("epochs"),
@@ -88,9 +89,7 @@ def model_card(run: Path, model: PrimaryModel) -> str:
         *_compared(run, summary),
         *([f"Of the auxiliary labels: {_text(said)}."] if (said := summary.get("label_verdict")) else []),
         "## How to load it",
-        _loading(
-            model, kind, code=any(":" in (name or "") for name in (config.trunk, config.generator_trunk))
-        ),
+        _loading(model, kind, code=any(map(is_code, (config.trunk, config.generator_trunk)))),
         "## Versions",
         _table(("", ""), ({**summary.get("versions", {}), **origin}).items()),
     ]

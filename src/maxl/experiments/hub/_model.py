@@ -12,9 +12,11 @@ from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
 from maxl.experiments.hub._card import model_card
 from maxl.experiments.report.runs import data_name
 from maxl.experiments.runs.checkpoint import content_checksum
+from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.files import read_json, write_at_once
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.model import PrimaryModel
+from maxl.experiments.runs.names import without_place
 from maxl.experiments.runs.summary import CHECKSUM
 
 _LIBRARY = "maxl-torch"
@@ -23,6 +25,7 @@ _FILES = (
     "config.yaml",
     "summary.json",
     "model.safetensors",
+    "architecture.json",
     "text.safetensors",
     "columns.skops",
     "README.md",
@@ -81,26 +84,28 @@ class RunModel(PrimaryModel, ModelHubMixin, library_name=_LIBRARY):
             raise ValueError(f"a model is saved with what its run tells; {self._run} is not there any more")
         summary, config = source.read_summary(), source.read_config(trust=True)  # to be copied, not run
         source.verify(source.model, summary)
+        if summary.get("trunk"):
+            summary = {**summary, "trunk": without_place(summary["trunk"])}
         of_features = {}
-        for file in source.of_features:
+        for file in (*source.of_features, source.architecture):
             if file.is_file():
                 source.verify(file, summary)
                 of_features[file.name] = file.read_bytes()
         card, model = str(self.generate_model_card()), source.model.read_bytes()
         target.summary.unlink(missing_ok=True)  # last to be written: with it the folder is whole
-        for file in target.of_features:
+        for file in (*target.of_features, target.architecture):
             file.unlink(missing_ok=True)
         write_at_once(target.model, model)
         for name, content in of_features.items():
             write_at_once(save_directory / name, content)
-        target.create(dataclasses.replace(config, data=data_name(config.data), data_dir=None))
+        target.create(_without_places(config))
         write_at_once(save_directory / "README.md", card.encode())
         described = {
             "library_name": _LIBRARY,
             "run": {name: summary.get(name) for name in ("method", "task", "trunk")},
         }
         write_at_once(save_directory / "config.json", (json.dumps(described, indent=2) + "\n").encode())
-        kept = {name: value for name, value in summary.items() if name not in (CHECKSUM, "checksums")}
+        kept = {n: value for n, value in summary.items() if n not in (CHECKSUM, "checksums", "start")}
         target.write_summary({**kept, "data": data_name(summary["data"])})
 
     @classmethod
@@ -146,6 +151,19 @@ class RunModel(PrimaryModel, ModelHubMixin, library_name=_LIBRARY):
         if _was_saved(self._run) and saved.is_file():
             return ModelCard(saved.read_text(encoding="utf-8"))
         return ModelCard(model_card(self._run, self))
+
+
+def _without_places(config: RunConfig) -> RunConfig:
+    """Settings without the folders of whoever trained: names of files stay."""
+    return dataclasses.replace(
+        config,
+        data=data_name(config.data),
+        data_dir=None,
+        trunk=without_place(config.trunk),
+        generator_trunk=config.generator_trunk and without_place(config.generator_trunk),
+        weights=config.weights and Path(config.weights).name,
+        from_run=config.from_run and Path(config.from_run).name,
+    )
 
 
 def _was_saved(folder: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +17,9 @@ from maxl.experiments.runs.evaluation import information
 from maxl.experiments.runs.methods import HUMAN_METHODS, SHARED, WEIGHTED_METHODS
 from maxl.experiments.runs.networks import GENERATOR_METHODS, build_generator, build_network, memory_format
 from maxl.experiments.runs.processes import ALONE, Processes
+from maxl.experiments.runs.rates import Schedule, freeze_parts, network_groups
 from maxl.experiments.runs.sources import fixed_source
+from maxl.experiments.runs.start import Start, load_start, told
 from maxl.hierarchy import Hierarchy
 from maxl.learning import MetaAuxiliaryLearner, MultiTaskLearner, cosine_gate
 from maxl.losses import focal_loss
@@ -38,8 +39,9 @@ class Setup:
 
     Attributes:
         optimizers: Of the network and, where there is one, of the generator.
-        rates: Their learning rates at the start.
-        decay: Factor on both by epoch.
+        rates: The learning rates of their parameter groups where the schedule's factor is 1.
+        schedule: Factor on all of them.
+        frozen: Modules of the network that stay in eval mode.
     """
 
     hierarchy: Hierarchy
@@ -47,15 +49,26 @@ class Setup:
     generator: LabelGenerator | None
     learner: MultiTaskLearner
     optimizers: list[Optimizer]
-    rates: list[float]
-    decay: Decay
+    rates: list[list[float]]
+    schedule: Schedule
+    frozen: list[nn.Module]
 
-    def set_learning_rates(self, epoch: int) -> float:
-        """Sets the rates of an epoch, counted from 0, and returns the network's; no state but the epoch."""
-        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = rate * self.decay(epoch)
-        return self.rates[0] * self.decay(epoch)
+    def set_learning_rates(self, epoch: int, step: int = 0, steps: int = 1) -> float:
+        """Sets the rates of a step, of so many of an epoch, both counted from 0; returns that of the heads.
+
+        There is no state but these numbers.
+        """
+        factor = self.schedule(epoch, step, steps)
+        for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+        return self.rates[0][-1] * factor
+
+    def train(self) -> None:
+        """Sets the network to train, but for what is frozen."""
+        self.network.train()
+        for module in self.frozen:
+            module.eval()
 
 
 def resolve_device(name: str) -> torch.device:
@@ -153,54 +166,75 @@ def _balanced(data: DataSet) -> list[float]:
     return [float(w) if n else 1.0 for w, n in zip(weights, counts, strict=True)]
 
 
-def check(config: RunConfig, data: DataSet) -> None:
-    """What can be refused before anything is trained or written: device, ψ and trunks.
+def check(config: RunConfig, data: DataSet) -> str:
+    """What can be refused before anything is trained or written: device, ψ, trunks, and weights to start from.
+
+    Returns:
+        What the run starts from, in a line; "" for fresh weights.
 
     Raises:
         ValueError: if the config does not fit the data or this machine.
     """
     resolve_device(config.device)
-    choose_hierarchy(config, data)
+    hierarchy = choose_hierarchy(config, data)
     choose_task(config, data)
+    start = load_start(config, data, hierarchy)
     with torch.random.fork_rng(devices=[]):
         for name in {config.trunk, config.generator_trunk or config.trunk} - {SHARED}:
-            trunks.build_for(name, data.task, data.input_shape)
+            words = trunks.Words.of(config) if name == config.trunk else None
+            trunk = trunks.build_for(name, data.task, data.input_shape, words)
+            if name == config.trunk:
+                freeze_parts(config, trunk)
+                network_groups(config, nn.ModuleDict({"trunk": trunk, "head": nn.Linear(1, 1)}))
+    return "" if start is None else told(start.record())
 
 
-def build(config: RunConfig, data: DataSet, device: torch.device, processes: Processes = ALONE) -> Setup:
+def build(
+    config: RunConfig,
+    data: DataSet,
+    device: torch.device,
+    start: Start | None = None,
+    processes: Processes = ALONE,
+) -> Setup:
     """Everything of a run that trains, on its device, in one process or in several.
+
+    Args:
+        config: The run.
+        data: Its data.
+        device: Where everything is to be.
+        start: Weights that its networks begin with; fresh ones by default.
 
     Raises:
         ValueError: if the config does not fit the data.
     """
     hierarchy, task = choose_hierarchy(config, data), choose_task(config, data)
-    network = build_network(config, hierarchy, task, data.task, data.input_shape)
+    network = build_network(config, hierarchy, task, data.task, data.input_shape, start)
     layout = memory_format(config, device)
     network.to(device, memory_format=layout)  # type: ignore[call-overload]
     processes.synchronise(network)
-    optimizer = _optimizer(
-        config.optimizer, network, config.learning_rate, config.weight_decay, config.momentum
-    )
-    optimizers = [optimizer]
+    frozen = freeze_parts(config, network.trunk)
+    groups = network_groups(config, network)
+    optimizers = [_optimizer(config.optimizer, groups, config.weight_decay, config.momentum)]
     generator: LabelGenerator | None = None
     if config.method in GENERATOR_METHODS:
-        generator = build_generator(config, network, data.task, data.input_shape)
+        generator = build_generator(config, network, data.task, data.input_shape, start)
         generator.to(device, memory_format=layout)  # type: ignore[call-overload]
         processes.synchronise(generator)
         if config.method != "frozen":
-            optimizers.append(
-                _optimizer(
-                    config.meta_optimizer, generator, config.meta_learning_rate, config.meta_weight_decay
-                )
-            )
+            trained = [p for p in generator.parameters() if p.requires_grad]
+            group = {"params": trained, "lr": config.meta_learning_rate}
+            optimizers.append(_optimizer(config.meta_optimizer, [group], config.meta_weight_decay))
     return Setup(
         hierarchy=hierarchy,
         network=network,
         generator=generator,
-        learner=_learner(config, data, device, network, generator, optimizers, hierarchy, processes.world()),
+        learner=_learner(
+            config, data, device, network, generator, optimizers, hierarchy, start, processes.world()
+        ),
         optimizers=optimizers,
-        rates=[config.learning_rate, config.meta_learning_rate][: len(optimizers)],
-        decay=Decay(config.decay, config.epochs),
+        rates=[[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers],
+        schedule=Schedule(config.decay, config.epochs, config.warmup),
+        frozen=frozen,
     )
 
 
@@ -212,6 +246,7 @@ def _learner(
     generator: LabelGenerator | None,
     optimizers: list[Optimizer],
     hierarchy: Hierarchy,
+    start: Start | None,
     world: World,
 ) -> MultiTaskLearner:
     """What trains the networks, from the words of a config."""
@@ -228,7 +263,9 @@ def _learner(
             network,
             optimizers[0],
             source=fixed_source(
-                config, data, hierarchy, network.task, device, partial(build, data=data, device=device)
+                *(config, data, hierarchy, network.task, device),
+                partial(build, data=data, device=device, start=start),
+                start,
             )
             if generator is None
             else generated(generator, cache_size, world, autocast=shared["autocast"], compile=config.compile),
@@ -294,26 +331,11 @@ class Information:
         return -self.weight * information(labels, y, self.hierarchy)
 
 
-@dataclass(frozen=True)
-class Decay:
-    """Factor on the learning rate by epoch, counted from 0."""
-
-    kind: str
-    epochs: int
-
-    def __call__(self, epoch: int) -> float:
-        if self.kind == "step":  # the paper: halved every 50 of 200 epochs
-            return float(0.5 ** (4 * min(epoch, self.epochs - 1) // self.epochs))
-        if self.kind == "cosine":
-            return 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
-        return 1.0
-
-
 def _optimizer(
-    kind: str, module: nn.Module, learning_rate: float, weight_decay: float, momentum: float = 0.0
+    kind: str, groups: list[dict[str, Any]], weight_decay: float, momentum: float = 0.0
 ) -> Optimizer:
-    parameters = [p for p in module.parameters() if p.requires_grad]
+    """Of parameter groups with their learning rates."""
     if kind == "sgd":
-        return torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
+        return torch.optim.SGD(groups, momentum=momentum, weight_decay=weight_decay)
     adam = torch.optim.Adam if kind == "adam" else torch.optim.AdamW
-    return adam(parameters, lr=learning_rate, weight_decay=weight_decay)
+    return adam(groups, weight_decay=weight_decay)

@@ -123,11 +123,17 @@ def load_end(folder: RunFolder, config: Mapping[str, Any]) -> dict[str, Any]:
         )
     state = _read(path, torch.device("cpu"))
     _check(state, folder, config, path)
-    if state["epoch"] != config["epochs"]:
+    if state["epoch"] != config["epochs"] and not state.get("stopped"):
         raise ValueError(
             f"{path} needs to be of the run's last epoch, {config['epochs']}; it is of epoch {state['epoch']}: restore it"
         )
     return state
+
+
+def kept_networks(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+    """The state of network and generator that a run kept: of its best epoch where it was to, else of its last."""
+    of = (state.get("best") or {}) if (state.get("best") or {}).get("network") is not None else state
+    return of["network"], of["generator"]
 
 
 def _set_aside(path: Path) -> None:

@@ -12,6 +12,7 @@ import yaml
 
 from maxl.experiments.runs.files import YAML_LIMIT, parse_yaml, read_bytes
 from maxl.experiments.runs.methods import METHODS
+from maxl.experiments.runs.names import runs_code
 from maxl.experiments.runs.rules import check_rules
 from maxl.experiments.runs.values import coerce, nearest
 
@@ -80,7 +81,18 @@ class RunConfig:
     method: str = option("maxl", "source of auxiliary labels", group="method", choices=METHODS)
     psi: tuple[int, ...] = option((5,), "auxiliary classes per primary class", group="method")
     trunk: str = option(
-        "auto", "vgg16, convnet4, mlp, a timm model, module:function, or what suits the data", group="method"
+        "auto",
+        "vgg16, mlp, a timm model, torchvision:NAME, hf:NAME, module:function, or what suits the data",
+        group="method",
+    )
+    trunk_output: str | None = option(
+        None, "where the trunk's features are in its outputs: a key, or a position in a tuple", group="method"
+    )
+    trunk_pool: str | None = option(
+        None,
+        "how features of tokens or pixels become a sample's: mean, or the first token's",
+        group="method",
+        choices=("mean", "first"),
     )
     generator_trunk: str | None = option(
         None,
@@ -119,6 +131,40 @@ class RunConfig:
     )
     auxiliary_weight: float = option(0.3, "factor on the auxiliary loss; the paper takes 1", group="method")
 
+    pretrained: bool = option(
+        False, "start from the weights that come with the model of --trunk", group="fine-tuning"
+    )
+    weights: str | None = option(
+        None,
+        "start the trunk from the tensors in a .safetensors or .pt file, which runs no code",
+        group="fine-tuning",
+    )
+    from_run: str | None = option(
+        None,
+        "start from the networks of a finished run, and its --trunk where that is auto; see --trust",
+        group="fine-tuning",
+    )
+    normalisation: str = option(
+        "auto",
+        "of images: data, our own; model, as the trunk's weights are used to, size and colours too; auto: model where "
+        "they start from such weights",
+        group="fine-tuning",
+        choices=("auto", "data", "model"),
+    )
+    freeze: tuple[str, ...] | None = option(
+        None,
+        "parts of the trunk that are not trained, by name as layers.0, or trunk for all of it",
+        group="fine-tuning",
+    )
+    trunk_learning_rate: float | None = option(
+        None, "learning rate of the trunk (default: that of the heads, --learning-rate)", group="fine-tuning"
+    )
+    layer_decay: float | None = option(
+        None,
+        "factor on the learning rate of each layer of the trunk to the one before it",
+        group="fine-tuning",
+    )
+
     epochs: int = option(200, "passes over the training set", group="training")
     batch_size: int = option(100, "samples in a batch", group="training")
     optimizer: str = option(
@@ -137,6 +183,20 @@ class RunConfig:
         "learning rates: halved at each quarter, cosine to 0, or constant",
         group="training",
         choices=("step", "cosine", "constant"),
+    )
+    warmup: float = option(
+        0.0,
+        "epochs in which learning rates rise from 0, step by step, before --decay begins",
+        group="training",
+    )
+    patience: int | None = option(
+        None, "end after so many epochs without a better validation result", group="training"
+    )
+    keep: str = option(
+        "last",
+        "the network of the last epoch, or of the one with the best validation result",
+        group="training",
+        choices=("last", "best"),
     )
 
     entropy_weight: float = option(0.2, "weight of the anti-collapse term (lambda)", group="meta")
@@ -283,7 +343,7 @@ class RunConfig:
 def refuse_code(values: Mapping[str, Any], source: str) -> None:
     """ValueError if values from a file name a trunk ``module:function``: whoever wrote the file would run code."""
     for name in CODE_FIELDS:
-        if ":" in str(values.get(name) or ""):  # of one name or a list of them
+        if runs_code(name, values.get(name)):
             raise ValueError(
                 f"{source} wants to run code, {name} {values[name]!r}: look at it, and pass --trust "
                 "(trust=True in Python) if you trust it"

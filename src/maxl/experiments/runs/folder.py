@@ -20,6 +20,7 @@ from maxl.experiments.runs.files import (
     sha256,
     write_at_once,
 )
+from maxl.experiments.runs.names import runs_code
 from maxl.experiments.runs.summary import CHECKSUM, checksum_of, read_summary
 
 _SEAL = b"# Settings of a run; the lines below have the SHA-256 "
@@ -32,6 +33,8 @@ class RunFolder:
     | file | what |
     |---|---|
     | config.yaml | everything needed to repeat the run |
+    | start.json | of a run that starts from weights of others: which, and what of them was taken |
+    | architecture.json | of a trunk of transformers: its architecture |
     | metrics.jsonl | one line an epoch |
     | summary.json | the result; its presence means that the run is finished |
     | diverged.json | why the run ended early; its presence means that going on would not help |
@@ -47,6 +50,8 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = path / "config.yaml"
+        self.start = path / "start.json"
+        self.architecture = path / "architecture.json"
         self.metrics = path / "metrics.jsonl"
         self.summary = path / "summary.json"
         self.divergence = path / "diverged.json"
@@ -83,11 +88,33 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"--out needs a folder; {self.path} is a file")
 
-    def create(self, config: RunConfig) -> None:
-        """Makes the folder and writes its config, under a seal that shows whether it is whole."""
+    def create(
+        self,
+        config: RunConfig,
+        start: Mapping[str, Any] | None = None,
+        architecture: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Makes the folder and writes, last, its config, under a seal that shows whether it is whole.
+
+        Args:
+            config: The run's settings.
+            start: What its networks start from, for start.json.
+            architecture: Of its trunk, for architecture.json.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
+        for file, values in ((self.start, start), (self.architecture, architecture)):
+            if values is not None:
+                write_at_once(file, (json.dumps(values, indent=2) + "\n").encode())
         content = config.to_yaml().encode()
         write_at_once(self.config, _SEAL + sha256(content).encode() + b"\n" + content)
+
+    def read_start(self) -> dict[str, Any]:
+        """What the run started from; empty for fresh weights. ValueError if the file is damaged."""
+        return read_json(self.start) if self.start.is_file() else {}
+
+    def read_architecture(self) -> dict[str, Any] | None:
+        """Of the trunk, where the folder has it; ValueError if the file is damaged."""
+        return read_json(self.architecture) if self.architecture.is_file() else None
 
     @property
     def sealed(self) -> bool:
@@ -115,7 +142,7 @@ class RunFolder:
         config = RunConfig.parse(content, str(self.config), trust=trust)
         if not content.startswith(_SEAL) and f"\n{_LAST_KEY}:".encode() not in b"\n" + content:
             raise ValueError(f"{self.config} needs every setting of the run; it ends before {_LAST_KEY}")
-        if any(":" in str(getattr(config, name) or "") for name in CODE_FIELDS):
+        if any(runs_code(name, getattr(config, name)) for name in CODE_FIELDS):
             here, own = Path.cwd().resolve(), self.path.resolve()
             if own in (here, *here.parents):
                 raise ValueError(
@@ -164,7 +191,7 @@ class RunFolder:
     def write_summary(self, summary: Mapping[str, Any]) -> dict[str, Any]:
         """The result, at once or not at all; returns what was written, the checksums of the other files included."""
         written = _plain(summary)
-        files = (self.metrics, self.model, *self.of_features, self.snapshot)
+        files = (self.start, self.architecture, self.metrics, self.model, *self.of_features, self.snapshot)
         written["checksums"] = {file.name: sha256(file.read_bytes()) for file in files if file.exists()}
         written[CHECKSUM] = checksum_of(written)
         write_at_once(self.summary, (json.dumps(written, indent=2) + "\n").encode())
@@ -207,6 +234,8 @@ def require_no_run_file(path: Path, flag: str = "--out") -> None:
         run = RunFolder(folder)
         files = (
             run.config,
+            run.start,
+            run.architecture,
             run.metrics,
             run.summary,
             run.checkpoint,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from maxl.experiments.runs.build import resolve_device
-from maxl.experiments.runs.checkpoint import load_end
+from maxl.experiments.runs.checkpoint import kept_networks, load_end
 from maxl.experiments.runs.config import MACHINE_FIELDS
 from maxl.experiments.runs.evaluation import evaluating
 from maxl.experiments.runs.files import RunWarning
@@ -111,9 +111,10 @@ def invent(
     state = load_end(folder, {**fixed, "label": summary["method"]})
     network = build_network(config, hierarchy, _task(model), model.task, model.input_shape)
     generator = build_generator(config, network, model.task, model.input_shape)
+    of_network, of_generator = kept_networks(state)
     try:
-        network.load_state_dict(state["network"])
-        generator.load_state_dict(state["generator"] or {})
+        network.load_state_dict(of_network)
+        generator.load_state_dict(of_generator or {})
     except RuntimeError as error:
         raise ValueError(
             f"{folder.checkpoint} does not fit the run: {' '.join(str(error).split())[:200]}"

@@ -91,7 +91,9 @@ def judge(
     model, folder, where = load_model(run, trust=trust), RunFolder(run), resolve_device(device)
     config, summary = folder.read_config(trust=trust), folder.read_summary()
     with threads(config.threads), tensor_float32(config.precision != "float32"):
-        data = test_part(config, model) if source is None else labelled_samples(run, config, model, source)
+        data = (
+            test_part(run, config, model) if source is None else labelled_samples(run, config, model, source)
+        )
         outputs = _outputs(config, model, data, where)
     kind = _Kind(model.task, len(model.primary_names), model.target_scale)
     metrics, per_class, confusion, left_out = _BY_TASK[model.task](

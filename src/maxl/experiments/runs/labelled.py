@@ -116,13 +116,13 @@ def labelled_samples(run: Path, config: RunConfig, model: PrimaryModel, source: 
     return _in_table(run, config, model, source)
 
 
-def test_part(config: RunConfig, model: PrimaryModel) -> Labelled:
-    """The run's own test samples, loaded as for training.
+def test_part(run: Path, config: RunConfig, model: PrimaryModel) -> Labelled:
+    """The test samples of a run, in its folder, loaded as for training.
 
     Raises:
         ValueError: if they cannot be loaded, or are of other classes by now.
     """
-    data = load_data(config)
+    data = load_data(config, RunFolder(run))
     if (data.task, data.primary_names, data.input_shape) != (
         model.task,
         model.primary_names,

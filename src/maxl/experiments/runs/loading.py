@@ -6,14 +6,27 @@ import dataclasses
 
 from maxl.experiments.data import DataSet, load
 from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.machine import threads
 from maxl.experiments.runs.memory import needing_memory
+from maxl.experiments.runs.own_inputs import as_taken, begins_elsewhere, inputs_of_start
 from maxl.experiments.runs.transforms import build_transform
 from maxl.experiments.runs.trunks import AUTO, chosen
 
 
-def load_data(config: RunConfig) -> DataSet:
-    """The data set that a config names, augmented as it says."""
+def load_data(config: RunConfig, finished: RunFolder | None = None) -> DataSet:
+    """The data set that a config names, augmented as it says, its inputs as the weights that the run starts from take them.
+
+    Args:
+        config: Of the run.
+        finished: The run's own folder where it is finished: what it started from is then not needed any more.
+
+    Raises:
+        ValueError: as ``data.load``, or if the weights that the run starts from take other inputs.
+    """
+    own, like = None, None
+    if begins_elsewhere(config):
+        own, like = inputs_of_start(config, finished)
     with threads(config.threads), needing_memory("reading the data", "lower --image-size or --train-size"):
         data = load(
             config.data,
@@ -25,10 +38,19 @@ def load_data(config: RunConfig) -> DataSet:
             train_size=None if config.train_size is None else _size(config.train_size),
             validation_size=_size(config.validation_size),
             seed=config.seed,
-            image_size=config.image_size,
+            image_size=config.image_size if config.image_size is not None or own is None else own.side,
             ignore_index=config.ignore_index,
             drop=config.drop or (),
             types=dict(_kind_of(given) for given in config.types or ()),
+            like=like,
+        )
+    if own is not None:
+        data = as_taken(
+            data, own, by=f"--from {config.from_run}" if config.from_run else f"--trunk {config.trunk}"
+        )
+    elif like is None and config.from_run is not None and len(data.input_shape) != 3:
+        raise ValueError(
+            f"--from {config.from_run} takes images; {config.data} has samples of shape {data.input_shape}"
         )
     if config.trunk == AUTO:
         taken = chosen(AUTO, data.task, data.input_shape)

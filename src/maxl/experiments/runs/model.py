@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Self
 
@@ -81,7 +82,10 @@ class PrimaryModel(nn.Module):
         require_model(summary, folder.summary)
         shape = tuple(summary["input_shape"])
         features, targets = summary.get("features"), summary.get("targets")
-        trunk = trunks.build_for(config.trunk, task_of(summary), shape)
+        if folder.architecture.is_file():
+            folder.verify(folder.architecture, summary)
+        words = dataclasses.replace(trunks.Words.of(config), architecture=folder.read_architecture())
+        trunk = trunks.build_for(config.trunk, task_of(summary), shape, words)
         width = infer_feature_dim(trunk)
         assert width is not None  # every trunk that is built by name states it
         model = cls(

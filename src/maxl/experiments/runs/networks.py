@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -17,6 +17,9 @@ from maxl.hierarchy import Hierarchy
 from maxl.networks import LabelGenerator, MultiTaskNetwork, PowerOfTwo, WeightedLabelGenerator, head
 from maxl.tasks import Task
 from maxl.trunks import infer_feature_dim
+
+if TYPE_CHECKING:
+    from maxl.experiments.runs.start import Start
 
 GENERATOR_METHODS = ("frozen", *LEARNED_METHODS)  # those whose labels a network gives
 
@@ -36,7 +39,12 @@ def memory_format(config: RunConfig, device: torch.device) -> torch.memory_forma
 
 
 def build_network(
-    config: RunConfig, hierarchy: Hierarchy, task: Task, kind: str, input_shape: tuple[int, ...]
+    config: RunConfig,
+    hierarchy: Hierarchy,
+    task: Task,
+    kind: str,
+    input_shape: tuple[int, ...],
+    start: Start | None = None,
 ) -> MultiTaskNetwork:
     """Trunk and heads, as they are before training.
 
@@ -46,25 +54,33 @@ def build_network(
         task: What the primary outputs mean.
         kind: Its name, as in a summary.
         input_shape: Of one sample.
+        start: Weights to begin with; fresh ones by default.
 
     Raises:
         ValueError: if the trunk does not fit the samples.
     """
     with seeded(config.seed, 0):
-        trunk = trunks.build_for(config.trunk, kind, input_shape)
+        trunk = trunks.build_for(config.trunk, kind, input_shape, trunks.Words.of(config))
     width = infer_feature_dim(trunk)
     assert width is not None  # every trunk that is built by name states it
     with seeded(config.seed, 1):
         primary_head = head(width, task.num_outputs(hierarchy))
     with seeded(config.seed, 2):
         auxiliary_head = head(width, hierarchy.num_auxiliary)
-    return MultiTaskNetwork(
+    network = MultiTaskNetwork(
         trunk, hierarchy, primary_head=primary_head, auxiliary_head=auxiliary_head, task=task
     )
+    if start is not None:
+        start.into_network(network)
+    return network
 
 
 def build_generator(
-    config: RunConfig, network: MultiTaskNetwork, kind: str, input_shape: tuple[int, ...]
+    config: RunConfig,
+    network: MultiTaskNetwork,
+    kind: str,
+    input_shape: tuple[int, ...],
+    start: Start | None = None,
 ) -> LabelGenerator:
     """The label generator of one of ``GENERATOR_METHODS``, as it is before training.
 
@@ -73,17 +89,25 @@ def build_generator(
         network: As ``build_network`` gives it; the generator may share its trunk.
         kind: Name of the task, as in a summary.
         input_shape: Of one sample.
+        start: Weights to begin with, of its trunk where that is of the network's kind; fresh ones by default.
 
     Raises:
         ValueError: if the trunk does not fit the samples.
     """
-    generator = _generator_kind(config)
+    make = _generator_kind(config)
+    # Labels of a generator that is not trained are those of one function throughout.
+    alike = config.generator_trunk in (None, SHARED, config.trunk)
     with seeded(config.seed, 3):
         if config.generator_trunk == SHARED and config.method in LEARNED_METHODS:
-            return generator.sharing(network)
-        # Labels of a generator that is not trained are those of one function throughout.
-        name = config.trunk if config.generator_trunk in (None, SHARED) else config.generator_trunk
-        return generator(trunks.build_for(str(name), kind, input_shape), network.hierarchy, task=network.task)
+            generator = make.sharing(network)
+        else:
+            name = config.trunk if alike else str(config.generator_trunk)
+            words = trunks.Words.of(config) if alike else None
+            trunk = trunks.build_for(name, kind, input_shape, words)
+            generator = make(trunk, network.hierarchy, task=network.task)
+    if start is not None:
+        start.into_generator(generator, same_trunk=alike)
+    return generator
 
 
 def _generator_kind(config: RunConfig) -> _MakeGenerator:

@@ -66,6 +66,13 @@ class OuterData:
         """Number of labelled samples used, those held out included."""
         return len(self.train) + (0 if self._held_out is None else len(self._held_out.split))
 
+    def steps(self, epoch: int) -> int:
+        """The number of batches of an epoch."""
+        if not self._folds:
+            return len(self.batches)
+        samples = len(self.train) - len(self._folds[epoch % len(self._folds)])
+        return samples // min(self.batches.batch_size, samples)
+
     def epoch(self, epoch: int) -> Iterator[tuple[Batch, OuterBatch]]:
         """The batches of an epoch, counted from 0: a pure function of the seed and the epoch."""
         if self._kind == "augmented":

@@ -43,7 +43,7 @@ def write_result(trainer: Trainer, memory: PeakMemory) -> dict[str, Any]:
         prepare=lambda x: normalise(x.to(trainer.device), data.mean, data.std),
         primary_names=("all samples",) if data.task == "regression" else data.primary_names,
     )
-    last = trainer.folder.read_metrics()[-1]
+    last, entries = _kept_row(trainer)
     measured = [f"{part}_{m.name}" for part in ("test", "validation") for m in MEASURES[data.task]]
     steps = max(1, setup.learner.steps)
     summary = {
@@ -58,6 +58,7 @@ def write_result(trainer: Trainer, memory: PeakMemory) -> dict[str, Any]:
         "auxiliary_classes": 0 if config.method == "single" else setup.hierarchy.num_auxiliary,
         "trunk": chosen(config.trunk, data.task, data.input_shape),
         "epochs": config.epochs,
+        **entries,
         "entropy_weight": config.entropy_weight,
         **{name: last.get(name) for name in measured},
         "test_loss": last["test_loss"],
@@ -74,6 +75,19 @@ def write_result(trainer: Trainer, memory: PeakMemory) -> dict[str, Any]:
         "features": None if data.features is None else dataclasses.asdict(data.features),
         "columns": None if data.columns is None else data.columns.kinds,
         "targets": None if data.targets is None else dataclasses.asdict(data.targets),
+        "start": None if trainer.start is None else trainer.start.record(),
         **trainer.origin,
     }
     return trainer.folder.write_summary(summary)
+
+
+def _kept_row(trainer: Trainer) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The metrics of the epoch that was kept, and what the summary says of it."""
+    rows = trainer.folder.read_metrics()
+    if trainer.best is None:
+        return rows[-1], {}
+    entries = trainer.best.entries(len(rows))
+    row = rows[entries["kept_epoch"] - 1]
+    if entries["kept_epoch"] < len(rows):
+        row |= trainer.look()  # which may not have been due then
+    return row, entries

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING
 
-from maxl.experiments.runs.methods import LEARNED_METHODS, SHARED
+from maxl.experiments.runs.methods import CLUSTER_METHODS, LEARNED_METHODS, SHARED
 from maxl.experiments.runs.values import flag
 from maxl.presets import check_choice
 
@@ -22,7 +22,8 @@ _AT_LEAST: dict[str, float] = {
     **dict.fromkeys(
         ("epochs", "batch_size", "meta_every", "look_every", "checkpoint_every", "image_size", "threads"), 1
     ),
-    "probe_shots": 1,
+    **dict.fromkeys(("probe_shots", "patience"), 1),
+    "warmup": 0,
     **dict.fromkeys(("seed", "ignore_index", "gamma", "momentum", "weight_decay", "meta_weight_decay"), 0),
     **dict.fromkeys(("entropy_weight", "auxiliary_weight", "validation_size"), 0),
 }
@@ -49,16 +50,22 @@ def _check_ranges(config: RunConfig) -> None:
         value, most = getattr(config, f.name), _THREADS if f.name == "threads" else _COUNT
         if isinstance(value, int) and value > most:
             raise ValueError(f"{flag(f.name)} needs to be at most {most}; got {value}")
-    for name in ("learning_rate", "meta_learning_rate", "max_grad_norm", "huber"):
+    for name in ("learning_rate", "trunk_learning_rate", "meta_learning_rate", "max_grad_norm", "huber"):
         if getattr(config, name) is not None and not getattr(config, name) > 0:
             raise ValueError(f"{flag(name)} needs to be above 0; got {getattr(config, name)}")
     for f in dataclasses.fields(config):
-        if f.metadata["choices"] is not None:
+        if f.metadata["choices"] is not None and not (f.default is None and getattr(config, f.name) is None):
             check_choice(flag(f.name), getattr(config, f.name), f.metadata["choices"])
     if not config.psi or any(k < 1 for k in config.psi):
         raise ValueError(f"--psi needs whole numbers of at least 1; got {' '.join(map(str, config.psi))}")
     if max(config.psi) > _COUNT:
         raise ValueError(f"--psi needs to be at most {_COUNT}; got {max(config.psi)}")
+    if config.layer_decay is not None and not 0 < config.layer_decay <= 1:
+        raise ValueError(f"--layer-decay needs to be above 0 and at most 1; got {config.layer_decay}")
+    if not config.warmup < config.epochs:
+        raise ValueError(
+            f"--warmup needs to end before the last of {config.epochs} epochs; got {config.warmup:g}"
+        )
     if not 0 < config.held_out < 1:
         raise ValueError(f"--held-out needs to be a fraction between 0 and 1; got {config.held_out}")
     if not 0 <= config.label_smoothing < 1:
@@ -95,5 +102,32 @@ def _check_combinations(config: RunConfig) -> None:
             "--evaluate rotating trains on other samples in each epoch: use it without --cache-labels "
             "and with --schedule iteration"
         )
+    _check_fine_tuning(config)
     if config.momentum and config.optimizer != "sgd":
         raise ValueError(f"--momentum goes with --optimizer sgd; got {config.optimizer}")
+
+
+def _check_fine_tuning(config: RunConfig) -> None:
+    starts = [name for name in ("pretrained", "weights", "from_run") if getattr(config, name)]
+    if len(starts) > 1:
+        raise ValueError(
+            f"a run starts from one set of weights; got {' and '.join(map(flag, starts))}: drop one"
+        )
+    for name, given in (("patience", config.patience is not None), ("keep", config.keep == "best")):
+        if not given:
+            continue
+        word = flag(name) + (" best" if name == "keep" else "")
+        if not config.validation_size:
+            raise ValueError(
+                f"{word} goes by samples that are neither trained on nor tested: set some aside with --validation-size"
+            )
+        if config.method in CLUSTER_METHODS and config.cluster_features == "trunk":
+            raise ValueError(
+                f"--cluster-features trunk trains a single-task network to its last epoch: use it without {word}"
+            )
+    if "trunk" in (config.freeze or ()):
+        for name in ("trunk_learning_rate", "layer_decay"):
+            if getattr(config, name) is not None:
+                raise ValueError(
+                    f"{flag(name)} is of a trunk that is trained; --freeze trunk leaves none: drop one"
+                )

@@ -31,6 +31,7 @@ from maxl.tasks import Task
 
 if TYPE_CHECKING:
     from maxl.experiments.runs.build import Setup
+    from maxl.experiments.runs.start import Start
 
 _BATCH = 500  # inputs looked at a time
 
@@ -38,7 +39,13 @@ Build = Callable[[RunConfig], "Setup"]
 
 
 def fixed_source(
-    config: RunConfig, data: DataSet, hierarchy: Hierarchy, task: Task, device: torch.device, build: Build
+    config: RunConfig,
+    data: DataSet,
+    hierarchy: Hierarchy,
+    task: Task,
+    device: torch.device,
+    build: Build,
+    start: Start | None = None,
 ) -> Source:
     """Where auxiliary labels come from when there is no generator.
 
@@ -49,6 +56,7 @@ def fixed_source(
         task: What targets mean.
         device: Where the labels are to be.
         build: Builds everything of another run on the same data and device.
+        start: Weights that a trunk begins with; fresh ones by default.
 
     Raises:
         ValueError: if the method does not fit the data.
@@ -57,11 +65,17 @@ def fixed_source(
         return NoLabels()
     if config.method == "uniform":
         return UniformLabels(hierarchy, task)
-    return FixedLabels(_table(config, data, hierarchy, task, device, build).to(device))
+    return FixedLabels(_table(config, data, hierarchy, task, device, build, start).to(device))
 
 
 def _table(
-    config: RunConfig, data: DataSet, hierarchy: Hierarchy, task: Task, device: torch.device, build: Build
+    config: RunConfig,
+    data: DataSet,
+    hierarchy: Hierarchy,
+    task: Task,
+    device: torch.device,
+    build: Build,
+    start: Start | None,
 ) -> Tensor:
     """Auxiliary labels by position in the training set, int64 of shape (n,); soft, (n, K), where one is not enough."""
     primary, method = data.train.primary, config.method
@@ -84,13 +98,15 @@ def _table(
         return shuffled_within_classes(clusters, classes, config.seed)
     assert data.train.human is not None  # as above
     with seeded(config.seed, 4):
-        embedding = trunks.build_for(config.trunk, data.task, data.input_shape).to(device)
+        embedding = trunks.build_for(config.trunk, data.task, data.input_shape, trunks.Words.of(config))
+    if start is not None:
+        start.into_trunk(embedding)
     return prototypical_labels(
         _inputs(data, device),
         primary.to(device),
         data.train.human.to(device),
         hierarchy,
-        embedding,
+        embedding.to(device),
         seed=config.seed,
     )
 
@@ -129,10 +145,10 @@ def _trained_features(config: RunConfig, data: DataSet, device: torch.device, bu
         setup = build(dataclasses.replace(config, method="single"))
         torch.manual_seed(config.seed)
         stream = training_stream(config, data, data.train, config.seed, device)
-        setup.network.train()
+        setup.train()
         for epoch in range(config.epochs):
-            setup.set_learning_rates(epoch)
-            for batch in stream.epoch(epoch):
+            for i, batch in enumerate(stream.epoch(epoch)):
+                setup.set_learning_rates(epoch, i, len(stream))
                 plain_step(setup.learner, batch, config.max_grad_norm)
     with evaluating(setup.network):
         batches = evaluation_batches(data.train, _BATCH, data.mean, data.std, device)

@@ -16,17 +16,15 @@ from typing import Any
 import torch
 
 from maxl.experiments.data import Batch, BatchStream, DataSet, Split, evaluation_batches
-from maxl.experiments.runs.build import Setup, build, resolve_device
+from maxl.experiments.runs.best import Best
+from maxl.experiments.runs.build import Setup, build, choose_hierarchy, resolve_device
 from maxl.experiments.runs.checkpoint import load_checkpoint, save_checkpoint
 from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
+from maxl.experiments.runs.diagnostics import cosine_metrics, label_metrics
 from maxl.experiments.runs.divergence import recorded_divergence, require_finite
 from maxl.experiments.runs.evaluation import (
     calibrate,
-    describe_labels,
     evaluate,
-    evaluating,
-    gradient_cosine,
-    labels_looked_at,
 )
 from maxl.experiments.runs.fingerprint import fingerprint
 from maxl.experiments.runs.folder import RunFolder
@@ -37,11 +35,14 @@ from maxl.experiments.runs.measures import kept, score
 from maxl.experiments.runs.memory import is_out_of_memory, needing_memory, smaller_batch
 from maxl.experiments.runs.monitoring import Report, Totals, tensorboard
 from maxl.experiments.runs.outer import OuterBatch, OuterData
+from maxl.experiments.runs.own_inputs import settled
 from maxl.experiments.runs.processes import ALONE, Processes
 from maxl.experiments.runs.result import write_result
 from maxl.experiments.runs.signals import HeldSignals
+from maxl.experiments.runs.start import load_start, require_same
 from maxl.experiments.runs.stepping import plain_step, training_stream
-from maxl.hypergradients import RandomState, as_tuple, pure_call
+from maxl.experiments.runs.trunks import architecture
+from maxl.hypergradients import RandomState
 from maxl.learning import MetaAuxiliaryLearner, StepResult
 
 EVALUATION_BATCH = 500
@@ -83,7 +84,10 @@ class Trainer:
             self.data = dataclasses.replace(data, train=self.outer.train)
             self.stream = self.outer.batches
             with needing_memory("building the networks", "choose a smaller --trunk or --psi"):
-                self.setup: Setup = build(config, self.data, self.device, processes)
+                self.start = load_start(config, self.data, choose_hierarchy(config, self.data))
+                self.setup: Setup = build(config, self.data, self.device, self.start, processes)
+        watched = config.patience is not None or config.keep == "best"
+        self.best = Best(config, data.task) if watched else None
         self.origin = origin(self.device, config.threads, processes.size)
         fixed = {name: value for name, value in config.to_dict().items() if name not in MACHINE_FIELDS}
         self.identity = {"config": {**fixed, "label": self.label}, "data": fingerprint(data)}
@@ -115,19 +119,20 @@ class Trainer:
         memory = PeakMemory(self.device)
         writes = self.processes.first
         if self.epoch == 0:
+            began = None if self.start is None else self.start.record()
             if writes:
-                self.folder.create(self.config)
+                self.folder.create(self.config, began, architecture(self.setup.network.trunk))
             # Dropout and the like draw from torch's generator; the run owns it from here on.
             torch.manual_seed(self.config.seed)
             self.processes.seed()
             self._calibrate()
         logged = self.folder.tensorboard if self.config.tensorboard and writes else None
         with tensorboard(logged) as log, HeldSignals() as signals:
-            while self.epoch < self.config.epochs:
+            while self.epoch < self.config.epochs and not self.stopped:
                 with recorded_divergence(self.folder if writes else None, self.epoch + 1):
                     row = self._run_epoch()
                     require_finite(row, self.setup)
-                due = self.epoch % self.config.checkpoint_every == 0 or self.epoch == self.config.epochs
+                due = self.epoch % self.config.checkpoint_every == 0 or self.at_end
                 state = self.state_dict() if due else None  # all processes take part in it
                 signals.hold()  # until what is reported is saved
                 if writes:
@@ -140,13 +145,25 @@ class Trainer:
                     save_checkpoint(self.folder, state)
                 if state is not None or not self.processes.alone:
                     signals.release()
+        if self.best is not None:
+            self.best.restore(self.setup)
         return write_result(self, memory) if writes else {}
+
+    @property
+    def stopped(self) -> bool:
+        """Whether no better validation result is awaited any more."""
+        return self.best is not None and self.best.stopped
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the last epoch is over."""
+        return self.epoch == self.config.epochs or self.stopped
 
     def _run_epoch(self) -> dict[str, Any]:
         config, setup, learner = self.config, self.setup, self.setup.learner
         alternate = config.schedule == "epochs" and isinstance(learner, MetaAuxiliaryLearner)
         rate = setup.set_learning_rates(self.epoch)
-        setup.network.train()
+        setup.train()
         if setup.generator is not None and config.label_statistics == "batch":
             setup.generator.train()
         if self.device.type == "cuda":
@@ -156,7 +173,9 @@ class Trainer:
         with needing_memory(
             f"a step of epoch {self.epoch + 1} on {self.device}", smaller_batch(config.batch_size)
         ):
-            for batch, outer in self.outer.epoch(self.epoch):
+            steps = self.outer.steps(self.epoch)
+            for i, (batch, outer) in enumerate(self.outer.epoch(self.epoch)):
+                rate = setup.set_learning_rates(self.epoch, i, steps)
                 totals.add(self._step(batch, outer, teach=not alternate), batch.primary)
             if alternate:
                 assert isinstance(learner, MetaAuxiliaryLearner)
@@ -171,9 +190,11 @@ class Trainer:
             "train anew with a smaller --trunk or --image-size",
         ):
             self._close_epoch()
-            if self.epoch % config.look_every == 0 or self.epoch == config.epochs:
-                with RandomState.capture(self.device).replay():  # labels draw too, where there is dropout
-                    row |= self._look()
+            if self.best is not None:
+                row |= self._measured("validation", self.data.validation)
+                self.best.see(self.epoch, row[self.best.key], setup)
+            if self.epoch % config.look_every == 0 or self.at_end:
+                row |= self.look()
         return {"epoch": self.epoch, **row, "learning_rate": rate, "seconds": seconds}
 
     def _step(self, batch: Batch, outer: OuterBatch, *, teach: bool) -> StepResult:
@@ -206,49 +227,22 @@ class Trainer:
             batches = itertools.islice(self.stream.epoch(META_PASS + self.epoch), CALIBRATION_BATCHES)
             calibrate(self.setup.generator, ((b.x, b.primary) for b in batches))
 
-    def _look(self) -> dict[str, Any]:
-        """Metrics that need passes of their own."""
-        setup, data, config = self.setup, self.data, self.config
-        task, taken = setup.learner.task, partial(score, data)
-        row: dict[str, Any] = {}
-        for name, split in (("validation", data.validation), ("test", data.test)):
-            if split is not None:
-                batches = ((b.x, b.primary) for b in self.in_order(split))
-                row[f"{name}_loss"], scores = evaluate(
-                    setup.network, batches, task.loss, taken, kept(data.task)
-                )
-                row |= {f"{name}_{measure}": value for measure, value in scores.items()}
-        if setup.generator is not None:
-            some = torch.arange(len(data.train))[:: max(1, len(data.train) // labels_looked_at(task))]
-            split = data.train.select(some.to(data.train.x.device))
-            with evaluating(setup.generator):
-                labels = torch.cat(
-                    [as_tuple(setup.generator(b.x, b.primary))[0] for b in self.in_order(split)]
-                )
-            look = describe_labels(labels, split.primary, setup.hierarchy, task)
-            row |= {
-                "label_entropy": look.entropy,
-                "label_entropy_max": look.entropy_max,
-                "label_usage": look.usage,
-                "label_information": look.information,
-                "label_entropy_per_class": look.entropy_per_class,
-                "label_usage_per_class": look.usage_per_class,
-            }
-            row["label_verdict"] = look.verdict()
-        if config.method != "single":
-            whole = training_stream(config, data, data.train, config.seed, self.device)
-            batch = next(whole.epoch(0))
-            with torch.no_grad():
-                if setup.generator is None:
-                    signals = setup.learner.source.constant(batch.x, batch.primary, batch.index)
-                else:
-                    signals = as_tuple(pure_call(setup.generator, {}, batch.x, batch.primary))
-            row["gradient_cosine"], row["gradient_cosine_layers"] = gradient_cosine(
-                *(setup.network, setup.network.trunk, batch.x, batch.primary, signals),
-                task,
-                setup.learner.supervision,
-            )
-        return row
+    def _measured(self, name: str, split: Split | None) -> dict[str, Any]:
+        """Loss and measures of the network on a part of the data, if there is one."""
+        if split is None:
+            return {}
+        batches, data = ((b.x, b.primary) for b in self.in_order(split)), self.data
+        loss, scores = evaluate(
+            *(self.setup.network, batches, self.setup.learner.task.loss, partial(score, data)),
+            kept(data.task),
+        )
+        return {f"{name}_loss": loss, **{f"{name}_{measure}": value for measure, value in scores.items()}}
+
+    def look(self) -> dict[str, Any]:
+        """Metrics that need passes of their own; nothing that is trained or drawn later depends on them."""
+        with RandomState.capture(self.device).replay():  # labels draw too, where there is dropout
+            row = self._measured("validation", self.data.validation) | self._measured("test", self.data.test)
+            return row | label_metrics(self) | cosine_metrics(self)
 
     def in_order(self, split: Split) -> Iterator[Batch]:
         """Every sample of a part once, as the network takes it, on the run's device."""
@@ -269,6 +263,8 @@ class Trainer:
             "learner": setup.learner.state_dict(),
             "random": RandomState.capture(self.device).state(),
             "origin": self.origin,
+            "best": None if self.best is None else self.best.state_dict(),
+            "stopped": self.stopped,
         }
         return self.processes.together(state, ("learner", "random"))
 
@@ -290,6 +286,8 @@ class Trainer:
             setup.learner.load_state_dict(state["learner"])
             RandomState.from_state(state["random"], self.device).restore()
             self.origin = joined(state.get("origin", self.origin), self.origin)
+            if self.best is not None:
+                self.best.load_state_dict(state["best"], stopped=state["stopped"])
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             if is_out_of_memory(error):
                 raise
@@ -327,6 +325,7 @@ def train(
         FloatingPointError, OutOfMemory: as ``Trainer.fit``.
     """
     folder = RunFolder(out)
+    config = settled(config)
 
     def require_free() -> None:
         require_unlocked(out, wait=wait)
@@ -370,6 +369,7 @@ def resume(
         processes.of_first(lambda: _require_unfinished(folder))  # still
         config = processes.of_first(lambda: folder.read_config(trust=trust))
         trainer = processes.agreed(lambda: Trainer(config, folder, data, label, processes))
+        processes.agreed(lambda: require_same(folder, trainer.start))
         state = processes.of_first(lambda: load_checkpoint(folder, trainer.identity, trainer.device))
         if state is not None:
             processes.agreed(lambda: trainer.load_state_dict(state))

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from maxl.experiments.runs.code import importable
+from maxl.experiments.runs.libraries import (
+    hub_config,
+    hub_model,
+    model_layers,
+    timm_model,
+    torchvision_model,
+    unknown,
+)
 from maxl.experiments.runs.memory import is_out_of_memory
+from maxl.experiments.runs.names import is_code, library_of
 from maxl.experiments.runs.unet import UNet
-from maxl.trunks import ResidualTrunk
+from maxl.finetuning import ordered
+from maxl.trunks import Features, ResidualTrunk
+
+if TYPE_CHECKING:
+    from maxl.experiments.runs.config import RunConfig
 
 # Widths of the convolutions between the five poolings; Simonyan and Zisserman 2015, table 1 (A, B, D, E).
 _VGG_BLOCKS: dict[str, tuple[tuple[int, ...], ...]] = {
@@ -74,6 +87,10 @@ class ConvTrunk(nn.Module):
         features: Tensor = self.pool(self.layers(x))
         return features.flatten(1)
 
+    def parameter_layers(self) -> list[list[str]]:
+        """Names of parameters, a convolution and its batch norm a layer."""
+        return ordered(self, ["layers"])
+
 
 class MLPTrunk(nn.Module):
     """A perceptron on the flattened input, a ReLU after each layer.
@@ -100,6 +117,10 @@ class MLPTrunk(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         features: Tensor = self.layers(x)
         return features
+
+    def parameter_layers(self) -> list[list[str]]:
+        """Names of parameters, a linear map a layer."""
+        return ordered(self, ["layers"])
 
 
 class MeasuredTrunk(nn.Module):
@@ -138,13 +159,72 @@ class MeasuredTrunk(nn.Module):
         if not isinstance(features, Tensor) or features.ndim < 2 or tuple(features.shape[2:]) != pixels:
             what = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             shape = f"(N, D, {', '.join(map(str, pixels))})" if dense else "(N, D)"
-            raise ValueError(f"a trunk gives features of shape {shape}; {type(model).__name__} gives {what}")
+            raise ValueError(
+                f"a trunk gives features of shape {shape}; {type(model).__name__} gives {what}: --trunk-output says where "
+                "they are in several outputs, --trunk-pool how those of tokens or pixels become a sample's"
+            )
         model.train()
         self.feature_dim = features.shape[1]
 
     def forward(self, x: Tensor) -> Tensor:
         features: Tensor = self.model(x)
         return features
+
+    def parameter_layers(self) -> list[list[str]]:
+        """Names of parameters by layer, as the model says it, or the library it is of."""
+        inside, before = _unwrapped(self)
+        return [[before + name for name in layer] for layer in model_layers(inside)]
+
+
+def bare(trunk: nn.Module) -> nn.Module:
+    """The network as its author made it, under whose names for parts and weights it is known elsewhere."""
+    return _unwrapped(trunk)[0]
+
+
+def prefix(trunk: nn.Module) -> str:
+    """What the names of ``bare``'s parts begin with in the trunk."""
+    return _unwrapped(trunk)[1]
+
+
+def architecture(trunk: nn.Module) -> dict[str, Any] | None:
+    """Of a trunk that is a model of transformers, as JSON; None for others, which their names build."""
+    config: Any = getattr(bare(trunk), "config", None)
+    if not isinstance(trunk, MeasuredTrunk) or not hasattr(config, "to_dict"):
+        return None
+    return {name: value for name, value in config.to_dict().items() if name != "_name_or_path"}
+
+
+def _unwrapped(trunk: nn.Module) -> tuple[nn.Module, str]:
+    if isinstance(trunk, MeasuredTrunk):
+        inside, before = _unwrapped(trunk.model)
+        return inside, f"model.{before}"
+    return (trunk.module, "module.") if isinstance(trunk, Features) else (trunk, "")
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a config says of a trunk beside its name.
+
+    Attributes:
+        output, pool: Where features are in the model's outputs, and how they become a sample's; as for ``Features``.
+        architecture: Of a model of transformers, as its JSON; None to look it up by name.
+    """
+
+    output: str | None = None
+    pool: str | None = None
+    architecture: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Words:
+        """Those of a run."""
+        return cls(config.trunk_output, config.trunk_pool)
+
+    def picking(self, model: nn.Module) -> nn.Module:
+        """The model, or a module that picks features among its outputs."""
+        if self.output is None and self.pool is None:
+            return model
+        output = int(self.output) if self.output is not None and self.output.isdigit() else self.output
+        return Features(model, output, pool=self.pool)  # type: ignore[arg-type]  # checked with the config
 
 
 def chosen(name: str, task: str, input_shape: Sequence[int]) -> str:
@@ -158,16 +238,23 @@ def chosen(name: str, task: str, input_shape: Sequence[int]) -> str:
     return "resnet18" if min(input_shape[1:]) >= _LARGE else "convnet4"
 
 
-def build_for(name: str, task: str, input_shape: Sequence[int]) -> nn.Module:
+def build_for(name: str, task: str, input_shape: Sequence[int], words: Words | None = None) -> nn.Module:
     """The trunk of a run, freshly initialised: ``chosen``, then built for each pixel or for a whole sample.
 
     Raises:
         ValueError: as ``build``.
     """
-    return build(chosen(name, task, input_shape), input_shape, dense=task == "segmentation")
+    return build(chosen(name, task, input_shape), input_shape, dense=task == "segmentation", words=words)
 
 
-def build(name: str, input_shape: Sequence[int], *, width: int = 64, dense: bool = False) -> nn.Module:
+def build(
+    name: str,
+    input_shape: Sequence[int],
+    *,
+    width: int = 64,
+    dense: bool = False,
+    words: Words | None = None,
+) -> nn.Module:
     """A trunk by name, freshly initialised.
 
     | name | network | features |
@@ -177,7 +264,9 @@ def build(name: str, input_shape: Sequence[int], *, width: int = 64, dense: bool
     | mlp | two hidden layers, for features or flattened images | 256 |
     | resmlp | residual blocks of two layers, each normalised, for features | 128 |
     | unet | a small U-Net, for segmentation: features for each pixel | 32 |
-    | any model of timm | untrained, its classifier removed | its own |
+    | any model of timm, also as timm:NAME | untrained, its classifier removed | its own |
+    | torchvision:NAME | untrained, its classifier's last layer removed | its own |
+    | hf:NAME, or hf:FOLDER | an encoder of transformers for images, untrained | its own |
     | module:function | what your function makes of `input_shape` | its own |
 
     Args:
@@ -185,6 +274,7 @@ def build(name: str, input_shape: Sequence[int], *, width: int = 64, dense: bool
         input_shape: Shape of one sample: (C, H, W), or (D,) for features.
         width: Width of convnet4.
         dense: Whether features are for each pixel, (N, D, H, W).
+        words: What else is said of it.
 
     Returns: a module from ``(N, *input_shape)`` to (N, D), with the attribute `feature_dim` = D.
 
@@ -192,8 +282,15 @@ def build(name: str, input_shape: Sequence[int], *, width: int = 64, dense: bool
         ValueError: unknown name; features given to a network for images; images too small for it; a function
             that cannot be imported or called, or makes no trunk.
     """
-    if ":" in name:
-        return _build_own(name, input_shape, dense=dense)
+    words = words or Words()
+    library, model = library_of(name)
+    if is_code(name):
+        return _build_own(name, input_shape, words, dense=dense)
+    if (words.output is not None or words.pool is not None) and library != "hf":
+        flag = "--trunk-output" if words.output is not None else "--trunk-pool"
+        raise ValueError(
+            f"{flag} goes with --trunk module:function or hf:NAME; '{name}' gives features: drop it"
+        )
     if dense != (name == "unet"):
         raise ValueError(
             f"trunk '{name}' gives features for {'each pixel' if name == 'unet' else 'a whole sample'}; the task needs "
@@ -218,30 +315,29 @@ def build(name: str, input_shape: Sequence[int], *, width: int = 64, dense: bool
                 f"got {input_shape[1]}x{input_shape[2]}: use 'convnet4', or scale the images (--image-size)"
             )
         return ConvTrunk(input_shape, _VGG_BLOCKS[name])
-    return _build_timm(name, input_shape)
-
-
-def _build_timm(name: str, input_shape: Sequence[int]) -> nn.Module:
+    if library == "torchvision":
+        return MeasuredTrunk(torchvision_model(model), input_shape)
+    if library == "hf":
+        return _build_hub(model, input_shape, words)
     import timm
 
-    if not timm.is_model(name):
-        known = {known.lower(): known for known in (*NAMES, *timm.list_models())}
-        close = get_close_matches(name.lower(), known, n=1)
-        suggestion = f"; did you mean '{known[close[0]]}'?" if close else ""
-        raise ValueError(
-            f"unknown trunk '{name}'{suggestion}; known: {', '.join(NAMES)}, any model of timm, or module:function"
+    if not timm.is_model(model):
+        more = (
+            f"; known: {', '.join(NAMES)}, any model of timm, torchvision:NAME, hf:NAME, or module:function"
         )
-    settings: dict[str, Any] = {"pretrained": False, "num_classes": 0, "in_chans": input_shape[0]}
-    try:
-        model = timm.create_model(name, img_size=tuple(input_shape[1:]), **settings)
-    except TypeError as error:  # convolutional models have no such argument
-        if "img_size" not in str(error):
-            raise
-        model = timm.create_model(name, **settings)
-    return MeasuredTrunk(model, input_shape)
+        raise ValueError(unknown(name, [*NAMES, *timm.list_models()], more))
+    return MeasuredTrunk(timm_model(model, input_shape), input_shape)
 
 
-def _build_own(name: str, input_shape: Sequence[int], *, dense: bool) -> nn.Module:
+def _build_hub(name: str, input_shape: Sequence[int], words: Words) -> nn.Module:
+    """Of transformers; by default the mean over the tokens, or pixels, of the last layer."""
+    model = hub_model(words.architecture or hub_config(name))
+    output, pool = words.output or "last_hidden_state", words.pool
+    picked = Words(output, pool if words.output is not None or pool is not None else "mean").picking(model)
+    return MeasuredTrunk(picked, input_shape)
+
+
+def _build_own(name: str, input_shape: Sequence[int], words: Words, *, dense: bool) -> nn.Module:
     module, _, function = name.partition(":")
     try:
         with importable(Path.cwd()):
@@ -254,4 +350,4 @@ def _build_own(name: str, input_shape: Sequence[int], *, dense: bool) -> nn.Modu
         ) from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"trunk '{name}' needs to make a torch.nn.Module; got {type(model).__name__}")
-    return MeasuredTrunk(model, input_shape, dense=dense)
+    return MeasuredTrunk(words.picking(model), input_shape, dense=dense)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maxl.finetuning import ordered
+
 
 class UNet(nn.Module):
     """Two 3x3 convolutions with batch norm and ReLU at each scale, halved on the way down, joined on the way up.
@@ -53,6 +55,11 @@ class UNet(nn.Module):
             fine = levels.pop()
             x = block(torch.cat([fine, F.interpolate(x, size=fine.shape[2:], mode="nearest")], 1))
         return x
+
+    def parameter_layers(self) -> list[list[str]]:
+        """Names of parameters, a convolution and its batch norm a layer, down and up again."""
+        up = [f"up.{i}" for i in reversed(range(len(self.up)))]
+        return ordered(self, [*(f"down.{i}" for i in range(len(self.down))), *up])
 
 
 def _block(before: int, width: int) -> nn.Sequential:

@@ -6,10 +6,12 @@ import dataclasses
 from difflib import get_close_matches
 from typing import Any
 
+_FLAGS = {"from_run": "--from"}  # from is no name that Python takes for a field
+
 
 def flag(name: str) -> str:
     """A field's flag."""
-    return "--" + name.replace("_", "-")
+    return _FLAGS.get(name, "--" + name.replace("_", "-"))
 
 
 def nearest(name: str, known: Any) -> str:

@@ -106,6 +106,12 @@ def advise(
         raise ValueError(f"--budget needs to be a number of minutes above 0; got {budget:g}")
     if jobs is not None and jobs < 1:
         raise ValueError(f"--jobs needs to be at least 1; got {jobs}")
+    if base.cluster_features == "trunk" and (base.patience is not None or base.keep == "best"):
+        word = "--patience" if base.patience is not None else "--keep best"
+        raise ValueError(
+            f"--cluster-features trunk trains a single-task network to its last epoch, and advice clusters such features: "
+            f"use it without {word}, or with --cluster-features input"
+        )
     if not base.validation_size:
         base = dataclasses.replace(base, validation_size=VALIDATION)
     require_unlocked(out)
@@ -155,9 +161,12 @@ class _Procedure:
             raise ValueError(
                 f"--out needs a new folder or one of the same advice; {self.out} has --aim {plan.get('aim')}"
             )
-        stored = plan.get("config") or {}
+        stored = {
+            **RunConfig().to_dict(),
+            **(plan.get("config") or {}),
+        }  # of an older version, which had fewer
         for name, value in identity["config"].items():
-            if name not in stored or stored[name] != value:
+            if stored[name] != value:
                 raise ValueError(
                     f"--out needs a new folder or one of the same advice; {self.out} was made with {name} "
                     f"{stored.get(name)!r}, not {value!r}"

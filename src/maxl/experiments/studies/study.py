@@ -22,6 +22,7 @@ from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.lock import locked, require_unlocked
 from maxl.experiments.runs.methods import METHODS
 from maxl.experiments.runs.outer import check_held_out
+from maxl.experiments.runs.own_inputs import settled
 from maxl.experiments.runs.summary import CHECKSUM
 from maxl.experiments.runs.values import nearest
 from maxl.experiments.studies.notes import versions_text
@@ -48,7 +49,17 @@ _DATA_FIELDS = (
         "drop",
         "types",
         "augment",
+        "trunk",
+        "pretrained",
+        "weights",
+        "from_run",
+        "normalisation",
     ),
+)
+# Fields that ``check`` looks at, beside those of the data.
+_NETWORK_FIELDS = (
+    *("method", "psi", "generator_trunk", "trunk_output", "trunk_pool"),
+    *("freeze", "trunk_learning_rate", "layer_decay"),
 )
 # Fields that tell settings apart rather than variants of a method.
 _SETTING_FIELDS = ("data", "primary", "task", "trunk", "train_size", "psi")
@@ -117,8 +128,10 @@ class Study:
                 for name, value in zip(self.grid, values, strict=True)
                 if name not in irrelevant_fields(method)
             }
-            config = RunConfig.from_dict(
-                {**self.base.to_dict(), **varied, "method": method, "seed": seed}, "--grid"
+            config = settled(
+                RunConfig.from_dict(
+                    {**self.base.to_dict(), **varied, "method": method, "seed": seed}, "--grid"
+                )
             )
             # What equals the base keeps the name that it has without a grid, and so is the same run.
             changed = {n: v for n, v in varied.items() if getattr(config, n) != getattr(self.base, n)}
@@ -201,7 +214,7 @@ class Study:
         return results
 
     def _check(self, out: Path, planned: Sequence[PlannedRun], todo: Sequence[PlannedRun]) -> list[str]:
-        """What can be found out before anything is written; returns what targets were taken for."""
+        """What can be found out before anything is written; returns what targets were taken for, and what runs start from."""
         if known := _read_record(out):
             differing = [k for k, v in self._identity().items() if k in known and known[k] != v]
             if differing:
@@ -222,17 +235,17 @@ class Study:
                         f"{', '.join(sorted(other))}"
                     )
         loaded: dict[tuple[Any, ...], DataSet] = {}
-        checked = set()
+        checked, starts = set(), list[str]()
         for p in todo:
             key = tuple(getattr(p.config, name) for name in _DATA_FIELDS)
             if key not in loaded:
                 loaded[key] = load_data(p.config)
             check_held_out(p.config, len(loaded[key].train))
-            rest = (key, p.config.method, p.config.psi, p.config.trunk, p.config.generator_trunk)
+            rest = (key, *(getattr(p.config, name) for name in _NETWORK_FIELDS))
             if rest not in checked:
-                check(p.config, loaded[key])
+                starts.append(check(p.config, loaded[key]))
                 checked.add(rest)
-        return list(dict.fromkeys(data.saw for data in loaded.values()))
+        return list(dict.fromkeys((*(data.saw for data in loaded.values()), *starts)))
 
     def _identity(self) -> dict[str, Any]:
         """The base config without what may differ between calls on one folder."""
