@@ -11,7 +11,7 @@ from maxl.experiments.report.html import document
 from maxl.experiments.report.parts import Gallery, Note, Part, Picture, Points, Section
 from maxl.experiments.report.strip import strip_png
 from maxl.experiments.runs.invented import InventedLabels
-from maxl.experiments.runs.snapshot import are_images, thumbnails
+from maxl.experiments.runs.thumbnails import are_images, thumbnails
 
 _PER_CLASS = 8
 
