@@ -29,6 +29,7 @@ _SPARE = (
     ("#8A6D5B", "5px,2px"),
     ("#5F8A1D", "2px,4px"),
 )
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross", "triangle-down")
 _VARIANT_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 # Ten hues times shapes, for classes; ten hues alone cannot name twenty classes.
@@ -53,6 +54,7 @@ class Look:
 
     colour: str
     dash: str
+    symbol: str = "circle"
 
     def band(self) -> str:
         """Its colour, see-through."""
@@ -72,7 +74,11 @@ def looks(labels: Sequence[str]) -> dict[str, Look]:
         colour, dash = _METHODS.get(method) or spare[method]
         variant = seen.get(method, 0)
         seen[method] = variant + 1
-        found[label] = Look(colour, dash if variant == 0 else _VARIANT_DASHES[variant % len(_VARIANT_DASHES)])
+        found[label] = Look(
+            colour,
+            dash if variant == 0 else _VARIANT_DASHES[variant % len(_VARIANT_DASHES)],
+            _SYMBOLS[len(found) % len(_SYMBOLS)],
+        )
     return found
 
 
