@@ -22,7 +22,7 @@ from maxl.experiments.report.draw import heat_maps
 from maxl.experiments.report.final import accuracy_by_psi
 from maxl.experiments.report.page import page, sections
 from maxl.experiments.report.page import title as title_of
-from maxl.experiments.report.parts import Figure, Gallery, Note, Row, Table
+from maxl.experiments.report.parts import Figure, Gallery, Note, Points, Row, Table
 from maxl.experiments.report.runs import load_study
 from maxl.experiments.report.series import curve
 from maxl.experiments.report.style import CLASS_COLOURS, looks
@@ -50,6 +50,12 @@ def text(study):
 @pytest.fixture(scope="module")
 def parts(study):
     return {section.title: section.parts for section in sections(study)}
+
+
+def _left_out(by_title):
+    """The sentences that say what is not shown."""
+    found = [part for part in by_title["Settings, versions and date"] if isinstance(part, Points)]
+    return next((part.items for part in found if part.title.startswith("What is not shown")), [])
 
 
 def _figures(parts):
@@ -81,7 +87,7 @@ def test_every_figure_has_data_a_label_and_most_a_table(text, parts):
         drawn = json.loads(block, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
         assert drawn["data"]
     assert text.count('role="img" aria-label="') == len(figures)
-    assert text.count("<caption>") == text.count("<table>")
+    assert text.count("<caption>") == text.count('<table role="table">')
 
 
 def test_summary_says_what_was_found(study):
@@ -133,23 +139,23 @@ def test_the_highest_mean_comes_with_the_methods_that_it_is_not_shown_to_beat(tm
 )
 def test_a_title_asks_the_question_and_names_the_data_and_not_its_folder(tmp_path, data, name):
     study = load_study(write_study(tmp_path, methods=("single", "maxl"), data=data, bare=True))
-    assert title_of(study) == f"Do auxiliary labels help on {name}?"
+    assert title_of(study) == f"Do maxl labels help on {name} (classification)?"
     assert study.settings[0].name == f"{name}, ψ = 3"
     assert any(f"Data: {data}" in sentence for sentence in compared(study))
 
 
 def test_one_method_is_no_question(tmp_path):
-    assert title_of(load_study(write_study(tmp_path, methods=("maxl",), bare=True))) == "MAXL study: digits"
+    assert (
+        title_of(load_study(write_study(tmp_path, methods=("maxl",), bare=True)))
+        == "maxl on digits (classification)"
+    )
 
 
 @pytest.mark.parametrize("epochs", [1, 3, 12, 30])
 def test_bands_have_no_points_on_their_edges(tmp_path, epochs):
     study = load_study(write_study(tmp_path, methods=("single", "maxl"), epochs=epochs))
     parts = [
-        part
-        for s in sections(study)
-        for part in s.parts
-        if s.title in ("Learning curves", "Generated labels")
+        part for s in sections(study) for part in s.parts if s.title in ("Learning curves", "Diagnostics")
     ]
     bands = [t for f in _figures(parts) for t in f.plot.data if getattr(t, "fill", None) == "toself"]
     assert len(bands) >= 2
@@ -166,11 +172,16 @@ def test_labels_that_say_nothing_have_no_maps_and_no_gallery(tmp_path, informati
                 "".join(json.dumps({**row, "label_information": information}) + "\n" for row in rows)
             )
     by_title = {section.title: section.parts for section in sections(load_study(folder))}
-    maps = [f for f in _figures(by_title["Generated labels"]) if "by primary class" in f.title]
-    notes = [p.text for t in ("Generated labels", "Gallery") for p in by_title[t] if isinstance(p, Note)]
-    assert len(maps) == (2 if shown else 0)
-    assert isinstance(by_title["Gallery"][0], Gallery) == shown
-    assert ["say" in note for note in notes] == ([] if shown else [True, True])
+    assert ("Invented labels" in by_title) == shown  # no section that holds nothing
+    if shown:
+        parts = by_title["Invented labels"]
+        assert len([f for f in _figures(parts) if "by primary class" in f.title]) == 2
+        assert any(isinstance(part, Gallery) for part in parts)
+    told = " ".join(_left_out(by_title))
+    assert (
+        "Invented labels: digits, ψ = 3: no figures of invented labels, because they say nothing" in told
+    ) != shown
+    assert ("no gallery, because the labels of no run say anything" in told) != shown
 
 
 def test_one_auxiliary_class_a_class_has_no_share_of_no_entropy(tmp_path):
@@ -210,15 +221,16 @@ def test_intervals_of_shares_end_at_their_bounds(tmp_path):
         write_run(tmp_path / f"run{seed}", seed=seed, final=accuracy, test_accuracy=accuracy)
     study = load_study(tmp_path)
     assert found(study.settings[0])[0] == "maxl: test accuracy 94.5 % (37.3 to 100.0)."
-    for title in ("Learning curves", "Generated labels"):
-        figure = _figures(next(section.parts for section in sections(study) if section.title == title))[0]
+    for title, name in (("Learning curves", "Test accuracy"), ("Diagnostics", "Auxiliary classes in use:")):
+        figures = _figures(next(section.parts for section in sections(study) if section.title == title))
+        figure = next(figure for figure in figures if figure.title.startswith(name))
         drawn = np.concatenate([trace.y for trace in figure.plot.data])
         assert drawn.min() >= 0
         assert drawn.max() <= 100
 
 
 def test_results_table_has_the_numbers_of_the_statistics(study, parts):
-    accuracy, comparisons = parts["Results"]
+    accuracy, comparisons = (part for part in parts["Differences"] if isinstance(part, Table))
     values = [run.summary["test_accuracy"] for run in study.runs if run.label == "maxl"]
     interval = mean_interval([100 * value for value in values])
     row = accuracy.frame.set_index("Method").loc["maxl"]
@@ -240,7 +252,7 @@ def test_curves_are_mean_and_interval_over_seeds(study):
 def test_a_method_looks_the_same_in_every_figure(study, parts):
     expected = looks(study.methods)
     seen = set()
-    for figure in _figures(parts["Learning curves"] + parts["Gradient cosine"] + parts["Generated labels"]):
+    for figure in _figures(parts["Learning curves"] + parts["Diagnostics"]):
         for trace in figure.plot.data:
             if trace.type == "scatter" and trace.name:
                 assert (trace.line.color, trace.line.dash) == (
@@ -272,7 +284,7 @@ def _contrast(first: str, second: str) -> float:
 
 def test_label_figures_name_the_primary_classes(parts):
     by_class = [
-        part for part in parts["Generated labels"] if isinstance(part, Figure) and "by primary" in part.title
+        part for part in parts["Invented labels"] if isinstance(part, Figure) and "by primary" in part.title
     ]
     assert len(by_class) == 2
     for figure in by_class:
@@ -296,8 +308,9 @@ def test_features_that_cannot_be_embedded_are_left_out(tmp_path, value):
     with np.load(folder / "snapshot.npz") as archive:
         arrays = dict(archive)
     np.savez(folder / "snapshot.npz", **{**arrays, "features": np.full((60, 8), value, np.float16)})
-    (note,) = next(section.parts for section in sections(load_study(folder)) if section.title == "Features")
-    assert isinstance(note, Note)
+    by_title = {section.title: section.parts for section in sections(load_study(folder))}
+    assert "Features" not in by_title
+    assert any("no run left a snapshot with features" in words for words in _left_out(by_title))
 
 
 def test_long_names_are_short_in_a_heat_map_and_whole_in_its_table():
@@ -312,8 +325,7 @@ def test_long_names_are_short_in_a_heat_map_and_whole_in_its_table():
 def test_gallery_holds_the_snapshots_images(study, parts):
     from PIL import Image
 
-    (gallery,) = parts["Gallery"]
-    assert isinstance(gallery, Gallery)
+    (gallery,) = (part for part in parts["Invented labels"] if isinstance(part, Gallery))
     snapshot = study.settings[0].methods["maxl"][0].snapshot
     assert len(gallery.pictures) == len(snapshot.gallery_auxiliary) == 6
     pixels = np.asarray(Image.open(io.BytesIO(gallery.pictures[1].png)))
@@ -332,18 +344,21 @@ def test_gallery_is_inlined_as_png(text):
 def test_what_runs_did_not_record_is_left_out_with_a_reason(tmp_path):
     study = load_study(write_study(tmp_path, methods=("single", "maxl"), bare=True))
     by_title = {section.title: section.parts for section in sections(study)}
+    told = " ".join(_left_out(by_title))
     for title, reason in (
-        ("Gradient cosine", "no run recorded it"),
-        ("Generated labels", "no run recorded label entropy"),
+        ("Diagnostics", "no run recorded it"),
+        ("Invented labels", "no run recorded label entropy"),
         ("Number of auxiliary classes", "a single number"),
         ("Features", "no run left a snapshot with features"),
-        ("Gallery", "no run has a label generator and images"),
+        ("Invented labels", "no run has a label generator and images"),
         ("Cost", "no run recorded seconds_per_step"),
     ):
-        (note,) = by_title[title]
-        assert isinstance(note, Note)
-        assert reason in note.text
+        assert reason in told
+        assert title == "Diagnostics" or title not in by_title
     assert len(_figures(by_title["Learning curves"])) == 1
+    for parts in by_title.values():
+        assert parts
+        assert not any(isinstance(part, Note) for part in parts)
 
 
 def test_validation_accuracy_stands_in_for_a_test_set_kept_for_the_end(tmp_path):
@@ -358,7 +373,7 @@ def test_validation_accuracy_stands_in_for_a_test_set_kept_for_the_end(tmp_path)
 def test_one_run_folder_makes_a_report(tmp_path):
     folder = write_run(tmp_path / "run", seed=4)
     text = write_report(folder).read_text()
-    assert "<h1>MAXL run: digits, maxl, seed 4</h1>" in text
+    assert "<h1>maxl on digits (classification), seed 4</h1>" in text
 
 
 def test_several_psi_and_entropy_weights(tmp_path):
@@ -401,7 +416,8 @@ def test_variants_of_a_grid_are_drawn_alike_and_compared_at_the_same_setting(tmp
         words.startswith("maxl: worse than uniform auxiliary_weight=5 (the best control) by")
         for words in said
     )
-    table = next(section.parts for section in sections(study) if section.title == "Results")[1]
+    differences = next(section.parts for section in sections(study) if section.title == "Differences")
+    table = [part for part in differences if isinstance(part, Table)][1]
     assert "uniform auxiliary_weight=5 (the best control)" in set(table.frame["Compared with"])
 
 
@@ -538,7 +554,7 @@ def test_tables_are_what_screen_readers_expect(text, parts):
 
 
 def test_the_report_says_what_moves_the_labels(parts):
-    (figure,) = (f for f in _figures(parts["Generated labels"]) if f.title.startswith("What moves"))
+    (figure,) = (f for f in _figures(parts["Diagnostics"]) if f.title.startswith("What moves"))
     for trace in figure.plot.data:
         if trace.name == "maxl" and trace.line.width:
             assert trace.y == pytest.approx([1.0] * len(trace.y))  # norms of 0.1 and 0.01
