@@ -47,6 +47,8 @@ const look = () => {{
       !element.getAttribute("alt") && !element.getAttribute("aria-label")
       && !page.getElementById(element.getAttribute("aria-labelledby"))).length,
     scrollers: [...page.querySelectorAll(".scroll")].filter((element) => element.tabIndex !== 0).length,
+    cut: [...page.querySelectorAll(".scroll:not(.matrix)")].filter((element) =>
+      element.scrollWidth > element.clientWidth + 1).length,
     brokenLinks: [...page.querySelectorAll("a[href^='#']")].filter((a) =>
       !page.getElementById(a.getAttribute("href").slice(1))).length,
     brokenImages: [...page.images].filter((image) => !image.naturalWidth).length,
@@ -174,7 +176,7 @@ def _visit(page: str, width: int, *flags: str, script: str = FRAME) -> Visit:
     return Visit(found, console, [path for path in requests if path != "/favicon.ico"])
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, 1400])
 def test_everything_is_drawn_within_the_page(report, width):
     visit = _visit(report, width)
     assert visit.console == []
@@ -183,7 +185,7 @@ def test_everything_is_drawn_within_the_page(report, width):
     assert found["drawn"] == found["plots"] >= 15
     assert found["pageWidth"] <= width
     assert found["rightmost"] <= width
-    for count in ("unnamed", "scrollers", "brokenLinks", "brokenImages"):
+    for count in ("unnamed", "scrollers", "cut", "brokenLinks", "brokenImages"):
         assert found[count] == 0, count
     # No button that sends the chart to a server, which Plotly has by default.
     assert found["buttons"] == ["Download plot as a PNG", "Zoom", "Pan", "Reset axes"]
