@@ -41,7 +41,12 @@ def over_epochs(
     for label, curve in curves.items():
         add_band(plot, label, curve, looks[label], unit=unit)
     low, high = between or _extent(list(curves.values()))
-    plot.update_xaxes(title="Epoch")
+    epochs = [epoch for curve in curves.values() for epoch in (curve.index[0], curve.index[-1])]
+    first, last = float(min(epochs)), float(max(epochs))
+    room = 0.02 * (last - first) or 0.5
+    plot.update_xaxes(
+        title="Epoch", range=[first - room, last + room]
+    )  # names beyond it would stretch the axis
     plot.update_yaxes(title=title, range=[low, high])
     plot.update_layout(showlegend=False)
     _name_ends(plot, curves, looks, low, high)

@@ -89,13 +89,17 @@ class Body:
 
     def section(self, section: Section, *, way_back: bool = True) -> str:
         """A section with its heading and, as a rule, a link back to the contents."""
-        parts = "\n".join(self.part(part) for part in section.parts)
+        first, *rest = [self.part(part) for part in section.parts] or [""]
         intro = f'<p class="intro">{escape(section.intro)}</p>' if section.intro else ""
         back = '<p class="back"><a href="#contents">Back to the contents</a></p>' if way_back else ""
-        name = f"{section.anchor}-title"
+        name, newline = f"{section.anchor}-title", "\n"
+        # A heading stays with its figure where a page is printed.
+        kept = bool(section.parts) and isinstance(section.parts[0], Figure)
+        start, end = ('<div class="kept">', "</div>") if kept else ("", "")
         return (
             f'<section id="{section.anchor}" aria-labelledby="{name}">'
-            f'<h2 id="{name}">{escape(section.title)}</h2>{intro}\n{parts}\n{back}</section>'
+            f'{start}<h2 id="{name}">{escape(section.title)}</h2>{intro}\n{first}{end}\n'
+            f"{newline.join(rest)}\n{back}</section>"
         )
 
     def part(self, part: Part) -> str:

@@ -14,6 +14,7 @@ from maxl.experiments.report.runs import Results, Run, Setting, size_text
 from maxl.experiments.runs.config import CODE_FIELDS
 from maxl.experiments.runs.measures import Measure
 from maxl.experiments.runs.methods import LEARNED_METHODS
+from maxl.experiments.studies.decisions import CONTROL_OF
 from maxl.experiments.studies.intervals import POWER, seeds_to_detect
 from maxl.experiments.studies.statistics import REFERENCES, RELEVANT, intervals_text
 from maxl.experiments.studies.variants import base_method
@@ -183,6 +184,7 @@ def _cannot_tell(
         for label in setting.methods
         if label == base
         or base_method(label) in ("single", "uniform")
+        or base_method(label) in {CONTROL_OF.get(base_method(str(r["method"]))) for r in unsure}
         or any(label == r["method"] for r in unsure)
     ]
     kept = list(dict.fromkeys(kept))
