@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from maxl.experiments.data import finer_csv
+from maxl.experiments.report.commands import new_folder
 from maxl.experiments.report.labels import informative
 from maxl.experiments.report.parts import Browser, Sample
 from maxl.experiments.report.runs import Run, Setting
-from maxl.experiments.report.verdict import new_folder
 from maxl.experiments.runs.config import CODE_FIELDS
 from maxl.experiments.runs.invented import InventedLabels
 from maxl.experiments.runs.looks import within_blocks

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from maxl.experiments.report.commands import compare, fresh, use
 from maxl.experiments.report.labels import informative, labelled
 from maxl.experiments.report.runs import Results, Run, Setting, size_text
-from maxl.experiments.runs.config import CODE_FIELDS
 from maxl.experiments.runs.measures import Measure
 from maxl.experiments.runs.methods import LEARNED_METHODS
 from maxl.experiments.studies.decisions import CONTROL_OF
@@ -89,7 +87,7 @@ def verdict_of(study: Results, setting: Setting) -> Verdict:
         *_labels(setting),
     ]
     told = f"Keep {base}: the rest brings nothing here."
-    return Verdict(setting.name, NO, headline, facts, *_use(told, setting.methods[base]))
+    return Verdict(setting.name, NO, headline, facts, *use(told, setting.methods[base]))
 
 
 def reference_of(setting: Setting) -> str | None:
@@ -138,11 +136,11 @@ def _helps(setting: Setting, base: str, rows: list[dict[str, Any]], better: list
         said = f"Yes: {winner} is {amount}."
     method = str(chosen["method"])
     controlled = any(base_method(label) in CONTROLS for label in setting.methods)
-    advice, command = _use(f"Use {method}.", setting.methods[method])
+    advice, command = use(f"Use {method}.", setting.methods[method])
     if not controlled and base == "single":
         said += " No control was run, so a second head with labels that say nothing may do the same."
         advice = "See whether labels that say nothing do the same, on fresh seeds:"
-        command = _compare(setting, ["single", "uniform", base_method(winner)], _fresh(setting, USUAL_SEEDS))
+        command = compare(setting, ["single", "uniform", base_method(winner)], fresh(setting, USUAL_SEEDS))
     return Verdict(
         setting.name,
         YES,
@@ -206,7 +204,7 @@ def _cannot_tell(
             f"Keep {base}. To find {measure.difference_text(RELEVANT)} would take more than {MOST_SEEDS} seeds: a larger "
             "test part, or more training samples, make runs agree better."
         )
-        return Verdict(setting.name, UNSURE, headline, facts, *_use(told, setting.methods[base]))
+        return Verdict(setting.name, UNSURE, headline, facts, *use(told, setting.methods[base]))
     advice = (
         f"Repeat it with {needed} seeds that nothing was seen of{_minutes_of(setting, kept, needed)}; so many find "
         f"{measure.difference_text(RELEVANT)} with {100 * POWER:.0f} % power:"
@@ -216,7 +214,7 @@ def _cannot_tell(
             f"Repeat it with {needed} seeds that nothing was seen of{_minutes_of(setting, kept, needed)}:"
         )
     return Verdict(
-        setting.name, UNSURE, headline, facts, advice, _compare(setting, kept, _fresh(setting, needed))
+        setting.name, UNSURE, headline, facts, advice, compare(setting, kept, fresh(setting, needed))
     )
 
 
@@ -233,7 +231,7 @@ def _nothing(setting: Setting) -> Verdict:
         f"Nothing to compare: {what}{mean_words}.",
         [("At what cost", _cost(setting, label)), *_labels(setting)],
         "Compare it with single-task training and with labels that say nothing:",
-        _compare(setting, methods, list(range(USUAL_SEEDS))),
+        compare(setting, methods, list(range(USUAL_SEEDS))),
     )
 
 
@@ -351,66 +349,7 @@ def _labels(setting: Setting) -> list[tuple[str, str]]:
     return [("The invented labels", f"say something of their samples in {count}")]
 
 
-def _fresh(setting: Setting, count: int) -> list[int]:
-    """Seeds that were not used: added to known results, seeds would be chosen by them."""
-    first = 1 + max(run.seed for runs in setting.methods.values() for run in runs)
-    return list(range(first, first + count))
-
-
 def _minutes_of(setting: Setting, methods: Sequence[str], seeds: int) -> str:
     times = {base_method(label): minutes(runs) for label, runs in setting.methods.items()}
     known = [time for name in methods if (time := times.get(name)) is not None]
     return f", about {minutes_text(seeds * sum(known))} of training" if known else ""
-
-
-def _settings_file(setting: Setting) -> tuple[Path, list[str]] | None:
-    """The settings of a run to which most of them matter, and what a command has to say besides."""
-    runs = [runs[0] for _, runs in sorted(setting.methods.items(), key=lambda item: _weight(item[0]))]
-    for run in runs:
-        if (path := run.folder / "config.yaml").is_file():
-            code = any(":" in str(run.config.get(name) or "") for name in CODE_FIELDS)
-            return path, ["--trust"] * code
-    return None
-
-
-def _weight(label: str) -> int:
-    method = base_method(label)
-    return 0 if method in LEARNED_METHODS else 2 if method == "single" else 1
-
-
-def _compare(setting: Setting, methods: Sequence[str], seeds: Sequence[int]) -> str | None:
-    found = _settings_file(setting)
-    if found is None:
-        return None
-    path, trust = found
-    out = new_folder(path.parent)
-    return shlex.join(
-        [
-            *("maxl", "compare", "--config", str(path), "--methods", *methods),
-            *("--seeds", *map(str, seeds), "--out", str(out), *trust),
-        ]
-    )
-
-
-def new_folder(run: Path, word: str = "") -> Path:
-    """A folder beside a run's study, or the run, that is not there yet; inside, it would become a part of the study."""
-    parts = run.parts
-    top = Path(*parts[: len(parts) - 1 - parts[::-1].index("runs")]) if "runs" in parts else run
-    whole = top if top.name else top.resolve()
-    name = "-".join(filter(None, (whole.name, word)))
-    number = 2
-    found = whole.with_name(name if word else f"{name}-{number}")
-    while found.exists():
-        found = whole.with_name(f"{name}-{number}")
-        number += 1
-    return found
-
-
-def _use(told: str, runs: Sequence[Run]) -> tuple[str, str | None]:
-    """Advice to use a method, and the command that gives its model."""
-    run = runs[0]
-    if not (run.folder / "model.safetensors").is_file():
-        return told, None
-    code = any(":" in str(run.config.get(name) or "") for name in CODE_FIELDS)
-    words = ("maxl", "export", str(run.folder), "--format", "safetensors", "--out", "model.safetensors")
-    return f"{told} Its model of seed {run.seed}, the lowest:", shlex.join([*words, *["--trust"] * code])
