@@ -135,8 +135,12 @@ def _write_snapshot(path: Path, rng: np.random.Generator, count: int) -> None:
     auxiliary = np.arange(2 * count)
     ramp = np.linspace(0, 255, 8 * 8 * 3).reshape(8, 8, 3)
     images = (ramp + rng.uniform(0, 60, (len(auxiliary), 6, 8, 8, 3))) % 256
+    more = _invented(rng, count) if count else {}
+    taken = np.where(rng.uniform(size=60) < 0.8, primary, (primary + 1) % classes)
     np.savez_compressed(
         path,
+        **more,
+        confusion=np.histogram2d(primary, taken, bins=classes)[0].astype(np.int64),
         features=features.astype(np.float16),
         feature_primary=primary,
         primary_names=np.asarray(PRIMARY_NAMES),
@@ -145,3 +149,25 @@ def _write_snapshot(path: Path, rng: np.random.Generator, count: int) -> None:
         gallery_auxiliary=auxiliary,
         gallery_primary=auxiliary // max(count, 1),
     )
+
+
+def _invented(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
+    """Labels of 48 training samples over ``count`` auxiliary classes a class, a third of the samples to look at."""
+    classes = len(PRIMARY_NAMES)
+    primary = np.arange(48) % classes
+    within = np.arange(48) // classes % count
+    shown = np.arange(0, 48, 3)
+    probabilities = rng.dirichlet(np.ones(count), len(shown))
+    probabilities.sort(axis=1)
+    probabilities = np.stack(
+        [np.roll(row, within[i] + 1) for row, i in zip(probabilities, shown, strict=True)]
+    )  # the largest stands where the sample's class does
+    return {
+        "label_rows": np.arange(48) * 2,
+        "label_primary": primary,
+        "label_auxiliary": primary * count + within,
+        "sample_positions": shown,
+        "sample_probabilities": probabilities.astype(np.float32),
+        "sample_images": rng.integers(0, 255, (len(shown), 8, 8, 3)).astype(np.uint8),
+        "auxiliary_owner": np.repeat(np.arange(classes), count),
+    }

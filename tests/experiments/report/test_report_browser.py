@@ -47,6 +47,8 @@ const look = () => {{
       !element.getAttribute("alt") && !element.getAttribute("aria-label")
       && !page.getElementById(element.getAttribute("aria-labelledby"))).length,
     scrollers: [...page.querySelectorAll(".scroll")].filter((element) => element.tabIndex !== 0).length,
+    cut: [...page.querySelectorAll(".scroll:not(.matrix)")].filter((element) =>
+      element.scrollWidth > element.clientWidth + 1).length,
     brokenLinks: [...page.querySelectorAll("a[href^='#']")].filter((a) =>
       !page.getElementById(a.getAttribute("href").slice(1))).length,
     brokenImages: [...page.images].filter((image) => !image.naturalWidth).length,
@@ -54,6 +56,55 @@ const look = () => {{
   fetch("found", {{ method: "POST", body: JSON.stringify(found) }});
 }};
 frame.addEventListener("load", look);
+</script>"""
+
+
+# What a hand does: choose a class, open one that was invented, name it, and save the hierarchy; then the keyboard's ways.
+HAND = """<!DOCTYPE html><meta charset="utf-8"><body style="margin:0">
+<iframe src="report.html" style="border:0;width:{width}px;height:3000px"></iframe>
+<script>
+const frame = document.querySelector("iframe");
+const work = async () => {{
+  const page = frame.contentDocument, box = page.querySelector("[data-browser]"), saved = [];
+  const {{ Event, KeyboardEvent, HTMLElement }} = frame.contentWindow;
+  frame.contentWindow.URL.createObjectURL = (blob) => {{ saved.push(blob); return "#"; }};
+  const select = box.querySelector("select"), input = box.querySelector("input");
+  const shown = () => [...box.querySelectorAll(".choices button")];
+  const all = shown().length;
+  box.querySelector(".tools button").click();
+  select.value = "1";
+  select.dispatchEvent(new Event("change"));
+  const within = shown().map((button) => button.textContent);
+  shown().filter((button) => !button.disabled).at(-1).click();
+  const pictures = [...box.querySelectorAll(".samples img")];
+  await Promise.all(pictures.map((image) => image.decode()));
+  const heading = box.querySelector("h4").textContent;
+  const shares = box.querySelectorAll(".samples figure figcaption")[0].textContent;
+  const rename = (name) => {{
+    input.value = name;
+    input.dispatchEvent(new Event("change"));
+    return box.querySelector("[role=status]").textContent;
+  }};
+  const refused = [rename("  "), rename("nought 0")];
+  rename('=tall, "thin"');
+  box.querySelector(".tools button").click();
+  const details = page.querySelector("details");
+  details.open = true;
+  details.querySelector("summary").focus();
+  details.querySelector("summary").dispatchEvent(new KeyboardEvent("keydown", {{ key: "Escape", bubbles: true }}));
+  const found = {{
+    all, within, heading, shares, refused,
+    pictures: pictures.length,
+    files: await Promise.all(saved.map((blob) => blob.text())),
+    closed: !details.open,
+    focused: page.activeElement === details.querySelector("summary"),
+    first: page.querySelector("a").getAttribute("href"),
+    ways: [...page.querySelectorAll(".back a")].map((a) => a.getAttribute("href")),
+  }};
+  fetch("found", {{ method: "POST", body: JSON.stringify(found) }});
+}};
+frame.addEventListener("load", () => work().catch((error) =>
+  fetch("found", {{ method: "POST", body: JSON.stringify({{ error: String(error) }}) }})));
 </script>"""
 
 
@@ -73,11 +124,11 @@ class Visit:
     requests: list[str]
 
 
-def _visit(page: str, width: int, *flags: str) -> Visit:
-    """Shows ``page`` in a frame of this width until it is drawn."""
+def _visit(page: str, width: int, *flags: str, script: str = FRAME) -> Visit:
+    """Shows ``page`` in a frame of this width until its script has found what it looks for."""
     requests: list[str] = []
     answers: queue.Queue[bytes] = queue.Queue()
-    pages = {"/": FRAME.format(width=width), "/report.html": page}
+    pages = {"/": script.format(width=width), "/report.html": page}
 
     class Server(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -125,7 +176,7 @@ def _visit(page: str, width: int, *flags: str) -> Visit:
     return Visit(found, console, [path for path in requests if path != "/favicon.ico"])
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, 1400])
 def test_everything_is_drawn_within_the_page(report, width):
     visit = _visit(report, width)
     assert visit.console == []
@@ -134,10 +185,36 @@ def test_everything_is_drawn_within_the_page(report, width):
     assert found["drawn"] == found["plots"] >= 15
     assert found["pageWidth"] <= width
     assert found["rightmost"] <= width
-    for count in ("unnamed", "scrollers", "brokenLinks", "brokenImages"):
+    for count in ("unnamed", "scrollers", "cut", "brokenLinks", "brokenImages"):
         assert found[count] == 0, count
     # No button that sends the chart to a server, which Plotly has by default.
     assert found["buttons"] == ["Download plot as a PNG", "Zoom", "Pan", "Reset axes"]
+
+
+def test_invented_classes_are_browsed_named_and_saved(tmp_path):
+    run = write_run(tmp_path / "run", epochs=3)
+    visit = _visit(write_report(run).read_text(), 800, script=HAND)
+    found = visit.found
+    assert "error" not in found, found
+    assert visit.console == []
+    assert found["all"] == 12
+    assert [name.split(" (")[0] for name in found["within"]] == ["one 0", "one 1", "one 2"]
+    assert found["heading"].startswith("one 2: ")
+    assert found["pictures"] > 0
+    assert re.match(r"[01]\.\d\d row \d+[01]\.\d\d, [01]\.\d\d, [01]\.\d\d$", found["shares"])
+    assert found["refused"] == [
+        "A class needs a name.",
+        "“nought 0” is a name in another class: choose a different one.",
+    ]
+    beside = (run / "report-invented.csv").read_text()
+    first, second = found["files"]
+    assert first == beside  # to the last character
+    assert second == beside.replace(",one 2\n", ',"\'=tall, ""thin"""\n')
+    assert found["closed"]
+    assert found["focused"]
+    assert found["first"] == "#main"
+    assert found["ways"]
+    assert set(found["ways"]) == {"#contents"}
 
 
 def test_dark_pages_have_light_ink(report):

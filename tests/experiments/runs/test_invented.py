@@ -16,6 +16,8 @@ from _judged_helpers import CASES, CLASSES
 from _run_helpers import files
 from _run_helpers import one_thread as one_thread
 from maxl.experiments.cli import main
+from maxl.experiments.data import as_cell, load
+from maxl.experiments.report.browser import hierarchy_csv, of_labels
 from maxl.experiments.runs.evaluation import evaluating
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.invented import invent
@@ -106,7 +108,24 @@ def test_lines_of_a_file_and_pictures_by_class(
     for k, count in enumerate(counts.tolist()):
         caption = f"{CLASSES[k // 2]}, invented class {k % 2}: {count} samples"
         assert (caption in text) == (count > 0)
-    assert text.count("data:image/png") == int((counts > 0).sum())
+    assert text.count('<img src="data:image/png') == int((counts > 0).sum())
+    browser = of_labels("Invented classes", found, [])
+    assert browser is not None
+    assert len(browser.samples) == 24
+    assert 'data-browser="browser-0-data"' in text
+    finer = tmp_path / "finer.csv"
+    finer.write_text(hierarchy_csv(browser))
+    data = load(
+        str(source), human=str(finer), image_size=8
+    )  # rows are those of the folder, whatever is cut from it
+    assert data.human_names is not None
+    assert data.train.human is not None
+    assert data.train.rows is not None
+    rows_used = data.train.rows.tolist()
+    assert len(rows_used) < 24
+    assert [data.human_names[c] for c in data.train.human.tolist()] == [
+        as_cell(browser.names[browser.auxiliary[row]]) for row in rows_used
+    ]
 
 
 def test_other_tasks_have_the_columns_that_they_can_have(

@@ -71,7 +71,7 @@ def _labels(namespace: argparse.Namespace) -> None:
         contents[out] = labels_csv(invented, proba=namespace.proba)
     if gallery is not None:
         title = f"Invented labels: {namespace.folder.resolve().name} on {source.name}"
-        contents[gallery] = gallery_page(title, invented, _said(invented))
+        contents[gallery] = gallery_page(title, invented, _said(invented), _flags(namespace))
     for file, text in contents.items():
         file.parent.mkdir(parents=True, exist_ok=True)
         write_at_once(file, text.encode())
@@ -81,6 +81,18 @@ def _labels(namespace: argparse.Namespace) -> None:
         sys.stdout.write(labels_csv(invented, proba=namespace.proba))
     else:
         print(shown("\n".join(_said(invented))))
+
+
+def _flags(namespace: argparse.Namespace) -> list[str]:
+    """What makes another run read the samples, and look at them, as this one did."""
+    from maxl.experiments.runs.folder import RunFolder
+
+    config = RunFolder(namespace.folder).read_config(trust=namespace.trust)
+    primary = [config.primary] if isinstance(config.primary, str) else []
+    return [
+        *("--data", str(namespace.source), *(["--primary", *primary] if primary else [])),
+        *("--trunk", config.trunk, "--epochs", str(config.epochs)),
+    ]
 
 
 def labels_csv(invented: InventedLabels, *, proba: bool) -> str:

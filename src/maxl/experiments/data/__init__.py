@@ -8,6 +8,7 @@ from maxl.experiments.data._cifar100 import LEVEL_3_OF_LEVEL_10, LEVEL_10_OF_COA
 from maxl.experiments.data._columns import Columns, read_columns
 from maxl.experiments.data._features import LEAST_STD, TextFeatures
 from maxl.experiments.data._files import IMAGE_SUFFIXES, image_files, require_regular
+from maxl.experiments.data._finer import as_cell, finer_csv
 from maxl.experiments.data._folders import class_folders
 from maxl.experiments.data._frames import load_arrays, load_frames
 from maxl.experiments.data._image_transform import ImageTransform
@@ -41,6 +42,7 @@ __all__ = [
     "Split",
     "Table",
     "TextFeatures",
+    "as_cell",
     "augment_batch",
     "balanced_order",
     "class_codes",
@@ -48,6 +50,7 @@ __all__ = [
     "decode",
     "evaluation_batches",
     "files_below",
+    "finer_csv",
     "image_files",
     "image_items",
     "labelled_masks",

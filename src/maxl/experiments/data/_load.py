@@ -12,6 +12,7 @@ from torch import Tensor
 
 from maxl.experiments.data._columns import Columns
 from maxl.experiments.data._features import Standardise, TextFeatures
+from maxl.experiments.data._finer import SUFFIX, FinerClasses, read_finer
 from maxl.experiments.data._images import to_channels
 from maxl.experiments.data._labels import check_column, check_every_class, check_refines, encode
 from maxl.experiments.data._open import open_source
@@ -79,7 +80,8 @@ def load(
         data_dir: The folder that holds the files, or that holds a folder called `name` with them: parquet
             files in the hub's layout (train*.parquet, test*.parquet) or the archives as published.
         primary, human: Columns of labels, where the default is not wanted. Each human class must lie inside
-            one primary class. Several primary columns are labels of 0 and 1, or numbers to predict.
+            one primary class. Several primary columns are labels of 0 and 1, or numbers to predict. ``human`` may also be
+            a CSV file of finer classes by row (columns row, class, finer); the training part is then what it lists.
         probe: Another column of labels, of classes that may cross the primary ones: kept out of the inputs, drawn and
             trained by nothing, and in `Split.probe` for whoever measures.
         task: "classification", "multi-label", "regression" or "segmentation"; "auto" looks at the primary columns, and
@@ -131,6 +133,7 @@ class Options:
     seed: int
     ignore_index: int
     like: Like | None
+    finer: FinerClasses | None
 
     @classmethod
     def of(
@@ -156,8 +159,10 @@ class Options:
         columns = (primary,) if isinstance(primary, str) else tuple(primary or ())
         if len({*columns}) < len(columns):
             raise ValueError(f"--primary needs different columns; got {', '.join(columns)}")
+        file = None if human is None or not human.endswith(SUFFIX) else Path(human)
+        finer, human = (None, human) if file is None else (read_finer(file), None)
         wanted = Wanted(columns, human, image_size, tuple(drop), types or {}, probe)
-        return cls(wanted, task, train_size, validation_size, seed, ignore_index, like)
+        return cls(wanted, task, train_size, validation_size, seed, ignore_index, like, finer)
 
 
 def from_source(source: Source, name: str, options: Options) -> DataSet:
@@ -170,15 +175,25 @@ def from_source(source: Source, name: str, options: Options) -> DataSet:
     )
     if (wanted.drop or wanted.types) and source.feature_names is None:
         raise ValueError(f"--drop and --types are for columns of a table of inputs; '{name}' has images")
+    finer = options.finer
+    if finer is not None:  # in place of the data's own
+        source = replace(source, human=None)
     labelled = _labelled_parts(
         source, wanted.primary, wanted.human, wanted.probe, options.task, options.ignore_index
     )
     train, test, published = labelled.parts
-    targets = labelled.targets
+    targets, human_names, listed = labelled.targets, labelled.human_names, ""
+    if finer is not None and targets.task != "classification":
+        raise ValueError(_without_classes(targets.task))
     classes = targets.names if targets.task == "classification" else ("all samples",)
     if test is None:
         train_rows, test_rows = cut_test(train.strata, classes)
         train, test = train.rows(train_rows), train.rows(test_rows)
+    if finer is not None:
+        every = len(train.primary)
+        kept, codes, human_names = finer.among(train.places, train.primary, classes, len(source.train))
+        train = replace(train.rows(kept), human=codes)
+        listed = f"{finer.origin}: {len(human_names)} finer classes of {len(kept)} of {every} training samples, the others are left out"
 
     pool = train if published is None else published
     validation: _Labelled | None = None
@@ -217,7 +232,7 @@ def from_source(source: Source, name: str, options: Options) -> DataSet:
         validation=None if validation is None else validation.split(inputs[2], scale),
         test=test.split(inputs[1], scale),
         primary_names=targets.names,
-        human_names=labelled.human_names,
+        human_names=human_names,
         mean=(PIXEL_MEAN,) * channels if is_image else (0.0,),
         std=(PIXEL_STD,) * channels if is_image else (1.0,),
         augment=is_image
@@ -233,15 +248,16 @@ def from_source(source: Source, name: str, options: Options) -> DataSet:
         columns=transform if isinstance(transform, Columns) else None,
         task=targets.task,
         targets=scale,
-        saw="\n".join(line for line in (source.saw, targets.saw) if line),
+        saw="\n".join(line for line in (source.saw, targets.saw, listed) if line),
         probe_names=labelled.probe_names,
     )
 
 
 @dataclass(frozen=True)
 class _Labelled:
-    """A part with its targets encoded, and its samples still undecoded."""
+    """A part with its targets encoded, and its samples still undecoded; ``places`` are its rows in the source's part."""
 
+    places: IntArray
     part: Part
     primary: TargetArray
     human: IntArray | None
@@ -253,7 +269,7 @@ class _Labelled:
 
     def rows(self, index: IntArray) -> _Labelled:
         human, probe = (None if labels is None else labels[index] for labels in (self.human, self.probe))
-        return _Labelled(self.part.rows(index), self.primary[index], human, probe)
+        return _Labelled(self.places[index], self.part.rows(index), self.primary[index], human, probe)
 
     def read_with(self, transform: Transform) -> Tensor:
         return transform(self.part.read(np.arange(len(self.primary))))
@@ -265,7 +281,7 @@ class _Labelled:
         primary = torch.from_numpy(self.primary)
         if scale is not None:
             primary = scale.standardise(primary)
-        return Split(x, primary, human, probe)
+        return Split(x, primary, human, probe, torch.from_numpy(self.places))
 
 
 def _fit_targets(primary: TargetArray, targets: Encoded) -> Features:
@@ -308,9 +324,7 @@ def _labelled_parts(
     targets = encode_targets(task, parts, primary, ignore_index)
     if targets.task != "classification":
         if asked and human is not None:
-            raise ValueError(
-                f"--human needs primary classes, which its classes refine; {targets.task} has none: leave it out"
-            )
+            raise ValueError(_without_classes(targets.task))
         human = None
         if probe is not None:
             raise ValueError(
@@ -326,7 +340,12 @@ def _labelled_parts(
     probe_names: tuple[str, ...] | None = None
     if probe is not None:
         probes, probe_names = encode(parts, probe)
-    labelled = iter([_Labelled(*item) for item in zip(parts, targets.parts, humans, probes, strict=True)])
+    labelled = iter(
+        [
+            _Labelled(np.arange(len(item[0]), dtype=np.int64), *item)
+            for item in zip(parts, targets.parts, humans, probes, strict=True)
+        ]
+    )
     train = next(labelled)
     test = None if source.test is None else next(labelled)
     published = None if source.validation is None else next(labelled)
@@ -354,6 +373,10 @@ def _like(like: Like, fitted: Transform, columns: Sequence[str], name: str) -> T
             + ": choose columns with --drop and --types, or another start than --from"
         )
     return transform
+
+
+def _without_classes(task: str) -> str:
+    return f"--human needs primary classes, which its classes refine; {task} has none: leave it out"
 
 
 def _as_is(raw: Raw) -> Tensor:

@@ -24,12 +24,14 @@ class Split:
         human: Finer human labels, int64, shape (N,), or None where the data set has none.
         probe: Labels that nothing trains on and structure is measured by, int64, shape (N,); None where none are asked
             for.
+        rows: Where each sample stands in that part of the data's source, int64, shape (N,); None where nobody said.
     """
 
     x: Tensor
     primary: Tensor
     human: Tensor | None = None
     probe: Tensor | None = None
+    rows: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not (self.x.dtype == torch.uint8 and self.x.ndim == 4) and not (
@@ -43,6 +45,7 @@ class Split:
             ("primary", self.primary),
             ("human", self.human),
             ("probe", self.probe),
+            ("rows", self.rows),
         ):
             if labels is None or (labels.dtype == torch.int64 and labels.shape == self.x.shape[:1]):
                 continue
@@ -73,8 +76,8 @@ class Split:
         return self._each(lambda labels: labels.to(device))
 
     def _each(self, do: Callable[[Tensor], Tensor]) -> Split:
-        human, probe = (None if labels is None else do(labels) for labels in (self.human, self.probe))
-        return Split(do(self.x), do(self.primary), human, probe)
+        rest = (None if part is None else do(part) for part in (self.human, self.probe, self.rows))
+        return Split(do(self.x), do(self.primary), *rest)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,9 @@ from maxl.experiments.runs.files import write_at_once
 def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
     """Writes the report of a study or of one run as a single HTML file that needs no network.
 
+    Where a run's invented classes say something, a CSV file of them lies beside it, ``report-invented.csv`` for
+    ``report.html``: a hierarchy that ``maxl train --human`` takes.
+
     Args:
         folder: A study (run folders at any depth) or one run folder.
         out: The file to write; ``report.html`` in ``folder`` by default.
@@ -24,12 +27,17 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
         FileNotFoundError: if the folder does not exist.
         ValueError: if it holds no finished run, or a run folder is broken; the message names it.
     """
-    from maxl.experiments.report.page import page
+    from maxl.experiments.report.browser import hierarchy_csv
+    from maxl.experiments.report.page import page, sections
+    from maxl.experiments.report.parts import Browser
     from maxl.experiments.report.runs import load_study
 
     study = load_study(Path(folder))
     path = Path(folder) / "report.html" if out is None else Path(out)
-    write_at_once(path, page(study).encode())
+    found = sections(study, path)
+    for browser in (part for section in found for part in section.parts if isinstance(part, Browser)):
+        write_at_once(path.with_name(browser.file), hierarchy_csv(browser).encode())
+    write_at_once(path, page(study, found).encode())
     return path
 
 

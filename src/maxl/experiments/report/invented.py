@@ -7,16 +7,17 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from maxl.experiments.report.browser import browser_scripts, of_labels
 from maxl.experiments.report.html import document
 from maxl.experiments.report.parts import Gallery, Note, Part, Picture, Points, Section
 from maxl.experiments.report.strip import strip_png
 from maxl.experiments.runs.invented import InventedLabels
-from maxl.experiments.runs.snapshot import are_images, thumbnails
+from maxl.experiments.runs.thumbnails import are_images, thumbnails
 
 _PER_CLASS = 8
 
 
-def gallery_page(title: str, invented: InventedLabels, said: Sequence[str]) -> str:
+def gallery_page(title: str, invented: InventedLabels, said: Sequence[str], flags: Sequence[str]) -> str:
     """A self-contained HTML page: for each class the samples of its invented classes, the most probable first.
 
     A sample stands under its likeliest invented class alone, so that one that no sample has stands there without any.
@@ -25,6 +26,7 @@ def gallery_page(title: str, invented: InventedLabels, said: Sequence[str]) -> s
         title: Of the page.
         invented: The labels of images.
         said: Sentences on top.
+        flags: Of ``maxl train``, that say how the samples are read and trained on.
 
     Raises:
         ValueError: if the samples are no images.
@@ -48,7 +50,10 @@ def gallery_page(title: str, invented: InventedLabels, said: Sequence[str]) -> s
         note = "" if not empty else f"No sample has the invented class {', '.join(empty)} as its likeliest."
         parts.append(Gallery(name, note, pictures) if pictures else Note(f"{name}: {note}"))
     sections = [Section("Labels", "", [Points(list(said))]), Section("Images", "", parts)]
-    return document(title, sections, [])
+    browser = of_labels("Invented classes", invented, flags)
+    if browser is not None:
+        sections.insert(1, Section("Look through them", "", [browser]))
+    return document(title, sections, browser_scripts())
 
 
 def _picture(

@@ -19,25 +19,36 @@ from maxl.experiments.runs.evaluation import INFORMATIVE
 
 
 def labels_over_epochs(setting: Setting, looks: Mapping[str, Look]) -> list[Part]:
-    """Verdicts, entropy against its maximum, and use, in all and by primary class."""
+    """All there is of labels over epochs: ``label_diagnostics``, then ``labels_by_class``."""
+    return label_diagnostics(setting, looks) + labels_by_class(setting)
+
+
+def label_diagnostics(setting: Setting, looks: Mapping[str, Look]) -> list[Part]:
+    """Verdicts, entropy against its maximum, use, and what moves the labels; nothing where no run looked at labels."""
     parts: list[Part] = []
     if said := label_verdicts(setting):
         parts.append(Points([f"{setting.name}: {sentence}" for sentence in said]))
     for draw in (_entropy, _usage, _what_moves_them):
         parts += draw(setting, looks)
+    return parts
+
+
+def labels_by_class(setting: Setting) -> list[Part]:
+    """Use and entropy by primary class, of runs whose labels say something of their samples; else a note why not."""
+    if not labelled(setting):
+        return [Note(f"{setting.name}: no label figures, because no run recorded label entropy or usage.")]
     telling = {
         label: kept
         for label, runs in setting.methods.items()
         if (kept := [r for r in runs if informative(r)])
     }
-    if parts and not telling.keys() & _labelled(setting):
-        reason = "no figures by primary class, because the labels say nothing of the samples they belong to"
-        return [*parts, Note(f"{setting.name}: {reason}.")]
+    if not telling.keys() & labelled(setting):
+        reason = "no figures of invented labels, because they say nothing of the samples they belong to"
+        return [Note(f"{setting.name}: {reason}.")]
     setting = replace(setting, methods=telling)
-    parts += _by_class(setting, "label_usage_per_class", "Auxiliary classes in use by primary class", "Share")
-    parts += _by_class(setting, "label_entropy_per_class", "Label entropy by primary class", "Nats")
-    return parts or [
-        Note(f"{setting.name}: no label figures, because no run recorded label entropy or usage.")
+    return [
+        *_by_class(setting, "label_usage_per_class", "Auxiliary classes in use by primary class", "Share"),
+        *_by_class(setting, "label_entropy_per_class", "Label entropy by primary class", "Nats"),
     ]
 
 
@@ -49,7 +60,7 @@ def informative(run: Run) -> bool:
     return bool(most.iloc[-1] > 0 and information.iloc[-1] >= INFORMATIVE * most.iloc[-1])
 
 
-def _labelled(setting: Setting) -> set[str]:
+def labelled(setting: Setting) -> set[str]:
     """Methods whose runs looked at labels."""
     return {
         label
@@ -78,12 +89,12 @@ def _entropy(setting: Setting, looks: Mapping[str, Look]) -> list[Part]:
     found = curves(setting, "label_entropy", bounds=(0, math.inf))
     if not found:
         return []
-    plot = over_epochs(found, looks, title="Entropy (nats)", unit=" nats")
-    plot.update_yaxes(rangemode="tozero")
     highest: list[float] = []
     for label in found:
         limits = [float(run.series("label_entropy_max").max()) for run in setting.methods[label]]
         highest += [limit for limit in limits if not math.isnan(limit)]
+    top = 1.08 * max([*highest, *(float(curve["mean"].max()) for curve in found.values()), 0.01])
+    plot = over_epochs(found, looks, title="Entropy (nats)", unit=" nats", between=(0, top))
     words = ""
     if highest:
         limit = max(highest)
@@ -108,8 +119,7 @@ def _usage(setting: Setting, looks: Mapping[str, Look]) -> list[Part]:
     found = curves(setting, "label_usage", 100, (0, 100))
     if not found:
         return []
-    plot = over_epochs(found, looks, title="Classes in use (%)", unit=" %")
-    plot.update_yaxes(range=[0, 104])
+    plot = over_epochs(found, looks, title="Classes in use (%)", unit=" %", between=(0, 104))
     last = "; ".join(f"{label} {curve['mean'].iloc[-1]:.0f} %" for label, curve in found.items())
     return [
         Figure(

@@ -80,7 +80,85 @@ class Points:
     title: str = ""
 
 
-Part = Figure | Row | Table | Gallery | Note | Points
+@dataclass(frozen=True)
+class Decision:
+    """A box with an answer that is read before anything else.
+
+    Attributes:
+        answer: "yes", "no", "cannot tell" or another word, which sets the box's colour; it stands in the headline too.
+        headline: The answer in a sentence.
+        facts: Questions and their answers.
+        advice: What to do next.
+        command: To be typed for it, or None.
+        details: Further decisions, of which this is the sum, folded away.
+    """
+
+    answer: str
+    headline: str
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    advice: str = ""
+    command: str | None = None
+    title: str = ""
+    details: list[Decision] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Parts behind a line that opens them."""
+
+    title: str
+    parts: list[Part]
+
+
+@dataclass(frozen=True)
+class Browser:
+    """Invented classes to look through, to name and to take along as a hierarchy.
+
+    Attributes:
+        title: Heading.
+        note: How to read it.
+        primary_names: Of the C classes.
+        owner: Class of each of the K invented classes.
+        names: Of the K invented classes.
+        rows: Of the training part, (N,).
+        auxiliary: The likeliest invented class of each row, (N,).
+        samples: Some of these rows to look at.
+        file: Name for the hierarchy when it is saved.
+        command: That trains on it.
+        beside: Whether the file lies beside the page already.
+    """
+
+    title: str
+    note: str
+    primary_names: list[str]
+    owner: list[int]
+    names: list[str]
+    rows: list[int]
+    auxiliary: list[int]
+    samples: list[Sample]
+    file: str
+    command: str
+    beside: bool = False
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample of an invented class.
+
+    Attributes:
+        auxiliary: The invented class.
+        name: Its row or file.
+        probabilities: Of the invented classes of its class, in order.
+        png: A picture, where there is one.
+    """
+
+    auxiliary: int
+    name: str
+    probabilities: list[float]
+    png: bytes | None = None
+
+
+Part = Figure | Row | Table | Gallery | Note | Points | Decision | Folded | Browser
 
 
 @dataclass(frozen=True)

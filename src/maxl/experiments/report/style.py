@@ -13,13 +13,13 @@ from maxl.experiments.studies.variants import base_method
 _METHODS: dict[str, tuple[str, str]] = {
     "single": ("#2878B5", "solid"),
     "random": ("#808080", "dot"),
-    "uniform": ("#A67C1A", "dash"),
+    "uniform": ("#783CFF", "dash"),
     "frozen": ("#1F9AA8", "dashdot"),
     "kmeans": ("#1B9E5A", "longdash"),
     "kmeans-shuffled": ("#5E8C6A", "6px,6px"),
     "human-shuffled": ("#9A7FB8", "2px,6px"),
     "prototypical": ("#C26BA0", "10px,3px,2px,3px"),
-    "human": ("#8E5BC4", "longdashdot"),
+    "human": ("#A67C1A", "longdashdot"),
     "maxl": ("#D9541E", "solid"),
     "weighted": ("#C9425B", "8px,2px,2px,2px"),
     "wamal": ("#A1447A", "3px,3px,9px,3px"),
@@ -29,6 +29,7 @@ _SPARE = (
     ("#8A6D5B", "5px,2px"),
     ("#5F8A1D", "2px,4px"),
 )
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross", "triangle-down")
 _VARIANT_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 # Ten hues times shapes, for classes; ten hues alone cannot name twenty classes.
@@ -53,6 +54,7 @@ class Look:
 
     colour: str
     dash: str
+    symbol: str = "circle"
 
     def band(self) -> str:
         """Its colour, see-through."""
@@ -72,7 +74,11 @@ def looks(labels: Sequence[str]) -> dict[str, Look]:
         colour, dash = _METHODS.get(method) or spare[method]
         variant = seen.get(method, 0)
         seen[method] = variant + 1
-        found[label] = Look(colour, dash if variant == 0 else _VARIANT_DASHES[variant % len(_VARIANT_DASHES)])
+        found[label] = Look(
+            colour,
+            dash if variant == 0 else _VARIANT_DASHES[variant % len(_VARIANT_DASHES)],
+            _SYMBOLS[len(found) % len(_SYMBOLS)],
+        )
     return found
 
 

@@ -78,12 +78,16 @@ def comparison_table(setting: Setting) -> Table | None:
     return Table(caption, pd.DataFrame(rows), "Compared with")
 
 
+def signed(number: float, measure: Measure) -> str:
+    """A difference, times the measure's scale, with its sign; a dash where there is none."""
+    digits = 2 if measure.points else 4
+    return "–" if math.isnan(number) else f"{number:+.{digits}f}".replace("-", "−")
+
+
 def _comparison(row: dict[str, Any], measure: Measure) -> dict[str, str]:
     numbers = [measure.scale * float(row[name]) for name in ("difference", "low", "high")]
     digits = 2 if measure.points else 4
-    mean, low, high = (
-        "–" if math.isnan(number) else f"{number:+.{digits}f}".replace("-", "−") for number in numbers
-    )
+    mean, low, high = (signed(number, measure) for number in numbers)
     return {
         "Compared with": str(row["reference"])
         + (" (the best control)" if row["against"] == "best control" else ""),

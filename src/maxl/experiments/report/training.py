@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from maxl.experiments.report.draw import heat_map_height, heat_maps, over_epochs
+from maxl.experiments.report.draw import heat_map_height, heat_maps, over_epochs, settled
 from maxl.experiments.report.parts import Figure, Note, Part
 from maxl.experiments.report.runs import Setting
 from maxl.experiments.report.series import curves, ends_table, nested_mean, thinned
@@ -26,14 +26,16 @@ def accuracy_over_epochs(setting: Setting, looks: Mapping[str, Look]) -> Part:
     name, digits = measure.title, 1 if measure.points else 3
     if not found:
         return Note(f"{setting.name}: no {name} over epochs, because no run measured it before the end.")
-    plot = over_epochs(found, looks, title=f"{word} {measure.heading}", unit=measure.unit)
+    ends, beyond = settled(found, bounds)
+    plot = over_epochs(found, looks, title=f"{word} {measure.heading}", unit=measure.unit, between=ends)
     last = "; ".join(
         f"{label} {curve['mean'].iloc[-1]:.{digits}f}{measure.unit}" for label, curve in found.items()
     )
     return Figure(
         title=f"{word} {name} over epochs: {setting.name}",
         plot=plot,
-        description=f"{word} {name} by epoch, mean over seeds with 95 % bands. At the last epoch: {last}.",
+        description=f"{word} {name} by epoch, mean over seeds with 95 % bands. At the last epoch: {last}."
+        + " The axis shows where the curves settle; the first epochs begin beyond it." * beyond,
         table=thinned(found, digits, measure.unit.strip()),
         name=f"{measure.name} {setting.name}",
     )

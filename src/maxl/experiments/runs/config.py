@@ -51,7 +51,7 @@ class RunConfig:
         None, "column of labels or numbers to predict, or several", group="data"
     )
     task: str = option("auto", "what that column is", group="data", choices=_TASKS)
-    human: str | None = option(None, "column of finer human labels", group="data")
+    human: str | None = option(None, "column of finer labels, or a CSV file of them", group="data")
     probe: str | None = option(
         None, "column of labels against which structure is measured once the run has ended", group="data"
     )

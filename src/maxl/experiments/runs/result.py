@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from maxl.experiments.data import normalise
 from maxl.experiments.runs.files import write_at_once
+from maxl.experiments.runs.looks import looks
 from maxl.experiments.runs.machine import PeakMemory
 from maxl.experiments.runs.measures import MEASURES
 from maxl.experiments.runs.methods import HUMAN_METHODS
@@ -42,6 +43,7 @@ def write_result(trainer: Trainer, memory: PeakMemory) -> dict[str, Any]:
         train_primary=data.train.primary,
         prepare=lambda x: normalise(x.to(trainer.device), data.mean, data.std),
         primary_names=("all samples",) if data.task == "regression" else data.primary_names,
+        more=looks(trainer),
     )
     last, entries = _kept_row(trainer)
     measured = [f"{part}_{m.name}" for part in ("test", "validation") for m in MEASURES[data.task]]
@@ -89,5 +91,5 @@ def _kept_row(trainer: Trainer) -> tuple[dict[str, Any], dict[str, Any]]:
     entries = trainer.best.entries(len(rows))
     row = rows[entries["kept_epoch"] - 1]
     if entries["kept_epoch"] < len(rows):
-        row |= trainer.look()  # which may not have been due then
+        row |= trainer.judge()  # which may not have been due then
     return row, entries

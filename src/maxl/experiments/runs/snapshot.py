@@ -10,14 +10,14 @@ The file is a compressed NumPy archive without pickled objects. G auxiliary clas
     gallery_auxiliary  int64 (G,)               the auxiliary classes shown
     gallery_primary    int64 (G,)               the primary class that each belongs to
 
-G is 0 where there is no generator or the inputs are no images.
+G is 0 where there is no generator or the inputs are no images. Further arrays are those of ``looks``.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from io import BytesIO
@@ -33,6 +33,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from maxl.experiments.runs.files import write_whole
+from maxl.experiments.runs.looks import LOOKS, require_looks
+from maxl.experiments.runs.thumbnails import are_images, thumbnails
 from maxl.hierarchy import Hierarchy
 from maxl.hypergradients import RandomState
 
@@ -40,12 +42,11 @@ Prepare = Callable[[Tensor], Tensor]
 
 _BATCH = 256
 _MOST_BYTES = 1 << 28  # of one array in the file
-_THUMBNAIL = 64  # longest side in pixels: a gallery is looked at, not computed with
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The arrays of a snapshot file, as listed in the module's docstring."""
+    """The arrays of a snapshot file, as listed in the module's docstring; None where a run has nothing to show."""
 
     features: NDArray[Any]
     feature_primary: NDArray[Any]
@@ -54,6 +55,17 @@ class Snapshot:
     gallery_scores: NDArray[Any]
     gallery_auxiliary: NDArray[Any]
     gallery_primary: NDArray[Any]
+    confusion: NDArray[Any] | None = None
+    mask_images: NDArray[Any] | None = None
+    mask_truths: NDArray[Any] | None = None
+    mask_predicted: NDArray[Any] | None = None
+    label_rows: NDArray[Any] | None = None
+    label_primary: NDArray[Any] | None = None
+    label_auxiliary: NDArray[Any] | None = None
+    sample_positions: NDArray[Any] | None = None
+    sample_probabilities: NDArray[Any] | None = None
+    sample_images: NDArray[Any] | None = None
+    auxiliary_owner: NDArray[Any] | None = None
 
 
 def write_snapshot(
@@ -70,6 +82,7 @@ def write_snapshot(
     max_features: int = 1500,
     per_class: int = 8,
     max_classes: int = 24,
+    more: Mapping[str, NDArray[Any]] | None = None,
 ) -> None:
     """Writes a snapshot; the networks' modes and buffers and torch's random state end as they were.
 
@@ -85,6 +98,7 @@ def write_snapshot(
         max_features: Test samples to keep, spread evenly over the test set.
         per_class: Images of each auxiliary class.
         max_classes: Auxiliary classes to show; whole primary classes, spread evenly.
+        more: Arrays of ``looks``.
 
     Raises:
         ValueError: if there is no test sample.
@@ -106,6 +120,7 @@ def write_snapshot(
         "feature_primary": classes.numpy(),
         "primary_names": np.asarray(list(primary_names), dtype=np.str_),
         **gallery,
+        **(more or {}),
     }
     write_whole(Path(path), lambda file: np.savez_compressed(file, **arrays))
 
@@ -119,9 +134,9 @@ def read_snapshot(path: str | Path) -> Snapshot:
     """
     try:
         with ZipFile(path) as archive:
-            snapshot = Snapshot(
-                **{field.name: _read_array(archive, field.name) for field in fields(Snapshot)}
-            )
+            there = {*archive.namelist()}
+            names = [f.name for f in fields(Snapshot) if f.name not in LOOKS or f"{f.name}.npy" in there]
+            snapshot = Snapshot(**{name: _read_array(archive, name) for name in names})
         _require_consistent(snapshot)
     except FileNotFoundError:
         raise
@@ -191,6 +206,7 @@ def _require_consistent(snapshot: Snapshot) -> None:
         or not np.isfinite(snapshot.gallery_scores).all()
     ):
         raise ValueError("gallery_images needs to be images of bytes, with finite scores")
+    require_looks({name: getattr(snapshot, name) for name in LOOKS})
 
 
 @contextmanager
@@ -263,21 +279,6 @@ def _shown_classes(hierarchy: Hierarchy, max_classes: int) -> Tensor:
     primary = torch.linspace(0, hierarchy.num_primary - 1, count).round().long()
     blocks = [(hierarchy.owner == c).nonzero().flatten() for c in primary]
     return torch.cat(blocks)[:max_classes]
-
-
-def are_images(x: Tensor) -> bool:
-    """Whether samples can be shown: bytes, grey or of three colours."""
-    return x.dtype == torch.uint8 and x.ndim == 4 and x.shape[1] in (1, 3)
-
-
-def thumbnails(images: Tensor) -> NDArray[Any]:
-    """uint8 (N, C, H, W) to (N, h, w, C), no side longer than a thumbnail's."""
-    scale = _THUMBNAIL / max(images.shape[-2:])
-    if scale < 1:
-        size = [max(1, round(side * scale)) for side in images.shape[-2:]]
-        images = nn.functional.interpolate(images.float(), size, mode="area").round().to(torch.uint8)
-    array: NDArray[Any] = images.permute(0, 2, 3, 1).cpu().numpy()
-    return array
 
 
 def _empty_gallery() -> dict[str, NDArray[Any]]:

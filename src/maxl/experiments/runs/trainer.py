@@ -241,8 +241,13 @@ class Trainer:
     def look(self) -> dict[str, Any]:
         """Metrics that need passes of their own; nothing that is trained or drawn later depends on them."""
         with RandomState.capture(self.device).replay():  # labels draw too, where there is dropout
-            row = self._measured("validation", self.data.validation) | self._measured("test", self.data.test)
-            return row | label_metrics(self) | cosine_metrics(self)
+            return self.judge() | cosine_metrics(self)
+
+    def judge(self) -> dict[str, Any]:
+        """Those of networks in eval mode, which a process can take without the others."""
+        row = self._measured("validation", self.data.validation) | self._measured("test", self.data.test)
+        with RandomState.capture(self.device).replay():
+            return row | label_metrics(self)
 
     def in_order(self, split: Split) -> Iterator[Batch]:
         """Every sample of a part once, as the network takes it, on the run's device."""

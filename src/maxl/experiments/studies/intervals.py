@@ -182,10 +182,14 @@ def seeds_to_detect(
     difference: float, spread: float, comparisons: int = 1, *, most: int, power: float = POWER
 ) -> int:
     """The fewest seeds, from 3 to ``most``, with which a difference would be found; ``most`` where none suffices."""
-    for n in range(3, most):
-        if not smallest_detectable(spread, n, comparisons, power) > difference:
-            return n
-    return most
+    low, high = 3, max(3, most)  # what is found falls with the number of seeds
+    while low < high:
+        middle = (low + high) // 2
+        if smallest_detectable(spread, middle, comparisons, power) > difference:
+            low = middle + 1
+        else:
+            high = middle
+    return min(low, most)
 
 
 @cache

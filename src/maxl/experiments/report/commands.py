@@ -1,0 +1,72 @@
+"""Commands that a report tells its reader to type; they are meant for the folder in which the report was asked for."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from maxl.experiments.report.runs import Run, Setting
+from maxl.experiments.runs.config import CODE_FIELDS
+from maxl.experiments.runs.methods import LEARNED_METHODS
+from maxl.experiments.studies.variants import base_method
+
+
+def fresh(setting: Setting, count: int) -> list[int]:
+    """Seeds that were not used: added to known results, seeds would be chosen by them."""
+    first = 1 + max(run.seed for runs in setting.methods.values() for run in runs)
+    return list(range(first, first + count))
+
+
+def _settings_file(setting: Setting) -> tuple[Path, list[str]] | None:
+    """The settings of a run to which most of them matter, and what a command has to say besides."""
+    runs = [runs[0] for _, runs in sorted(setting.methods.items(), key=lambda item: _weight(item[0]))]
+    for run in runs:
+        if (path := run.folder / "config.yaml").is_file():
+            code = any(":" in str(run.config.get(name) or "") for name in CODE_FIELDS)
+            return path, ["--trust"] * code
+    return None
+
+
+def _weight(label: str) -> int:
+    method = base_method(label)
+    return 0 if method in LEARNED_METHODS else 2 if method == "single" else 1
+
+
+def compare(setting: Setting, methods: Sequence[str], seeds: Sequence[int]) -> str | None:
+    """A study of some methods with the settings of this one, in a new folder; None where no run has kept them."""
+    found = _settings_file(setting)
+    if found is None:
+        return None
+    path, trust = found
+    out = new_folder(path.parent)
+    return shlex.join(
+        [
+            *("maxl", "compare", "--config", str(path), "--methods", *methods),
+            *("--seeds", *map(str, seeds), "--out", str(out), *trust),
+        ]
+    )
+
+
+def new_folder(run: Path, word: str = "") -> Path:
+    """A folder beside a run's study, or the run, that is not there yet; inside, it would become a part of the study."""
+    parts = run.parts
+    top = Path(*parts[: len(parts) - 1 - parts[::-1].index("runs")]) if "runs" in parts else run
+    whole = top if top.name else top.resolve()
+    name = "-".join(filter(None, (whole.name, word)))
+    number = 2
+    found = whole.with_name(name if word else f"{name}-{number}")
+    while found.exists():
+        found = whole.with_name(f"{name}-{number}")
+        number += 1
+    return found
+
+
+def use(told: str, runs: Sequence[Run]) -> tuple[str, str | None]:
+    """Advice to use a method, and the command that gives its model."""
+    run = runs[0]
+    if not (run.folder / "model.safetensors").is_file():
+        return told, None
+    code = any(":" in str(run.config.get(name) or "") for name in CODE_FIELDS)
+    words = ("maxl", "export", str(run.folder), "--format", "safetensors", "--out", "model.safetensors")
+    return f"{told} Its model of seed {run.seed}, the lowest:", shlex.join([*words, *["--trust"] * code])

@@ -1,0 +1,355 @@
+"""The decision on top of a report: does it help, by how much, against what, at what cost, and what to do next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from maxl.experiments.report.commands import compare, fresh, use
+from maxl.experiments.report.labels import informative, labelled
+from maxl.experiments.report.runs import Results, Run, Setting, size_text
+from maxl.experiments.runs.measures import Measure
+from maxl.experiments.runs.methods import LEARNED_METHODS
+from maxl.experiments.studies.decisions import CONTROL_OF
+from maxl.experiments.studies.intervals import POWER, seeds_to_detect
+from maxl.experiments.studies.statistics import REFERENCES, RELEVANT, intervals_text
+from maxl.experiments.studies.variants import base_method
+
+CONTROLS = tuple(name for name in REFERENCES if name != "single")
+MOST_SEEDS = 100  # beyond which nobody is asked to repeat a study
+USUAL_SEEDS = 5
+
+YES, NO, UNSURE, NOTHING = "yes", "no", "cannot tell", "nothing to compare"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The decision in one setting.
+
+    Attributes:
+        setting: In words.
+        answer: ``YES``, ``NO``, ``UNSURE`` or ``NOTHING``.
+        headline: The answer in a sentence. It names a method only where one is shown to differ.
+        facts: What it rests on: a question and its answer.
+        advice: What to do next.
+        command: A command that does it, to be typed where the report was made; None where files for it are missing.
+    """
+
+    setting: str
+    answer: str
+    headline: str
+    facts: list[tuple[str, str]]
+    advice: str
+    command: str | None
+
+
+def verdicts(study: Results) -> list[Verdict]:
+    """One for each setting."""
+    return [verdict_of(study, setting) for setting in study.settings]
+
+
+def overall(found: Sequence[Verdict]) -> tuple[str, str]:
+    """The answer and the headline over several settings, each of which was looked at by itself."""
+    counts = {answer: sum(v.answer == answer for v in found) for answer in (YES, NO, UNSURE, NOTHING)}
+    told = [f"{word} in {n}" for word, n in counts.items() if n]
+    answer = YES if counts[YES] else UNSURE if counts[UNSURE] else NO if counts[NO] else NOTHING
+    words = ", ".join(told)
+    return answer, f"{words[0].upper()}{words[1:]} of {len(found)} settings, each looked at by itself."
+
+
+def verdict_of(study: Results, setting: Setting) -> Verdict:
+    """The decision in one setting."""
+    table, measure = setting.comparisons, setting.measure
+    base = reference_of(setting)
+    if base is None or table.empty:
+        return _nothing(setting)
+    rows = [dict(row) for _, row in against(setting, base).iterrows()]
+    better = [row for row in rows if row["low"] > 0]
+    worse = [row for row in rows if row["high"] < 0]
+    # Not excluded: a gain of a point. A difference without an interval (one seed, or too few that agree) excludes nothing.
+    unsure = [row for row in rows if not row["high"] < RELEVANT and not row["low"] > 0 and not _all_tied(row)]
+    if better:
+        return _helps(setting, base, rows, better)
+    if unsure or not rows:
+        return _cannot_tell(setting, base, rows, unsure)
+    if worse:
+        told = " and ".join(f"{r['method']} by {measure.difference_text(-r['difference'])}" for r in worse)
+        rest = "" if len(worse) == len(rows) else f"; no other gains {measure.difference_text(RELEVANT)}"
+        headline = f"No: worse than {_named(base)} is {told}{rest}."
+    else:
+        headline = f"No: {_methods(len(rows))} {measure.difference_text(RELEVANT)} or more on {_named(base)}."
+    facts = [
+        ("By how much", _ranges(rows, measure)),
+        ("Against what", _against(setting, base, rows)),
+        ("At what cost", _cost(setting, base)),
+        *_labels(setting),
+    ]
+    told = f"Keep {base}: the rest brings nothing here."
+    return Verdict(setting.name, NO, headline, facts, *use(told, setting.methods[base]))
+
+
+def reference_of(setting: Setting) -> str | None:
+    """What the methods are compared with: single-task training, or the first control where that was not run."""
+    for name in REFERENCES:
+        found = [label for label in setting.methods if base_method(label) == name]
+        if found:
+            return found[0]
+    return None
+
+
+def against(setting: Setting, reference: str) -> Any:
+    """The comparisons with a reference at the same setting; the reference's own variants among the methods."""
+    table = setting.comparisons
+    same = table[table["against"] == "same setting"]
+    return same[same["reference"].map(base_method) == base_method(reference)]
+
+
+def unbeaten_controls(setting: Setting, method: str) -> list[str]:
+    """The controls, as they are labelled, that a method was compared with and is not shown to beat."""
+    table = setting.comparisons
+    mine = table[(table["method"] == method) & (table["against"] == "same setting")]
+    mine = mine[mine["reference"].map(base_method).isin(CONTROLS)]
+    return [str(name) for name, low in zip(mine["reference"], mine["low"], strict=True) if not low > 0]
+
+
+def _helps(setting: Setting, base: str, rows: list[dict[str, Any]], better: list[dict[str, Any]]) -> Verdict:
+    measure = setting.measure
+    top = max(better, key=lambda row: float(row["difference"]))
+    winner, chosen = str(top["method"]), top
+    helping = {str(row["method"]): row for row in better}
+    unbeaten = unbeaten_controls(setting, winner)
+    as_good = [name for name in unbeaten if name in helping]
+    amount = f"better than {_named(str(top['reference']))} by {measure.difference_text(top['difference'])}"
+    if base_method(winner) in CONTROLS:
+        said = f"Yes: {winner} is {amount}. What helps is a second head, not what its labels say."
+    elif as_good:
+        chosen = max((helping[name] for name in as_good), key=lambda row: float(row["difference"]))
+        said = (
+            f"Yes, but not for what its labels say: {winner} is {amount}, and is not shown to beat {chosen['method']}, "
+            f"which is better by {measure.difference_text(chosen['difference'])}."
+        )
+    elif unbeaten:
+        said = f"Yes: {winner} is {amount}. It is not shown to beat {' or '.join(unbeaten)}, so why it helps is open."
+    else:
+        said = f"Yes: {winner} is {amount}."
+    method = str(chosen["method"])
+    controlled = any(base_method(label) in CONTROLS for label in setting.methods)
+    advice, command = use(f"Use {method}.", setting.methods[method])
+    if not controlled and base == "single":
+        said += " No control was run, so a second head with labels that say nothing may do the same."
+        advice = "See whether labels that say nothing do the same, on fresh seeds:"
+        command = compare(setting, ["single", "uniform", base_method(winner)], fresh(setting, USUAL_SEEDS))
+    return Verdict(
+        setting.name,
+        YES,
+        said,
+        [
+            ("By how much", _interval(chosen, measure)),
+            ("Against what", _against(setting, base, rows)),
+            ("At what cost", _cost(setting, base, [method, winner])),
+            *_labels(setting),
+        ],
+        advice,
+        command,
+    )
+
+
+def _cannot_tell(
+    setting: Setting, base: str, rows: list[dict[str, Any]], unsure: list[dict[str, Any]]
+) -> Verdict:
+    measure = setting.measure
+    common = max((int(row["n"]) for row in rows), default=0)
+    detectable = [float(row["detectable"]) for row in unsure if not math.isnan(row["detectable"])]
+    spread = [float(row["spread"]) for row in unsure if row["spread"] > 0]
+    if common < 2:
+        headline = (
+            "Cannot tell: one seed says nothing of a difference."
+            if common
+            else "Cannot tell: no seed in common."
+        )
+        found = "nothing: differences of one seed have no interval"
+    elif detectable:
+        size = measure.difference_text(max(detectable))
+        headline = f"Cannot tell: this study would have found a difference of {size} or more, and found none."
+        found = f"{size}, with {100 * POWER:.0f} % power, {common} seeds and {_comparisons(rows)}"
+    else:
+        headline = f"Cannot tell: {common} seeds agree, but are too few to claim a difference."
+        found = f"unknown: {common} seeds without spread"
+    kept = [
+        base_method(label)
+        for label in setting.methods
+        if label == base
+        or base_method(label) in ("single", "uniform")
+        or base_method(label) in {CONTROL_OF.get(base_method(str(r["method"]))) for r in unsure}
+        or any(label == r["method"] for r in unsure)
+    ]
+    kept = list(dict.fromkeys(kept))
+    most = max(spread, default=math.nan)
+    needed = (
+        USUAL_SEEDS
+        if math.isnan(most)
+        else max(USUAL_SEEDS, seeds_to_detect(RELEVANT, most, max(1, len(kept) - 1), most=MOST_SEEDS + 1))
+    )
+    facts = [
+        ("By how much", _ranges(unsure or rows, measure)),
+        ("Smallest difference to be found", found),
+        ("Against what", _against(setting, base, rows)),
+        ("At what cost", _cost(setting, base)),
+        *_labels(setting),
+    ]
+    if needed > MOST_SEEDS:
+        told = (
+            f"Keep {base}. To find {measure.difference_text(RELEVANT)} would take more than {MOST_SEEDS} seeds: a larger "
+            "test part, or more training samples, make runs agree better."
+        )
+        return Verdict(setting.name, UNSURE, headline, facts, *use(told, setting.methods[base]))
+    advice = (
+        f"Repeat it with {needed} seeds that nothing was seen of{_minutes_of(setting, kept, needed)}; so many find "
+        f"{measure.difference_text(RELEVANT)} with {100 * POWER:.0f} % power:"
+    )
+    if math.isnan(most):
+        advice = (
+            f"Repeat it with {needed} seeds that nothing was seen of{_minutes_of(setting, kept, needed)}:"
+        )
+    return Verdict(
+        setting.name, UNSURE, headline, facts, advice, compare(setting, kept, fresh(setting, needed))
+    )
+
+
+def _nothing(setting: Setting) -> Verdict:
+    label, runs = next(iter(setting.methods.items()))
+    measure, count = setting.measure, len(setting.methods)
+    mean = sum(float(run.summary[measure.key]) for run in runs) / len(runs)
+    what = f"{label} alone was run" if count == 1 else "neither single-task training nor a control was run"
+    mean_words = f": test {measure.title} {measure.text(mean)}" if count == 1 else ""
+    methods = list(dict.fromkeys(["single", "uniform", *map(base_method, setting.methods)]))
+    return Verdict(
+        setting.name,
+        NOTHING,
+        f"Nothing to compare: {what}{mean_words}.",
+        [("At what cost", _cost(setting, label)), *_labels(setting)],
+        "Compare it with single-task training and with labels that say nothing:",
+        compare(setting, methods, list(range(USUAL_SEEDS))),
+    )
+
+
+def _all_tied(row: dict[str, Any]) -> bool:
+    return bool(row["n"] > 1 and row["wins"] == row["losses"] == 0)
+
+
+def _named(label: str) -> str:
+    """A reference as a reader knows it."""
+    return "single-task training" if label == "single" else label
+
+
+def _methods(count: int) -> str:
+    return "the other method does not gain" if count == 1 else f"none of {count} methods gains"
+
+
+def _interval(row: dict[str, Any], measure: Measure) -> str:
+    low, high = (measure.signed_text(row[end], unit=False) for end in ("low", "high"))
+    return (
+        f"{measure.signed_text(row['difference'])} ({low} to {high}), "
+        f"{intervals_text([row['comparisons']])}, {row['n']} seeds"
+    )
+
+
+def _ranges(rows: Sequence[dict[str, Any]], measure: Measure) -> str:
+    """Where all differences lie, without a name to any."""
+    known = [row for row in rows if not math.isnan(row["low"])]
+    means = [float(row["difference"]) for row in rows if not math.isnan(row["difference"])]
+    if not means:
+        return "no seed in common"
+    lowest, highest = measure.signed_text(min(means), unit=False), measure.signed_text(max(means))
+    mean = (
+        f"mean difference{'s' if len(means) > 1 else ''} {lowest} to {highest}"
+        if len(means) > 1
+        else f"mean difference {highest}"
+    )
+    if not known:
+        return f"{mean}, without an interval"
+    low = measure.signed_text(min(float(row["low"]) for row in known), unit=False)
+    high = measure.signed_text(max(float(row["high"]) for row in known))
+    return f"{mean}; anything from {low} to {high} remains possible"
+
+
+def _comparisons(rows: Sequence[dict[str, Any]]) -> str:
+    count = max(int(row["comparisons"]) for row in rows)
+    return f"{count} comparison{'s' if count > 1 else ''} at once"
+
+
+def _against(setting: Setting, base: str, rows: Sequence[dict[str, Any]]) -> str:
+    others = [label for label in setting.methods if label != base]
+    size = size_text(setting.facts.get("train_size"))
+    pairs = max((int(row["n"]) for row in rows), default=0)
+    return (
+        f"{_named(base)}, paired by {pairs} seed{'s' if pairs != 1 else ''}, with {size} training samples; compared: "
+        f"{', '.join(others)}"
+    )
+
+
+def minutes(runs: Sequence[Run]) -> float | None:
+    """Mean training time of a method's runs, in minutes; None where it was not recorded."""
+    seconds = [
+        float(run.summary["seconds_total"]) for run in runs if run.summary.get("seconds_total") is not None
+    ]
+    return sum(seconds) / len(seconds) / 60 if seconds else None
+
+
+def minutes_text(value: float) -> str:
+    """ "12 minutes", "0.3 minutes"."""
+    digits = 0 if value >= 10 else 1 if value >= 0.1 else 2
+    number = f"{value:.{digits}f}"
+    return f"{number} minute{'' if number == '1' else 's'}"
+
+
+def _cost(setting: Setting, base: str, methods: Sequence[str] = ()) -> str:
+    """Minutes a run of the methods, or of the cheapest and the dearest, and of the reference."""
+    times = {label: time for label, runs in setting.methods.items() if (time := minutes(runs)) is not None}
+    if not times:
+        return "not recorded"
+    own = times.get(base)
+    others = {label: times[label] for label in dict.fromkeys(methods) if label in times and label != base}
+    if not others:
+        rest = [time for label, time in times.items() if label != base]
+        told = [] if own is None else [f"{minutes_text(own)} a run of {base}"]
+        if rest:
+            span = minutes_text(max(rest))
+            if len(rest) > 1 and minutes_text(min(rest)) != span:
+                span = f"{minutes_text(min(rest)).split(' ')[0]} to {span}"
+            told.append(f"{span} a run of the others")
+    else:
+        told = [
+            f"{minutes_text(time)} a run of {label}" + (f", {time / own:.1f} times {base}" if own else "")
+            for label, time in others.items()
+        ]
+        told += [] if own is None else [f"{minutes_text(own)} a run of {base}"]
+    spent = sum(
+        float(run.summary.get("seconds_total") or 0) for runs in setting.methods.values() for run in runs
+    )
+    return f"{'; '.join(told)}. The whole comparison took {minutes_text(spent / 60)} of training"
+
+
+def _labels(setting: Setting) -> list[tuple[str, str]]:
+    """Whether invented labels say anything, where labels were invented."""
+    learned = [
+        run
+        for label in labelled(setting)
+        if base_method(label) in LEARNED_METHODS
+        for run in setting.methods[label]
+    ]
+    if not learned:
+        return []
+    telling = sum(map(informative, learned))
+    count = f"{telling} of {len(learned)} runs" if len(learned) > 1 else "the one run"
+    if not telling:
+        return [("The invented labels", "say nothing of their samples: they are as good as uniform ones")]
+    return [("The invented labels", f"say something of their samples in {count}")]
+
+
+def _minutes_of(setting: Setting, methods: Sequence[str], seeds: int) -> str:
+    times = {base_method(label): minutes(runs) for label, runs in setting.methods.items()}
+    known = [time for name in methods if (time := times.get(name)) is not None]
+    return f", about {minutes_text(seeds * sum(known))} of training" if known else ""

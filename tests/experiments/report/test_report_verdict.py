@@ -1,0 +1,208 @@
+"""The decision on top: what it says of studies that show something, nothing, or too little, and that its commands work."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from _report_helpers import write_run
+from maxl.experiments.cli import main
+from maxl.experiments.report.markdown import markdown
+from maxl.experiments.report.page import page, sections
+from maxl.experiments.report.parts import Decision
+from maxl.experiments.report.runs import load_study
+from maxl.experiments.report.verdict import Verdict, verdicts
+from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.studies.study import Study
+
+NAMES = ("uniform", "maxl", "human", "random")
+
+
+def judged(folder: Path, accuracies: Mapping[str, list[float]]) -> Verdict:
+    """The verdict on methods with these test accuracies, one a seed."""
+    for method, values in accuracies.items():
+        for seed, value in enumerate(values):
+            psi = None if method == "single" else 3
+            write_run(
+                folder / f"{method}{seed}",
+                method=method,
+                seed=seed,
+                psi=psi,
+                test_accuracy=value,
+                seconds_total=120.0 if method == "maxl" else 60.0,
+                bare=True,
+            )
+    (found,) = verdicts(load_study(folder))
+    return found
+
+
+SINGLE = [0.800, 0.810, 0.795, 0.805, 0.802]
+
+
+def above(by: float, jitter: float = 0.001) -> list[float]:
+    """Accuracies that lie above single-task training's by about so much."""
+    return [value + by + jitter * sign for value, sign in zip(SINGLE, (1, -1, 0, 2, -2), strict=True)]
+
+
+def test_a_method_that_helps_is_named_with_its_gain_and_its_cost(tmp_path: Path) -> None:
+    found = judged(tmp_path, {"single": SINGLE, "uniform": above(0.0005, 0.0004), "maxl": above(0.04)})
+    facts = dict(found.facts)
+    assert found.answer == "yes"
+    assert found.headline == "Yes: maxl is better than single-task training by 4 points."
+    assert facts["By how much"].startswith("+4.0 points (+")
+    assert "2 comparisons, 5 seeds" in facts["By how much"]
+    assert facts["At what cost"].startswith("2.0 minutes a run of maxl, 2.0 times single; 1.0 minutes")
+    assert "took 20 minutes of training" in facts["At what cost"]
+    assert found.advice.startswith("Use maxl.")
+
+
+def test_a_gain_that_a_control_has_too_is_the_controls(tmp_path: Path) -> None:
+    found = judged(tmp_path, {"single": SINGLE, "uniform": above(0.039), "maxl": above(0.04)})
+    assert found.headline.startswith("Yes, but not for what its labels say: maxl is better")
+    assert "not shown to beat uniform, which is better by 3.9 points" in found.headline
+    assert found.advice.startswith("Use uniform.")
+
+
+def test_a_gain_without_a_control_asks_for_one(tmp_path: Path) -> None:
+    found = judged(tmp_path, {"single": SINGLE, "maxl": above(0.04)})
+    assert "No control was run" in found.headline
+    assert found.command is not None
+    assert "--methods single uniform maxl" in found.command
+    assert "--seeds 5 6 7 8 9" in found.command  # that nothing was seen of
+
+
+def test_where_nothing_differs_no_method_is_named(tmp_path: Path) -> None:
+    others = {name: above(0.0002 * i) for i, name in enumerate(NAMES)}
+    found = judged(tmp_path, {"single": SINGLE, **others})
+    assert found.answer == "no"
+    assert found.headline == "No: none of 4 methods gains 1 point or more on single-task training."
+    assert not any(name in found.headline for name in NAMES)
+    assert not any(name in dict(found.facts)["By how much"] for name in NAMES)
+    assert found.advice.startswith("Keep single")
+
+
+def test_a_method_that_is_worse_is_named(tmp_path: Path) -> None:
+    found = judged(tmp_path, {"single": SINGLE, "uniform": above(0.0), "maxl": above(-0.03)})
+    assert found.headline.startswith("No: worse than single-task training is maxl by 3 points; no other")
+
+
+def test_a_study_that_is_too_small_says_what_it_could_have_found(tmp_path: Path) -> None:
+    found = judged(tmp_path, {"single": SINGLE, "uniform": above(0.003, 0.01), "maxl": above(0.004, 0.012)})
+    study = load_study(tmp_path)
+    largest = study.settings[0].comparisons.query("reference == 'single'")["detectable"].max()
+    size = study.settings[0].measure.difference_text(largest)
+    assert found.answer == "cannot tell"
+    assert (
+        found.headline
+        == f"Cannot tell: this study would have found a difference of {size} or more, and found none."
+    )
+    assert dict(found.facts)["Smallest difference to be found"].startswith(
+        f"{size}, with 80 % power, 5 seeds"
+    )
+    assert not any(name in found.headline for name in NAMES)
+    assert "seeds that nothing was seen of" in found.advice
+    assert found.command is not None
+    seeds = shlex.split(found.command.split("--seeds ")[1].split(" --out")[0])
+    assert [int(seed) for seed in seeds] == list(range(5, 5 + len(seeds)))
+    assert len(seeds) > 5
+
+
+def test_more_seeds_than_anybody_trains_are_not_asked_for(tmp_path: Path) -> None:
+    found = judged(tmp_path, {"single": SINGLE, "maxl": above(0.01, 0.08)})
+    assert found.answer == "cannot tell"
+    assert "more than 100 seeds" in found.advice
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "headline"),
+    [
+        ({"single": SINGLE[:1], "maxl": above(0.1)[:1]}, "Cannot tell: one seed says nothing"),
+        ({"single": SINGLE[:2], "maxl": [0.81, 0.82]}, "Cannot tell: 2 seeds agree, but are too few"),
+        ({"maxl": SINGLE}, "Nothing to compare: maxl alone was run: test accuracy 80.24 %."),
+        ({"human": SINGLE, "maxl": SINGLE}, "Nothing to compare: neither single-task training nor a control"),
+        ({"single": SINGLE, "maxl": SINGLE}, "No: the other method does not gain 1 point or more"),
+    ],
+)
+def test_what_cannot_be_said_is_not_said(
+    accuracies: dict[str, list[float]], headline: str, tmp_path: Path
+) -> None:
+    found = judged(tmp_path, accuracies)
+    assert found.headline.startswith(headline)
+    assert found.command is not None or found.answer == "no"
+
+
+def test_several_settings_are_summed_and_each_is_there(tmp_path: Path) -> None:
+    for psi, by in ((2, 0.05), (3, 0.0)):
+        for seed, value in enumerate(SINGLE):
+            write_run(
+                tmp_path / f"m{psi}{seed}", seed=seed, psi=psi, test_accuracy=above(by)[seed], bare=True
+            )
+            if psi == 2:
+                write_run(
+                    tmp_path / f"s{seed}",
+                    method="single",
+                    seed=seed,
+                    psi=None,
+                    test_accuracy=value,
+                    bare=True,
+                )
+    study = load_study(tmp_path)
+    (box,) = sections(study)[0].parts
+    assert isinstance(box, Decision)
+    assert box.headline == "Yes in 1, no in 1 of 2 settings, each looked at by itself."
+    assert [detail.answer for detail in box.details] == ["yes", "no"]
+    for text in (page(study), markdown(study)):
+        assert "Yes in 1, no in 1 of 2 settings" in text
+
+
+def tiny(method: str, seed: int) -> RunConfig:
+    return RunConfig(
+        train_size=40,
+        psi=(2,),
+        trunk="mlp",
+        epochs=1,
+        device="cpu",
+        tensorboard=False,
+        method=method,
+        seed=seed,
+    )
+
+
+def test_the_commands_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Study(tiny("maxl", 0), ["single", "maxl"], [0]).run(Path("study"), jobs=1)
+    (found,) = verdicts(load_study(Path("study")))
+    assert found.headline.startswith("Cannot tell: one seed")
+    assert found.command is not None
+    words = shlex.split(found.command)
+    assert words[:2] == ["maxl", "compare"]
+    at = words.index("--seeds")
+    assert words[at + 1 : at + 6] == ["1", "2", "3", "4", "5"]
+    assert (
+        main([*words[1 : at + 2], *words[at + 6 :], "--jobs", "1"]) == 0
+    )  # the first alone, for the test's time
+    assert {(run.method, run.seed) for run in load_study(Path("study-2")).runs} == {
+        ("single", 1),
+        ("maxl", 1),
+    }
+    (alone,) = verdicts(load_study(Path("study/runs/single/seed0")))
+    assert alone.command is not None
+    assert alone.command.endswith("--out study-3")  # beside the study, not within it
+
+
+def test_the_command_for_a_model_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Study(tiny("single", 0), ["single", "uniform"], [0, 1]).run(Path("study"), jobs=1)
+    study = load_study(Path("study"))
+    for run in study.runs:
+        run.summary["test_accuracy"] = 0.5 + 0.1 * run.seed
+    for setting in study.settings:
+        rows = setting.comparisons
+        rows[["difference", "low", "high", "wins", "losses"]] = 0
+    (found,) = verdicts(study)
+    assert found.command is not None
+    assert main(shlex.split(found.command)[1:]) == 0
+    assert Path("model.safetensors").is_file()
