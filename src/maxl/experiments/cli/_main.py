@@ -181,6 +181,7 @@ def _run(given: Sequence[str]) -> int:
     namespace = parser().parse_checked(given)
     with warnings.catch_warnings(), terminable() as signalled:
         warnings.showwarning = _show_warning
+        warnings.simplefilter("always", RunWarning)
         try:
             namespace.run(namespace)
         except BrokenPipeError:

@@ -24,7 +24,9 @@ _TASKS = (
     "segmentation",
 )  # those of ``data``, which --help cannot wait for
 # Fields that may differ between the calls that share a run or a study.
-MACHINE_FIELDS = frozenset(("data_dir", "device", "threads", "tensorboard", "checkpoint_every", "look_every"))
+MACHINE_FIELDS = frozenset(
+    ("data_dir", "device", "threads", "tensorboard", "track", "checkpoint_every", "look_every")
+)
 
 
 def option(default: Any, help: str, *, group: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -210,6 +212,9 @@ class RunConfig:
         True, "convolution weights in channels-last layout, which is faster", group="machine"
     )
     tensorboard: bool = option(True, "also write TensorBoard logs", group="machine")
+    track: tuple[str, ...] | None = option(
+        None, "also follow the run in mlflow, wandb or tensorboard; several may be named", group="machine"
+    )
     look_every: int = option(
         1, "epochs between looks at test set, labels and cosine, which change nothing", group="machine"
     )

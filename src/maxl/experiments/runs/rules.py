@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from maxl.experiments.runs.methods import LEARNED_METHODS, SHARED
 from maxl.experiments.runs.values import flag
+from maxl.experiments.tracking import NAMES
 from maxl.presets import check_choice
 
 if TYPE_CHECKING:
@@ -95,5 +96,9 @@ def _check_combinations(config: RunConfig) -> None:
             "--evaluate rotating trains on other samples in each epoch: use it without --cache-labels "
             "and with --schedule iteration"
         )
+    for name in config.track or ():
+        check_choice("--track", name, NAMES)
+    if "tensorboard" in (config.track or ()) and not config.tensorboard:
+        raise ValueError("--track tensorboard and --no-tensorboard contradict each other: leave one out")
     if config.momentum and config.optimizer != "sgd":
         raise ValueError(f"--momentum goes with --optimizer sgd; got {config.optimizer}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,13 @@ from maxl.experiments.runs.lock import locked, require_unlocked
 from maxl.experiments.runs.machine import PeakMemory, joined, origin, tensor_float32, threads
 from maxl.experiments.runs.measures import kept, score
 from maxl.experiments.runs.memory import is_out_of_memory, needing_memory, smaller_batch
-from maxl.experiments.runs.monitoring import Report, Totals, tensorboard
+from maxl.experiments.runs.monitoring import Report, Totals
 from maxl.experiments.runs.outer import OuterBatch, OuterData
 from maxl.experiments.runs.result import write_result
 from maxl.experiments.runs.signals import HeldSignals
 from maxl.experiments.runs.stepping import plain_step, training_stream
+from maxl.experiments.runs.tracked import require_trackers, tracked
+from maxl.experiments.tracking import TrackerFactory
 from maxl.hypergradients import RandomState, as_tuple, pure_call
 from maxl.learning import MetaAuxiliaryLearner, StepResult
 
@@ -56,15 +58,22 @@ class Trainer:
         folder: Where it is written; nothing is created before the data and networks have been built.
         data: The data set, if it is loaded already.
         label: Name of the method in the summary, where a study has variants of one method.
+        track: What makes trackers of the run, besides those that the config names.
 
     Raises:
         ValueError: if the config does not fit the data or this machine.
     """
 
     def __init__(
-        self, config: RunConfig, folder: RunFolder, data: DataSet | None = None, label: str | None = None
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        data: DataSet | None = None,
+        label: str | None = None,
+        track: Sequence[TrackerFactory] = (),
     ) -> None:
         self.config = config
+        self.track = tuple(track)
         self.label = label or config.method
         self.folder = folder
         self.device = resolve_device(config.device)
@@ -108,8 +117,8 @@ class Trainer:
             # Dropout and the like draw from torch's generator; the run owns it from here on.
             torch.manual_seed(self.config.seed)
             self._calibrate()
-        logged = self.folder.tensorboard if self.config.tensorboard else None
-        with tensorboard(logged) as log, HeldSignals() as signals:
+        trackers = tracked(self.config, self.folder.path, self.track, self.device)
+        with trackers as (log, finish), HeldSignals() as signals:
             while self.epoch < self.config.epochs:
                 with recorded_divergence(self.folder, self.epoch + 1):
                     row = self._run_epoch()
@@ -122,7 +131,9 @@ class Trainer:
                 if due or signals.pending is not None:
                     save_checkpoint(self.folder, self.state_dict())
                     signals.release()
-        return write_result(self, memory)
+            summary = write_result(self, memory)
+            finish(summary)
+        return summary
 
     def _run_epoch(self) -> dict[str, Any]:
         config, setup, learner = self.config, self.setup, self.setup.learner
@@ -286,6 +297,7 @@ def train(
     data: DataSet | None = None,
     label: str | None = None,
     report: Report = lambda row: None,
+    track: Sequence[TrackerFactory] = (),
     wait: float = 0.0,
 ) -> dict[str, Any]:
     """Trains a run into a new folder and returns its summary.
@@ -296,17 +308,19 @@ def train(
         data: Its data set, if that is loaded already.
         label: Name of the method in the summary, where a study has variants of one method.
         report: Called with each epoch's metrics.
+        track: What makes trackers of the run (``maxl.experiments.tracking``), besides those that the config names.
         wait: Seconds to wait for another process to leave the folder.
 
     Raises:
-        ValueError: if the folder holds a run already or is in use, or the config does not fit the data or this
-            machine.
+        ValueError: if the folder holds a run already or is in use, if the config does not fit the data or this
+            machine, or if the package of a tracker that it names is not installed.
         FloatingPointError, OutOfMemory: as ``Trainer.fit``.
     """
     folder = RunFolder(out)
     require_unlocked(out, wait=wait)
     folder.require_free()
-    trainer = Trainer(config, folder, data, label)  # writes nothing
+    require_trackers(config)
+    trainer = Trainer(config, folder, data, label, track)  # writes nothing
     with locked(out, wait=wait):
         folder.require_free()  # still
         return trainer.fit(report)
@@ -318,6 +332,7 @@ def resume(
     data: DataSet | None = None,
     label: str | None = None,
     report: Report = lambda row: None,
+    track: Sequence[TrackerFactory] = (),
     trust: bool = False,
     wait: float = 0.0,
 ) -> dict[str, Any]:
@@ -328,6 +343,7 @@ def resume(
         data: Its data set, if that is loaded already.
         label: As for ``train``.
         report: Called with each epoch's metrics.
+        track: As for ``train``.
         trust: Call a trunk ``module:function`` that the folder's config names.
         wait: Seconds to wait for another process to leave the folder.
 
@@ -339,7 +355,7 @@ def resume(
     _require_unfinished(folder)
     with locked(path, wait=wait):
         _require_unfinished(folder)  # still
-        trainer = Trainer(folder.read_config(trust=trust), folder, data, label)
+        trainer = Trainer(folder.read_config(trust=trust), folder, data, label, track)
         state = load_checkpoint(folder, trainer.identity, trainer.device)
         if state is not None:
             trainer.load_state_dict(state)

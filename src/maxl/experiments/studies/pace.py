@@ -19,7 +19,7 @@ COST = {**dict.fromkeys(LEARNED_METHODS, 4.0), **dict.fromkeys(CLUSTER_METHODS, 
 
 def time_runs(base: RunConfig) -> tuple[float, float]:
     """Seconds of a single-task run, and of starting the processes of a study; trains for an epoch or two, three times."""
-    one = dataclasses.replace(base, method="single", seed=0, epochs=1)
+    one = dataclasses.replace(base, method="single", seed=0, epochs=1, tensorboard=False, track=None)
     two = dataclasses.replace(one, epochs=min(2, base.epochs))
     marks: list[float] = []
     with tempfile.TemporaryDirectory() as folder:

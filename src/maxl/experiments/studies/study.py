@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,13 @@ from maxl.experiments.runs.lock import locked, require_unlocked
 from maxl.experiments.runs.methods import METHODS
 from maxl.experiments.runs.outer import check_held_out
 from maxl.experiments.runs.summary import CHECKSUM
+from maxl.experiments.runs.tracked import require_trackers
 from maxl.experiments.runs.values import nearest
 from maxl.experiments.studies.notes import versions_text
 from maxl.experiments.studies.statistics import compare
 from maxl.experiments.studies.variants import base_method, irrelevant_fields, value_text, variant_name
 from maxl.experiments.studies.workers import run_jobs
+from maxl.experiments.tracking import TrackerFactory
 from maxl.presets import check_choice
 
 if TYPE_CHECKING:
@@ -140,6 +143,7 @@ class Study:
         jobs: int | None = None,
         progress: Progress = lambda *_: None,
         tell: Callable[[str], None] = lambda _: None,
+        track: Sequence[TrackerFactory] = (),
     ) -> pd.DataFrame:
         """Trains what is not finished and writes results.csv, results.parquet and comparisons.csv.
 
@@ -152,24 +156,33 @@ class Study:
                 they take turns: more jobs than GPUs share them.
             progress: Called about twice a second.
             tell: Called before training with what each data set's targets were taken for.
+            track: What makes trackers of each run (``maxl.experiments.tracking``), besides those that the config names.
+                Other processes import it: a class or function of a module, or a ``functools.partial`` of one.
 
         Returns:
             One row a run.
 
         Raises:
-            ValueError: if the folder belongs to another study or is in use, if a run cannot be made, or if all
-                diverge.
+            ValueError: if the folder belongs to another study or is in use, if a run cannot be made, if all
+                diverge, or if ``track`` cannot be imported elsewhere.
             ChildProcessError: if the process of a run has died twice; the tables are of the others.
         """
         planned = self.plan()
+        require_trackers(self.base)
+        _require_importable(track)
         require_unlocked(out)
         for saw in self._check(out, planned, _todo(out, planned)):
             tell(saw)
         with locked(out):
-            return self._run(out, planned, jobs, progress)
+            return self._run(out, planned, jobs, progress, track)
 
     def _run(
-        self, out: Path, planned: Sequence[PlannedRun], jobs: int | None, progress: Progress
+        self,
+        out: Path,
+        planned: Sequence[PlannedRun],
+        jobs: int | None,
+        progress: Progress,
+        track: Sequence[TrackerFactory],
     ) -> pd.DataFrame:
         known = _read_record(out) | self._identity()  # a value once fixed stays so under another grid
         write_at_once(out / "study.yaml", yaml.safe_dump(known, sort_keys=False).encode())
@@ -187,6 +200,7 @@ class Study:
             processes=jobs,
             devices=devices,
             tick=tick,
+            track=track,
         )
         if not any(RunFolder(out / p.path).finished for p in planned):
             reasons = [f"{path.relative_to(out)} {reason}" for path, reason in divergences(out).items()]
@@ -301,6 +315,17 @@ def device_count(name: str) -> int:
     if name == "cpu" or not torch.accelerator.is_available():
         return 0
     return 1 if ":" in name else torch.accelerator.device_count()
+
+
+def _require_importable(track: Sequence[TrackerFactory]) -> None:
+    """ValueError unless factories of trackers reach the processes that train."""
+    for factory in track:
+        try:
+            pickle.dumps(factory)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ValueError(
+                f"track needs what other processes can import, a class or function of a module; got {factory!r}"
+            ) from error
 
 
 def _epochs_done(out: Path, planned: Sequence[PlannedRun]) -> int:
