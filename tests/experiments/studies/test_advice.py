@@ -33,7 +33,7 @@ from maxl.experiments.studies.decisions import (
     words,
 )
 from maxl.experiments.studies.intervals import paired_difference
-from maxl.experiments.studies.pace import COST
+from maxl.experiments.studies.remaining import COST
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def test_advice_holds_what_it_promises_and_repeats_itself(
     out = tmp_path / "out"
     base = config(folder(tmp_path / "data"), human="breed")
     given = experiments.advise(
-        base, out, budget=1e6, tell=said.append, progress=lambda step, done, total: steps.append(step)
+        base, out, budget=1e6, tell=said.append, progress=lambda step, done, total, note: steps.append(step)
     )
     assert given == json.loads((out / "advice.json").read_text())
     assert (given["verdict"], given["method"], given["against"]) == ("helps", "human", "single")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,9 @@ from maxl.experiments.cli._arguments import (
     add_trust_flag,
     read_config,
 )
-from maxl.experiments.cli.terminal import shown, visible
+from maxl.experiments.cli._study import LINES_APART
+from maxl.experiments.cli.listen import note
+from maxl.experiments.cli.terminal import shown
 
 _AIMS = ("accuracy", "structure", "noise")  # those of ``studies.advice``, which --help cannot wait for
 
@@ -65,7 +66,7 @@ def _advise(namespace: argparse.Namespace) -> None:
             budget=namespace.budget,
             jobs=namespace.jobs,
             progress=progress,
-            tell=lambda said: print(f"maxl: note: {visible(said)}", file=sys.stderr),
+            tell=note,
         )
     report = write_advice(namespace.out)
     out = console()
@@ -76,7 +77,7 @@ def _advise(namespace: argparse.Namespace) -> None:
 
 @contextmanager
 def _bars() -> Iterator[Any]:
-    """A bar for each step, one after another; yields ``progress(step, done, total)``."""
+    """A bar for each step, one after another; yields ``progress(step, done, total, note)``."""
     from contextlib import ExitStack
 
     from maxl.experiments.cli.show import progress_bar
@@ -84,12 +85,12 @@ def _bars() -> Iterator[Any]:
     with ExitStack() as stack:
         current: dict[str, Any] = {}
 
-        def progress(step: str, done: int, total: int) -> None:
+        def progress(step: str, done: int, total: int, note: str) -> None:
             if current.get("step") != (step, total):
                 stack.close()
-                current["advance"] = stack.enter_context(progress_bar(step, total, done))
+                current["advance"] = stack.enter_context(progress_bar(step, total, done, every=LINES_APART))
                 current["step"] = (step, total)
-            current["advance"](done)
+            current["advance"](done, note)
 
         yield progress
 

@@ -138,6 +138,13 @@ def add_preset_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", metavar="NAME", help="sharing of passes: " + ", ".join(PRESETS))
 
 
+def add_talk_flags(parser: argparse.ArgumentParser) -> None:
+    """--quiet and --verbose: how much a command says beside its result."""
+    talk = parser.add_mutually_exclusive_group()
+    talk.add_argument("-q", "--quiet", action="store_true", help="the result, warnings and errors alone")
+    talk.add_argument("-v", "--verbose", action="store_true", help="also what the package does meanwhile")
+
+
 def add_trust_flag(parser: argparse.ArgumentParser) -> None:
     """--trust, which lets a file name code."""
     parser.add_argument(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from maxl.experiments.cli._arguments import add_trust_flag
 from maxl.experiments.cli._csv import cell, csv_text, number
-from maxl.experiments.cli.terminal import shown, visible
+from maxl.experiments.cli.listen import note
+from maxl.experiments.cli.terminal import shown
 
 if TYPE_CHECKING:
     from maxl.experiments.runs.invented import InventedLabels
@@ -76,7 +77,7 @@ def _labels(namespace: argparse.Namespace) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_at_once(file, text.encode())
     for sentence in invented.data.left_out:
-        print(f"maxl: note: left out: {visible(sentence)}", file=sys.stderr)
+        note(f"left out: {sentence}")
     if out is None:
         sys.stdout.write(labels_csv(invented, proba=namespace.proba))
     else:

@@ -1,12 +1,13 @@
-"""``maxl``: demo, train, compare, advise, check and report."""
+"""``maxl``: its commands, and what becomes of their errors, warnings and signals."""
 
 from __future__ import annotations
 
 import argparse
-import shlex
+import logging
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,14 +22,19 @@ from maxl.experiments.cli._arguments import (
     add_config_flags,
     add_help_all,
     add_preset_flag,
+    add_talk_flags,
     add_trust_flag,
     parse_grid,
     read_config,
 )
+from maxl.experiments.cli._completion import add_completion
 from maxl.experiments.cli._evaluate import add_evaluate
 from maxl.experiments.cli._labels import add_labels
 from maxl.experiments.cli._predict import add_commands
-from maxl.experiments.cli.terminal import close_quietly, prepare_streams, shown, tell_task, visible
+from maxl.experiments.cli._tune import add_tune
+from maxl.experiments.cli.listen import listening, note
+from maxl.experiments.cli.place import command_line
+from maxl.experiments.cli.terminal import close_quietly, prepare_streams, shown, visible
 from maxl.experiments.runs.config import CODE_FIELDS, RunConfig
 from maxl.experiments.runs.files import RunWarning
 
@@ -156,6 +162,10 @@ def parser() -> Parser:
     add_commands(commands)
     add_labels(commands)
     add_advise(commands)
+    add_tune(commands)
+    add_completion(commands)
+    for command in commands.choices.values():
+        add_talk_flags(command)
     return top
 
 
@@ -179,7 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(given: Sequence[str]) -> int:
     namespace = parser().parse_checked(given)
-    with warnings.catch_warnings(), terminable() as signalled:
+    talk = listening(quiet=namespace.quiet, verbose=namespace.verbose)
+    with warnings.catch_warnings(), terminable() as signalled, talk:
         warnings.showwarning = _show_warning
         warnings.simplefilter("always", RunWarning)
         try:
@@ -239,7 +250,7 @@ def terminable() -> Iterator[Callable[[], bool]]:
 
 def continuation(namespace: argparse.Namespace, given: Sequence[str]) -> str | None:
     """The command that goes on where an interrupted one stopped, or None where there is nothing to go on with."""
-    if namespace.command not in ("train", "compare", "demo", "advise"):
+    if namespace.command not in ("train", "compare", "demo", "advise", "tune"):
         return None
     if namespace.command == "train":
         from maxl.experiments.runs.folder import RunFolder
@@ -252,8 +263,10 @@ def continuation(namespace: argparse.Namespace, given: Sequence[str]) -> str | N
                 "--resume",
                 str(folder.path),
                 *(["--trust"] if typed or namespace.trust else []),
+                *(["--quiet"] if namespace.quiet else []),
+                *(["--verbose"] if namespace.verbose else []),
             ]
-    return shlex.join(["maxl", *given])
+    return command_line(given)
 
 
 def _unfinished(namespace: argparse.Namespace, given: Sequence[str]) -> str | None:
@@ -261,9 +274,11 @@ def _unfinished(namespace: argparse.Namespace, given: Sequence[str]) -> str | No
     again = continuation(namespace, given)
     if namespace.command == "train":
         return again if again is not None and " --resume " in again else None
-    if again is None or not any((namespace.out / name).exists() for name in ("study.yaml", "plan.json")):
+    if again is None or not any(
+        (namespace.out / name).exists() for name in ("study.yaml", "plan.json", "search.json")
+    ):
         return None
-    return f"{again} (with --jobs 1, one run at a time)"
+    return again if namespace.command == "tune" else f"{again} (with --jobs 1, one run at a time)"
 
 
 def out_folder(namespace: argparse.Namespace) -> Path:
@@ -282,9 +297,14 @@ def _show_warning(
 ) -> None:
     """Warnings of runs are for the user: one line without the place in the code."""
     if issubclass(category, RunWarning):
-        print(f"maxl: note: {' '.join(str(message).split())}", file=sys.stderr)
+        logging.getLogger(__name__).warning("%s", message)
     else:
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
+
+
+# What may stand beside --resume, or is set without a flag.
+_NOT_SETTINGS = {"command", "run", "config", "resume", "preset", "trust", "quiet", "verbose"}
+_LONG = 15.0  # seconds from which on it is worth saying how long a run will take
 
 
 def _train(namespace: argparse.Namespace) -> None:
@@ -294,10 +314,11 @@ def _train(namespace: argparse.Namespace) -> None:
     from maxl.experiments.runs.lock import require_unlocked
     from maxl.experiments.runs.measures import ACCURACY, MEASURES
     from maxl.experiments.runs.trainer import resume, train
+    from maxl.experiments.studies.remaining import StepClock, duration_text
 
     if namespace.resume is not None:
         folder = RunFolder(namespace.resume)
-        given = set(vars(namespace)) - {"command", "run", "config", "resume", "preset", "trust"}
+        given = set(vars(namespace)) - _NOT_SETTINGS
         if given or namespace.config is not None or namespace.preset is not None:
             raise ValueError("--resume takes a run's settings from its folder; leave out the other flags")
         config = folder.read_config(trust=namespace.trust) if folder.config.exists() else RunConfig()
@@ -308,23 +329,36 @@ def _train(namespace: argparse.Namespace) -> None:
         require_unlocked(folder.path)
         folder.require_free()
         data = load_data(config)
-    with progress_bar(config.method, config.epochs) as advance:
+    started = time.monotonic()
+    before = len(folder.read_metrics()) if folder.started else 0
+
+    def told(seconds: float) -> None:
+        if seconds > _LONG:
+            note(
+                f"about {duration_text(seconds)} for {config.epochs - before} epochs, looks at the test part not counted"
+            )
+
+    with progress_bar(config.method, config.epochs, before) as advance:
 
         def report(row: dict[str, Any]) -> None:
             if row["epoch"] == 1 and data is not None:  # it trains, so no error will be the one line
-                tell_task(data.saw)
-            note = f"loss {row['train_loss']:.3f}"
+                note(data.saw)
+            pace = (time.monotonic() - started) / max(1, row["epoch"] - before)
+            left = pace * (config.epochs - row["epoch"])
+            said = f"{duration_text(left)} left  " if left else ""
+            said += f"loss {row['train_loss']:.3f}"
             for measure in (measures[0] for measures in MEASURES.values()):
                 if row.get(measure.key) is not None:
-                    note += f"  test {'' if measure is ACCURACY else measure.title + ' '}{measure.text(row[measure.key])}"
+                    said += f"  test {'' if measure is ACCURACY else measure.title + ' '}{measure.text(row[measure.key])}"
             if row.get("label_entropy") is not None:
-                note += f"  label entropy {row['label_entropy']:.2f} of {row['label_entropy_max']:.2f}"
-            advance(row["epoch"], note)
+                said += f"  label entropy {row['label_entropy']:.2f} of {row['label_entropy_max']:.2f}"
+            advance(row["epoch"], said)
 
+        clock = StepClock(config.epochs - before, told)
         if namespace.resume is not None:
-            summary = resume(folder.path, report=report, trust=namespace.trust)
+            summary = resume(folder.path, report=report, watch=clock, trust=namespace.trust)
         else:
-            summary = train(config, folder.path, data=data, report=report)
+            summary = train(config, folder.path, data=data, report=report, watch=clock)
     out = console()
     out.print(run_table(summary))
     if summary["label_verdict"]:

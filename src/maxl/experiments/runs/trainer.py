@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ from maxl.learning import MetaAuxiliaryLearner, StepResult
 
 EVALUATION_BATCH = 500
 CALIBRATION_BATCHES = 10
+Watch = Callable[[int, int], None]  # step of this call, from 1, and steps of an epoch
 META_PASS = 1 << 20  # epoch offset of the meta pass's own shuffling, when whole epochs alternate
 
 
@@ -74,6 +75,8 @@ class Trainer:
     ) -> None:
         self.config = config
         self.track = tuple(track)
+        self.watch: Watch = lambda step, steps: None
+        self.steps = 0
         self.label = label or config.method
         self.folder = folder
         self.device = resolve_device(config.device)
@@ -93,11 +96,14 @@ class Trainer:
     def _stream(self, data: DataSet, split: Split, seed: int) -> BatchStream:
         return training_stream(self.config, data, split, seed, self.device)
 
-    def fit(self, report: Report = lambda row: None) -> dict[str, Any]:
+    def fit(
+        self, report: Report = lambda row: None, watch: Watch = lambda step, steps: None
+    ) -> dict[str, Any]:
         """Trains from where the run stands to its last epoch.
 
         Args:
             report: Called with each epoch's metrics.
+            watch: Called after each training step with its number in this call, from 1, and the number of an epoch's.
 
         Returns:
             The summary, as written to summary.json.
@@ -107,6 +113,7 @@ class Trainer:
                 checkpoint is of the epoch before.
             OutOfMemory: if memory runs out; the last checkpoint is there, and the run can go on from it.
         """
+        self.watch = watch
         with threads(self.config.threads), tensor_float32(self.config.precision != "float32"):
             return self._fit(report)
 
@@ -151,6 +158,8 @@ class Trainer:
         ):
             for batch, outer in self.outer.epoch(self.epoch):
                 totals.add(self._step(batch, outer, teach=not alternate), batch.primary)
+                self.steps += 1
+                self.watch(self.steps, len(self.stream))
             if alternate:
                 assert isinstance(learner, MetaAuxiliaryLearner)
                 for batch, outer in self.outer.epoch(META_PASS + self.epoch):
@@ -297,6 +306,7 @@ def train(
     data: DataSet | None = None,
     label: str | None = None,
     report: Report = lambda row: None,
+    watch: Watch = lambda step, steps: None,
     track: Sequence[TrackerFactory] = (),
     wait: float = 0.0,
 ) -> dict[str, Any]:
@@ -308,6 +318,7 @@ def train(
         data: Its data set, if that is loaded already.
         label: Name of the method in the summary, where a study has variants of one method.
         report: Called with each epoch's metrics.
+        watch: Called after each training step with its number in this call, from 1, and the number of an epoch's.
         track: What makes trackers of the run (``maxl.experiments.tracking``), besides those that the config names.
         wait: Seconds to wait for another process to leave the folder.
 
@@ -323,7 +334,7 @@ def train(
     trainer = Trainer(config, folder, data, label, track)  # writes nothing
     with locked(out, wait=wait):
         folder.require_free()  # still
-        return trainer.fit(report)
+        return trainer.fit(report, watch)
 
 
 def resume(
@@ -332,6 +343,7 @@ def resume(
     data: DataSet | None = None,
     label: str | None = None,
     report: Report = lambda row: None,
+    watch: Watch = lambda step, steps: None,
     track: Sequence[TrackerFactory] = (),
     trust: bool = False,
     wait: float = 0.0,
@@ -343,6 +355,7 @@ def resume(
         data: Its data set, if that is loaded already.
         label: As for ``train``.
         report: Called with each epoch's metrics.
+        watch: As for ``train``.
         track: As for ``train``.
         trust: Call a trunk ``module:function`` that the folder's config names.
         wait: Seconds to wait for another process to leave the folder.
@@ -360,7 +373,7 @@ def resume(
         if state is not None:
             trainer.load_state_dict(state)
         folder.keep_metrics(trainer.epoch)  # what came after the checkpoint will be written again
-        return trainer.fit(report)
+        return trainer.fit(report, watch)
 
 
 def _require_unfinished(folder: RunFolder) -> None:

@@ -1,0 +1,45 @@
+"""How a command is typed where the user stands."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parents[4]  # of a clone, where this is one
+
+
+def command_line(words: Sequence[str]) -> str:
+    """A command of this program that works when it is typed here.
+
+    Args:
+        words: The command and its arguments.
+
+    Returns:
+        ``uv run maxl WORDS`` where uv started this in a clone, ``maxl WORDS`` where that is on the path, and else the
+        interpreter's own path with ``-m maxl``.
+    """
+    return shlex.join([*_start(), *words])
+
+
+def _start() -> list[str]:
+    if ("UV_RUN_RECURSION_DEPTH" in os.environ or "UV" in os.environ) and _is_clone(_ROOT):
+        here = Path.cwd().resolve()
+        inside = here == _ROOT or _ROOT in here.parents
+        return ["uv", "run", *([] if inside else ["--project", str(_ROOT)]), "maxl"]
+    found = shutil.which("maxl")
+    if found is not None and Path(found).resolve().parent == Path(sys.executable).parent.resolve():
+        return ["maxl"]
+    return [sys.executable, "-m", "maxl"]
+
+
+def _is_clone(root: Path) -> bool:
+    project = root / "pyproject.toml"
+    return (
+        (root / "src" / "maxl").is_dir()
+        and project.is_file()
+        and 'name = "maxl-torch"' in project.read_text("utf-8")
+    )
