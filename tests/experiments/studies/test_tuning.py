@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from _run_helpers import files, tiny
 from _run_helpers import one_thread as one_thread
-from _run_helpers import tiny
 from maxl import experiments
 from maxl.experiments.cli import main, parser, read_config
 from maxl.experiments.runs.config import RunConfig
@@ -25,12 +25,18 @@ from maxl.experiments.studies.space import (
     read_space,
     space_dict,
 )
-from maxl.experiments.studies.tuning import VALIDATION, tune
+from maxl.experiments.studies.tuning import VALIDATION, Tuned, tune
 
 pytest.importorskip("optuna", reason="the extra tune is not installed")
-BASE = tiny(method="single", epochs=3)
+BASE = tiny(method="single", epochs=2)
 RATES = {"learning_rate": Between(1e-4, 3e-2, log=True)}
 SMALL = "--data digits --train-size 100 --trunk mlp --batch-size 25 --epochs 2 --device cpu --no-tensorboard"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
+    """A search of three trials without an interruption."""
+    return tune(BASE, tmp_path_factory.mktemp("whole"), trials=3, space=RATES)
 
 
 def table(out: Path) -> pd.DataFrame:
@@ -148,9 +154,9 @@ def test_a_space_that_does_not_fit_writes_nothing(space: Any, message: str, tmp_
 
 def test_a_search_keeps_the_best_by_validation(tmp_path: Path) -> None:
     seen: list[tuple[int, int, str]] = []
-    found = tune(BASE, tmp_path, trials=4, space=RATES, progress=lambda *said: seen.append(said))
+    found = tune(BASE, tmp_path, trials=3, space=RATES, progress=lambda *said: seen.append(said))
     trials = table(tmp_path)
-    assert list(trials["state"]) == ["finished"] * 4  # none is pruned before five have ended
+    assert list(trials["state"]) == ["finished"] * 3  # none is pruned before five have ended
     assert found.value == trials["value"].max()
     assert found.measure == "validation_accuracy"
     best = int(trials["value"].idxmax())
@@ -161,7 +167,7 @@ def test_a_search_keeps_the_best_by_validation(tmp_path: Path) -> None:
     assert found.best == RunConfig.read(tmp_path / "best.yaml")
     assert found.best.learning_rate == stored.learning_rate
     assert found.best.to_dict() | {"learning_rate": 0.0} == BASE.to_dict() | {"learning_rate": 0.0}
-    assert seen[-1][:2] == (4, 4)
+    assert seen[-1][:2] == (3, 3)
     assert seen[-1][2].startswith("best ")
     assert list(found.ranked(2)["value"]) == sorted(trials["value"], reverse=True)[:2]
     assert "<table" in found._repr_html_()
@@ -183,7 +189,7 @@ def test_the_test_part_decides_nothing(tmp_path: Path) -> None:
         tune(
             tiny(method="single", data=str(tmp_path / name), train_size=None),
             tmp_path / f"tune-{name}",
-            trials=7,
+            trials=3,
             space=RATES,
         )
         for name in ("a", "b")
@@ -193,39 +199,37 @@ def test_the_test_part_decides_nothing(tmp_path: Path) -> None:
     assert results[0].best.learning_rate == results[1].best.learning_rate
 
 
-@pytest.mark.parametrize("trial", [0, 2])
-@pytest.mark.parametrize("epoch", [1, 2])
-def test_an_interrupted_search_goes_on_to_the_same_end(trial: int, epoch: int, tmp_path: Path) -> None:
-    whole = tune(BASE, tmp_path / "whole", trials=4, space=RATES)
-
+@pytest.mark.parametrize(("trial", "epoch"), [(0, 1), (1, 2)])
+def test_an_interrupted_search_goes_on_to_the_same_end(
+    trial: int, epoch: int, whole: Tuned, tmp_path: Path
+) -> None:
     def interrupt(done: int, _: int, said: str) -> None:
-        if (done, said) == (trial, f"epoch {epoch} of 3"):
+        if (done, said) == (trial, f"epoch {epoch} of 2"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tune(BASE, tmp_path / "cut", trials=4, space=RATES, progress=interrupt)
-    assert not (tmp_path / "cut" / "best.yaml").exists()
-    again = tune(BASE, tmp_path / "cut", trials=4, space=RATES)
+        tune(BASE, tmp_path, trials=3, space=RATES, progress=interrupt)
+    assert not (tmp_path / "best.yaml").exists()
+    again = tune(BASE, tmp_path, trials=3, space=RATES)
     pd.testing.assert_frame_equal(again.trials, whole.trials)
     assert again.best == whole.best
 
 
-def test_more_trials_are_added_and_none_is_repeated(tmp_path: Path) -> None:
-    first = tune(BASE, tmp_path, trials=2, space=RATES)
+def test_more_trials_are_added_and_none_is_repeated(whole: Tuned, tmp_path: Path) -> None:
+    tune(BASE, tmp_path, trials=1, space=RATES)
     times = {p: p.stat().st_mtime_ns for p in tmp_path.glob("trials/*/summary.json")}
     second = tune(BASE, tmp_path, trials=3, space=RATES)
-    assert len(second.trials) == 3
-    pd.testing.assert_frame_equal(second.trials[:2], first.trials)
+    pd.testing.assert_frame_equal(second.trials, whole.trials)
     assert {p: p.stat().st_mtime_ns for p in times} == times
     assert second.trials["learning_rate"].nunique() == 3
 
 
 def test_trials_that_fall_behind_are_pruned(tmp_path: Path) -> None:
-    base = tiny(method="single", epochs=6)
-    found = tune(base, tmp_path, trials=12, space={"learning_rate": Between(1e-6, 3e-2, log=True)})
+    base = tiny(method="single", epochs=4)
+    found = tune(base, tmp_path, trials=8, space={"learning_rate": Between(1e-6, 3e-2, log=True)})
     pruned = found.trials[found.trials["state"] == "pruned"]
     assert len(pruned)
-    assert (pruned["epochs"] < 6).all()
+    assert (pruned["epochs"] < 4).all()
     assert pruned["value"].isna().all()
     assert found.best.learning_rate not in set(pruned["learning_rate"])
     assert (found.trials["state"][:5] == "finished").all()
@@ -254,17 +258,18 @@ def test_one_trial_runs_in_the_smallest_budget(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"space": {"learning_rate": Between(1e-4, 1e-2)}}, "was made with learning_rate"),
-        ({"base": tiny(method="single", epochs=2)}, "was made with epochs 3, not 2"),
+        ({"base": tiny(method="single", epochs=3)}, "was made with epochs 2, not 3"),
         ({"trials": 0}, "--trials needs to be at least 1; got 0"),
         ({"budget": 0.0}, "--budget needs to be a number of minutes above 0; got 0"),
         ({"budget": math.nan}, "--budget needs to be a number"),
     ],
 )
-def test_another_search_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_another_search_is_refused(changes: dict[str, Any], message: str, whole: Tuned) -> None:
     given: dict[str, Any] = {"base": BASE, "trials": 1, "space": RATES}
-    tune(out=tmp_path, **given)
+    before = files(whole.out)
     with pytest.raises(ValueError, match=message):
-        tune(out=tmp_path, **given | changes)
+        tune(out=whole.out, **given | changes)
+    assert files(whole.out) == before
 
 
 def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
@@ -280,7 +285,7 @@ def test_a_trial_that_was_changed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         tune(BASE, tmp_path, trials=1, space=RATES, progress=interrupt)
     run = RunFolder(tmp_path / "trials" / "0000")
-    run.create(tiny(method="single", epochs=3, trunk="os:system"))
+    run.create(tiny(method="single", epochs=2, trunk="os:system"))
     with pytest.raises(ValueError, match="has other settings: it was changed"):
         tune(BASE, tmp_path, trials=1, space=RATES)
 
