@@ -19,17 +19,17 @@ from maxl.experiments.cli._study import LINES_APART
 from maxl.experiments.cli.listen import note
 from maxl.experiments.cli.terminal import shown
 
-_AIMS = ("accuracy", "structure", "noise")  # those of ``studies.advice``, which --help cannot wait for
+_AIMS = ("accuracy", "structure")  # those of ``studies.advice``, which --help cannot wait for
 
 
 def add_advise(commands: Any) -> None:
     """Adds the command to the subparsers of ``maxl``."""
     advise = commands.add_parser(
         "advise",
-        help="do finer labels help on your data, and which? cheapest step first",
-        description="Tunes single-task training, screens uniform labels, clusters, human classes and shuffled controls on\n"
-        "validation data, learned labels only where that leaves something open, and compares the best with single-task\n"
-        "training on the test part by fresh seeds. Calling it again continues where it stopped.",
+        help="do finer labels help on your data? the cheapest tests first",
+        description="Tunes training without finer labels, tries cheap ones (evenly spread, clusters, finer classes made by people)\n"
+        "on validation data, learned ones only where that leaves something open, and lets fresh seeds tell on the test part\n"
+        "whether the best of them helps. Calling it again continues where it stopped.",
         epilog="example:\n  maxl advise --data table.csv --primary label --trunk mlp --budget 30 --out advice\n"
         "  maxl advise ... --aim structure --probe breed",
     )

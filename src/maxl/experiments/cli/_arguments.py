@@ -41,7 +41,7 @@ _MAIN = frozenset(
             "psi",
             "trunk",
         ),
-        *("epochs", "batch_size", "optimizer", "learning_rate", "meta_learning_rate", "seed", "device"),
+        *("epochs", "batch_size", "optimizer", "learning_rate", "seed", "device"),
     )
 )
 
@@ -135,7 +135,7 @@ def add_config_flags(parser: argparse.ArgumentParser, *, leave_out: Sequence[str
 
 def add_preset_flag(parser: argparse.ArgumentParser) -> None:
     """--preset, which sets several flags of the label generator."""
-    parser.add_argument("--preset", metavar="NAME", help="sharing of passes: " + ", ".join(PRESETS))
+    parser.add_argument("--preset", metavar="NAME", help="how often labels are taught: " + ", ".join(PRESETS))
 
 
 def add_talk_flags(parser: argparse.ArgumentParser) -> None:
@@ -148,7 +148,7 @@ def add_talk_flags(parser: argparse.ArgumentParser) -> None:
 def add_trust_flag(parser: argparse.ArgumentParser) -> None:
     """--trust, which lets a file name code."""
     parser.add_argument(
-        "--trust", action="store_true", help="run the code, module:function, that a file names as its trunk"
+        "--trust", action="store_true", help="call the function that a file names as its trunk"
     )
 
 

@@ -18,7 +18,7 @@ def add_completion(commands: Any) -> None:
     """Adds the command to the subparsers of ``maxl``."""
     completion = commands.add_parser(
         "completion",
-        help="a script with which bash, zsh or fish completes commands and flags",
+        help="lets bash, zsh or fish complete commands and flags",
         description="Prints a script that completes commands, flags, their choices and files when Tab is pressed.",
         epilog="example:\n"
         "  maxl completion bash > ~/.local/share/bash-completion/completions/maxl\n"

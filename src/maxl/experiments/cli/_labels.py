@@ -21,7 +21,7 @@ def add_labels(commands: Any) -> None:
     """Adds the command to the subparsers of ``maxl``."""
     labels = commands.add_parser(
         "labels",
-        help="the auxiliary labels that a run's generator invents for labelled samples, as CSV",
+        help="the finer labels that a run has learned, for samples of yours, as CSV",
         description="Reads labelled samples with the label generator of a finished run, as it was at the end of training:\n"
         "file (or row, from 0), class, auxiliary class (its number among all, and within its class), its probability,\n"
         "the label's entropy in nats and, of method weighted, the weight of the sample's auxiliary loss. Runs of\n"

@@ -61,19 +61,28 @@ def parser() -> Parser:
     """All commands and flags."""
     top = Parser(
         prog="maxl",
-        description="Learn auxiliary labels that help a model generalise (meta auxiliary learning).",
+        description="Trains models with finer labels than yours, learned or given, and tells whether they help.",
+        epilog="start with:\n  maxl demo                  three ways to train, compared on digits, in a minute or two\n"
+        "  maxl advise --data FILE    is it worth it on your data?\n  maxl COMMAND --help        what a command does, with an example",
     )
     top.add_argument("--version", action="version", version=f"maxl {metadata.version('maxl-torch')}")
     commands = top.add_subparsers(dest="command", metavar="command", required=True)
 
     demo = commands.add_parser(
         "demo",
-        help="single-task, random labels and MAXL on embedded digits, in a minute or two",
-        description="Compares single-task training, random labels and MAXL on scikit-learn's digits.",
+        help="three ways to train, compared on digits, in a minute or two",
+        description="Compares training without finer labels, with random ones and with learned ones (MAXL), on 200 digits.",
         epilog="example:\n  maxl demo --seeds 0 1 2 3 4",
     )
     demo.add_argument("--out", type=Path, default=Path("maxl-demo"), help="study folder (default: maxl-demo)")
-    demo.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="(default: 0 1 2 3 4)")
+    demo.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2, 3, 4],
+        metavar="N",
+        help="one run of each for every seed (0 1 2 3 4)",
+    )
     demo.add_argument(
         "--jobs", type=int, help="runs at a time (default: one a GPU, or on the CPU one a core, at most 16)"
     )
@@ -81,8 +90,8 @@ def parser() -> Parser:
 
     train = commands.add_parser(
         "train",
-        help="one run: a data set, a method, a seed",
-        description="Trains one run and writes its folder: config, metrics, summary, checkpoint, model.",
+        help="trains one model and writes its folder",
+        description="Trains one model and writes its folder: settings, metrics, result, checkpoints, weights.",
         epilog="(defaults in brackets)\nexample:\n"
         "  maxl train --data digits --method maxl --psi 5 --epochs 20 --out run",
     )
@@ -99,7 +108,7 @@ def parser() -> Parser:
 
     compare = commands.add_parser(
         "compare",
-        help="methods × seeds: a paired comparison with intervals",
+        help="several methods, several seeds each: which differences are real?",
         description="Trains every method with every seed and compares them, seed by seed. Calling it again\n"
         "continues where it stopped and adds what is new.",
         epilog="example:\n  maxl compare --data digits --train-size 200 --epochs 30 "
@@ -108,11 +117,22 @@ def parser() -> Parser:
     )
     compare.add_argument("--out", type=Path, default=Path("study"), help="study folder (default: study)")
     compare.add_argument(
-        "--methods", nargs="+", default=["single", "random", "maxl"], metavar="M", help="methods"
+        "--methods",
+        nargs="+",
+        default=["single", "random", "maxl"],
+        metavar="M",
+        help="where finer labels come from (single random maxl)",
     )
-    compare.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="seeds")
     compare.add_argument(
-        "--grid", nargs="+", default=[], metavar="NAME=V,V", help="fields to vary, all combinations"
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2],
+        metavar="N",
+        help="each is a run of every method (0 1 2)",
+    )
+    compare.add_argument(
+        "--grid", nargs="+", default=[], metavar="NAME=V,V", help="settings to vary, in all combinations"
     )
     compare.add_argument(
         "--jobs",
@@ -129,20 +149,21 @@ def parser() -> Parser:
 
     check = commands.add_parser(
         "check",
-        help="how exact and how costly each hypergradient method is on a trunk",
-        description="Compares forward, reverse and finite-difference hypergradients on a trunk with each other\n"
-        "and with central differences, times them, and says which to use and what stands in the way.",
+        help="can labels be learned on a network, exactly, and what does it cost?",
+        description="Learned labels need a gradient through a gradient. This computes it in each way there is on a network\n"
+        "(--hypergradient forward, reverse, finite-difference), compares and times them, and says which to use and what\n"
+        "stands in the way.",
         epilog="example:\n  maxl check --trunk resnet18 --shape 3 32 32 --classes 10 --psi 5",
     )
     check.add_argument(
-        "--trunk", default="convnet4", metavar="NAME", help="trunk of both networks (convnet4)"
+        "--trunk", default="convnet4", metavar="NAME", help="network, as for maxl train (convnet4)"
     )
     check.add_argument(
         "--shape", type=int, nargs="+", default=[3, 32, 32], metavar="N", help="of an input (3 32 32)"
     )
-    check.add_argument("--classes", type=int, default=10, metavar="N", help="primary classes (10)")
+    check.add_argument("--classes", type=int, default=10, metavar="N", help="classes (10)")
     check.add_argument(
-        "--psi", type=int, nargs="+", default=[5], metavar="N", help="auxiliary classes each (5)"
+        "--psi", type=int, nargs="+", default=[5], metavar="N", help="finer classes of each (5)"
     )
     check.add_argument("--batch-size", type=int, default=16, metavar="N", help="samples in the batch (16)")
     check.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, mps or auto (auto)")
@@ -151,8 +172,8 @@ def parser() -> Parser:
 
     report = commands.add_parser(
         "report",
-        help="one self-contained HTML page from a study or a run",
-        description="Writes report.html into the folder of a study or a run; opens without a network.",
+        help="an HTML page from a study or a run",
+        description="Writes report.html into the folder of a study or a run: one file, which opens without a network.",
         epilog="example:\n  maxl report study",
     )
     report.add_argument("folder", type=Path, help="folder of a study or a run")

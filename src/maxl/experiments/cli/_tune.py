@@ -29,12 +29,10 @@ def add_tune(commands: Any) -> None:
     """Adds the command to the subparsers of ``maxl``."""
     tune = commands.add_parser(
         "tune",
-        help="searches for learning rate, weight decay and the like by validation results",
-        description="Trains one run after another with other settings and keeps those with the best validation result; runs\n"
-        "that fall behind are stopped early, and the test part decides nothing. Settings that are given stay as they are.\n"
-        "Calling it again continues where it stopped, or adds trials.",
-        epilog="example:\n  maxl tune --data digits --train-size 300 --method single --epochs 20 --trials 20 --out tune\n"
-        "  maxl train --config tune/best.yaml --out run",
+        help="searches for the settings with the best validation result",
+        description="Trains with one setting after another, stops runs that fall behind, and keeps what is best on validation data.\n"
+        "What is given stays as it is. Calling it again continues where it stopped, or adds trials.",
+        epilog="example:\n  maxl tune --data digits --train-size 300 --method single --epochs 20 --trials 20 --out tune",
     )
     tune.add_argument("--trials", type=int, default=30, metavar="N", help="runs in all (30)")
     tune.add_argument("--budget", type=float, default=60.0, metavar="MINUTES", help="minutes in all (60)")

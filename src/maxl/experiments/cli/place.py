@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +29,8 @@ def _start() -> list[str]:
         here = Path.cwd().resolve()
         inside = here == _ROOT or _ROOT in here.parents
         return ["uv", "run", *([] if inside else ["--project", str(_ROOT)]), "maxl"]
+    import shutil  # not above: --help does not wait for it
+
     found = shutil.which("maxl")
     if found is not None and Path(found).resolve().parent == Path(sys.executable).parent.resolve():
         return ["maxl"]

@@ -15,7 +15,7 @@ from maxl.experiments.data._features import Standardise, TextFeatures
 from maxl.experiments.data._images import to_channels
 from maxl.experiments.data._labels import check_column, check_every_class, check_refines, encode
 from maxl.experiments.data._open import open_source
-from maxl.experiments.data._select import balanced_order, cut_test, draw, resolve_size
+from maxl.experiments.data._select import TEST_SEED, balanced_order, cut_test, draw, resolve_size
 from maxl.experiments.data._source import IntArray, Part, Raw, Source, Transform, Wanted
 from maxl.experiments.data._targets import (
     TASKS,
@@ -110,9 +110,11 @@ def load(
     train, test, published = labelled.parts
     targets = labelled.targets
     classes = targets.names if targets.task == "classification" else ("all samples",)
+    said = [source.saw, targets.saw]
     if test is None:
         train_rows, test_rows = cut_test(train.strata, classes)
         train, test = train.rows(train_rows), train.rows(test_rows)
+        said.append(_cut_text(len(test_rows), len(train_rows) + len(test_rows), targets.task))
 
     pool = train if published is None else published
     validation: _Labelled | None = None
@@ -165,7 +167,7 @@ def load(
         columns=transform if isinstance(transform, Columns) else None,
         task=targets.task,
         targets=scale,
-        saw="\n".join(line for line in (source.saw, targets.saw) if line),
+        saw="\n".join(line for line in said if line),
         probe_names=labelled.probe_names,
     )
 
@@ -198,6 +200,15 @@ class _Labelled:
         if scale is not None:
             primary = scale.standardise(primary)
         return Split(x, primary, human, probe)
+
+
+def _cut_text(test: int, total: int, task: str) -> str:
+    """What is to be said of a test part that was cut off."""
+    of_each = " of each class" if task == "classification" else ""
+    return (
+        f"no test part is given, so {test} of {total} samples ({100 * test / total:.0f} %{of_each}) are kept for it, drawn "
+        f"with seed {TEST_SEED} whatever --seed says"
+    )
 
 
 def _fit_targets(primary: TargetArray, targets: Encoded) -> Features:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -47,6 +48,7 @@ from maxl.learning import MetaAuxiliaryLearner, StepResult
 
 EVALUATION_BATCH = 500
 CALIBRATION_BATCHES = 10
+_logger = logging.getLogger(__name__)
 Watch = Callable[[int, int], None]  # step of this call, from 1, and steps of an epoch
 META_PASS = 1 << 20  # epoch offset of the meta pass's own shuffling, when whole epochs alternate
 
@@ -87,6 +89,11 @@ class Trainer:
             self.stream = self.outer.batches
             with needing_memory("building the networks", "choose a smaller --trunk or --psi"):
                 self.setup: Setup = build(config, self.data, self.device)
+        weights = sum(p.numel() for p in self.setup.network.parameters())
+        _logger.debug(
+            "%s on %s: %d training samples, trunk %s, %d weights, on %s",
+            *(config.method, config.data, len(self.data.train), config.trunk, weights, self.device),
+        )
         self.origin = origin(self.device, config.threads)
         fixed = {name: value for name, value in config.to_dict().items() if name not in MACHINE_FIELDS}
         self.identity = {"config": {**fixed, "label": self.label}, "data": fingerprint(data)}

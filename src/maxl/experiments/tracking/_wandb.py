@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +46,7 @@ class WandB:
             raise RuntimeError("nobody is logged in: call `wandb login` first, or set WANDB_MODE=offline")
         kept = read_id(self.folder, "wandb")
         if kept is None:
-            write_id(self.folder, "wandb", kept := uuid.uuid4().hex[:12])
+            write_id(self.folder, "wandb", kept := os.urandom(6).hex())
         name, group = run_name(self.folder)
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "maxl"),
