@@ -231,7 +231,7 @@ class _Search:
         trial = study.ask({name: _distribution(values) for name, values in self.space.items()})
         config = changed(self.base, trial.params)
         folder = RunFolder(self.out / "trials" / f"{number:04d}")
-        _logger.info("trial %d: %s", number, trial.params)
+        _logger.info("trial %d: %s", number, _values_text(trial.params))
         states = optuna.trial.TrialState
         state, value = states.COMPLETE, None
         try:
