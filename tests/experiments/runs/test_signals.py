@@ -132,6 +132,6 @@ def test_a_typed_trunk_is_trusted_by_the_command_that_continues(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("maxl.experiments.cli._main.read_config", interrupted)
+    monkeypatch.setattr("maxl.experiments.cli._train.read_config", interrupted)
     assert main(["train", "--trunk", "own:make"]) == 130
     assert capsys.readouterr().err.endswith("continue with: maxl train --resume run --trust\n")

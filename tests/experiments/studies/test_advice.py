@@ -260,7 +260,7 @@ def test_an_interrupted_advice_goes_on_where_it_stopped(pretend: Callable[..., R
     runs = pretend(gains={"kmeans": 0.03})
     base, out = config(folder(tmp_path / "data")), tmp_path / "out"
 
-    def interrupt(step: str, done: int, total: int) -> None:
+    def interrupt(step: str, done: int, total: int, note: str) -> None:
         if step == "screening":
             raise KeyboardInterrupt
 
