@@ -341,6 +341,17 @@ def test_commands_are_named_as_they_work_here(monkeypatch: pytest.MonkeyPatch, h
     assert command_line(["demo"]).endswith(" -m maxl demo")
 
 
+def test_errors_name_a_command_that_works_here(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RunFolder(here / "run").create(tiny())
+    assert main(["export", "run"]) == 2
+    assert capsys.readouterr().err.endswith("continue it with maxl train --resume run\n")
+    monkeypatch.setattr("maxl.experiments.cli.place._start", lambda: ["uv", "run", "maxl"])
+    assert main(["export", "run"]) == 2
+    assert capsys.readouterr().err.endswith("continue it with uv run maxl train --resume run\n")
+
+
 # Completion
 
 

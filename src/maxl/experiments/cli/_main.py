@@ -33,7 +33,7 @@ from maxl.experiments.cli._predict import add_commands
 from maxl.experiments.cli._train import add_train, out_folder
 from maxl.experiments.cli._tune import add_tune
 from maxl.experiments.cli.listen import listening
-from maxl.experiments.cli.place import command_line
+from maxl.experiments.cli.place import as_typed_here, command_line
 from maxl.experiments.cli.terminal import close_quietly, prepare_streams, shown, visible
 from maxl.experiments.runs.config import CODE_FIELDS, RunConfig
 from maxl.experiments.runs.files import RunWarning
@@ -202,7 +202,8 @@ def _run(given: Sequence[str]) -> int:
         except BrokenPipeError:
             raise
         except (ValueError, OSError, FloatingPointError) as error:
-            print(f"maxl: error: {visible(' '.join(str(error).split()))}", file=sys.stderr)
+            said = as_typed_here(" ".join(str(error).split()))
+            print(f"maxl: error: {visible(said)}", file=sys.stderr)
             return 2
         except (MemoryError, RuntimeError) as error:
             from maxl.experiments.runs.memory import OutOfMemory, is_out_of_memory, sentence

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,12 @@ def command_line(words: Sequence[str]) -> str:
         interpreter's own path with ``-m maxl``.
     """
     return shlex.join([*_start(), *words])
+
+
+def as_typed_here(message: str) -> str:
+    """A message of the package with the command that it tells to call as it is typed here."""
+    start = shlex.join(_start())
+    return re.sub(r"\b(with|call) maxl (?=[a-z])", lambda found: f"{found[1]} {start} ", message)
 
 
 def _start() -> list[str]:
