@@ -290,15 +290,19 @@ def test_methods_differ_in_what_they_cost_until_one_has_ended(here: Path) -> Non
 
 def test_time_left_is_told_by_the_pace_of_this_call(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planned = Study(tiny(epochs=4), ["single", "maxl"], [0]).plan()
-    monkeypatch.setattr(remaining.time, "monotonic", lambda: 100.0)
+    now = [100.0]
+    monkeypatch.setattr(remaining.time, "monotonic", lambda: now[0])
     rest = Remaining(here, planned, 1)
     run = RunFolder(here / planned[0].path)
     run.create(planned[0].config)
-    for epoch in (1, 2):
+    now[0] = 150.0  # processes have started
+    run.append_metrics({"epoch": 1})
+    assert rest.left() is None
+    now[0] = 153.0
+    for epoch in (2, 3):
         run.append_metrics({"epoch": epoch})
-    monkeypatch.setattr(remaining.time, "monotonic", lambda: 103.0)
-    # half a run of cost 1 took 3 seconds; half of it and a run of cost 4 are left
-    assert rest.left() == pytest.approx(3.0 / 0.5 * (0.5 + COST["maxl"]))
+    # half a run of cost 1 took 3 seconds; a quarter of it and a run of cost 4 are left
+    assert rest.left() == pytest.approx(3.0 / 0.5 * (0.25 + COST["maxl"]))
 
 
 def test_compare_says_how_long_it_takes_before_it_starts(

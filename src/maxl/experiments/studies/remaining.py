@@ -119,7 +119,7 @@ class Remaining:
 
     def __init__(self, out: Path, planned: Sequence[PlannedRun], jobs: int) -> None:
         self.out, self.planned, self.jobs = out, planned, jobs
-        self.start, self.before = time.monotonic(), self._done()
+        self.start, self.before, self.seen = time.monotonic(), self._done(), False
 
     def expected(self, single: float | None = None) -> float | None:
         """Seconds, before anything of this call has been trained; None where nothing is known.
@@ -136,11 +136,14 @@ class Remaining:
         return sum(w * (1 - d) for w, d in zip(weights, self.before, strict=True)) / self.jobs
 
     def left(self) -> float | None:
-        """Seconds, by the pace of this call; None until some of it is known."""
+        """Seconds, by the pace of this call since its first epoch; None until that is known."""
         done = self._done()
         weights = self._weights(self._known() or {"single": 1.0})
         trained = sum(w * (d - b) for w, d, b in zip(weights, done, self.before, strict=True))
         if trained <= 0:
+            return None
+        if not self.seen:  # from here on: how long processes take to start says nothing of epochs
+            self.seen, self.start, self.before = True, time.monotonic(), done
             return None
         rest = sum(w * (1 - d) for w, d in zip(weights, done, strict=True))
         return rest / trained * (time.monotonic() - self.start)
