@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _BATCH = 100  # parameters that a store takes at a time
+_PATIENCE = 120.0  # seconds for other runs to open theirs
 _LONGEST = 500  # characters of a parameter, which every version of MLflow takes
 
 
@@ -40,6 +43,14 @@ class MLflow:
             ValueError: if that one is not in the store.
             mlflow.exceptions.MlflowException: if the store cannot be reached.
         """
+        from filelock import FileLock
+
+        # Runs of a study start side by side, and a new store is made by whoever comes first: one after another.
+        name = f"maxl-mlflow-{getpass.getuser()}.lock"
+        with FileLock(Path(tempfile.gettempdir()) / name, timeout=_PATIENCE):
+            self._open(config)
+
+    def _open(self, config: Mapping[str, Any]) -> None:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
