@@ -27,6 +27,7 @@ OTHERS = {
     "PIL",
     "collections",
     "lightning",
+    "mlflow",
     "numpy",
     "pandas",
     "pathlib",
@@ -36,6 +37,7 @@ OTHERS = {
     "os",
     "torch",
     "transformers",
+    "wandb",
     "typing",
 }
 OTHERS |= {

@@ -5,6 +5,7 @@ Names are loaded when they are first used, so that a command line that only prin
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ _HOMES = {
     "maxl.trunks": ("Features",),
     "maxl.worlds": ("DataParallel",),
 }
+
+# Whoever wants to read what the package says adds a handler of their own; without one it is silent.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _PACKAGES = ("check", "hypergradients", "learning", "supervision", "tasks", "worlds")
 

@@ -25,7 +25,19 @@ FOLDERS = [
     if (ROOT / name).is_dir()
 ]
 FILES = sorted(file for folder in FOLDERS for file in folder.rglob("*.py"))
-COMMANDS = ("demo", "train", "compare", "check", "report", "evaluate", "predict", "labels", "export")
+COMMANDS = (
+    "demo",
+    "train",
+    "compare",
+    "check",
+    "report",
+    "evaluate",
+    "predict",
+    "labels",
+    "export",
+    "advise",
+    "tune",
+)
 HINT = 'pip install "maxl-torch[experiments]"'
 
 

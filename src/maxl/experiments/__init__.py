@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from maxl.experiments.hub import RunModel
     from maxl.experiments.studies.advice import advise as advise
+    from maxl.experiments.studies.tuning import tune as tune
 
 
 def _missing() -> list[str]:
@@ -48,9 +49,13 @@ def load(run: str | PathLike[str], *, trust: bool = False) -> RunModel:
 
 
 def __getattr__(name: str) -> Any:
-    """``advise``, loaded when it is first used: a command line that prints its help never imports torch."""
+    """``advise`` and ``tune``, loaded when first used: a command line that prints its help never imports torch."""
     if name == "advise":
         from maxl.experiments.studies.advice import advise
 
         return advise
+    if name == "tune":
+        from maxl.experiments.studies.tuning import tune
+
+        return tune
     raise AttributeError(f"module 'maxl.experiments' has no attribute {name!r}")

@@ -156,6 +156,23 @@ MISTAKES = {
         "check --trunk mlp --shape 4 --seed -1",
         "--seed needs to be at least 0 and below .* got -1",
     ),
+    "tune without trials": (f"tune {SMALL} --trials 0", "--trials needs to be at least 1; got 0"),
+    "tune without time": (f"tune {SMALL} --budget 0", "--budget needs to be a number of minutes above 0"),
+    "tune in a missing space": (
+        f"tune {SMALL} --space none.yaml",
+        "--space needs a file; none.yaml does not exist",
+    ),
+    "tune over nothing known": (
+        f"tune {SMALL} --space unknown.yaml",
+        "unknown field 'epochz'; did you mean 'epochs'",
+    ),
+    "tune with all given": (
+        f"tune {SMALL} --method single --learning-rate 1 --weight-decay 0",
+        "a search needs a field to vary",
+    ),
+    "tune where a run is": (f"tune {SMALL} --out taken", "taken holds something else"),
+    "unknown tracker": (f"train {SMALL} --track wandbb", "got 'wandbb'; did you mean 'wandb'"),
+    "tracker against tracker": (f"train {SMALL} --track tensorboard", "contradict each other: leave one out"),
     "report of nothing": ("report none", "needs a study or run folder; none is none"),
 }
 
@@ -177,7 +194,23 @@ def test_a_mistake_is_one_line_and_writes_nothing(
 
 
 @pytest.mark.parametrize(
-    "command", ["", "demo", "train", "compare", "check", "report", "evaluate", "predict", "labels", "export"]
+    "command",
+    [
+        *(
+            "",
+            "demo",
+            "train",
+            "compare",
+            "check",
+            "report",
+            "evaluate",
+            "predict",
+            "labels",
+            "export",
+            "advise",
+        ),
+        *("tune", "completion"),
+    ],
 )
 def test_help_fits_a_screen_and_shows_an_example(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

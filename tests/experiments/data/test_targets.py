@@ -44,7 +44,7 @@ def test_targets_are_looked_at_and_it_is_said_what_was_seen(name: str, tmp_path:
     assert data.task == task
     assert saw in data.saw
     given = one_target(tmp_path, values, task=task)
-    assert given.saw == ""
+    assert given.saw.startswith("no test part is given")  # and nothing of the column
     assert torch.equal(given.train.primary, data.train.primary)
 
 
@@ -82,7 +82,10 @@ def test_several_numbers_are_several_targets(tmp_path: Path) -> None:
     kept = {name: table[name] for name in (*"abcd", "price", "depth")}
     data = load(str(write_table(tmp_path / "t.csv", kept)), primary=["price", "depth"])
     assert (data.task, data.primary_names) == ("regression", ("price", "depth"))
-    assert data.saw == "2 columns hold numbers: regression"
+    assert data.saw.splitlines() == [
+        "2 columns hold numbers: regression",
+        "no test part is given, so 16 of 80 samples (20 %) are kept for it, drawn with seed 0 whatever --seed says",
+    ]
     assert data.train.primary.shape == (64, 2)
     assert data.input_shape == (4,)  # no target is a feature
 
@@ -90,7 +93,7 @@ def test_several_numbers_are_several_targets(tmp_path: Path) -> None:
 def test_columns_of_zero_and_one_are_labels(tmp_path: Path) -> None:
     data = load(str(colours(tmp_path)), primary=LABELS)
     assert (data.task, data.primary_names) == ("multi-label", LABELS)
-    assert data.saw == "3 columns hold 0 and 1: multi-label"
+    assert data.saw.splitlines()[0] == "3 columns hold 0 and 1: multi-label"
     assert data.train.primary.dtype == torch.int64
     assert data.train.primary.unique().tolist() == [0, 1]
     assert data.input_shape == (4,)

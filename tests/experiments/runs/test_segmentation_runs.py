@@ -58,7 +58,7 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_masks_are_found_and_their_void_is_ignored(folder: Path) -> None:
     data = load(str(folder), ignore_index=VOID, validation_size=2)
     assert data.task == "segmentation"
-    assert data.saw == "each image has a mask: segmentation"
+    assert data.saw.splitlines()[0] == "each image has a mask: segmentation"
     assert data.primary_names == ("0", "1")
     assert data.train.primary.shape == (6, 8, 10)
     assert (data.train.primary[:, 0] == IGNORED).all()

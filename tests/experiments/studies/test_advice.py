@@ -33,7 +33,7 @@ from maxl.experiments.studies.decisions import (
     words,
 )
 from maxl.experiments.studies.intervals import paired_difference
-from maxl.experiments.studies.pace import COST
+from maxl.experiments.studies.remaining import COST
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def test_advice_holds_what_it_promises_and_repeats_itself(
     out = tmp_path / "out"
     base = config(folder(tmp_path / "data"), human="breed")
     given = experiments.advise(
-        base, out, budget=1e6, tell=said.append, progress=lambda step, done, total: steps.append(step)
+        base, out, budget=1e6, tell=said.append, progress=lambda step, done, total, note: steps.append(step)
     )
     assert given == json.loads((out / "advice.json").read_text())
     assert (given["verdict"], given["method"], given["against"]) == ("helps", "human", "single")
@@ -260,7 +260,7 @@ def test_an_interrupted_advice_goes_on_where_it_stopped(pretend: Callable[..., R
     runs = pretend(gains={"kmeans": 0.03})
     base, out = config(folder(tmp_path / "data")), tmp_path / "out"
 
-    def interrupt(step: str, done: int, total: int) -> None:
+    def interrupt(step: str, done: int, total: int, note: str) -> None:
         if step == "screening":
             raise KeyboardInterrupt
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,19 +15,21 @@ from maxl.experiments.cli._arguments import (
     add_trust_flag,
     read_config,
 )
-from maxl.experiments.cli.terminal import shown, visible
+from maxl.experiments.cli._study import LINES_APART
+from maxl.experiments.cli.listen import note
+from maxl.experiments.cli.terminal import shown
 
-_AIMS = ("accuracy", "structure", "noise")  # those of ``studies.advice``, which --help cannot wait for
+_AIMS = ("accuracy", "structure")  # those of ``studies.advice``, which --help cannot wait for
 
 
 def add_advise(commands: Any) -> None:
     """Adds the command to the subparsers of ``maxl``."""
     advise = commands.add_parser(
         "advise",
-        help="do finer labels help on your data, and which? cheapest step first",
-        description="Tunes single-task training, screens uniform labels, clusters, human classes and shuffled controls on\n"
-        "validation data, learned labels only where that leaves something open, and compares the best with single-task\n"
-        "training on the test part by fresh seeds. Calling it again continues where it stopped.",
+        help="do finer labels help on your data? the cheapest tests first",
+        description="Tunes training without finer labels, tries cheap ones (evenly spread, clusters, finer classes made by people)\n"
+        "on validation data, learned ones only where that leaves something open, and lets fresh seeds tell on the test part\n"
+        "whether the best of them helps. Calling it again continues where it stopped.",
         epilog="example:\n  maxl advise --data table.csv --primary label --trunk mlp --budget 30 --out advice\n"
         "  maxl advise ... --aim structure --probe breed",
     )
@@ -66,7 +67,7 @@ def _advise(namespace: argparse.Namespace) -> None:
             budget=namespace.budget,
             jobs=namespace.jobs,
             progress=progress,
-            tell=lambda said: print(f"maxl: note: {visible(said)}", file=sys.stderr),
+            tell=note,
         )
     report = write_advice(namespace.out)
     out = console()
@@ -77,7 +78,7 @@ def _advise(namespace: argparse.Namespace) -> None:
 
 @contextmanager
 def _bars() -> Iterator[Any]:
-    """A bar for each step, one after another; yields ``progress(step, done, total)``."""
+    """A bar for each step, one after another; yields ``progress(step, done, total, note)``."""
     from contextlib import ExitStack
 
     from maxl.experiments.cli.show import progress_bar
@@ -85,12 +86,12 @@ def _bars() -> Iterator[Any]:
     with ExitStack() as stack:
         current: dict[str, Any] = {}
 
-        def progress(step: str, done: int, total: int) -> None:
+        def progress(step: str, done: int, total: int, note: str) -> None:
             if current.get("step") != (step, total):
                 stack.close()
-                current["advance"] = stack.enter_context(progress_bar(step, total, done))
+                current["advance"] = stack.enter_context(progress_bar(step, total, done, every=LINES_APART))
                 current["step"] = (step, total)
-            current["advance"](done)
+            current["advance"](done, note)
 
         yield progress
 

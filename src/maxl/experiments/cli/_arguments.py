@@ -42,7 +42,7 @@ _MAIN = frozenset(
             "psi",
             "trunk",
         ),
-        *("epochs", "batch_size", "optimizer", "learning_rate", "meta_learning_rate", "seed", "device"),
+        *("epochs", "batch_size", "optimizer", "learning_rate", "seed", "device"),
     )
 )
 
@@ -136,13 +136,20 @@ def add_config_flags(parser: argparse.ArgumentParser, *, leave_out: Sequence[str
 
 def add_preset_flag(parser: argparse.ArgumentParser) -> None:
     """--preset, which sets several flags of the label generator."""
-    parser.add_argument("--preset", metavar="NAME", help="sharing of passes: " + ", ".join(PRESETS))
+    parser.add_argument("--preset", metavar="NAME", help="how often labels are taught: " + ", ".join(PRESETS))
+
+
+def add_talk_flags(parser: argparse.ArgumentParser) -> None:
+    """--quiet and --verbose: how much a command says beside its result."""
+    talk = parser.add_mutually_exclusive_group()
+    talk.add_argument("-q", "--quiet", action="store_true", help="the result, warnings and errors alone")
+    talk.add_argument("-v", "--verbose", action="store_true", help="also what the package does meanwhile")
 
 
 def add_trust_flag(parser: argparse.ArgumentParser) -> None:
     """--trust, which lets a file name code."""
     parser.add_argument(
-        "--trust", action="store_true", help="run the code, module:function, that a file names as its trunk"
+        "--trust", action="store_true", help="call the function that a file names as its trunk"
     )
 
 

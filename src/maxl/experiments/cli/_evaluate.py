@@ -27,7 +27,7 @@ def add_evaluate(commands: Any) -> None:
     """Adds the command to the subparsers of ``maxl``."""
     evaluate = commands.add_parser(
         "evaluate",
-        help="how good a run is on labelled samples of one's own, class by class",
+        help="how good a trained model is on samples of yours, by class",
         description="Measures a finished run on labelled samples, in the way in which it was measured after training:\n"
         "the task's measures, then each class, label or target, and which classes are taken for which.\n"
         "Without DATA on the run's own test samples. Classes that the run does not have are refused; those\n"

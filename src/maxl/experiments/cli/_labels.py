@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from maxl.experiments.cli._arguments import add_trust_flag
 from maxl.experiments.cli._csv import cell, csv_text, number
-from maxl.experiments.cli.terminal import shown, visible
+from maxl.experiments.cli.listen import note
+from maxl.experiments.cli.terminal import shown
 
 if TYPE_CHECKING:
     from maxl.experiments.runs.invented import InventedLabels
@@ -20,7 +21,7 @@ def add_labels(commands: Any) -> None:
     """Adds the command to the subparsers of ``maxl``."""
     labels = commands.add_parser(
         "labels",
-        help="the auxiliary labels that a run's generator invents for labelled samples, as CSV",
+        help="the finer labels that a run has learned, for samples of yours, as CSV",
         description="Reads labelled samples with the label generator of a finished run, as it was at the end of training:\n"
         "file (or row, from 0), class, auxiliary class (its number among all, and within its class), its probability,\n"
         "the label's entropy in nats and, of method weighted, the weight of the sample's auxiliary loss. Runs of\n"
@@ -76,7 +77,7 @@ def _labels(namespace: argparse.Namespace) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_at_once(file, text.encode())
     for sentence in invented.data.left_out:
-        print(f"maxl: note: left out: {visible(sentence)}", file=sys.stderr)
+        note(f"left out: {sentence}")
     if out is None:
         sys.stdout.write(labels_csv(invented, proba=namespace.proba))
     else:

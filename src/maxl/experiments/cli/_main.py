@@ -1,9 +1,9 @@
-"""``maxl``: demo, train, compare, advise, check and report."""
+"""``maxl``: its commands, and what becomes of their errors, warnings and signals."""
 
 from __future__ import annotations
 
 import argparse
-import shlex
+import logging
 import signal
 import sys
 import threading
@@ -21,14 +21,19 @@ from maxl.experiments.cli._arguments import (
     add_config_flags,
     add_help_all,
     add_preset_flag,
+    add_talk_flags,
     add_trust_flag,
     parse_grid,
     read_config,
 )
+from maxl.experiments.cli._completion import add_completion
 from maxl.experiments.cli._evaluate import add_evaluate
 from maxl.experiments.cli._labels import add_labels
 from maxl.experiments.cli._predict import add_commands
 from maxl.experiments.cli._train import add_train, once, out_folder
+from maxl.experiments.cli._tune import add_tune
+from maxl.experiments.cli.listen import listening
+from maxl.experiments.cli.place import as_typed_here, command_line
 from maxl.experiments.cli.terminal import close_quietly, prepare_streams, shown, visible
 from maxl.experiments.runs.config import CODE_FIELDS, RunConfig
 from maxl.experiments.runs.files import RunWarning
@@ -58,29 +63,37 @@ def parser() -> Parser:
     """All commands and flags."""
     top = Parser(
         prog="maxl",
-        description="Learn auxiliary labels that help a model generalise (meta auxiliary learning).",
+        description="Trains models with finer labels than yours, learned or given, and tells whether they help.",
+        epilog="start with:\n  maxl demo                  three ways to train, compared on digits, in a minute or two\n"
+        "  maxl advise --data FILE    is it worth it on your data?\n  maxl COMMAND --help        what a command does, with an example",
     )
     top.add_argument("--version", action="version", version=f"maxl {metadata.version('maxl-torch')}")
     commands = top.add_subparsers(dest="command", metavar="command", required=True)
 
     demo = commands.add_parser(
         "demo",
-        help="single-task, random labels and MAXL on embedded digits, in a minute or two",
-        description="Compares single-task training, random labels and MAXL on scikit-learn's digits.",
+        help="three ways to train, compared on digits, in a minute or two",
+        description="Compares training without finer labels, with random ones and with learned ones (MAXL), on 200 digits.",
         epilog="example:\n  maxl demo --seeds 0 1 2 3 4",
     )
     demo.add_argument("--out", type=Path, default=Path("maxl-demo"), help="study folder (default: maxl-demo)")
-    demo.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="(default: 0 1 2 3 4)")
+    demo.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2, 3, 4],
+        metavar="N",
+        help="one run of each for every seed (0 1 2 3 4)",
+    )
     demo.add_argument(
         "--jobs", type=int, help="runs at a time (default: one a GPU, or on the CPU one a core, at most 16)"
     )
     demo.set_defaults(run=_demo)
 
     add_train(commands)
-
     compare = commands.add_parser(
         "compare",
-        help="methods × seeds: a paired comparison with intervals",
+        help="several methods, several seeds each: which differences are real?",
         description="Trains every method with every seed and compares them, seed by seed. Calling it again\n"
         "continues where it stopped and adds what is new.",
         epilog="example:\n  maxl compare --data digits --train-size 200 --epochs 30 "
@@ -89,11 +102,22 @@ def parser() -> Parser:
     )
     compare.add_argument("--out", type=Path, default=Path("study"), help="study folder (default: study)")
     compare.add_argument(
-        "--methods", nargs="+", default=["single", "random", "maxl"], metavar="M", help="methods"
+        "--methods",
+        nargs="+",
+        default=["single", "random", "maxl"],
+        metavar="M",
+        help="where finer labels come from (single random maxl)",
     )
-    compare.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="seeds")
     compare.add_argument(
-        "--grid", nargs="+", default=[], metavar="NAME=V,V", help="fields to vary, all combinations"
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2],
+        metavar="N",
+        help="each is a run of every method (0 1 2)",
+    )
+    compare.add_argument(
+        "--grid", nargs="+", default=[], metavar="NAME=V,V", help="settings to vary, in all combinations"
     )
     compare.add_argument(
         "--jobs",
@@ -110,20 +134,21 @@ def parser() -> Parser:
 
     check = commands.add_parser(
         "check",
-        help="how exact and how costly each hypergradient method is on a trunk",
-        description="Compares forward, reverse and finite-difference hypergradients on a trunk with each other\n"
-        "and with central differences, times them, and says which to use and what stands in the way.",
+        help="can labels be learned on a network, exactly, and what does it cost?",
+        description="Learned labels need a gradient through a gradient. This computes it in each way there is on a network\n"
+        "(--hypergradient forward, reverse, finite-difference), compares and times them, and says which to use and what\n"
+        "stands in the way.",
         epilog="example:\n  maxl check --trunk resnet18 --shape 3 32 32 --classes 10 --psi 5",
     )
     check.add_argument(
-        "--trunk", default="convnet4", metavar="NAME", help="trunk of both networks (convnet4)"
+        "--trunk", default="convnet4", metavar="NAME", help="network, as for maxl train (convnet4)"
     )
     check.add_argument(
         "--shape", type=int, nargs="+", default=[3, 32, 32], metavar="N", help="of an input (3 32 32)"
     )
-    check.add_argument("--classes", type=int, default=10, metavar="N", help="primary classes (10)")
+    check.add_argument("--classes", type=int, default=10, metavar="N", help="classes (10)")
     check.add_argument(
-        "--psi", type=int, nargs="+", default=[5], metavar="N", help="auxiliary classes each (5)"
+        "--psi", type=int, nargs="+", default=[5], metavar="N", help="finer classes of each (5)"
     )
     check.add_argument("--batch-size", type=int, default=16, metavar="N", help="samples in the batch (16)")
     check.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, mps or auto (auto)")
@@ -132,8 +157,8 @@ def parser() -> Parser:
 
     report = commands.add_parser(
         "report",
-        help="one self-contained HTML page from a study or a run",
-        description="Writes report.html into the folder of a study or a run; opens without a network.",
+        help="an HTML page from a study or a run",
+        description="Writes report.html into the folder of a study or a run: one file, which opens without a network.",
         epilog="example:\n  maxl report study",
     )
     report.add_argument("folder", type=Path, help="folder of a study or a run")
@@ -143,6 +168,10 @@ def parser() -> Parser:
     add_commands(commands)
     add_labels(commands)
     add_advise(commands)
+    add_tune(commands)
+    add_completion(commands)
+    for command in commands.choices.values():
+        add_talk_flags(command)
     return top
 
 
@@ -166,8 +195,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(given: Sequence[str]) -> int:
     namespace = parser().parse_checked(given)
-    with warnings.catch_warnings(), terminable() as signalled:
+    talk = listening(quiet=namespace.quiet, verbose=namespace.verbose)
+    with warnings.catch_warnings(), terminable() as signalled, talk:
         warnings.showwarning = _show_warning
+        warnings.simplefilter("always", RunWarning)
         try:
             if launched() > 1 and namespace.command != "train":
                 raise once(ValueError(f"maxl {namespace.command} is one process: call it without torchrun"))
@@ -182,7 +213,8 @@ def _run(given: Sequence[str]) -> int:
             print(f"maxl: error: {visible(' '.join(said.split()))}", file=sys.stderr)
             return 2
         except (ValueError, OSError, FloatingPointError) as error:
-            print(f"maxl: error: {visible(' '.join(str(error).split()))}", file=sys.stderr)
+            said = as_typed_here(" ".join(str(error).split()))
+            print(f"maxl: error: {visible(said)}", file=sys.stderr)
             return 2
         except (MemoryError, RuntimeError) as error:
             from maxl.experiments.runs.memory import OutOfMemory, is_out_of_memory, sentence
@@ -236,7 +268,7 @@ def terminable() -> Iterator[Callable[[], bool]]:
 
 def continuation(namespace: argparse.Namespace, given: Sequence[str]) -> str | None:
     """The command that goes on where an interrupted one stopped, or None where there is nothing to go on with."""
-    if namespace.command not in ("train", "compare", "demo", "advise"):
+    if namespace.command not in ("train", "compare", "demo", "advise", "tune"):
         return None
     if namespace.command == "train":
         from maxl.experiments.runs.folder import RunFolder
@@ -249,9 +281,10 @@ def continuation(namespace: argparse.Namespace, given: Sequence[str]) -> str | N
                 "--resume",
                 str(folder.path),
                 *(["--trust"] if typed or namespace.trust else []),
+                *(["--quiet"] if namespace.quiet else []),
+                *(["--verbose"] if namespace.verbose else []),
             ]
-    start = ["torchrun", f"--nproc-per-node={launched()}", "-m"] if launched() > 1 else []
-    return shlex.join([*start, "maxl", *given])
+    return command_line(given)
 
 
 def _unfinished(namespace: argparse.Namespace, given: Sequence[str]) -> str | None:
@@ -259,9 +292,11 @@ def _unfinished(namespace: argparse.Namespace, given: Sequence[str]) -> str | No
     again = continuation(namespace, given)
     if namespace.command == "train":
         return again if again is not None and " --resume " in again else None
-    if again is None or not any((namespace.out / name).exists() for name in ("study.yaml", "plan.json")):
+    if again is None or not any(
+        (namespace.out / name).exists() for name in ("study.yaml", "plan.json", "search.json")
+    ):
         return None
-    return f"{again} (with --jobs 1, one run at a time)"
+    return again if namespace.command == "tune" else f"{again} (with --jobs 1, one run at a time)"
 
 
 def _show_warning(
@@ -276,7 +311,7 @@ def _show_warning(
     if follows():
         return
     if issubclass(category, RunWarning):
-        print(f"maxl: note: {' '.join(str(message).split())}", file=sys.stderr)
+        logging.getLogger(__name__).warning("%s", message)
     else:
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
 

@@ -19,7 +19,7 @@ def add_commands(commands: Any) -> None:
     """Adds both commands to the subparsers of ``maxl``."""
     predict = commands.add_parser(
         "predict",
-        help="the class, labels or numbers of each image, row of a table or text, as CSV",
+        help="predictions for images, rows of a table or texts, as CSV",
         description="Reads images, rows of numeric features, or texts with the model of a finished run: file (or row,\n"
         "from 0), then class and probability; of several labels 0 or 1 and the probability of each; of a regression the\n"
         "numbers in their own units. --proba adds the probabilities of all classes, or gives those of labels alone; a\n"
@@ -48,9 +48,9 @@ def add_commands(commands: Any) -> None:
 
     export = commands.add_parser(
         "export",
-        help="the model of a run as safetensors, torch-export or ONNX",
-        description="Writes trunk and primary head of a finished run for use elsewhere, and beside them a JSON\n"
-        "file with the names of the classes and the inputs' shape and normalisation.",
+        help="a trained model as safetensors, torch-export or ONNX",
+        description="Writes the model of a finished run for use elsewhere, and beside it a JSON file with the names\n"
+        "of the classes and the inputs' shape and normalisation.",
         epilog="example:\n  maxl export run --format torch-export --out model.pt2",
     )
     export.add_argument("folder", type=Path, metavar="RUN", help="folder of a run")

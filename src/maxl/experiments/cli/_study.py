@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maxl.experiments.cli.terminal import shown, tell_task
+from maxl.experiments.cli.listen import note
+from maxl.experiments.cli.terminal import shown
 
 if TYPE_CHECKING:
     from maxl.experiments.studies.study import Study
+
+LINES_APART = 30.0  # seconds between lines of progress in a log, of studies, whose runs end one after another
 
 
 def run_study(study: Study, out: Path, jobs: int | None) -> None:
@@ -30,9 +33,9 @@ def run_study(study: Study, out: Path, jobs: int | None) -> None:
     if jobs is not None and jobs < 1:
         raise ValueError(f"--jobs needs to be at least 1; got {jobs}")
     total = sum(p.config.epochs for p in study.plan())
-    with progress_bar("study", total) as advance:
+    with progress_bar("study", total, every=LINES_APART) as advance:
         results = study.run(
-            out, jobs=jobs, progress=lambda done, _, note: advance(done, note), tell=tell_task
+            out, jobs=jobs, progress=lambda done, _, said: advance(done, said), tell=note, estimate=note
         )
         advance(total)  # runs that were there already, and those that ended early, are done too
     report = write_report(out)  # before anything is printed: whoever reads may stop after the first line

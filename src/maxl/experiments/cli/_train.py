@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,8 @@ from maxl.experiments.cli._arguments import (
     add_trust_flag,
     read_config,
 )
-from maxl.experiments.cli.terminal import shown, tell_task
+from maxl.experiments.cli.listen import note
+from maxl.experiments.cli.terminal import shown
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.launch import Elsewhere, follows, restarted
 
@@ -22,13 +24,17 @@ if TYPE_CHECKING:
     from maxl.experiments.runs.folder import RunFolder
     from maxl.experiments.runs.processes import Processes
 
+# What may stand beside --resume, or is set without a flag.
+_NOT_SETTINGS = {"command", "run", "config", "resume", "preset", "trust", "quiet", "verbose"}
+_LONG = 15.0  # seconds from which on it is worth saying how long a run will take
+
 
 def add_train(commands: Any) -> None:
-    """The command ``maxl train``."""
+    """Adds the command to the subparsers of ``maxl``."""
     train = commands.add_parser(
         "train",
-        help="one run: a data set, a method, a seed",
-        description="Trains one run and writes its folder: config, metrics, summary, checkpoint, model.",
+        help="trains one model and writes its folder",
+        description="Trains one model and writes its folder: settings, metrics, result, checkpoints, weights.",
         epilog="(defaults in brackets)\nexample:\n"
         "  maxl train --data digits --method maxl --psi 5 --epochs 20 --out run",
     )
@@ -64,15 +70,14 @@ def _train(namespace: argparse.Namespace) -> None:
 def _run_asked_for(namespace: argparse.Namespace) -> tuple[RunFolder, RunConfig]:
     """The folder and the settings of ``maxl train``; its --resume is set where torchrun starts it once more."""
     from maxl.experiments.runs.folder import RunFolder
+    from maxl.experiments.runs.own_inputs import settled
 
     if namespace.resume is not None:
         folder = RunFolder(namespace.resume)
-        given = set(vars(namespace)) - {"command", "run", "config", "resume", "preset", "trust"}
+        given = set(vars(namespace)) - _NOT_SETTINGS
         if given or namespace.config is not None or namespace.preset is not None:
             raise ValueError("--resume takes a run's settings from its folder; leave out the other flags")
         return folder, folder.read_config(trust=namespace.trust) if folder.config.exists() else RunConfig()
-    from maxl.experiments.runs.own_inputs import settled
-
     folder = RunFolder(out_folder(namespace))
     config = settled(read_config(namespace), trust=namespace.trust)
     if restarted() and folder.config.exists() and folder.read_config(trust=True) == config:
@@ -86,9 +91,9 @@ def _train_together(
     from maxl.experiments.cli.show import console, progress_bar, run_table
     from maxl.experiments.runs.loading import load_data
     from maxl.experiments.runs.lock import require_unlocked
-    from maxl.experiments.runs.measures import ACCURACY, MEASURES
     from maxl.experiments.runs.start import told
     from maxl.experiments.runs.trainer import resume, train
+    from maxl.experiments.studies.remaining import StepClock, duration_text
 
     data = None
     if namespace.resume is None:
@@ -99,25 +104,36 @@ def _train_together(
 
         processes.of_first(require_free)
         data = processes.agreed(lambda: load_data(config))
-    with progress_bar(config.method, config.epochs) if processes.first else nullcontext(_silent) as advance:
+    started = time.monotonic()
+    before = len(folder.read_metrics()) if folder.started else 0
+
+    def expected(seconds: float) -> None:
+        if seconds > _LONG and processes.first:
+            note(
+                f"about {duration_text(seconds)} for {config.epochs - before} epochs, looks at the test part not counted"
+            )
+
+    bar = progress_bar(config.method, config.epochs, before) if processes.first else nullcontext(_silent)
+    with bar as advance:
 
         def report(row: dict[str, Any]) -> None:
             if row["epoch"] == 1 and data is not None:  # it trains, so no error will be the one line
-                tell_task(data.saw)
-                tell_task(told(folder.read_start()))
-            note = f"loss {row['train_loss']:.3f}"
-            for measure in (measures[0] for measures in MEASURES.values()):
-                if row.get(measure.key) is not None:
-                    note += f"  test {'' if measure is ACCURACY else measure.title + ' '}{measure.text(row[measure.key])}"
-            if row.get("label_entropy") is not None:
-                note += f"  label entropy {row['label_entropy']:.2f} of {row['label_entropy_max']:.2f}"
-            advance(row["epoch"], note)
+                note(data.saw)
+                note(told(folder.read_start()))
+            pace = (time.monotonic() - started) / max(1, row["epoch"] - before)
+            left = pace * (config.epochs - row["epoch"])
+            advance(row["epoch"], (f"{duration_text(left)} left  " if left else "") + _said(row))
 
+        watch = StepClock(config.epochs - before, expected)
         try:
             if namespace.resume is not None:
-                summary = resume(folder.path, report=report, trust=namespace.trust, processes=processes)
+                summary = resume(
+                    folder.path, report=report, watch=watch, trust=namespace.trust, processes=processes
+                )
             else:
-                summary = train(config, folder.path, data=data, report=report, processes=processes)
+                summary = train(
+                    config, folder.path, data=data, report=report, watch=watch, processes=processes
+                )
         except FloatingPointError as error:  # of a loss or weights that are the same everywhere
             raise once(error) from None
     if not processes.first:
@@ -129,6 +145,21 @@ def _train_together(
     if summary["label_verdict"]:
         out.print(f"Note: {shown(summary['label_verdict'])}.")
     out.print(f"Run folder: {shown(folder.path)}", soft_wrap=True)
+
+
+def _said(row: dict[str, Any]) -> str:
+    """An epoch's metrics in a line."""
+    from maxl.experiments.runs.measures import ACCURACY, MEASURES
+
+    said = f"loss {row['train_loss']:.3f}"
+    for measure in (measures[0] for measures in MEASURES.values()):
+        if row.get(measure.key) is not None:
+            said += (
+                f"  test {'' if measure is ACCURACY else measure.title + ' '}{measure.text(row[measure.key])}"
+            )
+    if row.get("label_entropy") is not None:
+        said += f"  label entropy {row['label_entropy']:.2f} of {row['label_entropy_max']:.2f}"
+    return said
 
 
 def _silent(epoch: int, note: str) -> None:

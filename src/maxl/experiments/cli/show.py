@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +19,13 @@ from rich.progress import (
     Task,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Column, Table
 from rich.text import Text
 
 from maxl.experiments.cli._arguments import terminal_width
+from maxl.experiments.cli.listen import note as say
+from maxl.experiments.cli.listen import talks
 from maxl.experiments.cli.terminal import shown
 from maxl.experiments.runs.measures import ACCURACY, MEASURES, OUTCOMES, Measure, task_of
 from maxl.experiments.runs.methods import LEARNED_METHODS
@@ -53,10 +57,58 @@ class _Note(ProgressColumn):
         return Text(str(task.fields["note"]), no_wrap=True, overflow="ellipsis")
 
 
-@contextmanager
-def progress_bar(what: str, total: int, done: int = 0) -> Iterator[Any]:
-    """A bar on stderr; yields ``advance(completed, note)``."""
+Advance = Callable[..., None]
 
+
+@contextmanager
+def progress_bar(
+    what: str, total: int, done: int = 0, *, unit: str = "epochs", every: float = 0.0
+) -> Iterator[Advance]:
+    """Progress on standard error: a bar on a terminal, else lines; nothing where the user asked for quiet.
+
+    Args:
+        what: What progresses.
+        total: Its length.
+        done: What is done already.
+        unit: Of the length.
+        every: Seconds that lie between two lines at least, where there is no terminal.
+
+    Yields:
+        ``advance(completed, note)``.
+    """
+    if not talks():
+        yield lambda completed, note="": None
+    elif _animates():
+        with _bar(what, total, done, unit) as advance:
+            yield advance
+    else:
+        yield _Lines(what, total, done, unit, every)
+
+
+def _animates() -> bool:
+    """Whether what is written to standard error can be written over: a notebook, or a terminal that is not dumb."""
+    if Console(stderr=True).is_jupyter:
+        return True
+    return sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+
+
+class _Lines:
+    """A line for each step."""
+
+    def __init__(self, what: str, total: int, done: int, unit: str, every: float) -> None:
+        self.what, self.total, self.done, self.unit, self.every = what, total, done, unit, every
+        self.last = -math.inf
+
+    def __call__(self, completed: int, note: str = "") -> None:
+        now = time.monotonic()
+        if completed == self.done or (now - self.last < self.every and completed < self.total):
+            return
+        self.done, self.last = completed, now
+        say(f"{self.what}: {completed} of {self.total} {self.unit}{f', {note}' if note else ''}")
+
+
+@contextmanager
+def _bar(what: str, total: int, done: int, unit: str) -> Iterator[Advance]:
     def whole() -> Column:
         return Column(no_wrap=True)
 
@@ -64,9 +116,8 @@ def progress_bar(what: str, total: int, done: int = 0) -> Iterator[Any]:
         TextColumn("{task.description}", markup=False, table_column=whole()),
         BarColumn(bar_width=20, table_column=whole()),
         MofNCompleteColumn(table_column=whole()),
-        TextColumn("epochs", table_column=whole()),
+        TextColumn(unit, table_column=whole()),
         TimeElapsedColumn(table_column=whole()),
-        TimeRemainingColumn(table_column=whole()),
         _Note(),
         console=Console(stderr=True, markup=False, emoji=False),
         transient=False,

@@ -39,12 +39,6 @@ def shown(text: object) -> str:
     return written
 
 
-def tell_task(saw: str) -> None:
-    """Lines on standard error: what columns were taken for; none where they were not looked at."""
-    for line in saw.splitlines():
-        print(f"maxl: note: {visible(line)}", file=sys.stderr)
-
-
 def prepare_streams() -> None:
     """Characters that the encoding of standard output lacks are written out (\\xe9), not an error."""
     for stream in (sys.stdout, sys.stderr):

@@ -16,7 +16,7 @@ from maxl.experiments.data._finer import SUFFIX, FinerClasses, read_finer
 from maxl.experiments.data._images import to_channels
 from maxl.experiments.data._labels import check_column, check_every_class, check_refines, encode
 from maxl.experiments.data._open import open_source
-from maxl.experiments.data._select import balanced_order, cut_test, draw, resolve_size
+from maxl.experiments.data._select import TEST_SEED, balanced_order, cut_test, draw, resolve_size
 from maxl.experiments.data._source import IntArray, Part, Raw, Source, Transform, Wanted
 from maxl.experiments.data._targets import (
     TASKS,
@@ -182,18 +182,22 @@ def from_source(source: Source, name: str, options: Options) -> DataSet:
         source, wanted.primary, wanted.human, wanted.probe, options.task, options.ignore_index
     )
     train, test, published = labelled.parts
-    targets, human_names, listed = labelled.targets, labelled.human_names, ""
+    targets, human_names = labelled.targets, labelled.human_names
     if finer is not None and targets.task != "classification":
         raise ValueError(_without_classes(targets.task))
     classes = targets.names if targets.task == "classification" else ("all samples",)
+    said = [source.saw, targets.saw]
     if test is None:
         train_rows, test_rows = cut_test(train.strata, classes)
         train, test = train.rows(train_rows), train.rows(test_rows)
+        said.append(_cut_text(len(test_rows), len(train_rows) + len(test_rows), targets.task))
     if finer is not None:
         every = len(train.primary)
         kept, codes, human_names = finer.among(train.places, train.primary, classes, len(source.train))
         train = replace(train.rows(kept), human=codes)
-        listed = f"{finer.origin}: {len(human_names)} finer classes of {len(kept)} of {every} training samples, the others are left out"
+        said.append(
+            f"{finer.origin}: {len(human_names)} finer classes of {len(kept)} of {every} training samples, the others are left out"
+        )
 
     pool = train if published is None else published
     validation: _Labelled | None = None
@@ -248,7 +252,7 @@ def from_source(source: Source, name: str, options: Options) -> DataSet:
         columns=transform if isinstance(transform, Columns) else None,
         task=targets.task,
         targets=scale,
-        saw="\n".join(line for line in (source.saw, targets.saw, listed) if line),
+        saw="\n".join(line for line in said if line),
         probe_names=labelled.probe_names,
     )
 
@@ -282,6 +286,15 @@ class _Labelled:
         if scale is not None:
             primary = scale.standardise(primary)
         return Split(x, primary, human, probe, torch.from_numpy(self.places))
+
+
+def _cut_text(test: int, total: int, task: str) -> str:
+    """What is to be said of a test part that was cut off."""
+    of_each = " of each class" if task == "classification" else ""
+    return (
+        f"no test part is given, so {test} of {total} samples ({100 * test / total:.0f} %{of_each}) are kept for it, drawn "
+        f"with seed {TEST_SEED} whatever --seed says"
+    )
 
 
 def _fit_targets(primary: TargetArray, targets: Encoded) -> Features:

@@ -7,7 +7,7 @@ import numpy as np
 from maxl.experiments.data._source import IntArray
 
 TEST_SHARE = 0.2
-_TEST_SEED = 0  # fixed, so that the test part never depends on the seed of a run
+TEST_SEED = 0  # fixed, so that the test part never depends on the seed of a run
 
 
 def balanced_order(primary: IntArray, human: IntArray | None, seed: int) -> IntArray:
@@ -102,5 +102,5 @@ def cut_test(labels: IntArray, names: tuple[str, ...], count: int | None = None)
         )
     rows = np.arange(len(labels), dtype=np.int64)
     size = max(round(TEST_SHARE * len(labels)), len(names)) if count is None else count
-    train, test = train_test_split(rows, test_size=size, stratify=labels, random_state=_TEST_SEED)
+    train, test = train_test_split(rows, test_size=size, stratify=labels, random_state=TEST_SEED)
     return np.sort(train), np.sort(test)

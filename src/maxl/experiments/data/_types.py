@@ -115,7 +115,8 @@ class DataSet:
         columns: How features were made of a table's columns of several kinds; None for anything else.
         task: "classification", "multi-label", "regression" or "segmentation".
         targets: Where the numbers of a regression came from; None for another task.
-        saw: What columns hold and what they were taken for, in lines; "" where that was given.
+        saw: What columns hold and what they were taken for, in lines, and how a test part was cut;
+            "" where all was given.
     """
 
     name: str

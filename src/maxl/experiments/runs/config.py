@@ -25,7 +25,9 @@ _TASKS = (
     "segmentation",
 )  # those of ``data``, which --help cannot wait for
 # Fields that may differ between the calls that share a run or a study.
-MACHINE_FIELDS = frozenset(("data_dir", "device", "threads", "tensorboard", "checkpoint_every", "look_every"))
+MACHINE_FIELDS = frozenset(
+    ("data_dir", "device", "threads", "tensorboard", "track", "checkpoint_every", "look_every")
+)
 
 
 def option(default: Any, help: str, *, group: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -48,10 +50,12 @@ class RunConfig:
     data: str = option("digits", "name, folder, CSV, parquet, hf:owner/name", group="data")
     data_dir: str | None = option(None, "local copies of the data set's files", group="data")
     primary: str | tuple[str, ...] | None = option(
-        None, "column of labels or numbers to predict, or several", group="data"
+        None, "column to predict, of classes or numbers; or several", group="data"
     )
-    task: str = option("auto", "what that column is", group="data", choices=_TASKS)
-    human: str | None = option(None, "column of finer labels, or a CSV file of them", group="data")
+    task: str = option("auto", "what that column holds", group="data", choices=_TASKS)
+    human: str | None = option(
+        None, "column of finer classes made by people, or a CSV file of them", group="data"
+    )
     probe: str | None = option(
         None, "column of labels against which structure is measured once the run has ended", group="data"
     )
@@ -61,8 +65,8 @@ class RunConfig:
     types: tuple[str, ...] | None = option(
         None, "COLUMN=KIND, with number, category, date or text, for columns of a table", group="data"
     )
-    train_size: float | None = option(None, "training samples, count or fraction", group="data")
-    validation_size: float = option(0.0, "cut from training, count or fraction", group="data")
+    train_size: float | None = option(None, "training samples to use, a count or fraction", group="data")
+    validation_size: float = option(0.0, "set aside for validation, a count or fraction", group="data")
     image_size: int | None = option(None, "side in pixels to which images are resized", group="data")
     augment: str = option(
         "auto",
@@ -78,11 +82,13 @@ class RunConfig:
         group="data",
     )
 
-    method: str = option("maxl", "source of auxiliary labels", group="method", choices=METHODS)
-    psi: tuple[int, ...] = option((5,), "auxiliary classes per primary class", group="method")
+    method: str = option(
+        "maxl", "where the finer labels come from; single has none", group="method", choices=METHODS
+    )
+    psi: tuple[int, ...] = option((5,), "finer classes that each class is split into", group="method")
     trunk: str = option(
         "auto",
-        "vgg16, mlp, a timm model, torchvision:NAME, hf:NAME, module:function, or what suits the data",
+        "network: vgg16, mlp, a timm model, torchvision:NAME, hf:NAME, module:function; auto: what suits",
         group="method",
     )
     trunk_output: str | None = option(
@@ -261,7 +267,7 @@ class RunConfig:
         choices=("running", "batch"),
     )
 
-    seed: int = option(0, "of weights, order, augmentation, subsets", group="machine")
+    seed: int = option(0, "of all that is drawn at random", group="machine")
     device: str = option("auto", "cpu, cuda, mps or auto", group="machine")
     threads: int = option(
         1, "CPU threads of a run; another number rounds differently and gives other bits", group="machine"
@@ -277,6 +283,9 @@ class RunConfig:
         True, "convolution weights in channels-last layout, which is faster", group="machine"
     )
     tensorboard: bool = option(True, "also write TensorBoard logs", group="machine")
+    track: tuple[str, ...] | None = option(
+        None, "also follow the run in mlflow, wandb or tensorboard; several may be named", group="machine"
+    )
     look_every: int = option(
         1, "epochs between looks at test set, labels and cosine, which change nothing", group="machine"
     )

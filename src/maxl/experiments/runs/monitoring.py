@@ -1,10 +1,8 @@
-"""What a run watches while it trains: sums of an epoch, TensorBoard."""
+"""What a run watches while it trains: sums of an epoch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -59,24 +57,3 @@ class Totals:
         losses = [row[name] for name in ("train_primary_loss", "train_auxiliary_loss")]
         row["train_loss"] = sum(value for value in losses if value is not None)
         return row
-
-
-@contextmanager
-def tensorboard(path: Path | None) -> Iterator[Report]:
-    """A function that logs an epoch's numbers to TensorBoard, or does nothing without a path."""
-    if path is None:
-        yield lambda row: None
-        return
-    from torch.utils.tensorboard import SummaryWriter
-
-    writer = SummaryWriter(str(path))
-
-    def log(row: dict[str, Any]) -> None:
-        for name, value in row.items():
-            if isinstance(value, float):
-                writer.add_scalar(name, value, row["epoch"])
-
-    try:
-        yield log
-    finally:
-        writer.close()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from maxl.experiments.runs.methods import CLUSTER_METHODS, LEARNED_METHODS, SHARED
 from maxl.experiments.runs.values import flag
+from maxl.experiments.tracking import NAMES
 from maxl.presets import check_choice
 
 if TYPE_CHECKING:
@@ -103,6 +104,10 @@ def _check_combinations(config: RunConfig) -> None:
             "and with --schedule iteration"
         )
     _check_fine_tuning(config)
+    for name in config.track or ():
+        check_choice("--track", name, NAMES)
+    if "tensorboard" in (config.track or ()) and not config.tensorboard:
+        raise ValueError("--track tensorboard and --no-tensorboard contradict each other: leave one out")
     if config.momentum and config.optimizer != "sgd":
         raise ValueError(f"--momentum goes with --optimizer sgd; got {config.optimizer}")
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,23 +31,28 @@ from maxl.experiments.runs.fingerprint import fingerprint
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.lock import locked_by_first, require_unlocked
-from maxl.experiments.runs.machine import PeakMemory, joined, origin, tensor_float32, threads
+from maxl.experiments.runs.machine import PeakMemory, origin, tensor_float32, threads
 from maxl.experiments.runs.measures import kept, score
-from maxl.experiments.runs.memory import is_out_of_memory, needing_memory, smaller_batch
-from maxl.experiments.runs.monitoring import Report, Totals, tensorboard
+from maxl.experiments.runs.memory import needing_memory, smaller_batch
+from maxl.experiments.runs.monitoring import Report, Totals
 from maxl.experiments.runs.outer import OuterBatch, OuterData
 from maxl.experiments.runs.own_inputs import settled
 from maxl.experiments.runs.processes import ALONE, Processes
 from maxl.experiments.runs.result import write_result
 from maxl.experiments.runs.signals import HeldSignals
 from maxl.experiments.runs.start import load_start, require_same
+from maxl.experiments.runs.state import restore, state_of
 from maxl.experiments.runs.stepping import plain_step, training_stream
+from maxl.experiments.runs.tracked import require_trackers, tracked, untracked
 from maxl.experiments.runs.trunks import architecture
+from maxl.experiments.tracking import TrackerFactory
 from maxl.hypergradients import RandomState
 from maxl.learning import MetaAuxiliaryLearner, StepResult
 
 EVALUATION_BATCH = 500
 CALIBRATION_BATCHES = 10
+_logger = logging.getLogger(__name__)
+Watch = Callable[[int, int], None]  # step of this call, from 1, and steps of an epoch
 META_PASS = 1 << 20  # epoch offset of the meta pass's own shuffling, when whole epochs alternate
 
 
@@ -59,6 +65,7 @@ class Trainer:
         data: The data set, if it is loaded already.
         label: Name of the method in the summary, where a study has variants of one method.
         processes: Those that train the run together; the first of them writes.
+        track: What makes trackers of the run, besides those that the config names.
 
     Raises:
         ValueError: if the config does not fit the data or this machine.
@@ -71,10 +78,14 @@ class Trainer:
         data: DataSet | None = None,
         label: str | None = None,
         processes: Processes = ALONE,
+        track: Sequence[TrackerFactory] = (),
     ) -> None:
         processes.check(config)
         self.processes = processes
         self.config = config
+        self.track = tuple(track)
+        self.watch: Watch = lambda step, steps: None
+        self.steps = 0
         self.label = label or config.method
         self.folder = folder
         self.device = resolve_device(config.device)
@@ -88,6 +99,11 @@ class Trainer:
                 self.setup: Setup = build(config, self.data, self.device, self.start, processes)
         watched = config.patience is not None or config.keep == "best"
         self.best = Best(config, data.task) if watched else None
+        weights = sum(p.numel() for p in self.setup.network.parameters())
+        _logger.debug(
+            "%s on %s: %d training samples, trunk %s, %d weights, on %s",
+            *(config.method, config.data, len(self.data.train), config.trunk, weights, self.device),
+        )
         self.origin = origin(self.device, config.threads, processes.size)
         fixed = {name: value for name, value in config.to_dict().items() if name not in MACHINE_FIELDS}
         self.identity = {"config": {**fixed, "label": self.label}, "data": fingerprint(data)}
@@ -98,11 +114,14 @@ class Trainer:
         part = self.processes.rank, self.processes.size
         return training_stream(self.config, data, split, seed, self.device, part)
 
-    def fit(self, report: Report = lambda row: None) -> dict[str, Any]:
+    def fit(
+        self, report: Report = lambda row: None, watch: Watch = lambda step, steps: None
+    ) -> dict[str, Any]:
         """Trains from where the run stands to its last epoch.
 
         Args:
             report: Called with each epoch's metrics.
+            watch: Called after each training step with its number in this call, from 1, and the number of an epoch's.
 
         Returns:
             The summary, as written to summary.json by the first process; nothing in others.
@@ -112,6 +131,7 @@ class Trainer:
                 checkpoint is of the epoch before.
             OutOfMemory: if memory runs out; the last checkpoint is there, and the run can go on from it.
         """
+        self.watch = watch
         with threads(self.config.threads), tensor_float32(self.config.precision != "float32"):
             return self._fit(report)
 
@@ -126,8 +146,8 @@ class Trainer:
             torch.manual_seed(self.config.seed)
             self.processes.seed()
             self._calibrate()
-        logged = self.folder.tensorboard if self.config.tensorboard and writes else None
-        with tensorboard(logged) as log, HeldSignals() as signals:
+        to = (self.config, self.folder.path, self.track, self.device)
+        with tracked(*to) if writes else untracked() as (log, finish), HeldSignals() as signals:
             while self.epoch < self.config.epochs and not self.stopped:
                 with recorded_divergence(self.folder if writes else None, self.epoch + 1):
                     row = self._run_epoch()
@@ -145,9 +165,11 @@ class Trainer:
                     save_checkpoint(self.folder, state)
                 if state is not None or not self.processes.alone:
                     signals.release()
-        if self.best is not None:
-            self.best.restore(self.setup)
-        return write_result(self, memory) if writes else {}
+            if self.best is not None:
+                self.best.restore(self.setup)
+            summary = write_result(self, memory) if writes else {}
+            finish(summary)
+        return summary
 
     @property
     def stopped(self) -> bool:
@@ -177,6 +199,8 @@ class Trainer:
             for i, (batch, outer) in enumerate(self.outer.epoch(self.epoch)):
                 rate = setup.set_learning_rates(self.epoch, i, steps)
                 totals.add(self._step(batch, outer, teach=not alternate), batch.primary)
+                self.steps += 1
+                self.watch(self.steps, len(self.stream))
             if alternate:
                 assert isinstance(learner, MetaAuxiliaryLearner)
                 for batch, outer in self.outer.epoch(META_PASS + self.epoch):
@@ -256,22 +280,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the rest of the run depends on; tensors, numbers and strings alone."""
-        setup = self.setup
-        state = {
-            "epoch": self.epoch,
-            "label": self.label,
-            "identity": self.identity,
-            "train_seconds": self.train_seconds,
-            "network": setup.network.state_dict(),
-            "generator": None if setup.generator is None else setup.generator.state_dict(),
-            "optimizers": [o.state_dict() for o in setup.optimizers],
-            "learner": setup.learner.state_dict(),
-            "random": RandomState.capture(self.device).state(),
-            "origin": self.origin,
-            "best": None if self.best is None else self.best.state_dict(),
-            "stopped": self.stopped,
-        }
-        return self.processes.together(state, ("learner", "random"))
+        return state_of(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what ``state_dict`` gave.
@@ -279,28 +288,7 @@ class Trainer:
         Raises:
             ValueError: if it does not fit the run's networks and optimizers.
         """
-        setup = self.setup
-        try:
-            state = self.processes.own(state)
-            setup.network.load_state_dict(state["network"])
-            if setup.generator is not None:
-                setup.generator.load_state_dict(state["generator"])
-                setup.generator.eval()
-            for optimizer, saved in zip(setup.optimizers, state["optimizers"], strict=True):
-                optimizer.load_state_dict(saved)
-            setup.learner.load_state_dict(state["learner"])
-            RandomState.from_state(state["random"], self.device).restore()
-            self.origin = joined(state.get("origin", self.origin), self.origin)
-            if self.best is not None:
-                self.best.load_state_dict(state["best"], stopped=state["stopped"])
-        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            if is_out_of_memory(error):
-                raise
-            raise ValueError(
-                f"{self.folder.checkpoint} does not fit the run: {str(error).splitlines()[0]}; train it anew"
-            ) from error
-        self.epoch, self.train_seconds = state["epoch"], state["train_seconds"]
-        self.label = state["label"]
+        restore(self, state)
 
 
 def train(
@@ -310,6 +298,8 @@ def train(
     data: DataSet | None = None,
     label: str | None = None,
     report: Report = lambda row: None,
+    watch: Watch = lambda step, steps: None,
+    track: Sequence[TrackerFactory] = (),
     wait: float = 0.0,
     processes: Processes = ALONE,
 ) -> dict[str, Any]:
@@ -321,26 +311,31 @@ def train(
         data: Its data set, if that is loaded already.
         label: Name of the method in the summary, where a study has variants of one method.
         report: Called with each epoch's metrics.
+        watch: Called after each training step with its number in this call, from 1, and the number of an epoch's.
+        track: What makes trackers of the run (``maxl.experiments.tracking``), besides those that the config names.
         wait: Seconds to wait for another process to leave the folder.
         processes: As for ``Trainer``; each of them calls this.
 
     Raises:
-        ValueError: if the folder holds a run already or is in use, or the config does not fit the data or this
-            machine.
+        ValueError: if the folder holds a run already or is in use, if the config does not fit the data or this
+            machine, or if the package of a tracker that it names is not installed.
         FloatingPointError, OutOfMemory: as ``Trainer.fit``.
     """
     folder = RunFolder(out)
     config = settled(config)
+    require_trackers(config)
 
     def require_free() -> None:
         require_unlocked(out, wait=wait)
         folder.require_free()
 
     processes.of_first(require_free)
-    trainer = processes.agreed(lambda: Trainer(config, folder, data, label, processes))  # writes nothing
+    trainer = processes.agreed(
+        lambda: Trainer(config, folder, data, label, track=track, processes=processes)
+    )  # writes nothing
     with locked_by_first(out, processes, wait=wait):
         processes.of_first(folder.require_free)  # still
-        return trainer.fit(report)
+        return trainer.fit(report, watch)
 
 
 def resume(
@@ -349,6 +344,8 @@ def resume(
     data: DataSet | None = None,
     label: str | None = None,
     report: Report = lambda row: None,
+    watch: Watch = lambda step, steps: None,
+    track: Sequence[TrackerFactory] = (),
     trust: bool = False,
     wait: float = 0.0,
     processes: Processes = ALONE,
@@ -360,6 +357,8 @@ def resume(
         data: Its data set, if that is loaded already.
         label: As for ``train``.
         report: Called with each epoch's metrics.
+        watch: As for ``train``.
+        track: As for ``train``.
         trust: Call a trunk ``module:function`` that the folder's config names.
         wait: Seconds to wait for another process to leave the folder.
         processes: As for ``Trainer``, as many as the run had before; each of them calls this.
@@ -373,14 +372,16 @@ def resume(
     with locked_by_first(path, processes, wait=wait):
         processes.of_first(lambda: _require_unfinished(folder))  # still
         config = processes.of_first(lambda: folder.read_config(trust=trust))
-        trainer = processes.agreed(lambda: Trainer(config, folder, data, label, processes))
+        trainer = processes.agreed(
+            lambda: Trainer(config, folder, data, label, track=track, processes=processes)
+        )
         processes.agreed(lambda: require_same(folder, trainer.start))
         state = processes.of_first(lambda: load_checkpoint(folder, trainer.identity, trainer.device))
         if state is not None:
             processes.agreed(lambda: trainer.load_state_dict(state))
         # What came after the checkpoint will be written again.
         processes.of_first(lambda: folder.keep_metrics(trainer.epoch))
-        return trainer.fit(report)
+        return trainer.fit(report, watch)
 
 
 def _require_unfinished(folder: RunFolder) -> None:

@@ -42,7 +42,8 @@ from maxl.experiments.studies.decisions import (
     words,
 )
 from maxl.experiments.studies.intervals import paired_difference
-from maxl.experiments.studies.pace import COST, runs_at_a_time, time_runs
+from maxl.experiments.studies.pace import runs_at_a_time, time_runs
+from maxl.experiments.studies.remaining import COST
 from maxl.experiments.studies.statistics import RELEVANT
 from maxl.experiments.studies.study import Study
 from maxl.presets import check_choice
@@ -59,7 +60,7 @@ VALIDATION = 0.2  # of the training part, where none is asked for
 _LOOKS = (5, 7, 10)  # screening seeds after the first look, at which it is asked whether that is enough
 _EXTENSIONS = 2  # of the learning rates, beyond the lowest or highest one
 
-Progress = Callable[[str, int, int], None]  # step, epochs done, epochs in all
+Progress = Callable[[str, int, int, str], None]  # step, epochs done, epochs in all, what is running
 
 
 def advise(
@@ -246,7 +247,7 @@ class _Procedure:
         missing = [p.config.method for p in study.plan() if not RunFolder(folder / p.path).started]
         expected, start = self._cost(missing), time.monotonic()
         results = study.run(
-            folder, jobs=self.jobs, progress=lambda done, total, _: self.progress(step, done, total)
+            folder, jobs=self.jobs, progress=lambda done, total, note: self.progress(step, done, total, note)
         )
         if missing:
             self._learn_pace(expected, time.monotonic() - start - float(self.plan["startup"]))

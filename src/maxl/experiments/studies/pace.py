@@ -9,17 +9,15 @@ import time
 from pathlib import Path
 
 from maxl.experiments.runs.config import RunConfig
-from maxl.experiments.runs.methods import CLUSTER_METHODS, LEARNED_METHODS
 from maxl.experiments.runs.trainer import train
 from maxl.experiments.studies.study import Study, device_count
-
-# Time of a run as a multiple of single-task training's; clusters of trunk features need one of these first.
-COST = {**dict.fromkeys(LEARNED_METHODS, 4.0), **dict.fromkeys(CLUSTER_METHODS, 2.0)}
 
 
 def time_runs(base: RunConfig) -> tuple[float, float]:
     """Seconds of a single-task run, and of starting the processes of a study; trains for an epoch or two, three times."""
-    one = dataclasses.replace(base, method="single", seed=0, epochs=1, warmup=0.0)
+    one = dataclasses.replace(
+        base, method="single", seed=0, epochs=1, warmup=0.0, tensorboard=False, track=None
+    )
     two = dataclasses.replace(one, epochs=min(2, base.epochs))
     marks: list[float] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,14 @@ from maxl.experiments.runs.methods import METHODS
 from maxl.experiments.runs.outer import check_held_out
 from maxl.experiments.runs.own_inputs import settled
 from maxl.experiments.runs.summary import CHECKSUM
+from maxl.experiments.runs.tracked import require_trackers
 from maxl.experiments.runs.values import nearest
 from maxl.experiments.studies.notes import versions_text
+from maxl.experiments.studies.remaining import Remaining, duration_text, lines, time_single
 from maxl.experiments.studies.statistics import compare
 from maxl.experiments.studies.variants import base_method, irrelevant_fields, value_text, variant_name
 from maxl.experiments.studies.workers import run_jobs
+from maxl.experiments.tracking import TrackerFactory
 from maxl.presets import check_choice
 
 if TYPE_CHECKING:
@@ -153,6 +157,8 @@ class Study:
         jobs: int | None = None,
         progress: Progress = lambda *_: None,
         tell: Callable[[str], None] = lambda _: None,
+        estimate: Callable[[str], None] | None = None,
+        track: Sequence[TrackerFactory] = (),
     ) -> pd.DataFrame:
         """Trains what is not finished and writes results.csv, results.parquet and comparisons.csv.
 
@@ -165,24 +171,43 @@ class Study:
                 they take turns: more jobs than GPUs share them.
             progress: Called about twice a second.
             tell: Called before training with what each data set's targets were taken for.
+            estimate: Called before training with how long it will take, in words: by the runs that have ended here, or by
+                a few steps of single-task training, which are taken for it. Without it nothing is timed.
+            track: What makes trackers of each run (``maxl.experiments.tracking``), besides those that the config names.
+                Other processes import it: a class or function of a module, or a ``functools.partial`` of one.
 
         Returns:
             One row a run.
 
         Raises:
-            ValueError: if the folder belongs to another study or is in use, if a run cannot be made, or if all
-                diverge.
+            ValueError: if the folder belongs to another study or is in use, if a run cannot be made, if all
+                diverge, or if ``track`` cannot be imported elsewhere.
             ChildProcessError: if the process of a run has died twice; the tables are of the others.
         """
         planned = self.plan()
+        require_trackers(self.base)
+        _require_importable(track)
         require_unlocked(out)
-        for saw in self._check(out, planned, _todo(out, planned)):
+        todo = _todo(out, planned)
+        data, starts = self._check(out, planned, todo)
+        for saw in dict.fromkeys((*(one.saw for one in data), *starts)):
             tell(saw)
+        single = None
+        if estimate is not None and todo and not any(RunFolder(out / p.path).finished for p in planned):
+            single = time_single(todo[0].config, data[0])
+        del data  # each run has its own
         with locked(out):
-            return self._run(out, planned, jobs, progress)
+            return self._run(out, planned, jobs, progress, estimate, single, track)
 
     def _run(
-        self, out: Path, planned: Sequence[PlannedRun], jobs: int | None, progress: Progress
+        self,
+        out: Path,
+        planned: Sequence[PlannedRun],
+        jobs: int | None,
+        progress: Progress,
+        estimate: Callable[[str], None] | None,
+        single: float | None,
+        track: Sequence[TrackerFactory],
     ) -> pd.DataFrame:
         known = _read_record(out) | self._identity()  # a value once fixed stays so under another grid
         write_at_once(out / "study.yaml", yaml.safe_dump(known, sort_keys=False).encode())
@@ -191,15 +216,23 @@ class Study:
         fitting = min(_MOST_JOBS, (os.cpu_count() or 1) // max(p.config.threads for p in planned))
         jobs = max(1, min(jobs or devices or fitting, len(todo) or 1))
         total = sum(p.config.epochs for p in planned)
+        remaining = Remaining(out, planned, jobs)
+        if todo and estimate is not None and (seconds := remaining.expected(single)) is not None:
+            side = f", {jobs} at a time" if jobs > 1 else ""
+            estimate(f"about {duration_text(seconds)} for {len(todo)} run{'s' * (len(todo) > 1)}{side}")
 
         def tick(left: int) -> None:
-            progress(_epochs_done(out, planned), total, f"{len(planned) - left}/{len(planned)} runs")
+            seconds = remaining.left() if left else None
+            time_left = "" if seconds is None else f", {duration_text(seconds)} left"
+            done = sum(lines(RunFolder(out / p.path)) for p in planned)
+            progress(done, total, f"{len(planned) - left}/{len(planned)} runs{time_left}")
 
         dead = run_jobs(
             [(p.config, out / p.path, p.label) for p in todo],
             processes=jobs,
             devices=devices,
             tick=tick,
+            track=track,
         )
         if not any(RunFolder(out / p.path).finished for p in planned):
             reasons = [f"{path.relative_to(out)} {reason}" for path, reason in divergences(out).items()]
@@ -213,8 +246,12 @@ class Study:
             )
         return results
 
-    def _check(self, out: Path, planned: Sequence[PlannedRun], todo: Sequence[PlannedRun]) -> list[str]:
-        """What can be found out before anything is written; returns what targets were taken for, and what runs start from."""
+    def _check(
+        self, out: Path, planned: Sequence[PlannedRun], todo: Sequence[PlannedRun]
+    ) -> tuple[list[DataSet], list[str]]:
+        """What can be found out before anything is written; returns the data sets of the runs that are to do, and what those
+        start from.
+        """
         if known := _read_record(out):
             differing = [k for k, v in self._identity().items() if k in known and known[k] != v]
             if differing:
@@ -245,7 +282,7 @@ class Study:
             if rest not in checked:
                 starts.append(check(p.config, loaded[key]))
                 checked.add(rest)
-        return list(dict.fromkeys((*(data.saw for data in loaded.values()), *starts)))
+        return list(loaded.values()), starts
 
     def _identity(self) -> dict[str, Any]:
         """The base config without what may differ between calls on one folder."""
@@ -316,11 +353,12 @@ def device_count(name: str) -> int:
     return 1 if ":" in name else torch.accelerator.device_count()
 
 
-def _epochs_done(out: Path, planned: Sequence[PlannedRun]) -> int:
-    done = 0
-    for p in planned:
-        metrics = RunFolder(out / p.path).metrics
-        if metrics.exists():
-            with metrics.open("rb") as file:
-                done += sum(1 for _ in file)
-    return done
+def _require_importable(track: Sequence[TrackerFactory]) -> None:
+    """ValueError unless factories of trackers reach the processes that train."""
+    for factory in track:
+        try:
+            pickle.dumps(factory)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ValueError(
+                f"track needs what other processes can import, a class or function of a module; got {factory!r}"
+            ) from error

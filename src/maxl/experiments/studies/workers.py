@@ -20,6 +20,7 @@ from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.files import RunWarning
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.trainer import resume, train
+from maxl.experiments.tracking import TrackerFactory
 
 _TRIES = 2  # of a run whose process dies, which a full memory does to an innocent one too
 _PATIENCE = 30.0  # seconds in which a process that is asked to end saves what it has reported
@@ -28,7 +29,14 @@ _STALE = 10.0  # seconds in which a process whose study has ended does so too
 Job = tuple[RunConfig, Path, str]  # settings, folder and name of a run
 
 
-def run_jobs(jobs: Sequence[Job], *, processes: int, devices: int, tick: Callable[[int], None]) -> list[Path]:
+def run_jobs(
+    jobs: Sequence[Job],
+    *,
+    processes: int,
+    devices: int,
+    tick: Callable[[int], None],
+    track: Sequence[TrackerFactory] = (),
+) -> list[Path]:
     """Trains runs, each in a process of its own.
 
     Args:
@@ -36,6 +44,7 @@ def run_jobs(jobs: Sequence[Job], *, processes: int, devices: int, tick: Callabl
         processes: Runs at a time, at least 1.
         devices: GPUs that processes share in turn; 0 or 1 leaves the choice to each run.
         tick: Called about twice a second with the number of runs that have not ended.
+        track: What makes trackers of each run, besides those that its config names; other processes import it.
 
     Returns:
         The folders of runs whose process died twice. Runs that diverge have ended: their folders say so.
@@ -52,7 +61,7 @@ def run_jobs(jobs: Sequence[Job], *, processes: int, devices: int, tick: Callabl
             for place in [p for p in places if all(p is not taken for taken, _ in running.values())]:
                 if waiting:
                     job = waiting.popleft()
-                    running[place.pool.submit(execute, *job)] = (place, job)
+                    running[place.pool.submit(execute, *job, track)] = (place, job)
             done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
             for future in done:
                 place, job = running.pop(future)
@@ -120,17 +129,17 @@ def _end_with_parent() -> None:
     os._exit(1)  # as if killed too: every file is whole at any moment
 
 
-def execute(config: RunConfig, path: Path, label: str) -> None:
+def execute(config: RunConfig, path: Path, label: str, track: Sequence[TrackerFactory] = ()) -> None:
     """One run, begun or continued; one that another process ends meanwhile is taken as it is."""
     folder = RunFolder(path)
     try:
         if not folder.started:
-            train(config, path, label=label, wait=_STALE)
+            train(config, path, label=label, track=track, wait=_STALE)
         elif not _ended(folder):
             stored = folder.read_config(trust=True)
             if (stored.trunk, stored.generator_trunk) != (config.trunk, config.generator_trunk):
                 raise ValueError("its config names another trunk than the study")
-            resume(path, label=label, trust=True, wait=_STALE)  # no other code than the study's
+            resume(path, label=label, track=track, trust=True, wait=_STALE)  # no other code than the study's
     except FloatingPointError:
         return  # the folder says so
     except (ValueError, OSError) as error:

@@ -1,0 +1,357 @@
+"""A search for settings by validation results: Optuna proposes and prunes, and a journal makes it resumable.
+
+| file in the folder | what |
+|---|---|
+| search.json | what is searched, where, and the time spent |
+| journal.log | Optuna's record of all trials |
+| trials/0000, ... | a run folder each, without its checkpoints once the trial has ended |
+| trials.csv | a row a trial |
+| best.yaml | settings of the best trial, for ``--config`` |
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maxl.experiments.data import DataSet
+from maxl.experiments.runs.build import check
+from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
+from maxl.experiments.runs.files import read_json, write_at_once, write_whole
+from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.loading import load_data
+from maxl.experiments.runs.lock import locked, require_unlocked
+from maxl.experiments.runs.measures import Measure, main_measure
+from maxl.experiments.runs.tracked import require_trackers
+from maxl.experiments.runs.trainer import resume, train
+from maxl.experiments.studies.space import (
+    Between,
+    Space,
+    changed,
+    check_space,
+    default_space,
+    space_dict,
+)
+from maxl.experiments.tracking import TrackerFactory
+
+if TYPE_CHECKING:
+    import optuna
+    import pandas as pd
+
+VALIDATION = 0.2  # of the training part, where none is asked for
+_FIRST = 5  # trials that are never pruned
+_NAME, _ENDED = "maxl", "ended"
+_logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int, str], None]  # trials ended, trials in all, what there is to say
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a search has found.
+
+    Attributes:
+        best: Settings of the best trial, with the validation part that was asked for.
+        value: Its validation result.
+        measure: The key of that result in metrics.jsonl.
+        trials: A row a trial, in order: trial, state (finished, pruned, diverged), value, epochs and each field that varied.
+        out: The search's folder.
+    """
+
+    best: RunConfig
+    value: float
+    measure: str
+    trials: pd.DataFrame
+    out: Path
+
+    def ranked(self, most: int = 10) -> pd.DataFrame:
+        """The trials that were trained to their end, the best first."""
+        finished = self.trials[self.trials["state"] == "finished"]
+        return finished.sort_values("value", ascending=False, kind="stable").head(most)
+
+    def _repr_html_(self) -> str:
+        return str(self.ranked().to_html(index=False))
+
+
+def tune(
+    base: RunConfig,
+    out: Path,
+    *,
+    trials: int = 30,
+    budget: float = math.inf,
+    space: Space | None = None,
+    data: DataSet | None = None,
+    progress: Progress = lambda *_: None,
+    tell: Callable[[str], None] = lambda _: None,
+    track: Sequence[TrackerFactory] = (),
+) -> Tuned:
+    """Searches for the settings with the best validation result; the test part decides nothing.
+
+    A trial is one run with the seed of ``base``. It is pruned where its validation result after an epoch is below the
+    median of the trials before it. Calling it again continues what was interrupted, and adds trials where more are asked for;
+    the trials are the same as without an interruption.
+
+    Args:
+        base: The run to tune. Without a validation part a fifth of the training part judges.
+        out: The folder.
+        trials: In all, earlier calls included.
+        budget: Minutes in all, earlier calls included; the last trial may end a little later. One trial always runs.
+        space: Where to look; ``default_space(base)`` by default.
+        data: Its data set with a validation part, if that is loaded already.
+        progress: Called after each epoch.
+        tell: Called with what is to be said, in sentences.
+        track: What makes trackers of each trial, besides those that the config names.
+
+    Raises:
+        ValueError: if Optuna is not installed, if the folder holds something else or is in use, if the space does not fit
+            the run, or if no trial has ended without diverging.
+    """
+    if find_spec("optuna") is None:
+        raise ValueError('a search needs optuna: pip install "maxl-torch[tune]"')
+    if trials < 1:
+        raise ValueError(f"--trials needs to be at least 1; got {trials}")
+    if not budget > 0:
+        raise ValueError(f"--budget needs to be a number of minutes above 0; got {budget:g}")
+    space = default_space(base) if space is None else space
+    check_space(space, base)
+    require_trackers(base)
+    require_unlocked(out)
+    search = _Search(base, out, space, data, track)  # writes nothing
+    if search.data.saw:
+        tell(search.data.saw)
+    with locked(out), _quiet_optuna():
+        return search.run(trials, budget, progress)
+
+
+class _Search:
+    """A search and its folder."""
+
+    def __init__(
+        self,
+        base: RunConfig,
+        out: Path,
+        space: Space,
+        data: DataSet | None,
+        track: Sequence[TrackerFactory],
+    ) -> None:
+        self.asked, self.out, self.space, self.track = base, out, space, track
+        self.base = base if base.validation_size else dataclasses.replace(base, validation_size=VALIDATION)
+        fixed = {n: v for n, v in base.to_dict().items() if n not in MACHINE_FIELDS and n not in space}
+        self.record: dict[str, Any] = self._read({"config": fixed, "space": space_dict(space)})
+        self.data = load_data(self.base) if data is None else data
+        for end in (0, -1):
+            check(changed(self.base, {name: values.ends[end] for name, values in space.items()}), self.data)
+        self.measure: Measure = main_measure(self.data.task)
+        self.key = f"validation_{self.measure.name}"
+        self.started, self.before = time.monotonic(), float(self.record.get("seconds", 0.0))
+
+    def _read(self, identity: dict[str, Any]) -> dict[str, Any]:
+        """The folder's record; ValueError if it is of something else."""
+        file = self.out / "search.json"
+        if not file.exists():
+            if self.out.exists() and (not self.out.is_dir() or any(self.out.glob("[!.]*"))):
+                raise ValueError(
+                    f"--out needs a new folder or one of the same search; {self.out} holds something else"
+                )
+            return identity
+        record = read_json(file)
+        for part in ("config", "space"):
+            stored = record.get(part) or {}
+            for name in {**identity[part], **stored}:
+                if stored.get(name) != identity[part].get(name):
+                    raise ValueError(
+                        f"--out needs a new folder or one of the same search; {self.out} was made with {name} "
+                        f"{stored.get(name)!r}, not {identity[part].get(name)!r}"
+                    )
+        return record
+
+    @property
+    def seconds(self) -> float:
+        """Spent in all calls."""
+        return self.before + time.monotonic() - self.started
+
+    def _note(self) -> None:
+        self.record["seconds"] = self.seconds
+        write_at_once(self.out / "search.json", json.dumps(self.record, indent=2).encode() + b"\n")
+
+    def run(self, trials: int, budget: float, progress: Progress) -> Tuned:
+        """All trials that are left."""
+        self._note()
+        study = self._study()
+        try:
+            while (ended := len(_ended(study))) < trials and self._affordable(ended, 60 * budget):
+                self._trial(study, ended, lambda note, ended=ended: progress(ended, trials, note))  # type: ignore[misc]
+                self._note()
+                progress(ended + 1, trials, self._best_text(study))
+        finally:
+            self._note()
+        return self._conclude(study)
+
+    def _affordable(self, ended: int, budget: float) -> bool:
+        """Whether a further trial is likely to end within the budget, by the mean of those before it."""
+        return ended == 0 or self.seconds * (ended + 1) / ended <= budget
+
+    def _study(self) -> optuna.Study:
+        """Optuna's, from the journal; trials that an interruption has left are asked for once more."""
+        import optuna
+        from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+        journal = self.out / "journal.log"
+        lock = Path(f"{journal}.lock")
+        lock.unlink(missing_ok=True)  # the folder is ours: whoever left it has ended
+        storage = optuna.storages.JournalStorage(
+            JournalFileBackend(str(journal), lock_obj=JournalFileOpenLock(str(journal)))
+        )
+        pruner = optuna.pruners.MedianPruner(_FIRST, n_warmup_steps=max(1, self.base.epochs // 5))
+        study = optuna.create_study(
+            storage=storage, study_name=_NAME, direction="maximize", pruner=pruner, load_if_exists=True
+        )
+        for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+            study.enqueue_trial(trial.params)
+        return study
+
+    def _trial(self, study: optuna.Study, number: int, note: Callable[[str], None]) -> None:
+        """Trains one trial to its end, or until it is pruned."""
+        import optuna
+
+        # A new sampler for each trial: what it proposes depends on the trials before, not on interruptions.
+        seed = (self.base.seed * 1_000_003 + number) % 2**32
+        study.sampler = optuna.samplers.TPESampler(seed=seed)
+        trial = study.ask({name: _distribution(values) for name, values in self.space.items()})
+        config = changed(self.base, trial.params)
+        folder = RunFolder(self.out / "trials" / f"{number:04d}")
+        _logger.info("trial %d: %s", number, _values_text(trial.params))
+        states = optuna.trial.TrialState
+        state, value = states.COMPLETE, None
+        try:
+            value = self._value(config, folder, _Reports(trial, folder, self, note))
+            word = "finished"
+        except _Pruned:
+            state, word = states.PRUNED, "pruned"
+        except FloatingPointError:
+            state, word = states.FAIL, "diverged"
+        except ValueError as error:
+            study.tell(trial, state=states.FAIL)
+            raise ValueError(f"trial {number}, with {_values_text(trial.params)}: {error}") from error
+        trial.set_user_attr(_ENDED, word)
+        trial.set_user_attr("epochs", len(folder.read_metrics()))
+        study.tell(trial, value, state)
+        shutil.rmtree(folder.checkpoint.parent, ignore_errors=True)  # of no use now, and large
+
+    def _value(self, config: RunConfig, folder: RunFolder, report: _Reports) -> float:
+        """The validation result of a trial, begun, continued or there already."""
+        if folder.diverged:
+            raise FloatingPointError(folder.read_divergence())
+        if folder.finished:
+            summary = folder.read_summary()
+        elif folder.started:
+            stored = folder.read_config(trust=True).to_dict()  # to be compared alone
+            if any(v != stored[n] for n, v in config.to_dict().items() if n not in MACHINE_FIELDS):
+                raise ValueError(f"{folder.path} has other settings: it was changed; remove it")
+            summary = resume(folder.path, data=self.data, report=report, track=self.track, trust=True)
+        else:
+            summary = train(config, folder.path, data=self.data, report=report, track=self.track)
+        value = summary.get(self.key)
+        if value is None or not math.isfinite(float(value)):
+            raise ValueError(f"a search needs {self.key} to be a number; got {value}")
+        return float(value)
+
+    def _best_text(self, study: optuna.Study) -> str:
+        values = [t.value for t in _ended(study) if t.value is not None]
+        return f"best {self.measure.text(max(values))}" if values else ""
+
+    def _conclude(self, study: optuna.Study) -> Tuned:
+        import pandas as pd
+
+        rows = [
+            {
+                "trial": number,
+                "state": trial.user_attrs[_ENDED],
+                "value": trial.value if trial.user_attrs[_ENDED] == "finished" else None,
+                "epochs": trial.user_attrs.get("epochs"),
+                **trial.params,
+            }
+            for number, trial in enumerate(_ended(study))
+        ]
+        table = pd.DataFrame(rows)
+        write_whole(self.out / "trials.csv", lambda file: table.to_csv(file, index=False))
+        finished = [row for row in rows if row["state"] == "finished"]
+        if not finished:
+            raise ValueError(
+                f"no trial of {self.out} has ended without diverging: lower the learning rates with --space"
+            )
+        best = max(finished, key=lambda row: row["value"])  # the first of equals
+        config = changed(self.asked, {name: best[name] for name in self.space})
+        write_at_once(self.out / "best.yaml", config.to_yaml().encode())
+        return Tuned(config, float(best["value"]), self.key, table, self.out)
+
+
+class _Pruned(Exception):
+    """A trial that is not worth its last epochs."""
+
+
+class _Reports:
+    """Tells Optuna of each epoch's validation result, those from before an interruption included."""
+
+    def __init__(
+        self, trial: optuna.Trial, folder: RunFolder, search: _Search, note: Callable[[str], None]
+    ) -> None:
+        self.trial, self.folder, self.search, self.note = trial, folder, search, note
+        self.told: set[int] = set()
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        for earlier in self.folder.read_metrics() if not self.told and row["epoch"] > 1 else []:
+            self._tell(earlier)
+        self._tell(row)
+        self.note(f"epoch {row['epoch']} of {self.search.base.epochs}")
+        if row["epoch"] < self.search.base.epochs and self.trial.should_prune():
+            raise _Pruned
+
+    def _tell(self, row: dict[str, Any]) -> None:
+        value, epoch = row.get(self.search.key), int(row["epoch"])
+        if epoch not in self.told and value is not None and math.isfinite(value):
+            self.trial.report(float(value), epoch)
+            self.told.add(epoch)
+
+
+def _ended(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Trials that have ended by themselves, in order."""
+    return [t for t in study.get_trials(deepcopy=False) if t.state.is_finished() and _ENDED in t.user_attrs]
+
+
+def _distribution(values: Any) -> optuna.distributions.BaseDistribution:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if not isinstance(values, Between):
+        return CategoricalDistribution(values.values)
+    if values.whole:
+        return IntDistribution(int(values.low), int(values.high), log=values.log)
+    return FloatDistribution(values.low, values.high, log=values.log)
+
+
+def _values_text(values: dict[str, Any]) -> str:
+    return ", ".join(f"{n} {v:.3g}" if isinstance(v, float) else f"{n} {v}" for n, v in values.items())
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Within, Optuna says nothing by itself."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
