@@ -54,7 +54,7 @@ class RunConfig:
     )
     task: str = option("auto", "what that column holds", group="data", choices=_TASKS)
     human: str | None = option(
-        None, "column of finer classes made by people, or a CSV file of them", group="data"
+        None, "finer classes by people: a column, or a CSV file", group="data"
     )
     probe: str | None = option(
         None, "column of labels against which structure is measured once the run has ended", group="data"
