@@ -1,6 +1,6 @@
 """maxl as a scikit-learn estimator: cross-validated on the digits, beside the same network without a second task.
 
-    python examples/sklearn_estimator.py [--digits 500]
+    python examples/sklearn_estimator.py [--digits 500] [--epochs 200]
 
 Needs maxl-torch[sklearn]. Half a minute on a CPU.
 """
@@ -15,11 +15,13 @@ from sklearn.model_selection import cross_val_score
 from maxl.integrations.sklearn import MAXLClassifier
 
 
-def main(count: int) -> None:
+def main(count: int, epochs: int) -> None:
     """Prints the mean accuracy of three folds by method."""
     x, y = load_digits(return_X_y=True)
     for method in ("single", "uniform", "maxl"):
-        scores = cross_val_score(MAXLClassifier(method, random_state=0), x[:count], y[:count], cv=3)
+        scores = cross_val_score(
+            MAXLClassifier(method, max_iter=epochs, random_state=0), x[:count], y[:count], cv=3
+        )
         print(f"{method}: accuracy {scores.mean():.3f}")
 
 
@@ -28,4 +30,6 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--digits", type=int, default=500, help="how many of the 1,797")
-    main(parser.parse_args().digits)
+    parser.add_argument("--epochs", type=int, default=200, help="at most; training stops by itself")
+    options = parser.parse_args()
+    main(options.digits, options.epochs)

@@ -2,7 +2,7 @@
 
     python recipes/entropy_ablation.py --data-dir DIR --out entropy
     python recipes/entropy_ablation.py --data-dir DIR --out entropy-fast --fast
-    python recipes/entropy_ablation.py --data-dir DIR --psi 5 20 --weights 0 0.2 1
+    python recipes/entropy_ablation.py --data-dir DIR --psi 5 20 --entropy-weights 0 0.2 1
 
 One study in OUT/cifar100; its report shows beside the accuracies how many labels are in use, that is, whether
 the generator has collapsed onto few classes.
@@ -38,7 +38,7 @@ def parser() -> Parser:
     flags = recipe_parser(__doc__, "entropy-ablation", fixed=fixed)
     add_psi_flag(flags, PSI, FAST_PSI)
     flags.add_argument(
-        "--weights",
+        "--entropy-weights",
         type=float,
         nargs="+",
         default=WEIGHTS,
@@ -52,7 +52,7 @@ def plan(options: argparse.Namespace) -> Mapping[str, Study]:
     """One study with a grid over ψ and the entropy weight."""
     psi = options.psi_values or (FAST_PSI if options.fast else PSI)
     base = base_config(options, data="cifar100", primary="coarse_label", trunk="vgg16")
-    return {"cifar100": Study(base, METHODS, seeds(options), {"psi": psi, "entropy_weight": options.weights})}
+    return {"cifar100": Study(base, METHODS, seeds(options), {"psi": psi, "entropy_weight": options.entropy_weights})}
 
 
 if __name__ == "__main__":

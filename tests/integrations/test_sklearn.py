@@ -18,7 +18,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from maxl.integrations.sklearn import MAXLClassifier, MAXLRegressor
 
-SMALL: dict[str, Any] = {"max_iter": 25, "width": 16, "depth": 1, "psi": 2, "learning_rate_init": 1e-2}
+SMALL: dict[str, Any] = {"max_iter": 12, "width": 16, "depth": 1, "psi": 2, "learning_rate_init": 1e-2}
 
 
 @parametrize_with_checks([MAXLClassifier(**SMALL), MAXLRegressor(**SMALL)])

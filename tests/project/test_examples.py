@@ -44,7 +44,7 @@ def test_every_example_is_run_here() -> None:
 
 
 def test_the_estimator_is_cross_validated() -> None:
-    command = [sys.executable, str(EXAMPLES / "sklearn_estimator.py"), "--digits", "150"]
+    command = [sys.executable, str(EXAMPLES / "sklearn_estimator.py"), "--digits", "150", "--epochs", "20"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = dict(re.findall(r"(\w+): accuracy (\d\.\d+)", done.stdout))
     assert list(found) == ["single", "uniform", "maxl"]

@@ -90,7 +90,7 @@ def test_a_look_without_memory_does_not_blame_the_batch(
     def short(self: Trainer) -> None:
         raise CUDA
 
-    monkeypatch.setattr(Trainer, "_look", short)
+    monkeypatch.setattr(Trainer, "look", short)
     with pytest.raises(OutOfMemory, match=r"in looking at epoch 1, 500 samples at a time.*smaller --trunk"):
         train(tiny(), tmp_path / "run", data=digits())
 
