@@ -52,7 +52,11 @@ def plan(options: argparse.Namespace) -> Mapping[str, Study]:
     """One study with a grid over ψ and the entropy weight."""
     psi = options.psi_values or (FAST_PSI if options.fast else PSI)
     base = base_config(options, data="cifar100", primary="coarse_label", trunk="vgg16")
-    return {"cifar100": Study(base, METHODS, seeds(options), {"psi": psi, "entropy_weight": options.entropy_weights})}
+    return {
+        "cifar100": Study(
+            base, METHODS, seeds(options), {"psi": psi, "entropy_weight": options.entropy_weights}
+        )
+    }
 
 
 if __name__ == "__main__":

@@ -53,9 +53,7 @@ class RunConfig:
         None, "column to predict, of classes or numbers; or several", group="data"
     )
     task: str = option("auto", "what that column holds", group="data", choices=_TASKS)
-    human: str | None = option(
-        None, "finer classes by people: a column, or a CSV file", group="data"
-    )
+    human: str | None = option(None, "finer classes by people: a column, or a CSV file", group="data")
     probe: str | None = option(
         None, "column of labels against which structure is measured once the run has ended", group="data"
     )
