@@ -57,6 +57,7 @@ def test_step_times_and_counts_every_contender(run: Callable[..., str], tmp_path
     assert counts["maxl forward, virtual step"] < counts["paper's equations, plainly"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from Linux's /proc")
 def test_step_measures_peak_memory(run: Callable[..., str]) -> None:
     flags = "--network", "tiny", "--batch", "4096", "--device", "cpu", "--memory-of"

@@ -54,7 +54,7 @@ def errors(size: int) -> dict[str, float]:
 
 
 @needs_gloo
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_processes_with_uneven_parts_train_as_one_does_on_the_whole(size: int) -> None:
     found = errors(size)
     assert len(found) >= 25
