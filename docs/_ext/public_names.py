@@ -57,6 +57,7 @@ OTHERS |= {
     "rich",
 }
 SHORT = {
+    "Arrays",
     "Build",
     "IntArray",
     "PathLike",
