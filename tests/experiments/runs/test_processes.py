@@ -19,7 +19,7 @@ from maxl.experiments.cli import main
 from maxl.experiments.data import BatchStream, Split
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.folder import RunFolder
-from maxl.experiments.runs.launch import follows, launched, restarted
+from maxl.experiments.runs.launch import follows, launched, restarts
 from maxl.experiments.runs.processes import ALONE, Processes, joined_processes
 
 needs_gloo = pytest.mark.skipif(
@@ -168,7 +168,7 @@ def test_other_commands_are_for_one_process(
 def test_what_torchrun_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WORLD_SIZE", "MASTER_ADDR", "RANK", "TORCHELASTIC_RESTART_COUNT"):
         monkeypatch.delenv(name, raising=False)
-    assert (launched(), follows(), restarted()) == (1, False, False)
+    assert (launched(), follows(), restarts()) == (1, False, 0)
     with joined_processes("cpu") as processes:
         assert processes is ALONE
     monkeypatch.setenv("WORLD_SIZE", "3")  # of a cluster's own: nobody to talk to
@@ -176,7 +176,7 @@ def test_what_torchrun_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert (launched(), follows(), restarted()) == (3, True, True)
+    assert (launched(), follows(), restarts()) == (3, True, 1)
 
 
 @pytest.mark.parametrize("batch_size", [7, 10])

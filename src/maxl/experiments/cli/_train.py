@@ -18,7 +18,7 @@ from maxl.experiments.cli._arguments import (
 from maxl.experiments.cli.listen import note
 from maxl.experiments.cli.terminal import shown
 from maxl.experiments.runs.config import RunConfig
-from maxl.experiments.runs.launch import Elsewhere, follows, restarted
+from maxl.experiments.runs.launch import Elsewhere, follows, restarts
 
 if TYPE_CHECKING:
     from maxl.experiments.runs.folder import RunFolder
@@ -80,7 +80,7 @@ def _run_asked_for(namespace: argparse.Namespace) -> tuple[RunFolder, RunConfig]
         return folder, folder.read_config(trust=namespace.trust) if folder.config.exists() else RunConfig()
     folder = RunFolder(out_folder(namespace))
     config = settled(read_config(namespace), trust=namespace.trust)
-    if restarted() and folder.config.exists() and folder.read_config(trust=True) == config:
+    if restarts() and folder.config.exists() and folder.read_config(trust=True) == config:
         namespace.resume, namespace.trust = folder.path, True  # what was typed is what was begun
     return folder, config
 

@@ -19,6 +19,6 @@ def follows() -> bool:
     return launched() > 1 and int(os.environ.get("RANK", "0")) > 0
 
 
-def restarted() -> bool:
-    """Whether torchrun has started them again after a failure."""
-    return launched() > 1 and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def restarts() -> int:
+    """How often torchrun has started them again after a failure."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) if launched() > 1 else 0

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.rendezvous import rendezvous
 
 from maxl.experiments.runs.config import RunConfig
-from maxl.experiments.runs.launch import Elsewhere, launched
+from maxl.experiments.runs.launch import Elsewhere, launched, restarts
 from maxl.worlds import Alone, DataParallel, SyncBatchNorm, World
 
 _PATIENCE = timedelta(hours=2)  # for a process that still loads data, or looks at a large test set
@@ -161,9 +162,13 @@ def joined_processes(device: str) -> Iterator[Processes]:
     on_gpu = device.split(":")[0] == "cuda" or (device == "auto" and torch.cuda.is_available())
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
     try:
-        yield Processes(dist.get_rank(), dist.get_world_size())
+        store, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
+        # torchrun may keep its store when it starts processes again, and with it the addresses of those that are gone.
+        fresh = dist.PrefixStore(f"start {restarts()}", store)  # type: ignore[attr-defined]
+        backend = "nccl" if on_gpu else "gloo"
+        dist.init_process_group(backend, store=fresh, rank=rank, world_size=size, timeout=_PATIENCE)
+        yield Processes(rank, size)
     except (dist.DistBackendError, dist.DistNetworkError, RuntimeError) as error:
         if not _lost(error):
             raise
@@ -171,7 +176,8 @@ def joined_processes(device: str) -> Iterator[Processes]:
             "another process of this run ended before its time; what it said stands above, if it could"
         ) from error
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def _lost(error: Exception) -> bool:
