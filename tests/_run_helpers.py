@@ -47,6 +47,20 @@ def digits(seed: int = 0) -> DataSet:
     return load_data(tiny(seed=seed))
 
 
+class Interrupted(Exception):
+    """Stands for a power cut."""
+
+
+def interrupt_after(epoch: int) -> Any:
+    """What a run reports to, and is cut off by when an epoch has ended."""
+
+    def report(row: dict[str, Any]) -> None:
+        if row["epoch"] == epoch:
+            raise Interrupted
+
+    return report
+
+
 def metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl without the time, the one thing that two equal runs do not share."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

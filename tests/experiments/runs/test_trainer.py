@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 import maxl
-from _run_helpers import digits, files, metrics, model, tiny
+from _run_helpers import Interrupted, digits, files, interrupt_after, metrics, model, tiny
 from _run_helpers import one_thread as one_thread
 from maxl.experiments.cli.show import run_table
 from maxl.experiments.data import DataSet, Split, evaluation_batches
@@ -31,18 +31,6 @@ from maxl.experiments.runs.outer import folds, split_off
 from maxl.experiments.runs.trainer import Trainer, resume, train
 from maxl.experiments.studies.variants import irrelevant_fields
 from maxl.learning import MetaAuxiliaryLearner
-
-
-class Interrupted(Exception):
-    """Stands for a power cut."""
-
-
-def interrupt_after(epoch: int) -> Any:
-    def report(row: dict[str, Any]) -> None:
-        if row["epoch"] == epoch:
-            raise Interrupted
-
-    return report
 
 
 def with_human(data: DataSet) -> DataSet:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from _run_helpers import metrics, tiny
+from _run_helpers import Interrupted, interrupt_after, metrics, tiny
 from _run_helpers import one_thread as one_thread
 from maxl.experiments.data import BatchStream, ImageTransform, Split
 from maxl.experiments.runs.config import RunConfig
@@ -144,15 +144,7 @@ def test_code_in_a_config_is_not_taken_on_trust() -> None:
 def test_a_run_with_transforms_goes_on_to_the_same_end(tmp_path: Path) -> None:
     config = tiny(epochs=2, transform=("RandAugment",), evaluate="augmented")
     train(config, tmp_path / "whole")
-
-    class Stop(Exception):
-        pass
-
-    def stop(row: dict[str, object]) -> None:
-        if row["epoch"] == 2:
-            raise Stop
-
-    with pytest.raises(Stop):
-        train(config, tmp_path / "part", report=stop)
+    with pytest.raises(Interrupted):
+        train(config, tmp_path / "part", report=interrupt_after(2))
     resume(tmp_path / "part")
     assert metrics(tmp_path / "part") == metrics(tmp_path / "whole")
