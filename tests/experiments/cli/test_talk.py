@@ -266,6 +266,10 @@ def test_timing_leaves_random_numbers_and_folders_alone(here: Path) -> None:
     assert time_single(tiny(method="single", learning_rate=1e30, batch_size=100), digits()) is None
 
 
+def test_runs_with_a_warm_up_longer_than_an_epoch_are_timed() -> None:
+    assert time_single(tiny(epochs=5, warmup=2.0), digits()) is not None
+
+
 def finished(folder: Path, config: RunConfig, seconds: float) -> None:
     """A run that has ended after so long."""
     run = RunFolder(folder)

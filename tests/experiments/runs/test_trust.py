@@ -13,7 +13,7 @@ from _data_helpers import pixels, write_image
 from _run_helpers import digits, metrics, tiny
 from _run_helpers import one_thread as one_thread
 from maxl.experiments.cli import main
-from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.config import RunConfig, names_code
 from maxl.experiments.runs.exporting import export
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.inference import predict
@@ -116,3 +116,19 @@ def test_a_config_file_needs_trust_and_a_trunk_that_is_typed_does_not(here: Path
     assert main(["train", "--config", "c.yaml", "--out", "c", "--trunk", "evil_trunk:make"]) == 0
     assert main(["train", "--config", "c.yaml", "--out", "d", "--trunk", "mlp"]) == 0
     assert metrics(here / "b") == metrics(here / "c")
+
+
+@pytest.mark.parametrize(
+    ("values", "code"),
+    [
+        ({"trunk": "own:make"}, True),
+        ({"generator_trunk": "own:make"}, True),
+        ({"transform": ["RandAugment", "own:noisy"]}, True),
+        ({"transform": ("own:noisy",)}, True),
+        ({"trunk": "timm:resnet18", "generator_trunk": None}, False),
+        ({"trunk": "hf:google/vit", "transform": ["RandAugment"]}, False),
+        ({}, False),
+    ],
+)
+def test_what_names_code(values: dict[str, object], code: bool) -> None:
+    assert names_code(values) is code

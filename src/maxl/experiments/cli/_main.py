@@ -35,10 +35,9 @@ from maxl.experiments.cli._tune import add_tune
 from maxl.experiments.cli.listen import listening
 from maxl.experiments.cli.place import as_typed_here, command_line
 from maxl.experiments.cli.terminal import close_quietly, prepare_streams, shown, visible
-from maxl.experiments.runs.config import CODE_FIELDS, RunConfig
+from maxl.experiments.runs.config import RunConfig, names_code
 from maxl.experiments.runs.files import RunWarning
 from maxl.experiments.runs.launch import Elsewhere, follows, launched
-from maxl.experiments.runs.names import runs_code
 
 # What the demo trains: few labels, a small network, so that it takes a minute or two on two cores.
 DEMO: dict[str, Any] = {
@@ -275,7 +274,7 @@ def continuation(namespace: argparse.Namespace, given: Sequence[str]) -> str | N
 
         folder = RunFolder(namespace.resume or out_folder(namespace))
         if folder.started and not folder.finished:
-            typed = any(runs_code(name, getattr(namespace, name, None)) for name in CODE_FIELDS)
+            typed = names_code(vars(namespace))
             given = [
                 "train",
                 "--resume",

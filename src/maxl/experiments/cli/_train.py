@@ -90,19 +90,13 @@ def _train_together(
 ) -> None:
     from maxl.experiments.cli.show import console, progress_bar, run_table
     from maxl.experiments.runs.loading import load_data
-    from maxl.experiments.runs.lock import require_unlocked
     from maxl.experiments.runs.start import told
-    from maxl.experiments.runs.trainer import resume, train
+    from maxl.experiments.runs.trainer import require_new, resume, train
     from maxl.experiments.studies.remaining import StepClock, duration_text
 
     data = None
     if namespace.resume is None:
-
-        def require_free() -> None:
-            require_unlocked(folder.path)
-            folder.require_free()
-
-        processes.of_first(require_free)
+        processes.of_first(lambda: require_new(folder))  # before data are read for nothing
         data = processes.agreed(lambda: load_data(config))
     started = time.monotonic()
     before = len(folder.read_metrics()) if folder.started else 0

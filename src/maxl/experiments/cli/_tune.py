@@ -17,7 +17,7 @@ from maxl.experiments.cli._arguments import (
 from maxl.experiments.cli.listen import note
 from maxl.experiments.cli.place import command_line
 from maxl.experiments.cli.terminal import shown
-from maxl.experiments.runs.config import CODE_FIELDS, RunConfig
+from maxl.experiments.runs.config import RunConfig, names_code
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -78,7 +78,7 @@ def _tune(namespace: argparse.Namespace) -> None:
     best = namespace.out / "best.yaml"
     out.print(f"Trials, trials.csv and journal: {shown(namespace.out)}", soft_wrap=True)
     out.print(f"Best settings: {shown(best)}", soft_wrap=True)
-    trust = ["--trust"] if any(":" in (getattr(base, name) or "") for name in CODE_FIELDS) else []
+    trust = ["--trust"] * names_code(vars(base))
     again = command_line(["train", "--config", str(best), *trust, "--out", "run"])
     out.print(f"Next: {shown(again)}", soft_wrap=True)
 

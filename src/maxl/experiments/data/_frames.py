@@ -63,41 +63,27 @@ def load_arrays(
     Raises:
         ValueError: if shapes do not fit, or as ``load``.
     """
-    parts = [part for part in (train, test, validation) if part is not None]
-    pairs = [(np.asarray(x), np.asarray(y)) for x, y in parts]
-    for x, y in pairs:
+    given = zip(_PARTS, (train, test, validation), strict=True)
+    parts = {part: (np.asarray(pair[0]), np.asarray(pair[1])) for part, pair in given if pair is not None}
+    first_x, first_y = parts["train"]
+    for x, y in parts.values():
         if x.ndim not in (2, 4) or y.ndim not in (1, 2) or len(x) != len(y):
             raise ValueError(
                 "arrays need samples (N, D) or (N, C, H, W) and targets (N,) or (N, L); got "
                 f"{x.shape} and {y.shape}"
             )
-        if x.shape[1:] != pairs[0][0].shape[1:] or y.shape[1:] != pairs[0][1].shape[1:]:
+        if x.shape[1:] != first_x.shape[1:] or y.shape[1:] != first_y.shape[1:]:
             raise ValueError(
                 f"every part needs samples of one shape; got {x.shape[1:]} with targets {y.shape[1:]} beside "
-                f"{pairs[0][0].shape[1:]} with {pairs[0][1].shape[1:]}"
+                f"{first_x.shape[1:]} with {first_y.shape[1:]}"
             )
-    targets = _names("target", pairs[0][1])
-    if pairs[0][0].ndim == 2:
-        frames = [_frame(x, y, targets) for x, y in pairs]
-        given = dict(
-            zip(
-                [p for p, had in zip(_PARTS, (train, test, validation), strict=True) if had is not None],
-                frames,
-                strict=True,
-            )
-        )
-        return load_frames(**given, **{"primary": targets, **options})
-    asked = Options.of(**{"primary": targets, **options})
-    made = [
-        _image_part(x, y, targets, f"the {part} images") for (x, y), part in zip(pairs, _PARTS, strict=False)
-    ]
-    source = Source(
-        train=made[0],
-        test=None if test is None else made[1],
-        validation=None if validation is None else made[-1],
-        primary=targets[0],
-    )
-    return from_source(source, "arrays", asked)
+    targets = _names("target", first_y)
+    options = {"primary": targets, **options}
+    if first_x.ndim == 2:
+        return load_frames(**{part: _frame(x, y, targets) for part, (x, y) in parts.items()}, **options)
+    images = {part: _image_part(x, y, targets, f"the {part} images") for part, (x, y) in parts.items()}
+    source = Source(images["train"], images.get("test"), images.get("validation"), primary=targets[0])
+    return from_source(source, "arrays", Options.of(**options))
 
 
 def _image_part(x: npt.NDArray[Any], y: npt.NDArray[Any], targets: tuple[str, ...], origin: str) -> Part:

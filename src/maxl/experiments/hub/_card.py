@@ -12,10 +12,11 @@ import yaml
 
 from maxl.experiments.report.runs import Run, Setting, data_name, load_study
 from maxl.experiments.report.tables import accuracy_table
+from maxl.experiments.runs.config import names_code
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.measures import MEASURES
 from maxl.experiments.runs.model import PrimaryModel
-from maxl.experiments.runs.names import is_code, without_place
+from maxl.experiments.runs.names import without_place
 from maxl.experiments.studies.statistics import intervals_text
 from maxl.experiments.studies.variants import base_method
 
@@ -89,7 +90,7 @@ def model_card(run: Path, model: PrimaryModel) -> str:
         *_compared(run, summary),
         *([f"Of the auxiliary labels: {_text(said)}."] if (said := summary.get("label_verdict")) else []),
         "## How to load it",
-        _loading(model, kind, code=any(map(is_code, (config.trunk, config.generator_trunk)))),
+        _loading(model, kind, code=names_code(vars(config))),
         "## Versions",
         _table(("", ""), ({**summary.get("versions", {}), **origin}).items()),
     ]

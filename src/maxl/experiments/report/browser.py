@@ -18,7 +18,7 @@ from maxl.experiments.report.commands import new_folder
 from maxl.experiments.report.labels import informative
 from maxl.experiments.report.parts import Browser, Sample
 from maxl.experiments.report.runs import Run, Setting
-from maxl.experiments.runs.config import CODE_FIELDS
+from maxl.experiments.runs.config import names_code
 from maxl.experiments.runs.invented import InventedLabels
 from maxl.experiments.runs.looks import within_blocks
 from maxl.experiments.runs.thumbnails import thumbnails
@@ -89,7 +89,7 @@ def of_run(setting: Setting, run: Run, file: Path) -> Browser:
                     "0",
                 ),  # the file lists no other samples
                 *("--method", "human", "--out", str(new_folder(run.folder, "finer"))),
-                *["--trust"] * any(":" in str(run.config.get(name) or "") for name in CODE_FIELDS),
+                *["--trust"] * names_code(run.config),
             ]
         ),
     )

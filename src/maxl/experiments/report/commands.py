@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maxl.experiments.report.runs import Run, Setting
-from maxl.experiments.runs.config import CODE_FIELDS
+from maxl.experiments.runs.config import names_code
 from maxl.experiments.runs.methods import LEARNED_METHODS
 from maxl.experiments.studies.variants import base_method
 
@@ -23,7 +23,7 @@ def _settings_file(setting: Setting) -> tuple[Path, list[str]] | None:
     runs = [runs[0] for _, runs in sorted(setting.methods.items(), key=lambda item: _weight(item[0]))]
     for run in runs:
         if (path := run.folder / "config.yaml").is_file():
-            code = any(":" in str(run.config.get(name) or "") for name in CODE_FIELDS)
+            code = names_code(run.config)
             return path, ["--trust"] * code
     return None
 
@@ -67,6 +67,6 @@ def use(told: str, runs: Sequence[Run]) -> tuple[str, str | None]:
     run = runs[0]
     if not (run.folder / "model.safetensors").is_file():
         return told, None
-    code = any(":" in str(run.config.get(name) or "") for name in CODE_FIELDS)
+    code = names_code(run.config)
     words = ("maxl", "export", str(run.folder), "--format", "safetensors", "--out", "model.safetensors")
     return f"{told} Its model of seed {run.seed}, the lowest:", shlex.join([*words, *["--trust"] * code])

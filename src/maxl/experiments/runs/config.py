@@ -347,6 +347,11 @@ class RunConfig:
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 
+def names_code(values: Mapping[str, Any]) -> bool:
+    """Whether a config's values name code of somebody's, which is called with ``--trust`` alone where they come from a file."""
+    return any(runs_code(name, values.get(name)) for name in CODE_FIELDS)
+
+
 def refuse_code(values: Mapping[str, Any], source: str) -> None:
     """ValueError if values from a file name a trunk ``module:function``: whoever wrote the file would run code."""
     for name in CODE_FIELDS:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from maxl.experiments.runs.config import CODE_FIELDS, RunConfig
+from maxl.experiments.runs.config import RunConfig, names_code
 from maxl.experiments.runs.files import (
     YAML_LIMIT,
     parse_json,
@@ -20,7 +20,6 @@ from maxl.experiments.runs.files import (
     sha256,
     write_at_once,
 )
-from maxl.experiments.runs.names import runs_code
 from maxl.experiments.runs.summary import CHECKSUM, checksum_of, read_summary
 
 _SEAL = b"# Settings of a run; the lines below have the SHA-256 "
@@ -142,7 +141,7 @@ class RunFolder:
         config = RunConfig.parse(content, str(self.config), trust=trust)
         if not content.startswith(_SEAL) and f"\n{_LAST_KEY}:".encode() not in b"\n" + content:
             raise ValueError(f"{self.config} needs every setting of the run; it ends before {_LAST_KEY}")
-        if any(runs_code(name, getattr(config, name)) for name in CODE_FIELDS):
+        if names_code(vars(config)):
             here, own = Path.cwd().resolve(), self.path.resolve()
             if own in (here, *here.parents):
                 raise ValueError(

@@ -169,7 +169,7 @@ def joined_processes(device: str) -> Iterator[Processes]:
         backend = "nccl" if on_gpu else "gloo"
         dist.init_process_group(backend, store=fresh, rank=rank, world_size=size, timeout=_PATIENCE)
         yield Processes(rank, size)
-    except (dist.DistBackendError, dist.DistNetworkError, RuntimeError) as error:
+    except RuntimeError as error:  # of torch.distributed, too
         if not _lost(error):
             raise
         raise ConnectionResetError(

@@ -214,10 +214,11 @@ class Trainer:
             "train anew with a smaller --trunk or --image-size",
         ):
             self._close_epoch()
-            if self.best is not None:
+            if self.best is not None or self.epoch % config.look_every == 0 or self.at_end:
                 row |= self._measured("validation", self.data.validation)
+            if self.best is not None:
                 self.best.see(self.epoch, row[self.best.key], setup)
-            if self.epoch % config.look_every == 0 or self.at_end:
+            if self.epoch % config.look_every == 0 or self.at_end:  # which it may be only now
                 row |= self.look()
         return {"epoch": self.epoch, **row, "learning_rate": rate, "seconds": seconds}
 
@@ -263,12 +264,12 @@ class Trainer:
         return {f"{name}_loss": loss, **{f"{name}_{measure}": value for measure, value in scores.items()}}
 
     def look(self) -> dict[str, Any]:
-        """Metrics that need passes of their own; nothing that is trained or drawn later depends on them."""
+        """Test results and what tells of labels and gradients; nothing that is trained or drawn later depends on them."""
         with RandomState.capture(self.device).replay():  # labels draw too, where there is dropout
-            return self.judge() | cosine_metrics(self)
+            return self._measured("test", self.data.test) | label_metrics(self) | cosine_metrics(self)
 
     def judge(self) -> dict[str, Any]:
-        """Those of networks in eval mode, which a process can take without the others."""
+        """Results and labels of networks in eval mode, which a process can take without the others."""
         row = self._measured("validation", self.data.validation) | self._measured("test", self.data.test)
         with RandomState.capture(self.device).replay():
             return row | label_metrics(self)
@@ -324,12 +325,7 @@ def train(
     folder = RunFolder(out)
     config = settled(config)
     require_trackers(config)
-
-    def require_free() -> None:
-        require_unlocked(out, wait=wait)
-        folder.require_free()
-
-    processes.of_first(require_free)
+    processes.of_first(lambda: require_new(folder, wait=wait))
     trainer = processes.agreed(
         lambda: Trainer(config, folder, data, label, track=track, processes=processes)
     )  # writes nothing
@@ -382,6 +378,12 @@ def resume(
         # What came after the checkpoint will be written again.
         processes.of_first(lambda: folder.keep_metrics(trainer.epoch))
         return trainer.fit(report, watch)
+
+
+def require_new(folder: RunFolder, *, wait: float = 0.0) -> None:
+    """ValueError if a folder holds a run already, or another process has it."""
+    require_unlocked(folder.path, wait=wait)
+    folder.require_free()
 
 
 def _require_unfinished(folder: RunFolder) -> None:

@@ -11,11 +11,8 @@ from maxl.experiments.data import ImageTransform
 from maxl.experiments.runs.code import imported
 from maxl.experiments.runs.values import nearest
 
-_MIXES = {
-    "MixUp": "a mixture of two samples has no label of its own to learn",
-    "CutMix": "a mixture of two samples has no label of its own to learn",
-}
-_SAME = ("Compose", "Lambda", "Transform", "Identity", "ToDtype")  # bases, and what needs arguments
+_MIXES = ("MixUp", "CutMix")
+_NO_USE = ("Compose", "Lambda", "Transform", "Identity", "ToDtype")  # bases, and what needs arguments
 
 
 def build_transform(names: Sequence[str]) -> ImageTransform:
@@ -42,14 +39,16 @@ def _function(name: str) -> Callable[[Tensor], Tensor]:
     from torchvision.transforms import v2
 
     if name in _MIXES:
-        raise ValueError(f"--transform {name} cannot be used: {_MIXES[name]}")
+        raise ValueError(
+            f"--transform {name} cannot be used: a mixture of two samples has no label of its own to learn"
+        )
     known = {
         key: kind
         for key, kind in vars(v2).items()
         if isinstance(kind, type)
         and issubclass(kind, nn.Module)
         and not key.startswith("_")
-        and key not in (*_MIXES, *_SAME)
+        and key not in (*_MIXES, *_NO_USE)
     }
     if name not in known:
         raise ValueError(

@@ -10,15 +10,14 @@ from pathlib import Path
 
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.trainer import train
+from maxl.experiments.studies.remaining import for_its_time
 from maxl.experiments.studies.study import Study, device_count
 
 
 def time_runs(base: RunConfig) -> tuple[float, float]:
     """Seconds of a single-task run, and of starting the processes of a study; trains for an epoch or two, three times."""
-    one = dataclasses.replace(
-        base, method="single", seed=0, epochs=1, warmup=0.0, tensorboard=False, track=None
-    )
-    two = dataclasses.replace(one, epochs=min(2, base.epochs))
+    base = dataclasses.replace(base, seed=0)
+    one, two = for_its_time(base), for_its_time(base, min(2, base.epochs))
     marks: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         train(one, Path(folder) / "warm")  # packages are imported, kernels chosen

@@ -74,6 +74,13 @@ class StepClock:
             self.told((now - self.start) / self.count * steps * self.epochs)
 
 
+def for_its_time(config: RunConfig, epochs: int = 1) -> RunConfig:
+    """A single-task run of a config that is trained for what it takes alone."""
+    return dataclasses.replace(
+        config, method="single", epochs=epochs, warmup=0.0, tensorboard=False, track=None
+    )
+
+
 def _wait_for_device() -> None:
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
@@ -96,11 +103,11 @@ def time_single(config: RunConfig, data: DataSet) -> float | None:
         found.append(seconds)
         raise _Enough
 
-    one = dataclasses.replace(config, method="single", epochs=1, tensorboard=False, track=None)
     start = time.monotonic()
     with RandomState.capture(torch.device("cpu")).replay(), tempfile.TemporaryDirectory() as folder:
         try:
-            train(one, Path(folder) / "run", data=data, watch=StepClock(config.epochs, told))
+            clock = StepClock(config.epochs, told)
+            train(for_its_time(config), Path(folder) / "run", data=data, watch=clock)
         except _Enough:
             return found[0]
         except FloatingPointError:  # the runs themselves will say so
