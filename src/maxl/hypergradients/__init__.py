@@ -8,6 +8,7 @@ from maxl.hypergradients._api import WAYS, as_way, hypergradient
 from maxl.hypergradients._compiled import Compiled, CompiledPasses
 from maxl.hypergradients._dual_kernels import DualKernels, NoForwardFormula, Recording
 from maxl.hypergradients._fallback import Check, OrReverse, missing_forward_formula
+from maxl.hypergradients._finite import all_finite
 from maxl.hypergradients._finite_difference import FiniteDifference
 from maxl.hypergradients._forward import Forward
 from maxl.hypergradients._inputs import (
@@ -66,6 +67,7 @@ __all__ = [
     "UpdateRule",
     "Way",
     "alike",
+    "all_finite",
     "are",
     "as_tuple",
     "as_way",

@@ -144,7 +144,9 @@ class DualKernels(TorchFunctionMode):
         if known is None:
             return None
         output, measure = known
-        self._measures.append((measure, _measure(input)))
+        x = _halves(input)[0]
+        assert x is not None
+        self._measures.append((measure, _measure(x)))
         return output
 
     def fits(self, rounding: float) -> bool:
@@ -155,8 +157,10 @@ class DualKernels(TorchFunctionMode):
         """
         if not self._measures:
             return True
-        before, now = (torch.stack(side) for side in zip(*self._measures, strict=True))
-        return not bool(((before - now).abs() > rounding * before).any())  # nan is others' to refuse
+        pairs = torch.stack([m for pair in self._measures for m in pair]).view(-1, 2).tolist()
+        return not any(
+            abs(before - now) > rounding * before for before, now in pairs
+        )  # nan is others' to refuse
 
 
 def _wrapped(t: Tensor) -> bool:
@@ -171,12 +175,14 @@ def _first(input: Tensor, *_: Any, **__: Any) -> Tensor:
     return input
 
 
-def _measure(input: Tensor) -> Tensor:
+def _measure(x: Tensor) -> Tensor:
     """A number that tells inputs apart: the norm of the first sample, in float32 or better."""
-    x = _halves(input)[0]
-    assert x is not None
-    first = x.detach().select(0, 0) if x.dim() > 1 and len(x) else x.detach()
-    norm: Tensor = torch.linalg.vector_norm(first, dtype=torch.promote_types(first.dtype, torch.float32))
+    first = x.detach()
+    if x.dim() > 1 and len(x):
+        first = first[0]
+    norm: Tensor = torch.linalg.vector_norm(
+        first, dtype=torch.float32 if first.dtype in (torch.float16, torch.bfloat16) else None
+    )
     return norm
 
 

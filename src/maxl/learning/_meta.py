@@ -150,7 +150,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         """
         factor = None if scaler is None else scaler.scale(torch.ones((), device=y.device))
         result = self._backward(Batch(x, y, index, labels, share, factor, outer_batch))
-        self._tracker.seal(self.weights(), outside=self.lookahead.follows)
+        self._tracker.seal(outside=self.lookahead.follows)
         return result
 
     def meta_step(
@@ -274,16 +274,16 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         """Leaves it to a later batch to judge."""
         self._tracker.update = update
 
-    def problem(self, x: Inputs, y: Tensor, **more: Any) -> Problem:
+    def problem(self, x: Inputs, y: Tensor, weights: dict[str, Tensor] | None = None, **more: Any) -> Problem:
         """The two-level problem of a batch at the network as it stands.
 
         Args:
-            x, y: The batch.
+            x, y, weights: The batch, and θ₁ by name where it has been looked up.
             more: Of the ``Problem``: ``recording``, ``share`` and ``outer_share``, or ``random`` of an earlier pass.
         """
         return Problem(
             network=self.network,
-            weights=self.weights(),
+            weights=self.weights() if weights is None else weights,
             x=x,
             y=y,
             training_loss=self.supervision.bind(self.task),
@@ -297,7 +297,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
 
     def rule(self, *, plain: bool = False) -> UpdateRule:
         """The optimizer's next step as a function; with ``plain``, SGD's with the same learning rates."""
-        return UpdateRule.of(self.optimizer, list(self.weights().values()), plain=plain)
+        return UpdateRule.of(self.optimizer, self._theta(), plain=plain)
 
     def state_dict(self) -> dict[str, Any]:
         """What the learner itself remembers, tensors and numbers alone; networks and optimizers not."""
@@ -323,10 +323,10 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             raise ValueError(
                 "the generator gives this learner its labels; got others: train on those with maxl.MultiTaskLearner"
             )
-        self._tracker.begin(self.network, keep=self.lookahead.waits, whole=self.mix.splits)
+        self._tracker.begin(batch.weights, keep=self.lookahead.waits, whole=self.mix.splits)
         batch.due = self.schedule.due(self.steps)
         batch.rows = drawn(self.schedule, batch, follows=self.lookahead.follows) if batch.due else None
-        batch.problem = self.problem(batch.x, batch.y, share=batch.part)
+        batch.problem = self.problem(batch.x, batch.y, batch.weights, share=batch.part)
         if batch.due and self.lookahead.follows:
             batch.problem.buffers = spare_buffers(self.network)
             keep = not self.lookahead.recompute and batch.rows is None
@@ -361,16 +361,16 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
 
     def _remember(self, batch: Batch, signals: Signals, mixed: Mixed) -> None:
         part = MicroBatch.of(batch, signals) if batch.due else None
-        update = self._tracker.add(part, self.weights(), scaled=batch.scale is not None)
+        update = self._tracker.add(part, batch.weights, scaled=batch.scale is not None)
         update.gated, update.scale = mixed.factors, batch.scale
         update.judge_by(batch.outer or update.outer)
         if batch.rows is not None and batch.outer is None and not self.lookahead.waits:
             update.judge_by_some(batch.x, batch.y, batch.rows[1])
-        self._tracker.seal(self.weights(), outside=False)
+        self._tracker.seal(outside=False)
 
     def _before_step(self) -> None:
         if self.lookahead.follows:
-            self._tracker.before_step(self.weights(), self.rule, predict=self.way.is_due())
+            self._tracker.before_step(self.weights(), self.optimizer, predict=self.way.is_due())
 
     def _after_step(self) -> None:
         super()._after_step()

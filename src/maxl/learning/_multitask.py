@@ -160,14 +160,16 @@ class MultiTaskLearner:
             )
         batch.part = batch.share * self.world.share(batch.count)
         self._watch.set(self.optimizer, self._before_step, self._after_step)
+        batch.weights = self.weights()
+        theta = list(batch.weights.values())
         outputs = self._outputs(batch)
         judged, primary_gradient = self._judge(batch, outputs)
         signals = self._signals(batch)
         losses = self._losses(batch, outputs, signals)
         everybodys = self._everybodys(losses, batch)
         self._require_finite(everybodys.total(), "training")
-        with self.world.summing(self._theta()):
-            mixed = self.mix.backward(_scaled(losses, batch), self._theta(), primary_gradient)
+        with self.world.summing(theta):
+            mixed = self.mix.backward(_scaled(losses, batch), theta, primary_gradient)
         self._filled = True
         self._remember(batch, signals, mixed)
         trained = self._result(everybodys, outputs, signals, mixed)

@@ -47,7 +47,7 @@ class Next(Taken):
             return None, None
         loss = learner.task.loss(outputs[0], batch.y)
         loss = loss if batch.part == 1.0 else batch.part * loss
-        weights = learner.weights()
+        weights = batch.weights
         if update is not None:
             update.check_unmoved(weights)
         if learner.passes is not None:  # no two backward passes go through one compiled pass

@@ -60,6 +60,9 @@ class Batch:
     label_buffers: Mapping[str, Tensor] | None = None
     rows: tuple[Tensor, Tensor] | None = None
     part: float = 1.0  # share of the samples in those that all processes have of the whole step
+    weights: dict[str, Tensor] = field(
+        init=False
+    )  # θ₁ by name, looked up once: large networks have many modules
 
     def __post_init__(self) -> None:
         self.x = own(self.x)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from maxl.hypergradients import Signals, alike, logit_gradient, pull_back, rounding_of, slopes
+from maxl.hypergradients import Signals, alike, all_finite, logit_gradient, pull_back, rounding_of, slopes
 from maxl.learning._mix import add_gradients
 from maxl.learning._record import MicroBatch, Update
 from maxl.learning._result import StepResult
@@ -74,7 +74,7 @@ class Teacher:
         with self.world.summing(theta):
             self._fill(update, gradients, own, theta)
         # In half precision a gradient may overflow; the scaler then leaves steps out and lowers its factor.
-        if not update.scaled or all(p.grad is None or bool(p.grad.isfinite().all()) for p in theta):
+        if not update.scaled or all_finite(p.grad for p in theta if p.grad is not None):
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         moved = logit_gradient(mine[0], _joined(gradients)[0]).norm()
@@ -132,7 +132,7 @@ def require_finite(gradients: list[Signals]) -> None:
 
     A root at 0 has an infinite slope, for instance.
     """
-    if not all(bool(g.isfinite().all()) for part in gradients for g in part):
+    if not all_finite(g for part in gradients for g in part):
         raise FloatingPointError(
             "the hypergradient needs to be finite; got nan or infinite numbers though the losses are finite: look in the "
             "network for roots, norms or divisions at 0"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.optim import Optimizer
 
 from maxl.hypergradients import UpdateRule
 from maxl.learning._fingerprint import Fingerprint
@@ -27,6 +26,7 @@ class UpdateTracker:
         self._scaled = False
         self._fingerprint: Fingerprint | None = None
         self._versions: list[tuple[int, int] | None] = []
+        self._theta: list[Tensor] = []  # of the last part
         self._unmoved: Unmoved | None = None  # since the first part of the step in the making
 
     @property
@@ -39,21 +39,21 @@ class UpdateTracker:
         """Whether a meta step now means that a gradient scaler has left the optimizer's step out."""
         return self.filled and self._scaled
 
-    def begin(self, network: nn.Module, *, keep: bool, whole: bool) -> None:
-        """A further ``backward``; ``keep`` the update that a batch has yet to judge.
+    def begin(self, weights: dict[str, Tensor], *, keep: bool, whole: bool) -> None:
+        """A further ``backward`` for θ₁, by name; ``keep`` the update that a batch has yet to judge.
 
         Raises:
             ValueError: if a trainable weight has a hook, which may change its gradient on the way to the optimizer, or if
                 this is a further part of a step that needs a ``whole`` batch.
         """
-        for name, p in network.named_parameters():
-            if p.requires_grad and (p._backward_hooks or p._post_accumulate_grad_hooks):
+        for name, p in weights.items():
+            if p._backward_hooks or p._post_accumulate_grad_hooks:
                 raise ValueError(
                     f"the gradients of trained weights need to reach the optimizer as they are; {name} has a hook on "
                     "its own: remove it, and clip or log gradients between learner.backward and optimizer.step()"
                 )
         self._fingerprint = None
-        if self.filled and self._dropped(network):
+        if self.filled and self._dropped(weights):
             self._state = "idle"
         if self.filled and whole:
             raise ValueError(
@@ -74,28 +74,26 @@ class UpdateTracker:
             self._check_unmoved(weights)
         else:
             self._unmoved = Unmoved(weights)  # after the pass, in which an embedding may renormalise itself
-        self._state, self._scaled = "filled", scaled
+        self._state, self._scaled, self._theta = "filled", scaled, list(weights.values())
         update = self._filled or Update()
         if part is not None:
             update.parts.append(part)
             self._filled = update
         return update
 
-    def seal(self, weights: dict[str, Tensor], *, outside: bool) -> None:
+    def seal(self, *, outside: bool) -> None:
         """Notes the gradients as they are; those that go ``outside`` may be multiplied before they are stepped."""
-        gradients = [p.grad for p in weights.values()]
+        gradients = [p.grad for p in self._theta]
         self._versions = _versions(gradients)
         if self._filled is not None:
             self._fingerprint = Fingerprint(gradients) if outside else None
 
-    def before_step(
-        self, weights: dict[str, Tensor], rule: Callable[[], UpdateRule], *, predict: bool
-    ) -> None:
+    def before_step(self, weights: dict[str, Tensor], optimizer: Optimizer, *, predict: bool) -> None:
         """Right before the optimizer's step: the old weights, and how the new ones depend on the gradient.
 
         Args:
             weights: θ₁ by name.
-            rule: Makes the rule of the step.
+            optimizer: Whose step it is.
             predict: Also where the step leads by that rule, for the weights that are judged to be compared with.
         """
         update = self._filled
@@ -104,7 +102,7 @@ class UpdateTracker:
         self._check_unmoved(weights)
         theta = list(weights.values())
         gradients = [p.grad for p in theta]
-        steps = rule()
+        steps = UpdateRule.of(optimizer, theta)
         factor = steps.factor(theta, gradients)
         if predict:
             with torch.no_grad():
@@ -149,13 +147,13 @@ class UpdateTracker:
         update, self.update = self.update, None
         return update
 
-    def _dropped(self, network: nn.Module) -> bool:
+    def _dropped(self, weights: dict[str, Tensor]) -> bool:
         """Whether the gradients that waited are gone, since a batch was left out.
 
         Raises:
             ValueError: if they have been changed instead, between two parts of a batch.
         """
-        gradients = [p.grad for p in network.parameters() if p.requires_grad]
+        gradients = [p.grad for p in weights.values()]
         if self._versions == _versions(gradients):
             return False
         if all(g is None or not bool(g.any()) for g in gradients):

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-
 from maxl.experiments.runs.build import Setup
 from maxl.experiments.runs.folder import RunFolder
+from maxl.hypergradients import all_finite
 
 _LOSSES = {"train_loss": "training", "validation_loss": "validation", "test_loss": "test"}
 
@@ -53,8 +52,7 @@ def require_finite(row: dict[str, Any], setup: Setup) -> None:
     for module, word in ((setup.network, "network"), (setup.generator, "label generator")):
         if module is None:
             continue
-        state = [t for t in module.state_dict().values() if t.is_floating_point()]
-        if not bool(torch.stack([t.isfinite().all() for t in state]).all()):  # waits for the device once
+        if not all_finite(module.state_dict().values()):
             raise FloatingPointError(f"the weights of the {word} need to be finite; some are not: {_ADVICE}")
 
 
