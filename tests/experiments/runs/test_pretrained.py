@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +197,12 @@ def test_an_encoder_of_transformers_for_images_trains_and_predicts_without_its_f
     again = RunModel.from_pretrained(tmp_path / "saved")
     with torch.no_grad():
         assert torch.equal(again(data.test.x[:5]), loaded(data.test.x[:5]))
+    if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
+        pytest.skip(f"the rest needs {' and '.join(missing)}: the extra onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of these packages, about themselves
+        export(tmp_path / "run", "onnx", tmp_path / "m.onnx")  # which compares its outputs with the model's
+    assert (tmp_path / "m.onnx").stat().st_size > 0
 
 
 def test_the_first_token_or_another_output_can_be_the_features(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from maxl.experiments.cli import main
 from maxl.experiments.data import DataSet
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.inference import predict
 from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.model import load_model
 from maxl.experiments.runs.trainer import Trainer, train
@@ -116,6 +118,46 @@ def test_numbers_of_another_spread_are_predicted_as_before(tmp_path: Path) -> No
     (tmp_path / "c.csv").write_text((tmp_path / "new.csv").read_text().replace("a,b,y", "a,c,y"))
     with pytest.raises(ValueError, match=r"of the same columns in the same order; .*c.csv' differs in 'b'"):
         load_data(dataclasses.replace(config, data=str(tmp_path / "c.csv")))
+
+
+def mixed(rows: range) -> str:
+    """Numbers, categories with missing ones, dates and text, which later rows alone would let pass for categories."""
+    words = ("apple pear plum", "bus car train", "blue green red")
+    lines = ["size,kind,when,note,label"]
+    for i in rows:
+        k = i % 3
+        some = words[k].split()
+        kind = "" if i % 17 == 3 else "abc"[(i * i // 5) % 3]
+        lines.append(
+            f"{i * 0.37 % 5 + k},{kind},20{20 + i % 5}-0{1 + i % 9}-11,{some[i % 2]} {some[2]} n{i if i < 90 else i % 5},{'xyz'[k]}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def texts(rows: range) -> str:
+    """A table of one text column."""
+    return "\n".join(["note,label", *(line.split(",", 3)[3] for line in mixed(rows).splitlines()[1:])]) + "\n"
+
+
+@pytest.mark.parametrize("table", [mixed, texts])
+def test_columns_become_features_as_the_earlier_run_made_them(
+    table: Callable[[range], str], tmp_path: Path
+) -> None:
+    """Fitted anew, the same row would be another input: without a step, its prediction has to stay what it was."""
+    (tmp_path / "old.csv").write_text(table(range(90)))
+    (tmp_path / "new.csv").write_text(table(range(500, 560)))
+    shared: dict[str, Any] = {"primary": "label", "train_size": None, "batch_size": 10, "method": "single"}
+    train(tiny(data=str(tmp_path / "old.csv"), **shared), tmp_path / "old")
+    of_new = {**shared, "learning_rate": 1e-12, "epochs": 1}
+    train(tiny(data=str(tmp_path / "new.csv"), from_run=str(tmp_path / "old"), **of_new), tmp_path / "new")
+    before, after = (predict(tmp_path / run, tmp_path / "new.csv", proba=True) for run in ("old", "new"))
+    assert [p.name for p in after] == [p.name for p in before]
+    for a, b in zip(after, before, strict=True):
+        assert a.probabilities == pytest.approx(b.probabilities, abs=1e-5)
+    train(tiny(data=str(tmp_path / "new.csv"), **of_new), tmp_path / "anew")
+    assert [p.probabilities for p in predict(tmp_path / "anew", tmp_path / "new.csv", proba=True)] != [
+        p.probabilities for p in after
+    ]
 
 
 def test_what_a_run_cannot_start_from(earlier: Path, tmp_path: Path) -> None:

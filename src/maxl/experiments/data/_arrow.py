@@ -67,10 +67,12 @@ def table_source(
             if column is not None:
                 _check_labels(part, column, role, labels)
         check_same_names(train, part)
+    types = {**wanted.known, **wanted.types}
     columns, kind = _samples(
-        train, {*primary, human, wanted.probe, *names, *_dropped(train, wanted, primary)}, wanted.types
+        train, {*primary, human, wanted.probe, *names, *_dropped(train, wanted, primary)}, types
     )
-    kinds = kinds_of(train, columns, wanted.types) if kind == "columns" else {}
+    given = {name: held for name, held in types.items() if name in columns or name in wanted.types}
+    kinds = kinds_of(train, columns, given) if kind == "columns" else {}
     free = [name for name in labels if name not in columns]
 
     def read(table: Table, rows: IntArray) -> Raw:

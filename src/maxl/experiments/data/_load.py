@@ -161,7 +161,8 @@ class Options:
             raise ValueError(f"--primary needs different columns; got {', '.join(columns)}")
         file = None if human is None or not human.endswith(SUFFIX) else Path(human)
         finer, human = (None, human) if file is None else (read_finer(file), None)
-        wanted = Wanted(columns, human, image_size, tuple(drop), types or {}, probe)
+        known = like.kinds if isinstance(like, Columns) else {}  # a few texts may look like categories
+        wanted = Wanted(columns, human, image_size, tuple(drop), types or {}, probe, known)
         return cls(wanted, task, train_size, validation_size, seed, ignore_index, like, finer)
 
 

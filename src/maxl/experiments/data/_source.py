@@ -69,6 +69,7 @@ class Wanted:
         primary: Columns of targets; none for the default.
         human: A column of finer labels, or None.
         probe: A column of labels to measure structure by, or None; no input.
+        known: What columns held when their features were made, where those are to be made so again.
         image_size: Side to which images are scaled, or None.
         drop: Columns of a table to leave out.
         types: What columns of a table hold, where values would tell otherwise: see ``KINDS``.
@@ -80,6 +81,7 @@ class Wanted:
     drop: tuple[str, ...] = ()
     types: Mapping[str, str] = field(default_factory=dict)
     probe: str | None = None
+    known: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
