@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -122,17 +123,29 @@ def test_an_optimizer_that_they_have_wrapped_is_refused(library: str, which: int
             maxl.MultiTaskLearner(made[0], made[2])
 
 
+def sharded(module: nn.Module) -> nn.Module:
+    """Its weights cut over processes."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    fully_shard(module, mesh=init_device_mesh("cpu", (1,)))
+    return module
+
+
 @pytest.mark.skipif(
     not (dist.is_available() and dist.is_gloo_available()), reason="this PyTorch has no gloo to talk through"
 )
+@pytest.mark.parametrize("wrap", [DistributedDataParallel, sharded], ids=["copied", "sharded"])
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_module_that_averages_gradients_itself_is_refused(which: int, tmp_path: Path) -> None:
+def test_a_module_that_averages_gradients_itself_is_refused(
+    which: int, wrap: Callable[[nn.Module], nn.Module], tmp_path: Path
+) -> None:
     made: list[Any] = list(parts())
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
-        made[which] = DistributedDataParallel(made[which])
+        made[which] = wrap(made[which])
         name = ("network", "generator")[which]
-        with pytest.raises(ValueError, match=rf"a {name} needs to be a bare module.*its .module"):
+        with pytest.raises(ValueError, match=rf"a {name} needs to be a bare module.*what it was made of"):
             maxl.MetaAuxiliaryLearner(*made)
     finally:
         dist.destroy_process_group()

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import LBFGS, SGD, Optimizer
 
 from maxl.hypergradients import FiniteDifference, Forward, Way, as_way
@@ -160,13 +159,27 @@ def _check_itself(what: str, optimizer: Optimizer) -> None:
         )
 
 
+_WRAPPERS = {
+    "DistributedDataParallel": "DistributedDataParallel",
+    "FullyShardedDataParallel": "FullyShardedDataParallel",
+    "FSDPModule": "fully_shard",
+}
+
+
 def _check_bare(what: str, module: nn.Module) -> None:
-    """Refuses what would average the gradients of training over processes, and not those of judging."""
-    if any(isinstance(m, DistributedDataParallel) for m in module.modules()):
-        raise ValueError(
-            f"a {what} needs to be a bare module, as DistributedDataParallel does not see a hypergradient; got it within: "
-            "pass what is inside (its .module), and world=maxl.DataParallel() for several processes"
-        )
+    """Refuses what would average the gradients of training over processes, and not those of judging.
+
+    Sharded weights are not in the graph of a pass, which goes through copies that hooks of the backward pass know of.
+    """
+    bases = {
+        base for m in module.modules() for base in type(m).__mro__ if base.__module__.startswith("torch.")
+    }
+    for name, kind in _WRAPPERS.items():
+        if any(base.__name__ == name for base in bases):
+            raise ValueError(
+                f"a {what} needs to be a bare module, as {kind} does not see a hypergradient; got it within: pass what "
+                "it was made of, whole on each device, and world=maxl.DataParallel() for several processes"
+            )
 
 
 def check_pair(
