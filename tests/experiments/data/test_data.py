@@ -108,6 +108,16 @@ def test_only_rows_that_are_kept_are_decoded(tmp_path: Path, monkeypatch: pytest
     assert len(opened) == 20 + 100
 
 
+def test_digits_are_the_finer_classes_of_their_halves() -> None:
+    data = load("digits", primary="half", human="label", train_size=40)
+    assert data.primary_names == ("0 to 4", "5 to 9")
+    assert data.train.human is not None
+    assert torch.equal(data.train.primary, data.train.human // 5)
+    assert (
+        load("digits", train_size=40).num_primary == 10
+    )  # what is learned unless one asks for another column
+
+
 def test_image_size_scales_decoded_arrays_too() -> None:
     data = load("digits", train_size=10, image_size=32)
     assert data.input_shape == (1, 32, 32)

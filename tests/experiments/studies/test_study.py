@@ -265,6 +265,29 @@ def test_as_many_runs_at_a_time_as_the_cores_hold(
         study("single", seeds=tuple(range(runs)), threads=threads).run(tmp_path)
 
 
+def test_what_features_keep_is_said_below_the_tables() -> None:
+    kept = {"single": [0.70, 0.72, 0.71], "human": [0.95, 0.96, 0.95], "uniform": [0.61, 0.62, 0.61]}
+    runs = pd.DataFrame(
+        {"method": method, "seed": seed, "test_accuracy": 0.9, "seconds_per_step": 0.01, "test_probe": value}
+        | {
+            "data": "digits",
+            "primary": "half",
+            "probe": "label",
+            "probe_shots": 5,
+            "psi": None,
+            "train_size": 200,
+        }
+        for method, values in kept.items()
+        for seed, value in enumerate(values)
+    )
+    *_, (_, lines) = study_tables(runs)
+    (said,) = (line for line in lines if line.startswith("Of label in the features: "))
+    assert "More than single-task training keeps: human (+24.3 points)." in said
+    assert "Less than single-task training keeps: uniform (−9.7 points)." in said
+    *_, (_, lines) = study_tables(runs[runs["seed"] == 0])
+    assert not any("in the features" in line for line in lines)
+
+
 @pytest.mark.usefixtures("in_this_process")
 def test_a_study_with_runs_of_different_origins_says_so(tmp_path: Path) -> None:
     alike = study("single", seeds=(0, 1)).run(tmp_path)

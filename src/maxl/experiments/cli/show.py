@@ -27,7 +27,7 @@ from maxl.experiments.cli._arguments import terminal_width
 from maxl.experiments.cli.listen import note as say
 from maxl.experiments.cli.listen import talks
 from maxl.experiments.cli.terminal import shown
-from maxl.experiments.runs.measures import ACCURACY, MEASURES, OUTCOMES, Measure, task_of
+from maxl.experiments.runs.measures import ACCURACY, MEASURES, OUTCOMES, PROBE, Measure, task_of
 from maxl.experiments.runs.methods import LEARNED_METHODS
 from maxl.experiments.studies.intervals import mean_interval
 from maxl.experiments.studies.notes import origin_notes, outcomes_text
@@ -39,6 +39,7 @@ from maxl.experiments.studies.statistics import (
     p_text,
     settings,
 )
+from maxl.experiments.studies.structure import kept_text
 from maxl.experiments.studies.variants import base_method
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def study_tables(results: pd.DataFrame) -> Iterator[tuple[Table, list[str]]]:
             for method, group in runs.groupby("method", sort=False)
         }
         best = shown(headline(intervals, comparisons, measure))
-        lines = [best, *_verdicts(comparisons), *origin_notes(runs.to_dict("records"))]
+        lines = [best, *_verdicts(comparisons), *_kept(runs), *origin_notes(runs.to_dict("records"))]
         further = _outcome_table(runs)
         if further is None:
             yield table, lines
@@ -241,6 +242,18 @@ def _outcome_table(runs: pd.DataFrame) -> Table | None:
             shown(method), *("" if math.isnan(mean) else shown(_number(mean, m)) for m, mean in means)
         )
     return table
+
+
+def _kept(runs: pd.DataFrame) -> list[str]:
+    """What the features keep of the column that was looked for, in words; nothing where there was none."""
+    if PROBE.key not in runs or not len(probed := runs[runs[PROBE.key].notna()]):
+        return []
+    values = {
+        str(method): dict(zip(group["seed"], PROBE.scale * group[PROBE.key].astype(float), strict=True))
+        for method, group in probed.groupby("method", sort=False)
+    }
+    said = kept_text(values)
+    return [shown(f"Of {probed['probe'].iloc[0]} in the features: {said}")] if said else []
 
 
 def _verdicts(comparisons: pd.DataFrame) -> list[str]:

@@ -185,16 +185,21 @@ def svhn(folder: Path, image_size: int | None) -> Source | None:
 
 
 def digits(image_size: int | None) -> Source:
-    """The 1797 handwritten digits of 8x8 pixels that come with scikit-learn: 1000 to train, 797 to test."""
+    """The 1797 handwritten digits of 8x8 pixels that come with scikit-learn: 1000 to train, 797 to test.
+
+    Their column ``half`` says whether a digit is below five: a task of which the digits are the finer classes.
+    """
     from sklearn.datasets import load_digits
 
     from maxl.experiments.data._select import cut_test
 
     content = load_digits()
     pixels = np.round(content.images * (255 / 16)).astype(np.uint8)[:, None]  # stored as 0..16
-    whole = array_part(pixels, {"label": Column(content.target.astype(np.int64))}, image_size, "digits")
+    label = content.target.astype(np.int64)
+    columns = {"label": Column(label), "half": Column(label // 5, ("0 to 4", "5 to 9"))}
+    whole = array_part(pixels, columns, image_size, "digits")
     train, test = cut_test(content.target, tuple("0123456789"), count=797)
-    return Source(whole.rows(train), whole.rows(test))
+    return Source(whole.rows(train), whole.rows(test), primary="label")
 
 
 def _holding(folder: Path, file: str, name: str) -> Path | None:

@@ -18,6 +18,7 @@ from maxl.experiments.report.labels import label_diagnostics, labels_by_class
 from maxl.experiments.report.parts import Browser, Decision, Note, Part, Points, Section
 from maxl.experiments.report.runs import Results, Setting, data_name
 from maxl.experiments.report.samples import features, gallery
+from maxl.experiments.report.structure import structure
 from maxl.experiments.report.style import Look, looks, templates
 from maxl.experiments.report.summary import compared, found, limits
 from maxl.experiments.report.tables import accuracy_table, comparison_table, outcome_table
@@ -76,6 +77,11 @@ def sections(study: Results, file: Path | None = None) -> list[Section]:
             [part for setting in study.settings for part in _differences(setting, look)],
         ),
         Section(
+            "Structure",
+            "What the features keep of finer classes that the task does not ask for.",
+            [structure(setting, look) for setting in study.settings],
+        ),
+        Section(
             "Learning curves",
             "The band is the 95 % interval over seeds, of each mean alone.",
             [accuracy_over_epochs(setting, look) for setting in study.settings],
@@ -99,7 +105,7 @@ def sections(study: Results, file: Path | None = None) -> list[Section]:
         ),
         Section(
             "Features",
-            "Features of the shared trunk, coloured by primary class. Distances between far clusters mean "
+            "Features of the shared trunk, coloured by class: the primary one, or that of the column that was looked for. Distances between far clusters mean "
             "nothing in t-SNE; the silhouette, from −1 to 1, says how well the classes are separated in the "
             "full space. Choose a class in a legend to hide it.",
             features(study),

@@ -18,13 +18,14 @@ from maxl.experiments.studies.statistics import parse_psi
 from maxl.experiments.studies.variants import base_method
 
 _SEED = 0  # t-SNE is random; the same report shows the same picture
+_TELLING = ("single", "kmeans", "human", "maxl")  # methods worth a look
 _MOST_PANELS = 12  # a panel costs seconds
 _FEWEST_SAMPLES = 10
 _MOST_SAMPLES = 1000  # a panel; t-SNE's time grows faster than their number
 
 
 def features(study: Results) -> list[Part]:
-    """For each setting the features of single-task, human and MAXL runs side by side, lowest seed."""
+    """For each setting the features of some runs side by side, lowest seed: single-task, human and MAXL."""
     parts: list[Part] = []
     drawn: dict[Path, Figure] = {}  # a single-task run serves every ψ, but is embedded once
     for setting in study.settings:
@@ -46,7 +47,7 @@ def features(study: Results) -> list[Part]:
 
 def _shown(setting: Setting) -> list[Run]:
     """The run with the lowest seed of the methods worth a look; of all methods if there are none of these."""
-    telling = [label for label in setting.methods if base_method(label) in ("single", "human", "maxl")]
+    telling = [label for label in setting.methods if base_method(label) in _TELLING]
     return [setting.methods[label][0] for label in (telling or list(setting.methods))[:4]]
 
 
@@ -69,11 +70,15 @@ def _embedding(run: Run) -> Figure:
         int
     )
     wide, primary = snapshot.features[chosen].astype(np.float32), snapshot.feature_primary[chosen]
+    probed, names = snapshot.feature_probe, snapshot.probe_names
+    shown = primary if probed is None else probed[chosen]
+    if names is None:
+        names = snapshot.primary_names
     flat = _tsne(wide)
     plot = go.Figure()
-    classes = np.unique(primary)
+    classes = np.unique(shown)
     for c in classes:
-        mine = primary == c
+        mine = shown == c
         look = {
             "color": CLASS_COLOURS[int(c) % len(CLASS_COLOURS)],
             "symbol": CLASS_SYMBOLS[int(c) // len(CLASS_COLOURS) % len(CLASS_SYMBOLS)],
@@ -82,7 +87,7 @@ def _embedding(run: Run) -> Figure:
             x=flat[mine, 0].round(2).tolist(),
             y=flat[mine, 1].round(2).tolist(),
             mode="markers",
-            name=_class_name(snapshot, int(c)),
+            name=_class_name(names, int(c)),
             marker={**look, "size": 5, "opacity": 0.75},
             hovertemplate="%{fullData.name}<extra></extra>",
         )
@@ -97,8 +102,10 @@ def _embedding(run: Run) -> Figure:
         title=f"t-SNE of test features: {name}, seed {run.seed}",
         plot=plot,
         description=(
-            f"{len(wide)} test samples of {len(classes)} primary classes. "
-            f"Silhouette of the classes in the full feature space: {_silhouette(wide, primary)}."
+            f"{len(wide)} test samples of {len(np.unique(primary))} primary classes"
+            + ("" if probed is None else f", coloured by the {len(classes)} of '{run.summary.get('probe')}'")
+            + f". Silhouette of the classes in the full feature space: {_silhouette(wide, primary)}"
+            + ("." if probed is None else f", of those in colour {_silhouette(wide, shown)}.")
         ),
         height=360 + 20 * len(classes),
         name=f"features {name}",
@@ -124,8 +131,7 @@ def _silhouette(wide: np.ndarray, primary: np.ndarray) -> str:
     return f"{silhouette_score(wide, primary):.2f}"
 
 
-def _class_name(snapshot: Snapshot, c: int) -> str:
-    names = snapshot.primary_names
+def _class_name(names: np.ndarray, c: int) -> str:
     return str(names[c]) if c < len(names) else f"class {c}"
 
 
@@ -162,7 +168,7 @@ def gallery(study: Results) -> list[Part]:
 
 def _strip(snapshot: Snapshot, i: int) -> Picture:
     images = snapshot.gallery_images[i]
-    primary = _class_name(snapshot, int(snapshot.gallery_primary[i]))
+    primary = _class_name(snapshot.primary_names, int(snapshot.gallery_primary[i]))
     scores = snapshot.gallery_scores[i]
     name = f"auxiliary class {int(snapshot.gallery_auxiliary[i])}"
     return Picture(

@@ -11,6 +11,8 @@
     sample_probabilities  float32 (M, P)        over the auxiliary classes of their primary class, in order; 0 beyond these
     sample_images         uint8 (M, h, w, C)    thumbnails; where samples are images
     auxiliary_owner       int64 (K,)            the primary class of each auxiliary class
+    feature_probe         int64 (M,)            of the test samples whose features are kept: their class in the column of --probe
+    probe_names           str (P,)              the names of these classes
 
 Arrays that a run has nothing for are left out, and older snapshots have none of them.
 """
@@ -45,6 +47,7 @@ LOOKS: Mapping[str, tuple[str, int]] = {
     **{"label_rows": ("i", 1), "label_primary": ("i", 1), "label_auxiliary": ("i", 1)},
     **{"sample_positions": ("i", 1), "sample_probabilities": ("f", 2), "sample_images": ("u", 4)},
     "auxiliary_owner": ("i", 1),
+    **{"feature_probe": ("i", 1), "probe_names": ("U", 1)},
 }
 _INVENTING = (*GENERATOR_METHODS, "prototypical", *(m for m in CLUSTER_METHODS if "shuffled" not in m))
 _MASKS, _MASK_SIDE = 6, 160  # pictures of a segmentation, and their longest side
@@ -166,6 +169,11 @@ def require_looks(found: Mapping[str, NDArray[Any] | None]) -> None:
         len({*arrays["confusion"].shape}) > 1 or (len(arrays["confusion"]) and arrays["confusion"].min() < 0)
     ):
         raise ValueError("confusion needs to be square, of counts")
+    if ("feature_probe" in arrays) != ("probe_names" in arrays):
+        raise ValueError("feature_probe and probe_names do not go together")
+    probe = arrays.get("feature_probe", np.zeros(0, np.int64))
+    if len(probe) and not 0 <= probe.min() <= probe.max() < len(arrays["probe_names"]):
+        raise ValueError("feature_probe is out of range")
     if "mask_images" in arrays:
         images, truths, predicted = (arrays[n] for n in ("mask_images", "mask_truths", "mask_predicted"))
         if not images.shape[:3] == truths.shape == predicted.shape or images.shape[3] not in (1, 3):

@@ -43,6 +43,8 @@ def write_result(trainer: Trainer, memory: PeakMemory) -> dict[str, Any]:
         train_primary=data.train.primary,
         prepare=lambda x: normalise(x.to(trainer.device), data.mean, data.std),
         primary_names=("all samples",) if data.task == "regression" else data.primary_names,
+        test_probe=data.test.probe,
+        probe_names=data.probe_names or (),
         more=looks(trainer),
     )
     last, entries = _kept_row(trainer)

@@ -66,6 +66,8 @@ class Snapshot:
     sample_probabilities: NDArray[Any] | None = None
     sample_images: NDArray[Any] | None = None
     auxiliary_owner: NDArray[Any] | None = None
+    feature_probe: NDArray[Any] | None = None
+    probe_names: NDArray[Any] | None = None
 
 
 def write_snapshot(
@@ -79,6 +81,8 @@ def write_snapshot(
     train_primary: Tensor,
     prepare: Prepare,
     primary_names: Sequence[str],
+    test_probe: Tensor | None = None,
+    probe_names: Sequence[str] = (),
     max_features: int = 1500,
     per_class: int = 8,
     max_classes: int = 24,
@@ -95,6 +99,7 @@ def write_snapshot(
         train_x, train_primary: Training samples, likewise.
         prepare: From stored samples to the network's inputs, without augmentation.
         primary_names: Names of the primary classes.
+        test_probe, probe_names: Classes of the test samples in the column of ``--probe``, where there is one.
         max_features: Test samples to keep, spread evenly over the test set.
         per_class: Images of each auxiliary class.
         max_classes: Auxiliary classes to show; whole primary classes, spread evenly.
@@ -107,11 +112,14 @@ def write_snapshot(
         raise ValueError("a snapshot needs test samples; got none")
     modules = [module for module in (network, generator) if module is not None]
     features, classes = torch.zeros(0, 1).half(), torch.zeros(0, dtype=torch.int64)
+    probed: Tensor | None = None
     with torch.no_grad(), _left_as_found(modules):
         if test_primary is not None:
             chosen = torch.linspace(0, len(test_x) - 1, min(max_features, len(test_x))).round().long()
             features = _features(network, test_x[chosen.to(test_x.device)], prepare)
             classes = test_primary[chosen.to(test_primary.device)].cpu()
+            if test_probe is not None:
+                probed = test_probe[chosen.to(test_probe.device)].cpu()
         gallery = _empty_gallery()
         if generator is not None and are_images(train_x) and len(train_x):
             gallery = _gallery(generator, train_x, train_primary, prepare, per_class, max_classes)
@@ -122,6 +130,11 @@ def write_snapshot(
         **gallery,
         **(more or {}),
     }
+    if probed is not None:
+        arrays |= {
+            "feature_probe": probed.numpy(),
+            "probe_names": np.asarray(list(probe_names), dtype=np.str_),
+        }
     write_whole(Path(path), lambda file: np.savez_compressed(file, **arrays))
 
 
@@ -192,6 +205,8 @@ def _require_consistent(snapshot: Snapshot) -> None:
         raise ValueError("feature_primary has more classes than there are names")
     if len(snapshot.features) != len(snapshot.feature_primary):
         raise ValueError("features and feature_primary differ in length")
+    if snapshot.feature_probe is not None and len(snapshot.feature_probe) != len(snapshot.features):
+        raise ValueError("features and feature_probe differ in length")
     of_gallery = (
         snapshot.gallery_scores.shape,
         snapshot.gallery_auxiliary.shape,
