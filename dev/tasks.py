@@ -1,7 +1,7 @@
 """Every kind of task on real data: single, uniform and learned labels beside a well-known reference, five seeds.
 
     python dev/tasks.py run --data-dir DIR [--only penguins scene] [--jobs 2]    # what the table lacks
-    python dev/tasks.py write                                                   # the table of docs/integrations.md
+    python dev/tasks.py write                                                   # the table of docs/evidence.md
 
 DIR holds tables/, multilabel/, camvid/ and clinc150/. The reference is scikit-learn's MLP on the same features, or for
 images a plain PyTorch loop with the same network. Results are kept in dev/evidence/tasks.csv, a row a run.
@@ -17,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -35,7 +34,7 @@ from maxl.experiments.runs.trainer import train
 from maxl.experiments.studies.intervals import mean_interval, paired_difference
 
 FILE = HERE / "tasks.csv"
-PAGE = HERE.parent.parent / "docs" / "integrations.md"
+PAGE = HERE.parent.parent / "docs" / "evidence.md"
 SEEDS = range(200, 205)
 METHODS = ("reference", "single", "uniform", "maxl")
 
@@ -162,7 +161,9 @@ def run(options: argparse.Namespace) -> None:
 def write() -> None:
     """The table, in its page."""
     rows = read(FILE)
-    lines = [f"| data | measure | {' | '.join(METHODS)} | maxl − uniform |", "|---" * 7 + "|"]
+    pairs = (("single", "reference"), ("maxl", "uniform"))
+    titles = ["data", "measure", *METHODS, *(f"{a} − {b}" for a, b in pairs)]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for name in SETS:
         of_set = rows[rows.settings == f"data={name}"]
         values = {
@@ -174,12 +175,11 @@ def write() -> None:
         cells = []
         for method in METHODS:
             mean = mean_interval(values[method].values())
-            seconds = float(np.mean(of_set[of_set.method == method].seconds.astype(float)))
-            cells.append(f"{100 * mean.mean:.1f} ± {50 * (mean.high - mean.low):.1f} ({seconds:.0f} s)")
-        d = paired_difference(values["maxl"], values["uniform"])
-        lines.append(
-            f"| {name} | {of_set.measure.iloc[0]} | {' | '.join(cells)} | {100 * d.mean:+.1f} ± {100 * d.half:.1f} |"
-        )
+            cells.append(f"{100 * mean.mean:.1f} ± {50 * (mean.high - mean.low):.1f}")
+        for a, b in pairs:
+            d = paired_difference(values[a], values[b], comparisons=len(pairs))
+            cells.append(f"{100 * d.mean:+.1f} ± {50 * (d.high - d.low):.1f}".replace("-", "−"))
+        lines.append(f"| {name} | {of_set.measure.iloc[0]} | {' | '.join(cells)} |")
     page = PAGE.read_text().splitlines()
     first = page.index(lines[0])
     last = next(i for i in range(first, len(page)) if not page[i].startswith("|"))
