@@ -65,27 +65,25 @@ def piece_rows(width: int) -> int:
 def fit_pieces(pieces: Iterator[Tensor]) -> Standardise:
     """``fit_standardise`` of features that come in pieces, (n, D) each, in one pass.
 
-    Means and sums of squared deviations of pieces are put together exactly (Chan, Golub and LeVeque, 1983), in float64,
-    which loses no digits where a mean is large beside the deviation.
+    Means and sums of squared deviations of pieces are put together (Chan, Golub and LeVeque, 1983), in float64 and after
+    the first row has been taken off, so that no digits are lost where a mean is large beside the deviation.
     """
     count, first = 0, torch.zeros(0)
     mean = squares = torch.zeros((), dtype=torch.float64)
     constant = torch.ones((), dtype=torch.bool)
     for piece in pieces:
-        x = piece.double()
         if not count:
-            first = x[0].clone()
+            first = piece[0].double()
+        x = piece.double() - first
         total = count + len(x)
         own = x.mean(0)
         apart = own - mean
         squares = squares + (x - own).square().sum(0) + apart.square() * (count * len(x) / total)
         mean = mean + apart * (len(x) / total)
-        # By comparison: the mean of equal values is rounded, and their deviation then not quite zero.
-        constant = constant & (x == first).all(0)
+        constant = constant & (x == 0).all(0)
         count = total
     std = (squares / count).sqrt()
-    constant = constant | (std == 0)
-    return Standardise(torch.where(constant, first, mean), torch.where(constant, 1.0, std))
+    return Standardise(first + mean, torch.where(constant | (std == 0), 1.0, std))
 
 
 @dataclass(frozen=True)

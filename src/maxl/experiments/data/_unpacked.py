@@ -11,9 +11,9 @@ import os
 import shutil
 import tempfile
 import threading
+import weakref
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,12 +26,13 @@ _MOUNTS = Path("/proc/mounts")  # Linux alone
 _MEMORY = ("tmpfs", "ramfs")  # kinds of file systems that are no disks
 
 
-@dataclass(frozen=True)
 class _File:
-    """A file that threads read at once, each at its own place."""
+    """A temporary file that threads read at once, each at its own place; gone when nothing reads it any more."""
 
-    stream: IO[bytes]
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self) -> None:
+        self.stream: IO[bytes] = tempfile.TemporaryFile(prefix="maxl-")  # noqa: SIM115  # closed below
+        self._lock = threading.Lock()
+        weakref.finalize(self, self.stream.close)
 
     def read(self, start: int, count: int) -> bytes:
         if hasattr(os, "pread"):
@@ -53,12 +54,11 @@ class Rows:
     """
 
     def __init__(self, parts: Iterable[npt.NDArray[Any]], kind: np.dtype[Any], width: int) -> None:
-        stream, self._kind, self._width, count = temporary_file(), kind, width, 0
+        self._file, self._kind, self._width, self._count = _File(), kind, width, 0
         for part in parts:
-            stream.write(np.ascontiguousarray(part, dtype=kind).data)
-            count += len(part)
-        stream.flush()
-        self._file, self._count = _File(stream), count
+            self._file.stream.write(np.ascontiguousarray(part, dtype=kind).data)
+            self._count += len(part)
+        self._file.stream.flush()
 
     def __len__(self) -> int:
         return self._count
@@ -83,13 +83,12 @@ class Items:
     """
 
     def __init__(self, items: Iterable[bytes]) -> None:
-        stream, ends = temporary_file(), array("q", [0])
+        self._file, ends = _File(), array("q", [0])
         for item in items:
-            stream.write(item)
+            self._file.stream.write(item)
             ends.append(ends[-1] + len(item))
-        stream.flush()
+        self._file.stream.flush()
         self._ends = np.frombuffer(ends, dtype=np.int64)
-        self._file = _File(stream)
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -98,12 +97,6 @@ class Items:
         """One of them."""
         start, end = self._ends[row : row + 2].tolist()
         return self._file.read(start, end - start)
-
-
-def temporary_file() -> IO[bytes]:
-    """A file without a name, or one that goes when it is closed."""
-    stream: IO[bytes] = tempfile.TemporaryFile(prefix="maxl-")  # noqa: SIM115  # it lives as long as what reads it
-    return stream
 
 
 def require_room(needed: int, what: str) -> None:
