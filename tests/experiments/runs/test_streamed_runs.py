@@ -137,7 +137,7 @@ def test_it_is_the_same_data_in_memory_and_on_disk_and_other_data_when_a_file_ch
     marks = [fingerprint(load_data(config(tmp_path / "data", stream=stream))) for stream in (False, True)]
     assert marks[0] == marks[1]
     with pytest.raises(Interrupted):
-        train(config(tmp_path / "data", stream=True), tmp_path / "run", report=interrupt_after(1))
+        train(config(tmp_path / "data", stream=True, epochs=3), tmp_path / "run", report=interrupt_after(2))
     write_image(tmp_path / "data" / "b" / "3.png", pixels(1, 6, 6, seed=9)[0])
     with pytest.raises(ValueError, match="its samples or labels"):
         resume(tmp_path / "run")
