@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable
 from itertools import chain
@@ -16,9 +18,7 @@ import torch
 from pyarrow import parquet
 from torch import Tensor
 
-import maxl.experiments.data._memory as memory
-import maxl.experiments.data._unpacked as unpacked
-from _data_helpers import pixels, write_csv, write_folder, write_image, write_parquet
+from _data_helpers import pixels, png, write_csv, write_folder, write_image, write_parquet
 from maxl.experiments.data import (
     BatchStream,
     DataSet,
@@ -196,18 +196,20 @@ def test_images_of_another_size_are_refused_when_the_data_are_opened(tmp_path: P
     assert load(str(tmp_path), stream=True, image_size=4).input_shape == (3, 4, 4)
 
 
-def test_statistics_of_pieces_are_exact_where_a_mean_is_large_beside_the_deviation() -> None:
-    from maxl.experiments.data._features import fit_pieces
-
-    x = torch.randn(999, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    x[:, 1] = x[:, 1] * 1e-3 + 1e9
-    x[:, 2] = 0.1
-    found = fit_pieces(iter(x.split(100)))
-    centred = x - x[0]
-    torch.testing.assert_close(found.mean, torch.where(torch.tensor([1, 1, 0]).bool(), x.mean(0), x[0]))
-    torch.testing.assert_close(found.std[:2], centred.std(0, correction=0)[:2], rtol=1e-6, atol=0)
-    assert found.std[2] == 1
-    assert found(x)[:, 2].count_nonzero() == 0
+def test_statistics_are_exact_where_a_mean_is_large_beside_the_deviation(tmp_path: Path) -> None:
+    columns = {
+        "a": 1e9 + 1e-3 * np.random.default_rng(0).normal(size=3000),
+        "b": np.full(3000, 0.1),
+        "label": np.arange(3000) % 2,
+    }
+    parquet.write_table(pa.table(columns), tmp_path / "far.parquet")
+    data = load(str(tmp_path / "far.parquet"), stream=True)
+    x = np.stack([parquet.read_table(tmp_path / "far.parquet")[name].to_numpy() for name in "ab"], axis=1)
+    x = x[data.train.rows.numpy()]  # type: ignore[union-attr]
+    assert data.features is not None
+    np.testing.assert_allclose(data.features.mean, [x[:, 0].mean(), 0.1], rtol=1e-12)
+    np.testing.assert_allclose(data.features.std, [(x[:, 0] - x[0, 0]).std(), 1], rtol=1e-9)
+    assert everything(data.train.x)[:, 1].count_nonzero() == 0
 
 
 @pytest.mark.parametrize("damage", ["truncated", "gone", "another size"])
@@ -274,28 +276,19 @@ def test_pieces_that_differ_and_patterns_of_nothing_are_refused(tmp_path: Path) 
 
 def test_there_has_to_be_room_on_a_disk_to_unpack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = images(tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(unpacked, "file_system", lambda folder: "tmpfs")
-        with pytest.raises(ValueError, match="lies in memory: set TMPDIR to a folder on a disk"):
-            load(name, stream=True)
-    monkeypatch.setattr(unpacked.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
     with pytest.raises(ValueError, match=r"has 0.00 GiB free: set TMPDIR to a folder with more"):
         load(name, stream=True)
 
 
-def test_the_file_system_of_a_folder_is_that_of_the_nearest_mount(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = tmp_path.resolve()
-    mounts = tmp_path / "mounts"
-    written = str(real).replace(" ", "\\040")
-    mounts.write_text(f"disk / ext4 rw 0 0\nnone {written}/tmp tmpfs rw 0 0\n")
-    monkeypatch.setattr(unpacked, "_MOUNTS", mounts)
-    (tmp_path / "tmp" / "deep").mkdir(parents=True)
-    assert unpacked.file_system(tmp_path / "tmp" / "deep") == "tmpfs"
-    assert unpacked.file_system(tmp_path) == "ext4"
-    monkeypatch.setattr(unpacked, "_MOUNTS", tmp_path / "none")
-    assert unpacked.file_system(tmp_path / "tmp") == ""
+@pytest.mark.skipif(
+    not Path("/dev/shm").is_dir(), reason="this system has no folder that is known to lie in memory"
+)
+def test_a_folder_that_lies_in_memory_is_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = images(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", "/dev/shm")
+    with pytest.raises(ValueError, match="/dev/shm lies in memory: set TMPDIR to a folder on a disk"):
+        load(name, stream=True)
 
 
 @pytest.mark.parametrize("layout", [flat, images, numbers])
@@ -303,31 +296,36 @@ def test_a_data_set_that_does_not_fit_is_refused_before_it_is_read(
     layout: Callable[[Path], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = layout(tmp_path)
-    monkeypatch.setattr(memory, "_SMALL", 0)
-    monkeypatch.setattr(memory, "available_memory", lambda: 100)
+    monkeypatch.setattr("maxl.experiments.data._memory._SMALL", 0)
+    monkeypatch.setattr("maxl.experiments.data._memory.available_memory", lambda: 100)
     with pytest.raises(
         ValueError,
         match=r"need 0.00 GiB, and 0.00 GiB are available: leave it on disk with --stream, or .*--image-size N or --train-size N",
     ):
         load(name)
-    monkeypatch.setattr(memory, "available_memory", lambda: None)  # where nobody says
+    monkeypatch.setattr("maxl.experiments.data._memory.available_memory", lambda: None)  # where nobody says
     assert isinstance(load(name).train.x, Tensor)
 
 
-def test_available_memory_is_that_of_the_system_or_of_the_container_in_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("limit", "free"), [("max", 400 << 10), ("9000", 4500), ("", 400 << 10)], ids=["none", "9000", "no file"]
+)
+def test_a_container_has_what_its_limit_leaves_and_others_what_the_system_has(
+    limit: str, free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "_SYSTEM", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "_GROUP", tmp_path)
-    assert memory.available_memory() is None
+    name = flat(tmp_path)
     (tmp_path / "meminfo").write_text("MemTotal: 900 kB\nMemAvailable: 300 kB\nSwapFree: 100 kB\n")
-    assert memory.available_memory() == 400 << 10
-    (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("5000\n")
-    assert memory.available_memory() == 400 << 10
-    (tmp_path / "memory.max").write_text("9000\n")
     (tmp_path / "memory.stat").write_text("anon 4000\ninactive_file 300\nactive_file 200\n")
-    assert memory.available_memory() == 4500
+    if limit:
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+    monkeypatch.setattr("maxl.experiments.data._memory._SMALL", 0)
+    monkeypatch.setattr("maxl.experiments.data._memory._SYSTEM", tmp_path / "meminfo")
+    monkeypatch.setattr("maxl.experiments.data._memory._GROUP", tmp_path)
+    side = 1 + round((free / 3) ** 0.5)  # of a training image that alone is too large
+    with pytest.raises(ValueError, match=rf"24 images of {side}x{side} need"):
+        load(name, image_size=side)
+    assert load(name, image_size=4).input_shape == (3, 4, 4)
 
 
 def test_images_that_are_too_large_to_be_safe_are_refused_by_threads_too(
@@ -347,3 +345,29 @@ def test_a_split_takes_streamed_samples_and_checks_them_as_it_does_tensors() -> 
     assert len(Split(x, torch.zeros(5, dtype=torch.int64))) == 5
     with pytest.raises(ValueError, match=r"int64 of shape \(5,\)"):
         Split(x, torch.zeros(4, dtype=torch.int64))
+
+
+def test_a_data_set_of_the_hub_stays_where_its_library_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    x = pixels(12, 6, 6)
+    rows = {"img": [{"bytes": png(image), "path": None} for image in x], "label": [0, 1] * 6}
+    pieces = [datasets.Dataset.from_dict(rows, features=features) for _ in range(2)]
+    whole = datasets.concatenate_datasets(pieces)  # in two chunks
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: datasets.DatasetDict({"train": whole}))
+    held, streamed = both("hf:someone/things", train_size=10)
+    assert isinstance(streamed.train.x, StreamedSamples)
+    assert torch.equal(everything(streamed.train.x), held.train.x)
+    assert torch.equal(everything(streamed.test.x), held.test.x)
+    numbers = datasets.Dataset.from_dict({"a": [0.0, 1.0] * 6, "b": [2.0, 1.0] * 6, "label": [0, 1] * 6})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: datasets.DatasetDict({"train": numbers}))
+    with pytest.raises(ValueError, match="'hf:someone/things' is read whole"):
+        load("hf:someone/things", stream=True)
+
+
+def test_parquet_files_beside_classes_of_images_are_no_table(tmp_path: Path) -> None:
+    write_folder(tmp_path, ("a", "b"), 5)
+    parquet.write_table(pa.table({"x": [1.0, 2.0], "label": [0, 1]}), tmp_path / "metadata.parquet")
+    for data in both(str(tmp_path)):
+        assert data.input_shape == (3, 6, 6)

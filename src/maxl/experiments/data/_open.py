@@ -149,15 +149,16 @@ def _open_tables(folder: Path, wanted: Wanted) -> Source | None:
 
     None where there are neither.
     """
-    parts = [table_files(folder, part) for part in ("train", "test", "validation")]
-    origins = [
-        f"'{folder / part}*{parts[0][0].suffix if parts[0] else ''}'"
-        for part in ("train", "test", "validation")
-    ]
-    if parts[0]:
+    if train := table_files(folder, "train"):
+        parts = [train, *(table_files(folder, part) for part in ("test", "validation"))]
+        names = zip(parts, ("train", "test", "validation"), strict=True)
+        origins = [f"'{folder / part}*{files[0].suffix if files else ''}'" for files, part in names]
         return _open_parts(parts, origins, wanted, folder)
     files = sorted(folder.glob("*.parquet"))
-    return _open_parts([files], [f"'{folder}/*.parquet'"], wanted, folder) if files else None
+    classes = any(child.is_dir() and not child.name.startswith(".") for child in folder.iterdir())
+    if not files or classes:  # beside classes of images they are something else
+        return None
+    return _open_parts([files], [f"'{folder}/*.parquet'"], wanted, folder)
 
 
 def _open_pattern(pattern: str, wanted: Wanted) -> Source:
