@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 import maxl
+from maxl.experiments.data import load
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -25,7 +27,9 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before, threads = set(sys.modules), torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
-    for name in {"contenders", "peers", "step", "cost", "families", "gpu"} & (set(sys.modules) - before):
+    for name in {"contenders", "peers", "step", "cost", "families", "gpu", "streaming"} & (
+        set(sys.modules) - before
+    ):
         del sys.modules[name]
 
 
@@ -171,3 +175,36 @@ def test_every_guard_of_a_run_is_found_and_timed() -> None:
     assert len(rows) == 8
     assert all(int(calls) > 0 for _, calls, _, _ in rows)
     assert 0 < sum(float(share) for *_, share in rows) < 100
+
+
+@pytest.mark.parametrize("kind", ["images", "numbers"])
+def test_streaming_writes_the_data_it_is_asked_for(kind: str, tmp_path: Path) -> None:
+    streaming = importlib.import_module("streaming")
+    size = streaming.write(tmp_path, streaming.bytes_of("1.5MB"), kind, 16)
+    assert 1.5e6 < size < 3e6
+    data = load(str(tmp_path), stream=True)
+    assert data.num_primary == 10
+    assert data.input_shape == ((3, 16, 16) if kind == "images" else (1024,))
+    assert torch.equal(data.test.x[:3], load(str(tmp_path)).test.x[:3])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc what memory a process has")
+def test_streaming_counts_what_a_process_and_its_children_have_of_their_own() -> None:
+    streaming = importlib.import_module("streaming")
+    own = streaming.own_memory(os.getpid())
+    hoard = "import sys; x = bytearray(10**8); x[::4096] = b'x' * len(x[::4096]); print(1, flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hoard], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert streaming.own_memory(os.getpid()) - own > 0.9e8
+
+
+@pytest.mark.slow
+def test_streaming_compares_both_ways(run: Callable[..., str], tmp_path: Path) -> None:
+    flags = ("--size", "500KB", "--kind", "numbers", "--trunk", "mlp", "--folder", str(tmp_path))
+    printed = run("streaming", *flags)
+    assert re.search(r"^memory +peak +[0-9.]+ GB", printed, re.MULTILINE)
+    assert re.search(r"streamed: \d+% of the speed in memory", printed)
+    assert not list(tmp_path.iterdir())

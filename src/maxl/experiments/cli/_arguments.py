@@ -41,6 +41,7 @@ _MAIN = frozenset(
             "method",
             "psi",
             "trunk",
+            "stream",
         ),
         *("epochs", "batch_size", "optimizer", "learning_rate", "seed", "device"),
     )

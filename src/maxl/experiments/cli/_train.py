@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,7 +18,7 @@ from maxl.experiments.cli._arguments import (
 )
 from maxl.experiments.cli.listen import note
 from maxl.experiments.cli.terminal import shown
-from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.config import RunConfig, names_code
 from maxl.experiments.runs.launch import Elsewhere, follows, restarts
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def _train_together(
     namespace: argparse.Namespace, folder: RunFolder, config: RunConfig, processes: Processes
 ) -> None:
     from maxl.experiments.cli.show import console, progress_bar, run_table
+    from maxl.experiments.data import Unreadable
     from maxl.experiments.runs.loading import load_data
     from maxl.experiments.runs.start import told
     from maxl.experiments.runs.trainer import require_new, resume, train
@@ -128,6 +130,14 @@ def _train_together(
                 summary = train(
                     config, folder.path, data=data, report=report, watch=watch, processes=processes
                 )
+        except Unreadable as error:
+            if not folder.started:
+                raise
+            trust = " --trust" if names_code(config.to_dict()) else ""
+            raise ValueError(
+                f"{error}; what is finished is kept: put the data back as they were, and continue with: "
+                f"maxl train --resume {shlex.quote(str(folder.path))}{trust}"
+            ) from error
         except FloatingPointError as error:  # of a loss or weights that are the same everywhere
             raise once(error) from None
     if not processes.first:

@@ -1,4 +1,4 @@
-"""Data: a data set by name, decoded once into tensors, and batches made from them on the device.
+"""Data: a data set by name, decoded once into tensors or left on disk, and batches made from them on the device.
 
 ``load`` gives a ``DataSet`` of splits; ``BatchStream`` and ``evaluation_batches`` turn a split into batches.
 """
@@ -19,6 +19,7 @@ from maxl.experiments.data._masks import IGNORED, labelled_masks
 from maxl.experiments.data._open import NAMES
 from maxl.experiments.data._select import balanced_order
 from maxl.experiments.data._stream import Batch, BatchStream, augment_batch, evaluation_batches, normalise
+from maxl.experiments.data._streamed import Samples, StreamedSamples, Unreadable, read_batches, read_pieces
 from maxl.experiments.data._tables import Table, read_table
 from maxl.experiments.data._targets import TASKS
 from maxl.experiments.data._types import DataSet, Features, Split
@@ -39,9 +40,12 @@ __all__ = [
     "DataSet",
     "Features",
     "ImageTransform",
+    "Samples",
     "Split",
+    "StreamedSamples",
     "Table",
     "TextFeatures",
+    "Unreadable",
     "as_cell",
     "augment_batch",
     "balanced_order",
@@ -58,8 +62,10 @@ __all__ = [
     "load_arrays",
     "load_frames",
     "normalise",
+    "read_batches",
     "read_columns",
     "read_features",
+    "read_pieces",
     "read_table",
     "read_texts",
     "require_regular",

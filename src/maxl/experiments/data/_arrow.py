@@ -20,13 +20,13 @@ from torch import Tensor
 from maxl.experiments.data._columns import fit_columns, has_gaps, kinds_of, read_columns, said
 from maxl.experiments.data._features import fit_standardise, fit_text
 from maxl.experiments.data._files import IMAGE_SUFFIXES
-from maxl.experiments.data._images import decode
+from maxl.experiments.data._images import common_shape, decode
 from maxl.experiments.data._labels import check_column
+from maxl.experiments.data._memory import require_memory
 from maxl.experiments.data._source import LARGEST, Column, IntArray, Part, Raw, Source, Wanted, nearest
 from maxl.experiments.data._tables import PLAIN_NUMBER, Table, check_same_names, class_names
 
-_DECODE_ROWS = 4096  # rows whose encoded images are copied out of the table at a time
-_PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # what pandas stores beside the columns: no feature
+PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # what pandas stores beside the columns: no feature
 _NUMBER = re.compile(r"(?=[^0-9]*[0-9])[-+0-9.,'\s]+([eE][-+]?[0-9]+)?%?")  # as any country writes it
 
 
@@ -51,8 +51,8 @@ def table_source(
             between the parts, or if nothing is left to learn from.
     """
     names, schema = class_names(train), train.content.schema
-    labels = [field.name for field in schema if _may_label(field.type)]
-    human, primary = wanted.human, wanted.primary or (_default_primary(labels, names),)
+    labels = [field.name for field in schema if may_label(field.type)]
+    human, primary = wanted.human, wanted.primary or (default_primary(labels, names),)
     parts = [part for part in (train, test, validation) if part is not None]
     for part in parts:
         if missing := {*schema.names} - {*part.content.column_names}:
@@ -65,11 +65,11 @@ def table_source(
             ("probe", wanted.probe),
         ):
             if column is not None:
-                _check_labels(part, column, role, labels)
+                check_labels(part, column, role, labels)
         check_same_names(train, part)
     types = {**wanted.known, **wanted.types}
     columns, kind = _samples(
-        train, {*primary, human, wanted.probe, *names, *_dropped(train, wanted, primary)}, types
+        train, {*primary, human, wanted.probe, *names, *dropped(train, wanted, primary)}, types
     )
     given = {name: held for name, held in types.items() if name in columns or name in wanted.types}
     kinds = kinds_of(train, columns, given) if kind == "columns" else {}
@@ -85,13 +85,22 @@ def table_source(
             return frame
         return read_features(table, columns, rows)
 
+    def look(table: Table, rows: IntArray) -> tuple[int, ...]:
+        where = partial(image_in, table, columns[0], rows)
+        return common_shape(_images(table, columns[0], rows, base), where, wanted.image_size)
+
     def make(table: Table) -> Part:
         found = {
             name: Column(to_numpy(table.content, name), names.get(name))
             for name in free
-            if _may_label(table.content.schema.field(name).type)
+            if may_label(table.content.schema.field(name).type)
         }
-        return Part(found, lambda rows: read(table, rows), table.origin)
+        return Part(
+            found,
+            lambda rows: read(table, rows),
+            table.origin,
+            partial(look, table) if kind == "image" else None,
+        )
 
     return Source(
         train=make(train),
@@ -110,7 +119,7 @@ def table_source(
     )
 
 
-def _dropped(table: Table, wanted: Wanted, targets: Sequence[str]) -> tuple[str, ...]:
+def dropped(table: Table, wanted: Wanted, targets: Sequence[str]) -> tuple[str, ...]:
     """ValueError if a column to leave out is not there, or holds the targets."""
     for name in wanted.drop:
         if name not in table.content.column_names:
@@ -121,31 +130,31 @@ def _dropped(table: Table, wanted: Wanted, targets: Sequence[str]) -> tuple[str,
     return wanted.drop
 
 
-def _check_labels(table: Table, column: str, role: str, labels: Sequence[str]) -> None:
+def check_labels(table: Table, column: str, role: str, labels: Sequence[str]) -> None:
     """ValueError unless `column` is there and of a kind that can be classes."""
     if column not in table.content.column_names:
         check_column(labels, column, role)
     kind = table.content.schema.field(column).type
-    if not _may_label(kind):
+    if not may_label(kind):
         raise ValueError(
             f"{role} labels need whole numbers or text; column '{column}' of {table.origin} is {kind}"
         )
 
 
-def _may_label(kind: pa.DataType) -> bool:
+def may_label(kind: pa.DataType) -> bool:
     types = pa.types
     return bool(
-        types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or _is_string(kind)
+        types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or is_string(kind)
     )
 
 
-def _is_string(kind: pa.DataType) -> bool:
+def is_string(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind))
 
 
-def _default_primary(labels: Sequence[str], class_names: Mapping[str, tuple[str, ...]]) -> str:
+def default_primary(labels: Sequence[str], class_names: Mapping[str, tuple[str, ...]]) -> str:
     if len(class_names) == 1:
         return next(iter(class_names))
     if "label" in labels:
@@ -162,9 +171,9 @@ def image_column(table: Table, name: str) -> bool:
     kind = table.content.schema.field(name).type
     if pa.types.is_struct(kind):
         fields = {field.name: field.type for field in kind}
-        return {"bytes", "path"} <= {*fields} and _is_binary(fields["bytes"]) and _is_string(fields["path"])
-    if not _is_string(kind):
-        return _is_binary(kind)
+        return {"bytes", "path"} <= {*fields} and is_binary(fields["bytes"]) and is_string(fields["path"])
+    if not is_string(kind):
+        return is_binary(kind)
     values = table.content[name].to_pylist()
     other = [
         row
@@ -179,14 +188,14 @@ def image_column(table: Table, name: str) -> bool:
     return bool(values) and not other
 
 
-def _is_binary(kind: pa.DataType) -> bool:
+def is_binary(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _samples(table: Table, labels: set[str | None], types: Mapping[str, str]) -> tuple[list[str], str]:
     """The columns that hold the samples, and their kind: "image", "text", "features" (numbers alone) or "columns"."""
     names = table.content.column_names
-    rest = [name for name in names if name not in labels and not _PANDAS_INDEX.fullmatch(name)]
+    rest = [name for name in names if name not in labels and not PANDAS_INDEX.fullmatch(name)]
     if not rest:
         raise ValueError(
             f"a table needs an image, text or numeric column besides its labels; it has: {', '.join(names)}"
@@ -197,7 +206,7 @@ def _samples(table: Table, labels: set[str | None], types: Mapping[str, str]) ->
     if images:
         return images[:1], "image"
     kinds = [table.content.schema.field(name).type for name in rest]
-    if len(rest) == 1 and _is_string(kinds[0]):
+    if len(rest) == 1 and is_string(kinds[0]):
         _check_words(table, rest[0])
         return rest, "text"
     is_number = (pa.types.is_integer(k) or pa.types.is_floating(k) or pa.types.is_boolean(k) for k in kinds)
@@ -220,7 +229,7 @@ def to_numpy(table: pa.Table, name: str) -> np.ndarray:
     column = table[name]
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    if _is_string(column.type):
+    if is_string(column.type):
         # As objects: NumPy's own strings would lose trailing zero bytes, and missing ones stay None.
         return np.array(column.to_pylist(), dtype=object)
     if pa.types.is_boolean(column.type):
@@ -230,16 +239,23 @@ def to_numpy(table: pa.Table, name: str) -> np.ndarray:
 
 
 def _read_images(table: Table, name: str, rows: IntArray, base: Path, image_size: int | None) -> Tensor:
-    def where(i: int) -> str:
-        return f"the image in column '{name}', row {rows[i]} of {table.origin},"
+    where = partial(image_in, table, name, rows)
+    return decode(_images(table, name, rows, base), len(rows), where, image_size)
 
-    def items() -> Iterator[bytes | Path]:
-        for start in range(0, len(rows), _DECODE_ROWS):
-            taken = table.content[name].take(pa.array(rows[start : start + _DECODE_ROWS])).to_pylist()
-            for i, item in enumerate(taken, start):
-                yield image_content(item, base, partial(where, i))
 
-    return decode(items(), len(rows), where, image_size)
+def _images(table: Table, name: str, rows: IntArray, base: Path) -> Iterator[bytes | Path]:
+    """Encoded images or their paths, one after the other, so that they are never all in memory."""
+    column = table.content[name]
+    ends = np.cumsum([len(chunk) for chunk in column.chunks])
+    for i, row in enumerate(rows.tolist()):  # a column's own ``take`` may copy all of it
+        chunk = int(np.searchsorted(ends, row, side="right"))
+        item = column.chunk(chunk)[row - int(ends[chunk]) + len(column.chunk(chunk))].as_py()
+        yield image_content(item, base, partial(image_in, table, name, rows, i))
+
+
+def image_in(table: Table, name: str, rows: IntArray, i: int) -> str:
+    """How messages name the i-th image of some rows of a column."""
+    return f"the image in column '{name}', row {rows[i]} of {table.origin},"
 
 
 def image_content(item: object, base: Path, where: Callable[[], str]) -> bytes | Path:
@@ -266,7 +282,7 @@ def read_texts(table: Table, name: str, rows: IntArray) -> list[str]:
         ValueError: if the column holds anything but text.
     """
     kind = table.content.schema.field(name).type
-    if not _is_string(kind):
+    if not is_string(kind):
         raise ValueError(f"texts need a column of text; column '{name}' of {table.origin} is {kind}")
     return [text or "" for text in table.content[name].take(pa.array(rows)).to_pylist()]
 
@@ -277,6 +293,10 @@ def read_features(table: Table, names: Sequence[str], rows: IntArray) -> Tensor:
     Raises:
         ValueError: if a column is not numeric, or a value is missing, not finite, or beyond float32.
     """
+    # In float64, column by column and then side by side.
+    require_memory(
+        2 * 8 * len(rows) * len(names), f"{len(rows)} rows of {len(names)} columns of {table.origin}"
+    )
     columns = []
     for name in names:
         values = to_numpy(table.content, name)[rows]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maxl.experiments.data._source import Raw
+from maxl.experiments.data._source import IntArray, Raw
 
 TEXT_FEATURES = 256
+_PIECE = 1 << 20  # numbers of which statistics are taken at a time
 LEAST_STD = 1e-4  # of a feature of text: of texts as vectors of length 1, smaller ones are rounding errors
 
 
@@ -25,12 +26,20 @@ class Standardise:
     std: Tensor
 
     def __call__(self, raw: Raw) -> Tensor:
+        return self.of_rows(raw, range(len(raw)))
+
+    def of_rows(self, raw: Raw, rows: Sequence[int] | IntArray) -> Tensor:
+        """The same of some rows of a part, (n, D), which errors name by ``rows``.
+
+        Raises:
+            ValueError: if a value is not finite any more.
+        """
         assert isinstance(raw, Tensor)
         standardised = ((raw.double() - self.mean) / self.std).float()
         if not standardised.isfinite().all():
             row, column = (~standardised.isfinite()).nonzero()[0].tolist()
             raise ValueError(
-                f"sample {row} lies too far from the training samples for float32: its feature {column} is "
+                f"sample {rows[row]} lies too far from the training samples for float32: its feature {column} is "
                 f"{raw[row, column]:g}, theirs {self.mean[column]:g} ± {self.std[column]:g}"
             )
         return standardised
@@ -45,11 +54,36 @@ def fit_standardise(raw: Raw) -> Standardise:
     Returns: the transform for any part; a feature that is constant in training becomes 0 there.
     """
     assert isinstance(raw, Tensor)
-    features = raw.double()  # sums over many rows
-    mean, std = features.mean(0), features.std(0, correction=0)
-    # By comparison: the mean of equal values is rounded, and their deviation then not quite zero.
-    constant = (features == features[0]).all(0) | (std == 0)
-    return Standardise(torch.where(constant, features[0], mean), torch.where(constant, 1.0, std))
+    return fit_pieces(iter(torch.split(raw, piece_rows(raw.shape[1]))))
+
+
+def piece_rows(width: int) -> int:
+    """How many rows of so many features ``fit_pieces`` is given at a time, so that sums are rounded alike everywhere."""
+    return max(1, _PIECE // width)
+
+
+def fit_pieces(pieces: Iterator[Tensor]) -> Standardise:
+    """``fit_standardise`` of features that come in pieces, (n, D) each, in one pass.
+
+    Means and sums of squared deviations of pieces are put together (Chan, Golub and LeVeque, 1983), in float64 and after
+    the first row has been taken off, so that no digits are lost where a mean is large beside the deviation.
+    """
+    count, first = 0, torch.zeros(0)
+    mean = squares = torch.zeros((), dtype=torch.float64)
+    constant = torch.ones((), dtype=torch.bool)
+    for piece in pieces:
+        if not count:
+            first = piece[0].double()
+        x = piece.double() - first
+        total = count + len(x)
+        own = x.mean(0)
+        apart = own - mean
+        squares = squares + (x - own).square().sum(0) + apart.square() * (count * len(x) / total)
+        mean = mean + apart * (len(x) / total)
+        constant = constant & (x == 0).all(0)
+        count = total
+    std = (squares / count).sqrt()
+    return Standardise(first + mean, torch.where(constant | (std == 0), 1.0, std))
 
 
 @dataclass(frozen=True)

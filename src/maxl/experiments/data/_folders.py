@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from maxl.experiments.data._files import IMAGE_SUFFIXES, image_files, without_images
-from maxl.experiments.data._images import decode
+from maxl.experiments.data._images import common_shape, decode
 from maxl.experiments.data._masks import NAMES_FILE, has_masks, mask_folders
+from maxl.experiments.data._paths import Paths
 from maxl.experiments.data._source import Column, IntArray, Part, Source
 
 _CLIP = re.compile(r"v_(?P<label>\w+)_g(?P<group>\d+)_c\d+")
@@ -146,8 +148,15 @@ def _source(roots: Sequence[Path], image_size: int | None) -> Source:
 
 def _part(root: Path, files: list[Path], columns: dict[str, list[str]], image_size: int | None) -> Part:
     arrays = {name: Column(np.array(values, dtype=object)) for name, values in columns.items()}
+    paths = Paths(root, files)
+
+    def where(rows: IntArray, i: int) -> str:
+        return f"'{paths[rows[i]]}'"
 
     def read(rows: IntArray) -> Tensor:
-        return decode((files[row] for row in rows), len(rows), lambda i: f"'{files[rows[i]]}'", image_size)
+        return decode((paths[row] for row in rows), len(rows), partial(where, rows), image_size)
 
-    return Part(arrays, read, f"'{root}'")
+    def look(rows: IntArray) -> tuple[int, ...]:
+        return common_shape((paths[row] for row in rows), partial(where, rows), image_size)
+
+    return Part(arrays, read, f"'{root}'", look)

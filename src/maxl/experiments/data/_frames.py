@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from maxl.experiments.data._load import Options, from_source
+from maxl.experiments.data._load import from_source
+from maxl.experiments.data._options import Options
 from maxl.experiments.data._source import Column, Part, Source
 from maxl.experiments.data._types import DataSet
 

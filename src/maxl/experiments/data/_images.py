@@ -5,11 +5,13 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Lock
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +19,13 @@ import torch
 from torch import Tensor
 
 from maxl.experiments.data._files import require_regular
+from maxl.experiments.data._memory import require_memory
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 _ORIENTATION = 274  # the EXIF tag
+_OPENING = Lock()
 Pixels = npt.NDArray[np.uint8]
 # What Pillow's decoders raise for broken files.
 _DAMAGED = (
@@ -47,29 +51,16 @@ def decode(
 
     Raises:
         ValueError: if an image cannot be decoded, has 32 bits a channel, differs in size, or is so
-            large that it may be made to exhaust the memory.
+            large that it may be made to exhaust the memory; if all of them together need more than there is.
     """
-    with warnings.catch_warnings():
-        from PIL.Image import DecompressionBombWarning
-
-        warnings.simplefilter("error", DecompressionBombWarning)
-        return _decode(items, count, name, image_size)
-
-
-def _decode(
-    items: Iterable[bytes | Path], count: int, name: Callable[[int], str], image_size: int | None
-) -> Tensor:
     images = np.zeros((0, 1, 1, 1), dtype=np.uint8)
     for i, item in enumerate(items):
         pixels = _decode_one(item, partial(name, i), image_size)
         height, width, channels = pixels.shape
         if i == 0:
+            require_memory(count * pixels.size, f"{count} images of {height}x{width}")
             images = np.empty((count, channels, height, width), dtype=np.uint8)
-        if images.shape[2:] != (height, width):
-            raise ValueError(
-                f"images must all have one size; {name(i)} is {height}x{width}, the first is "
-                f"{images.shape[2]}x{images.shape[3]}: pass image_size (--image-size) to scale them"
-            )
+        _require_same_size(partial(name, i), (height, width), (images.shape[2], images.shape[3]))
         if channels > images.shape[1]:
             images = np.repeat(images, channels, axis=1)
         images[i] = pixels.transpose(2, 0, 1)  # one grey channel spreads over three
@@ -168,19 +159,82 @@ def _of_16_bits(file: Image) -> Image:
     return images.fromarray((values / 257).round().astype(np.uint8))
 
 
-def _decode_one(item: bytes | Path, name: Callable[[], str], image_size: int | None) -> Pixels:
-    """One image as uint8, shape (H, W, C) with C 1 or 3."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+def image_shape(item: bytes | Path, name: Callable[[], str], image_size: int | None) -> tuple[int, int, int]:
+    """(C, H, W) of the image as ``decode`` gives it, by what its file says of itself where that is enough.
+
+    Raises:
+        ValueError: if the file is no image, or one that ``decode`` refuses for its size.
+    """
+
+    with _named(name), _stream(item) as stream, _opened(stream) as file:
+        grey = file.mode.startswith("I;16") or _kept_as(file.mode) == "L"
+        width, height = file.size
+        turned = False
+        if image_size is not None:
+            width = height = image_size
+        elif width != height:
+            if file.format == "TIFF":  # which Pillow turns by itself
+                file.load()
+                width, height = file.size
+            turned = file.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    return (1 if grey else 3, *((width, height) if turned else (height, width)))
+
+
+def common_shape(
+    items: Iterable[bytes | Path], name: Callable[[int], str], image_size: int | None
+) -> tuple[int, int, int]:
+    """(C, H, W) of what ``decode`` makes of images, which need not be decoded for it.
+
+    Args:
+        items, name, image_size: As for ``decode``; one image or more.
+
+    Raises:
+        ValueError: if an image is none, or they differ in size.
+    """
+    channels, size = 1, (0, 0)
+    for i, item in enumerate(items):
+        own, height, width = image_shape(item, partial(name, i), image_size)
+        size = size if i else (height, width)
+        _require_same_size(partial(name, i), (height, width), size)
+        channels = max(channels, own)
+    return (channels, *size)
+
+
+def _require_same_size(name: Callable[[], str], size: tuple[int, int], first: tuple[int, int]) -> None:
+    if size != first:
+        raise ValueError(
+            f"images must all have one size; {name()} is {size[0]}x{size[1]}, the first is {first[0]}x{first[1]}: "
+            "pass image_size (--image-size) to scale them"
+        )
+
+
+def _stream(item: bytes | Path) -> BinaryIO:
+    """Of a path, too: some TIFFs that Pillow maps into memory from there are turned twice."""
+    return BytesIO(item) if isinstance(item, bytes) else open(require_regular(item), "rb")
+
+
+@contextmanager
+def _opened(stream: BinaryIO) -> Iterator[Image]:
+    """An image whose size is known to be safe; an error where Pillow would warn.
+
+    The filters of warnings are the process's, and one thread at a time may change them.
+    """
+    from PIL import Image
+
+    with _OPENING, warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        file = Image.open(stream)
+    with file:
+        yield file
+
+
+@contextmanager
+def _named(name: Callable[[], str]) -> Iterator[None]:
+    """Within: what Pillow raises becomes a sentence that names the image."""
+    from PIL import Image, UnidentifiedImageError
 
     try:
-        # From a stream: some TIFFs that Pillow maps into memory from a path are turned twice.
-        with (
-            BytesIO(item) if isinstance(item, bytes) else open(require_regular(item), "rb") as stream,
-            Image.open(stream) as file,
-        ):
-            mode = file.mode
-            ImageOps.exif_transpose(file, in_place=True)  # cameras store which side is up
-            image = _of_16_bits(file) if mode.startswith("I;16") else file.convert(_kept_as(mode))
+        yield
     except UnidentifiedImageError as error:
         raise ValueError(
             f"{name()} cannot be decoded as an image: its format is none that is known"
@@ -191,6 +245,16 @@ def _decode_one(item: bytes | Path, name: Callable[[], str], image_size: int | N
         ) from error
     except _DAMAGED as error:
         raise ValueError(f"{name()} cannot be decoded as an image: {error}") from error
+
+
+def _decode_one(item: bytes | Path, name: Callable[[], str], image_size: int | None) -> Pixels:
+    """One image as uint8, shape (H, W, C) with C 1 or 3."""
+    from PIL import Image, ImageOps
+
+    with _named(name), _stream(item) as stream, _opened(stream) as file:
+        mode = file.mode
+        ImageOps.exif_transpose(file, in_place=True)  # cameras store which side is up
+        image = _of_16_bits(file) if mode.startswith("I;16") else file.convert(_kept_as(mode))
     if mode in ("I", "F"):  # nothing says which values are black and white
         raise ValueError(f"images must have 8 or 16 bits a channel; {name()} has mode {mode}: convert it")
     if image_size is not None and image.size != (image_size, image_size):

@@ -8,18 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from maxl.experiments.data._columns import Columns
 from maxl.experiments.data._features import Standardise, TextFeatures
-from maxl.experiments.data._finer import SUFFIX, FinerClasses, read_finer
-from maxl.experiments.data._images import to_channels
+from maxl.experiments.data._inputs import make_inputs
 from maxl.experiments.data._labels import check_column, check_every_class, check_refines, encode
 from maxl.experiments.data._open import open_source
+from maxl.experiments.data._options import Like, Options
 from maxl.experiments.data._select import TEST_SEED, balanced_order, cut_test, draw, resolve_size
-from maxl.experiments.data._source import IntArray, Part, Raw, Source, Transform, Wanted
+from maxl.experiments.data._source import IntArray, Part, Source
+from maxl.experiments.data._streamed import Samples
 from maxl.experiments.data._targets import (
-    TASKS,
     Encoded,
     TargetArray,
     check_judgeable,
@@ -27,9 +26,6 @@ from maxl.experiments.data._targets import (
     strata,
 )
 from maxl.experiments.data._types import DataSet, Features, Split
-from maxl.presets import check_choice
-
-Like = Features | TextFeatures | Columns
 
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.2  # the paper's normalisation, of pixels in [0, 1]
 
@@ -50,6 +46,8 @@ def load(
     drop: Sequence[str] = (),
     types: Mapping[str, str] | None = None,
     like: Like | None = None,
+    stream: bool = False,
+    workers: int = 1,
 ) -> DataSet:
     """Load a data set by name.
 
@@ -98,6 +96,9 @@ def load(
             for something else.
         like: How features were made of other samples with the same columns, to be made so again: ``DataSet.features``,
             ``text`` or ``columns``. By default they are fitted to the training samples.
+        stream: Leave samples on disk and read them batch by batch, to the same bits: images in folders, images in tables or
+            the paths of them, and numbers in parquet files. ``StreamedSamples`` then stand in for the tensors ``Split.x``.
+        workers: Threads that read them ahead of their use.
 
     Raises:
         ValueError: unknown name or column, sizes that cannot be, labels or features that cannot be used; columns other
@@ -118,52 +119,10 @@ def load(
         drop=drop,
         types=types,
         like=like,
+        stream=stream,
+        workers=workers,
     )
     return from_source(open_source(name, data_dir, options.wanted), name, options)
-
-
-@dataclass(frozen=True)
-class Options:
-    """What ``load`` is asked for, whatever the data; see its arguments."""
-
-    wanted: Wanted
-    task: str
-    train_size: int | float | None
-    validation_size: int | float
-    seed: int
-    ignore_index: int
-    like: Like | None
-    finer: FinerClasses | None
-
-    @classmethod
-    def of(
-        cls,
-        *,
-        primary: str | Sequence[str] | None = None,
-        human: str | None = None,
-        probe: str | None = None,
-        task: str = "auto",
-        train_size: int | float | None = None,
-        validation_size: int | float = 0,
-        seed: int = 0,
-        image_size: int | None = None,
-        ignore_index: int = 255,
-        drop: Sequence[str] = (),
-        types: Mapping[str, str] | None = None,
-        like: Like | None = None,
-    ) -> Options:
-        """Checked; errors as for ``load``."""
-        if image_size is not None and image_size < 1:
-            raise ValueError(f"image_size must be at least 1 pixel; got {image_size}")
-        check_choice("--task", task, ("auto", *TASKS))
-        columns = (primary,) if isinstance(primary, str) else tuple(primary or ())
-        if len({*columns}) < len(columns):
-            raise ValueError(f"--primary needs different columns; got {', '.join(columns)}")
-        file = None if human is None or not human.endswith(SUFFIX) else Path(human)
-        finer, human = (None, human) if file is None else (read_finer(file), None)
-        known = like.kinds if isinstance(like, Columns) else {}  # a few texts may look like categories
-        wanted = Wanted(columns, human, image_size, tuple(drop), types or {}, probe, known)
-        return cls(wanted, task, train_size, validation_size, seed, ignore_index, like, finer)
 
 
 def from_source(source: Source, name: str, options: Options) -> DataSet:
@@ -215,20 +174,10 @@ def from_source(source: Source, name: str, options: Options) -> DataSet:
             check_judgeable(targets.task, part.primary, targets.names, origin)
     scale = _fit_targets(train.primary, targets) if targets.task == "regression" else None
 
-    raw = train.part.read(np.arange(len(train.primary)))
-    transform = _as_is if source.fit is None else source.fit(raw)
-    if options.like is not None:
-        transform = _like(options.like, transform, source.feature_names or (), name)
-    inputs = [transform(raw), *(part.read_with(transform) for part in (test, validation) if part is not None)]
-    for x, part in zip(inputs, (train, test, validation), strict=False):
-        if part is not None and x.shape[2:] != inputs[0].shape[2:]:
-            raise ValueError(
-                f"images must all have one size; those of {part.part.origin} are "
-                f"{'x'.join(map(str, x.shape[2:]))}, those of {train.part.origin} "
-                f"{'x'.join(map(str, inputs[0].shape[2:]))}: pass image_size (--image-size) to scale them"
-            )
-    if inputs[0].ndim == 4:  # grey parts follow coloured ones
-        inputs = [to_channels(x, max(x.shape[1] for x in inputs)) for x in inputs]
+    made = make_inputs(
+        [part.part for part in (train, test, validation) if part is not None], source, name, options
+    )
+    inputs, transform = made.inputs, made.transform
     channels = inputs[0].shape[1]
     is_image = inputs[0].ndim == 4
     return DataSet(
@@ -276,10 +225,7 @@ class _Labelled:
         human, probe = (None if labels is None else labels[index] for labels in (self.human, self.probe))
         return _Labelled(self.places[index], self.part.rows(index), self.primary[index], human, probe)
 
-    def read_with(self, transform: Transform) -> Tensor:
-        return transform(self.part.read(np.arange(len(self.primary))))
-
-    def split(self, x: Tensor, scale: Features | None) -> Split:
+    def split(self, x: Samples, scale: Features | None) -> Split:
         human, probe = (
             None if labels is None else torch.from_numpy(labels) for labels in (self.human, self.probe)
         )
@@ -366,33 +312,5 @@ def _labelled_parts(
     return _Parts((train, test, published), targets, human_names, probe_names)
 
 
-def _like(like: Like, fitted: Transform, columns: Sequence[str], name: str) -> Transform:
-    """What makes features as before; ValueError unless they are made of the same columns."""
-    if isinstance(like, Features):
-        before, now = dict.fromkeys(like.names, "number"), dict.fromkeys(columns, "number")
-        same = isinstance(fitted, Standardise)
-        mean, std = (torch.tensor(values, dtype=torch.float64) for values in (like.mean, like.std))
-        transform: Transform = Standardise(mean, std)
-    elif isinstance(like, TextFeatures):
-        before, now = {like.column: "text"}, dict.fromkeys(columns, "text")
-        same, transform = isinstance(fitted, TextFeatures), like
-    else:
-        before, now = like.kinds, fitted.kinds if isinstance(fitted, Columns) else {}
-        same, transform = isinstance(fitted, Columns), like
-    if not same or list(before.items()) != list(now.items()):
-        odd = [column for column in (*before, *now) if before.get(column) != now.get(column)]
-        raise ValueError(
-            f"features can be made as before of the same columns in the same order; '{name}' differs"
-            + (f" in {odd[0]!r}" if odd else "")
-            + ": choose columns with --drop and --types, or another start than --from"
-        )
-    return transform
-
-
 def _without_classes(task: str) -> str:
     return f"--human needs primary classes, which its classes refine; {task} has none: leave it out"
-
-
-def _as_is(raw: Raw) -> Tensor:
-    assert isinstance(raw, Tensor)  # sources of text bring a transform
-    return raw

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from glob import glob
 from pathlib import Path
+from typing import TypeVar
 
 from maxl.experiments.data import _archives as archives
 from maxl.experiments.data import _folders as folders
 from maxl.experiments.data._cifar100 import with_levels
 from maxl.experiments.data._source import Source, Wanted, nearest
+from maxl.experiments.data._tables import table_files
 from maxl.experiments.data._text import clinc150
 
 _REPOSITORY = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*")  # a path such as ../.. would be searched on this disk
+_T = TypeVar("_T")
 _UCF_FRAME_SIZE = 112  # usual side of UCF-101's frames in training
 
 
@@ -78,7 +82,7 @@ def open_source(
     if name == "digits":
         return archives.digits(wanted.image_size)
     if name in NAMES:
-        source = _open_known(name, data_dir, wanted.image_size)
+        source = _open_known(name, data_dir, wanted)
         return (
             with_levels(source, wanted.primary[0] if wanted.primary else None)
             if name == "cifar100"
@@ -94,6 +98,8 @@ def open_source(
     for path in [Path(name)] if data_dir is None else [Path(data_dir) / name, Path(name)]:
         if path.exists():
             return _open_path(path, wanted)
+    if any(mark in name for mark in "*?["):
+        return _open_pattern(name, wanted)
     if "/" in name or "\\" in name or Path(name).suffix:
         raise FileNotFoundError(
             f"no file or folder '{name}'{'' if data_dir is None else f', nor in {data_dir}'}"
@@ -104,23 +110,25 @@ def open_source(
     )
 
 
-def _open_known(name: str, data_dir: Path | str | None, image_size: int | None) -> Source:
+def _open_known(name: str, data_dir: Path | str | None, wanted: Wanted) -> Source:
     known = _known()[name]
+    wanted = Wanted((known.label,), image_size=wanted.image_size, stream=wanted.stream)
     if data_dir is None:
         if known.hub is None:
             raise FileNotFoundError(
                 f"'{name}' is read from files: pass data_dir (--data-dir), with {known.files}"
             )
-        return _open_hub(*known.hub, Wanted((known.label,), image_size=image_size))
+        return _open_hub(*known.hub, wanted)
     folder = Path(data_dir)
     if not folder.is_dir():
         raise FileNotFoundError(f"data_dir '{folder}' is no folder")
     if (folder / name).is_dir():
         folder = folder / name
-    source = known.read(folder, image_size)
+    source = known.read(folder, wanted.image_size)
     if source is None and known.hub is not None:
         for tables in (folder, folder / "data", folder / (known.hub[1] or "")):  # the hub's own folders
-            source = source or _open_tables(tables, Wanted((known.label,), image_size=image_size))
+            if source is None and table_files(tables, "train"):
+                source = _open_tables(tables, wanted)
     if source is None:
         hub_files = "" if known.hub is None else "train*.parquet and test*.parquet, or "
         raise FileNotFoundError(f"'{folder}' holds no {name}: expected {hub_files}{known.files}")
@@ -129,25 +137,66 @@ def _open_known(name: str, data_dir: Path | str | None, image_size: int | None) 
 
 def _open_path(path: Path, wanted: Wanted) -> Source:
     if path.is_dir():
-        return _open_tables(path, wanted) or folders.image_folder(path, wanted.image_size)
+        found = _open_tables(path, wanted)
+        return found if found is not None else folders.image_folder(path, wanted.image_size)
     if path.suffix not in (".csv", ".parquet"):
         raise ValueError(f"a data file must be .csv or .parquet; got '{path}'")
-    from maxl.experiments.data._arrow import table_source
-    from maxl.experiments.data._tables import read_table
-
-    return table_source(read_table(path), wanted=wanted, base=path.parent)
+    return _open_parts([(path,)], [f"'{path}'"], wanted, path.parent)
 
 
 def _open_tables(folder: Path, wanted: Wanted) -> Source | None:
-    """The tables train*, test* and, where there are any, validation* of a folder; None without train*."""
+    """The tables train*, test* and, where there are any, validation* of a folder; else all parquet files in it as one table.
+
+    None where there are neither.
+    """
+    if train := table_files(folder, "train"):
+        parts = [train, *(table_files(folder, part) for part in ("test", "validation"))]
+        names = zip(parts, ("train", "test", "validation"), strict=True)
+        origins = [f"'{folder / part}*{files[0].suffix if files else ''}'" for files, part in names]
+        return _open_parts(parts, origins, wanted, folder)
+    files = sorted(folder.glob("*.parquet"))
+    classes = any(child.is_dir() and not child.name.startswith(".") for child in folder.iterdir())
+    if not files or classes:  # beside classes of images they are something else
+        return None
+    return _open_parts([files], [f"'{folder}/*.parquet'"], wanted, folder)
+
+
+def _open_pattern(pattern: str, wanted: Wanted) -> Source:
+    """The parquet files that a pattern names, as one table."""
+    files = [Path(name) for name in sorted(glob(pattern))]
+    if not files:
+        raise FileNotFoundError(f"no file matches '{pattern}'")
+    if odd := [file for file in files if file.suffix != ".parquet"]:
+        raise ValueError(f"a pattern names the parquet files of one table; '{pattern}' also names '{odd[0]}'")
+    return _open_parts([files], [f"'{pattern}'"], wanted, files[0].parent)
+
+
+def _open_parts(
+    parts: Sequence[Sequence[Path]], origins: Sequence[str], wanted: Wanted, base: Path
+) -> Source:
+    """The training part, test part and validation part, each in some files, or none."""
     from maxl.experiments.data._arrow import table_source
     from maxl.experiments.data._tables import read_tables
+    from maxl.experiments.data._wide import Pieces, pieces_source, require_paths
 
-    train = read_tables(folder, "train")
-    if train is None:
-        return None
-    test, validation = read_tables(folder, "test"), read_tables(folder, "validation")
-    return table_source(train, test, validation, wanted=wanted, base=folder)
+    named = [
+        (files, f"'{files[0]}'" if len(files) == 1 else origin)
+        for files, origin in zip(parts, origins, strict=True)
+        if files
+    ]
+    at = [bool(files) for files in parts]
+    if wanted.stream and named[0][0][0].suffix == ".parquet":
+        pieces = iter([Pieces.of(files, origin) for files, origin in named])
+        return pieces_source(*_placed(pieces, at), wanted=wanted, base=base)  # type: ignore[arg-type]  # train is there
+    tables = iter([read_tables(files, origin) for files, origin in named])
+    source = table_source(*_placed(tables, at), wanted=wanted, base=base)  # type: ignore[arg-type]  # likewise
+    return require_paths(source, named[0][1]) if wanted.stream else source
+
+
+def _placed(found: Iterator[_T], there: Sequence[bool]) -> tuple[_T | None, ...]:
+    """Parts in their places, with None for those that are not there, three in all."""
+    placed = [next(found) if is_there else None for is_there in there]
+    return (*placed, None, None)[:3]
 
 
 def _open_hub(

@@ -46,11 +46,14 @@ class Part:
         read: Decodes the given rows: images uint8 (n, C, H, W), features (n, D), a list of texts, or columns of several
             kinds.
         origin: How messages name it: "'file'" as a rule.
+        look: The shape of the given rows' samples, the same for all of them, without decoding them; None where ``read``
+            is meant to be called once, for all rows together.
     """
 
     columns: dict[str, Column]
     read: Callable[[IntArray], Raw]
     origin: str
+    look: Callable[[IntArray], tuple[int, ...]] | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())).values)
@@ -58,7 +61,13 @@ class Part:
     def rows(self, index: IntArray) -> Part:
         """The part made of these rows only."""
         columns = {name: Column(column.values[index], column.names) for name, column in self.columns.items()}
-        return Part(columns, lambda rows: self.read(index[rows]), self.origin)
+        read, look = self.read, self.look  # and not the part, whose columns may be let go
+        return Part(
+            columns,
+            lambda rows: read(index[rows]),
+            self.origin,
+            None if look is None else lambda rows: look(index[rows]),
+        )
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,7 @@ class Wanted:
         human: A column of finer labels, or None.
         probe: A column of labels to measure structure by, or None; no input.
         known: What columns held when their features were made, where those are to be made so again.
+        stream: Whether samples stay on disk until they are asked for.
         image_size: Side to which images are scaled, or None.
         drop: Columns of a table to leave out.
         types: What columns of a table hold, where values would tell otherwise: see ``KINDS``.
@@ -82,6 +92,7 @@ class Wanted:
     types: Mapping[str, str] = field(default_factory=dict)
     probe: str | None = None
     known: Mapping[str, str] = field(default_factory=dict)
+    stream: bool = False
 
 
 @dataclass(frozen=True)

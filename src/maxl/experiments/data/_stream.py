@@ -1,4 +1,4 @@
-"""Batches straight from tensors: gathered, cropped, flipped and normalised on the device."""
+"""Batches straight from tensors or from disk: gathered, cropped, flipped and normalised on the device."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maxl.experiments.data._image_transform import ImageTransform
+from maxl.experiments.data._streamed import read_batches
 from maxl.experiments.data._types import Split
 
 
@@ -42,7 +43,9 @@ def normalise(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     Raises:
         ValueError: if images come with a number of means that is not their number of channels.
     """
-    return x if x.dtype != torch.uint8 else _scale(x, *_scale_and_shift(mean, std, x))
+    if x.dtype != torch.uint8:
+        return x
+    return _scale(x, *_scale_and_shift(mean, std, x.shape[1], x.device))
 
 
 def augment_batch(x: Tensor, dy: Tensor, dx: Tensor, flip: Tensor, pad: int) -> Tensor:
@@ -75,7 +78,7 @@ class BatchStream:
     the batches it would have seen, and a GPU sees those of a CPU. Torch's global generator is not touched.
 
     Args:
-        split: The samples; moved to `device` once, as bytes.
+        split: The samples; moved to `device` once, as bytes, or batch by batch where they are streamed.
         batch_size: Samples a batch.
         mean, std: Normalisation, one value a channel; see `normalise`.
         augment: Whether to crop at random (and flip).
@@ -122,10 +125,13 @@ class BatchStream:
             raise ValueError(
                 f"only images (N, C, H, W) can be augmented; got features of shape {tuple(split.x.shape)}"
             )
-        self.split = split if device is None else split.to(device)
+        self.device = split.x.device if device is None else torch.device(device)
+        self.split = split.to(self.device)
         self.batch_size = min(batch_size, len(split))
         # On the device once, rather than copied there for every batch.
-        self._scaling = None if self.split.x.ndim == 2 else _scale_and_shift(mean, std, self.split.x)
+        self._scaling = (
+            None if split.x.ndim == 2 else _scale_and_shift(mean, std, split.x.shape[1], self.device)
+        )
         self.augment, self.flip = augment, flip
         self.pad = max(1, min(split.x.shape[2:], default=0) // 8) if pad is None else pad
         self.seed = seed
@@ -145,24 +151,30 @@ class BatchStream:
             epoch: Selects order and augmentation, with the seed.
             view: Another number: the same samples in the same order, augmented anew.
         """
-        size, device = len(self.split), self.split.x.device
+        size, split, device = len(self.split), self.split, self.device
         generator = _generator(self.seed, epoch)
         # Drawn on the CPU for all samples at once: the same numbers on every device, and one copy an epoch.
-        order = torch.randperm(size, generator=generator).to(device)
+        order = torch.randperm(size, generator=generator)
         if view:
             generator = _generator(self.seed, epoch, view)
-        shifts = torch.randint(2 * self.pad + 1, (2, size), generator=generator).to(device)
-        flips = (torch.rand(size, generator=generator, dtype=torch.float32) < 0.5).to(device) & self.flip
-        for i in range(len(self)):
-            taken = self._taken(i * self.batch_size, min((i + 1) * self.batch_size, size))
-            batch = self.split.select(order[taken])
-            x = batch.x
+        shifts = flips = torch.zeros(0)
+        if self.augment:
+            shifts = torch.randint(2 * self.pad + 1, (2, size), generator=generator).to(device)
+            flips = (torch.rand(size, generator=generator, dtype=torch.float32) < 0.5).to(device) & self.flip
+        order = order.to(split.x.device)
+        steps = [
+            self._taken(i * self.batch_size, min((i + 1) * self.batch_size, size)) for i in range(len(self))
+        ]
+        samples = read_batches(split.x, (order[taken] for taken in steps))
+        for taken, x in zip(steps, samples, strict=True):
+            index = order[taken]
             if self.transform is not None:
-                x = self.transform(x, [(self.seed, epoch, view, i) for i in order[taken].tolist()])
+                x = self.transform(x, [(self.seed, epoch, view, i) for i in index.tolist()])
+            x, index = x.to(device), index.to(device)
             if self.augment:
                 x = augment_batch(x, shifts[0, taken], shifts[1, taken], flips[taken], self.pad)
             x = x if self._scaling is None else _scale(x, *self._scaling)
-            yield Batch(x, batch.primary, batch.human, order[taken])
+            yield Batch(x, split.primary[index], None if split.human is None else split.human[index], index)
 
     def _taken(self, start: int, end: int) -> slice:
         """The positions of this stream's part of a batch."""
@@ -179,18 +191,26 @@ def evaluation_batches(
 ) -> Iterator[Batch]:
     """Every sample once, in order and unaugmented; the last batch may be smaller."""
     device = split.x.device if device is None else device
-    for index in torch.split(torch.arange(len(split), device=split.x.device), batch_size):
-        batch = split.select(index).to(device)
-        yield Batch(normalise(batch.x, mean, std), batch.primary, batch.human, index.to(device))
-
-
-def _scale_and_shift(mean: Sequence[float], std: Sequence[float], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Factor and offset of the normalisation of bytes, shape (C, 1, 1), where `x` (N, C, H, W) is."""
-    if not len(mean) == len(std) == x.shape[1]:
-        raise ValueError(
-            f"mean and std need one value a channel; got {len(mean)} and {len(std)} for {x.shape[1]} channels"
+    indices = torch.split(torch.arange(len(split), device=split.x.device), batch_size)
+    for index, x in zip(indices, read_batches(split.x, indices), strict=True):
+        index, x = index.to(device), x.to(device)
+        primary, human = (
+            None if labels is None else labels[index.to(labels.device)].to(device)
+            for labels in (split.primary, split.human)
         )
-    means, stds = torch.tensor([mean, std], dtype=torch.float32, device=x.device)[:, :, None, None]
+        assert primary is not None
+        yield Batch(normalise(x, mean, std), primary, human, index)
+
+
+def _scale_and_shift(
+    mean: Sequence[float], std: Sequence[float], channels: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Factor and offset of the normalisation of bytes, shape (C, 1, 1), on a device."""
+    if not len(mean) == len(std) == channels:
+        raise ValueError(
+            f"mean and std need one value a channel; got {len(mean)} and {len(std)} for {channels} channels"
+        )
+    means, stds = torch.tensor([mean, std], dtype=torch.float32, device=device)[:, :, None, None]
     return 1 / (255 * stds), means / stds
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from maxl.experiments.data._files import require_regular
+from maxl.experiments.data._memory import require_memory
 
 _SHARD = re.compile(r"[-_.]?(?P<index>\d+)(-of-(?P<count>\d+))?(-[0-9a-f]+)?")
 
@@ -29,20 +30,36 @@ class Table:
     origin: str
 
 
-def read_tables(folder: Path, part: str) -> Table | None:
-    """One part of a folder: `<part>*.parquet`, or `<part>*.csv`; None where there are none.
+def table_files(folder: Path, part: str) -> list[Path]:
+    """The files of one part of a folder, in the order of their rows: `<part>*.parquet`, or `<part>*.csv`; none where there are none.
 
     Raises:
-        ValueError: if there are both, or several files that are not the numbered pieces of one table, one of the
-            pieces is missing, or they differ in their columns or class names; or as `read_table`.
+        ValueError: if there are both, or several files that are not the numbered pieces of one table, or one of the pieces
+            is missing.
     """
     by_kind = [sorted(folder.glob(f"{part}*{suffix}")) for suffix in (".parquet", ".csv")]
     if all(by_kind):
         raise ValueError(f"'{folder}' has {part} as .parquet and as .csv: keep one of them")
     files = by_kind[0] or by_kind[1]
-    if not files:
-        return None
-    _check_pieces(files, part)
+    if files:
+        _check_pieces(files, part)
+    return files
+
+
+def read_tables(files: Sequence[Path], origin: str) -> Table:
+    """One table of its pieces.
+
+    Args:
+        files: One or more, in the order of their rows.
+        origin: How messages name it, where there are several.
+
+    Raises:
+        ValueError: if they differ in their columns or class names; or as `read_table`.
+    """
+    require_memory(
+        sum(map(_unpacked_bytes, files)),
+        f"the columns of {origin if len(files) > 1 else repr(str(files[0]))}",
+    )
     tables = [read_table(file) for file in files]
     first = tables[0]
     for table in tables[1:]:
@@ -57,7 +74,22 @@ def read_tables(folder: Path, part: str) -> Table | None:
         raise ValueError(
             f"pieces of one table need columns of the same kinds; those of {first.origin} differ: {error}"
         ) from error
-    return Table(whole, first.origin if len(files) == 1 else f"'{folder / part}*{files[0].suffix}'")
+    return Table(whole, first.origin if len(files) == 1 else origin)
+
+
+def _unpacked_bytes(file: Path) -> int:
+    """What a table takes in memory at least; 0 where its file does not say, or cannot be read, which is said elsewhere."""
+    from pyarrow import parquet
+
+    if not file.is_file():
+        return 0
+    if file.suffix != ".parquet":
+        return file.stat().st_size
+    try:
+        metadata = parquet.read_metadata(file)
+    except (pa.ArrowException, OSError):
+        return 0
+    return sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
 
 
 def _check_pieces(files: Sequence[Path], part: str) -> None:

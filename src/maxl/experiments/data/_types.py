@@ -11,14 +11,16 @@ from torch import Tensor
 from maxl.experiments.data._columns import Columns
 from maxl.experiments.data._features import TextFeatures
 from maxl.experiments.data._image_transform import ImageTransform
+from maxl.experiments.data._streamed import Samples, StreamedSamples
 
 
 @dataclass(frozen=True)
 class Split:
-    """One part of a data set (training, validation or test), decoded once.
+    """One part of a data set (training, validation or test), decoded once or whenever it is asked for.
 
     Attributes:
-        x: Images as uint8, shape (N, C, H, W), or features as float32, shape (N, D).
+        x: Images as uint8, shape (N, C, H, W), or features as float32, shape (N, D): a tensor, or what reads such from
+            disk.
         primary: Classes, int64 of shape (N,); of several labels 0 or 1, int64 of shape (N, C); numbers to predict,
             standardised, float32 of shape (N, D); a class for each pixel, int64 of shape (N, H, W), -100 for none.
         human: Finer human labels, int64, shape (N,), or None where the data set has none.
@@ -27,7 +29,7 @@ class Split:
         rows: Where each sample stands in that part of the data's source, int64, shape (N,); None where nobody said.
     """
 
-    x: Tensor
+    x: Samples
     primary: Tensor
     human: Tensor | None = None
     probe: Tensor | None = None
@@ -68,16 +70,18 @@ class Split:
         return self.primary if self.primary.dim() == 1 else torch.zeros(len(self), dtype=torch.int64)
 
     def select(self, index: Tensor) -> Split:
-        """The samples at `index` (int64 positions or a bool mask), as a new split."""
-        return self._each(lambda labels: labels[index])
+        """The samples at `index` (int64 positions or a bool mask), as a new split; streamed ones stay unread."""
+        x = self.x.select(index) if isinstance(self.x, StreamedSamples) else self.x[index]
+        return self._with(x, lambda labels: labels[index])
 
     def to(self, device: torch.device | str) -> Split:
-        """The same split with its tensors on `device`; nothing is copied if they are there already."""
-        return self._each(lambda labels: labels.to(device))
+        """The same split with its tensors on `device`; nothing is copied if they are there already, or streamed."""
+        x = self.x if isinstance(self.x, StreamedSamples) else self.x.to(device)
+        return self._with(x, lambda labels: labels.to(device))
 
-    def _each(self, do: Callable[[Tensor], Tensor]) -> Split:
+    def _with(self, x: Samples, do: Callable[[Tensor], Tensor]) -> Split:
         rest = (None if part is None else do(part) for part in (self.human, self.probe, self.rows))
-        return Split(do(self.x), do(self.primary), *rest)
+        return Split(x, do(self.primary), *rest)
 
 
 @dataclass(frozen=True)

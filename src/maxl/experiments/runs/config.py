@@ -26,7 +26,17 @@ _TASKS = (
 )  # those of ``data``, which --help cannot wait for
 # Fields that may differ between the calls that share a run or a study.
 MACHINE_FIELDS = frozenset(
-    ("data_dir", "device", "threads", "tensorboard", "track", "checkpoint_every", "look_every")
+    (
+        "data_dir",
+        "stream",
+        "workers",
+        "device",
+        "threads",
+        "tensorboard",
+        "track",
+        "checkpoint_every",
+        "look_every",
+    )
 )
 
 
@@ -66,6 +76,11 @@ class RunConfig:
     train_size: float | None = option(None, "training samples to use, a count or fraction", group="data")
     validation_size: float = option(0.0, "set aside for validation, a count or fraction", group="data")
     image_size: int | None = option(None, "side in pixels to which images are resized", group="data")
+    stream: bool = option(
+        False,
+        "leave images and numbers on disk, read a batch at a time; same results",
+        group="data",
+    )
     augment: str = option(
         "auto",
         "random crops (an eighth of the side) and flips; auto: of colour photographs alone",
@@ -270,6 +285,7 @@ class RunConfig:
     threads: int = option(
         1, "CPU threads of a run; another number rounds differently and gives other bits", group="machine"
     )
+    workers: int = option(2, "threads that read batches ahead with --stream", group="machine")
     precision: str = option(
         "float32",
         "of the passes; weights stay float32. tf32: float32 with TF32 matrix products, on GPUs that have them",

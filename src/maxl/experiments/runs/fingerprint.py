@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from maxl.experiments.data import DataSet
+from maxl.experiments.data import DataSet, Samples, read_pieces
 
 _SKETCH = 8  # projections of the features
 _ROWS = 4096  # at a time: in float64 they take twice their memory
@@ -28,15 +29,19 @@ def fingerprint(data: DataSet) -> dict[str, Any]:
     for part in parts.values():
         if part is None:
             continue
-        for tensor in (part.x, part.primary, part.human, part.probe):
-            if tensor is None:
+        for samples in (part.x, part.primary, part.human, part.probe):
+            if samples is None:
                 continue
-            digest.update(repr(tuple(tensor.shape)).encode())
-            if tensor.is_floating_point():
-                sketch += _project(tensor)
-                norm += sum(float(rows.double().square().sum()) for rows in torch.split(tensor, _ROWS))
-            else:
-                digest.update(tensor.cpu().contiguous().numpy().data)
+            digest.update(repr(tuple(samples.shape)).encode())
+            signs = _Signs(samples) if samples.dtype.is_floating_point else None
+            for piece in read_pieces(samples, _ROWS):
+                if signs is None:
+                    digest.update(piece.cpu().contiguous().numpy().data)
+                else:
+                    signs.add(piece)
+                    norm += float(piece.double().square().sum())
+            if signs is not None:
+                sketch += signs.sums()
     return {
         "classes": list(data.primary_names),
         "samples": {name: len(part) for name, part in parts.items() if part is not None},
@@ -58,12 +63,20 @@ def what_changed(before: dict[str, Any], now: dict[str, Any]) -> str | None:
     return "its features" if far > _TOLERANCE * max(1.0, before["norm"]) else None
 
 
-def _project(x: Tensor) -> Tensor:
+class _Signs:
     """Sums of all entries with random signs that depend on row and column."""
-    generator = torch.Generator().manual_seed(0)
-    rows = torch.randint(2, (len(x), _SKETCH), generator=generator) * 2.0 - 1
-    columns = torch.randint(2, (x[0].numel(), _SKETCH), generator=generator) * 2.0 - 1
-    total = torch.zeros(columns.shape, dtype=torch.float64)
-    for part, signs in zip(torch.split(x, _ROWS), torch.split(rows, _ROWS), strict=True):
-        total += part.flatten(1).cpu().double().T @ signs.double()
-    return (total * columns.double()).sum(0)
+
+    def __init__(self, samples: Samples) -> None:
+        self._generator = torch.Generator().manual_seed(0)
+        self._total = torch.zeros(math.prod(samples.shape[1:]), _SKETCH, dtype=torch.float64)
+
+    def add(self, piece: Tensor) -> None:
+        """The next rows."""
+        self._total += piece.flatten(1).cpu().double().T @ self._draw(len(piece)).double()
+
+    def sums(self) -> Tensor:
+        """Shape (8,), once all rows have been added."""
+        return (self._total * self._draw(len(self._total)).double()).sum(0)
+
+    def _draw(self, count: int) -> Tensor:
+        return torch.randint(2, (count, _SKETCH), generator=self._generator) * 2.0 - 1

@@ -27,7 +27,12 @@ def load_data(config: RunConfig, finished: RunFolder | None = None) -> DataSet:
     own, like = None, None
     if begins_elsewhere(config):
         own, like = inputs_of_start(config, finished)
-    with threads(config.threads), needing_memory("reading the data", "lower --image-size or --train-size"):
+    with (
+        threads(config.threads),
+        needing_memory(
+            "reading the data", "leave it on disk with --stream, or lower --image-size or --train-size"
+        ),
+    ):
         data = load(
             config.data,
             data_dir=config.data_dir,
@@ -43,6 +48,8 @@ def load_data(config: RunConfig, finished: RunFolder | None = None) -> DataSet:
             drop=config.drop or (),
             types=dict(_kind_of(given) for given in config.types or ()),
             like=like,
+            stream=config.stream,
+            workers=config.workers,
         )
     if own is not None:
         data = as_taken(

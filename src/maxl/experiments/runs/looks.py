@@ -99,11 +99,10 @@ def _smaller(masks: Tensor) -> NDArray[Any]:
 def _of_labels(trainer: Trainer) -> Arrays:
     """The labels of the training samples, and the surest samples of each auxiliary class."""
     train, hierarchy = trainer.data.train, trainer.setup.hierarchy
-    labels = _labels(trainer, hierarchy)
-    if train.rows is None or not labels.isfinite().all():
+    found = _likeliest(trainer, hierarchy)
+    if train.rows is None or found is None:
         return {}
-    primary, likeliest = train.primary.cpu(), labels.argmax(1)
-    surest = labels.gather(1, likeliest.unsqueeze(1)).squeeze(1)
+    primary, likeliest, surest, blocks = train.primary.cpu(), *found
     each = max(1, min(_PER_CLASS, _PICTURES // hierarchy.num_auxiliary))
     shown = []
     for k in range(hierarchy.num_auxiliary):
@@ -115,7 +114,7 @@ def _of_labels(trainer: Trainer) -> Arrays:
         "label_primary": primary.numpy(),
         "label_auxiliary": likeliest.numpy(),
         "sample_positions": some.numpy(),
-        "sample_probabilities": within_blocks(labels[some], primary[some], hierarchy).numpy(),
+        "sample_probabilities": blocks[some].numpy(),
         "auxiliary_owner": hierarchy.owner.cpu().numpy(),
     }
     if are_images(train.x):
@@ -125,17 +124,24 @@ def _of_labels(trainer: Trainer) -> Arrays:
 
 def within_blocks(labels: Tensor, primary: Tensor, hierarchy: Hierarchy) -> Tensor:
     """The part of each label that its class may use: (M, K) to (M, P), 0 where a class has fewer than P."""
-    found = torch.zeros(len(labels), max(hierarchy.psi))
-    for c in torch.unique(primary).tolist():
-        mine = primary == c
-        block = (hierarchy.owner == c).nonzero().flatten()
-        found[mine, : len(block)] = labels[mine][:, block].float()
-    return found
+    sizes = torch.tensor(hierarchy.psi)
+    order = torch.arange(int(sizes.max()))
+    there = order < sizes.unsqueeze(1)
+    places = (hierarchy.owner.cpu().argsort(stable=True)[_starts(sizes).unsqueeze(1) + order * there]) * there
+    return labels.float().gather(1, places[primary]).where(there[primary], torch.tensor(0.0))
 
 
-def _labels(trainer: Trainer, hierarchy: Hierarchy) -> Tensor:
-    """Of all training samples, float (N, K) on the CPU."""
-    setup, found = trainer.setup, []
+def _starts(sizes: Tensor) -> Tensor:
+    return sizes.cumsum(0) - sizes
+
+
+def _likeliest(trainer: Trainer, hierarchy: Hierarchy) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Of all training samples' labels the likeliest class, its probability, and what they give the classes of their block.
+
+    On the CPU, of shapes (N,), (N,) and (N, P): labels themselves, (N, K), may be wider than the inputs. None if a label is
+    not finite.
+    """
+    setup, found = trainer.setup, list[tuple[Tensor, Tensor, Tensor]]()
     for b in trainer.in_order(trainer.data.train):
         signals = (
             setup.learner.source.constant(b.x, b.primary, b.index)
@@ -145,8 +151,14 @@ def _labels(trainer: Trainer, hierarchy: Hierarchy) -> Tensor:
         labels = signals[0].cpu()
         if labels.dim() == 1:
             labels = torch.nn.functional.one_hot(labels, hierarchy.num_auxiliary)
-        found.append(labels.float())
-    return torch.cat(found)
+        labels = labels.float()
+        if not labels.isfinite().all():
+            return None
+        likeliest = labels.argmax(1)
+        surest = labels.gather(1, likeliest.unsqueeze(1)).squeeze(1)
+        found.append((likeliest, surest, within_blocks(labels, b.primary.cpu(), hierarchy)))
+    likeliests, surests, blocks = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return likeliests, surests, blocks
 
 
 def require_looks(found: Mapping[str, NDArray[Any] | None]) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
-from torch import Tensor
-
-from maxl.experiments.data import Columns, DataSet, Features, Split, TextFeatures
+from maxl.experiments.data import Columns, DataSet, Features, Split, StreamedSamples, TextFeatures
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.inputs import as_channels, column_features, text_features
@@ -126,8 +125,13 @@ def as_taken(data: DataSet, own: OwnInputs, *, by: str) -> DataSet:
         )
 
     def converted(split: Split) -> Split:
-        x: Tensor = split.x if channels == own.channels else as_channels(split.x, own.channels)
-        return dataclasses.replace(split, x=x)
+        x = split.x
+        if channels == own.channels:
+            return split
+        change = partial(as_channels, channels=own.channels)
+        shape = (own.channels, *x.shape[2:])
+        changed = x.changed(change, shape) if isinstance(x, StreamedSamples) else change(x)
+        return dataclasses.replace(split, x=changed)
 
     shape = "x".join(map(str, (own.channels, *data.input_shape[1:])))
     numbers = "; ".join(

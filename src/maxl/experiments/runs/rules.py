@@ -21,7 +21,17 @@ _THREADS = 1024  # far more, and the OpenMP library ends the process
 
 _AT_LEAST: dict[str, float] = {
     **dict.fromkeys(
-        ("epochs", "batch_size", "meta_every", "look_every", "checkpoint_every", "image_size", "threads"), 1
+        (
+            "epochs",
+            "batch_size",
+            "meta_every",
+            "look_every",
+            "checkpoint_every",
+            "image_size",
+            "threads",
+            "workers",
+        ),
+        1,
     ),
     **dict.fromkeys(("probe_shots", "patience"), 1),
     "warmup": 0,
@@ -48,7 +58,7 @@ def _check_ranges(config: RunConfig) -> None:
         if value is not None and not value >= low:
             raise ValueError(f"{flag(name)} needs to be at least {low}; got {value}")
     for f in dataclasses.fields(config):
-        value, most = getattr(config, f.name), _THREADS if f.name == "threads" else _COUNT
+        value, most = getattr(config, f.name), _THREADS if f.name in ("threads", "workers") else _COUNT
         if isinstance(value, int) and value > most:
             raise ValueError(f"{flag(f.name)} needs to be at most {most}; got {value}")
     for name in ("learning_rate", "trunk_learning_rate", "meta_learning_rate", "max_grad_norm", "huber"):
@@ -104,6 +114,8 @@ def _check_combinations(config: RunConfig) -> None:
             "and with --schedule iteration"
         )
     _check_fine_tuning(config)
+    if config.stream:
+        _check_streaming(config)
     for name in config.track or ():
         check_choice("--track", name, NAMES)
     if "tensorboard" in (config.track or ()) and not config.tensorboard:
@@ -136,3 +148,23 @@ def _check_fine_tuning(config: RunConfig) -> None:
                 raise ValueError(
                     f"{flag(name)} is of a trunk that is trained; --freeze trunk leaves none: drop one"
                 )
+
+
+def _check_streaming(config: RunConfig) -> None:
+    if config.method in CLUSTER_METHODS and config.cluster_features != "trunk":
+        raise ValueError(
+            f"--method {config.method} clusters all training inputs at once, which --stream leaves on disk: use "
+            "--cluster-features trunk, or another method"
+        )
+    if config.method == "prototypical":
+        raise ValueError(
+            "--method prototypical compares all training inputs at once, which --stream leaves on disk: use another method"
+        )
+    if config.probe is not None:
+        raise ValueError(
+            "--probe compares all inputs at once, which --stream leaves on disk: drop one of them"
+        )
+    if config.task == "segmentation":
+        raise ValueError(
+            "--stream holds targets in memory, and masks are wider than their images: leave it out"
+        )

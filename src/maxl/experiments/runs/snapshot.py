@@ -32,6 +32,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from maxl.experiments.data import Samples, read_batches
 from maxl.experiments.runs.files import write_whole
 from maxl.experiments.runs.looks import LOOKS, require_looks
 from maxl.experiments.runs.thumbnails import are_images, thumbnails
@@ -75,9 +76,9 @@ def write_snapshot(
     *,
     network: nn.Module,
     generator: nn.Module | None,
-    test_x: Tensor,
+    test_x: Samples,
     test_primary: Tensor | None,
-    train_x: Tensor,
+    train_x: Samples,
     train_primary: Tensor,
     prepare: Prepare,
     primary_names: Sequence[str],
@@ -253,7 +254,7 @@ def _features(network: nn.Module, x: Tensor, prepare: Prepare) -> Tensor:
 
 
 def _gallery(
-    generator: nn.Module, x: Tensor, y: Tensor, prepare: Prepare, per_class: int, max_classes: int
+    generator: nn.Module, x: Samples, y: Tensor, prepare: Prepare, per_class: int, max_classes: int
 ) -> dict[str, NDArray[Any]]:
     hierarchy = generator.hierarchy
     assert isinstance(hierarchy, Hierarchy)
@@ -269,12 +270,14 @@ def _gallery(
 
 
 def _highest(
-    generator: nn.Module, x: Tensor, y: Tensor, prepare: Prepare, shown: Tensor, per_class: int
+    generator: nn.Module, x: Samples, y: Tensor, prepare: Prepare, shown: Tensor, per_class: int
 ) -> tuple[Tensor, Tensor]:
     """The highest scores of each class shown and the samples that have them, both (G, n)."""
     best: tuple[Tensor, Tensor] | None = None
-    for start in range(0, len(x), _BATCH):
-        inputs = prepare(x[start : start + _BATCH])
+    starts = range(0, len(x), _BATCH)
+    indices = (torch.arange(start, min(start + _BATCH, len(x))) for start in starts)
+    for start, samples in zip(starts, read_batches(x, indices), strict=True):
+        inputs = prepare(samples)
         labels = generator(inputs, y[start : start + _BATCH].to(inputs.device))
         labels = labels[0] if isinstance(labels, tuple) else labels  # a generator may also give weights
         scores = labels[:, shown.to(labels.device)].float().T

@@ -8,10 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from maxl.experiments.data import Samples
+
 THUMBNAIL = 64  # longest side in pixels: a gallery is looked at, not computed with
 
 
-def are_images(x: Tensor) -> bool:
+def are_images(x: Samples) -> bool:
     """Whether samples can be shown: bytes, grey or of three colours."""
     return x.dtype == torch.uint8 and x.ndim == 4 and x.shape[1] in (1, 3)
 
