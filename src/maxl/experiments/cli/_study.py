@@ -95,5 +95,7 @@ def run_part(
     for folder in (RunFolder(out / run.path) for run in runs):
         if folder.diverged:
             show.print(f"- no result: {shown(folder.path)} {shown(folder.read_divergence())}")
-    show.print(f"Part {number} of {count}, {len(runs)} runs: {shown(out)}", soft_wrap=True)
+    show.print(
+        f"Part {number} of {count}, {len(runs)} run{'s' * (len(runs) != 1)}: {shown(out)}", soft_wrap=True
+    )
     show.print(f"The table, when all parts have ended: {shown(whole)}", soft_wrap=True)

@@ -10,6 +10,9 @@ from typing import Protocol
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.tracking import TrackerFactory
 
+# Seconds after which a network file system gives up the lock of a machine that is gone; most say 90.
+LEASE = 120.0
+
 Job = tuple[RunConfig, Path, str]  # settings, folder and name of a run
 
 

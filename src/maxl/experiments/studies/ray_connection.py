@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -16,6 +17,7 @@ from typing import Any, TextIO
 
 _logger = logging.getLogger(__name__)
 
+_CONNECT = 10.0  # seconds in which a Ray that is there takes a connection
 _STORE = 80 << 20  # bytes of Ray's shared memory, near the least it takes: runs exchange files alone
 _LONGEST = (
     40  # characters of a temporary folder in which Ray's sockets, whose names are limited, still find a place
@@ -63,6 +65,8 @@ def connected(address: str | None, cores: int) -> Iterator[Any]:
 def _begin(ray: Any, address: str, **options: Any) -> None:
     """``ray.init``, whose errors are many, without its messages."""
     try:
+        if address not in ("local", "auto"):
+            _require_answer(address)
         with _own_signals():
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
@@ -72,6 +76,15 @@ def _begin(ray: Any, address: str, **options: Any) -> None:
             f"--ray-address {address} cannot be used here: {last_line(error)}; `ray start --head` starts a Ray, and "
             "`ray start --address=HOST:PORT` lets a machine take part in it"
         ) from error
+
+
+def _require_answer(address: str) -> None:
+    """OSError or ValueError unless something listens at HOST:PORT, for which Ray would wait many minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(f"an address is HOST:PORT or auto; got {address}")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT):
+        pass
 
 
 @contextmanager

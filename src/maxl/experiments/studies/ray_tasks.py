@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from maxl.experiments.runs.files import RunWarning
+from maxl.experiments.studies.launcher import LEASE
 from maxl.experiments.studies.workers import execute
 
 DISTRIBUTION = "maxl-torch"
-_LEASE = 120.0  # seconds after which a network file system gives up the lock of a machine that is gone; most say 90
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def train_task(packed: bytes, path: Path, mark: Mark, place: Path, paths: Sequen
         warnings.simplefilter("always", RunWarning)
         try:
             config, label, track = pickle.loads(packed)
-            execute(config, path, label, track, wait=_LEASE)
+            execute(config, path, label, track, wait=LEASE)
         except Exception as error:  # said in words, since not every error can be sent
             said = f"{type(error).__name__}: {error}"
             known = isinstance(error, (ValueError, OSError))

@@ -25,7 +25,7 @@ from maxl.experiments.runs.outer import check_held_out
 from maxl.experiments.runs.own_inputs import settled
 from maxl.experiments.runs.tracked import require_trackers
 from maxl.experiments.runs.values import nearest
-from maxl.experiments.studies.launcher import Crew, Launcher
+from maxl.experiments.studies.launcher import LEASE, Crew, Launcher
 from maxl.experiments.studies.remaining import Remaining, duration_text, lines, time_single
 from maxl.experiments.studies.tables import divergences, write_tables
 from maxl.experiments.studies.variants import irrelevant_fields, value_text, variant_name
@@ -236,7 +236,7 @@ class Study:
         number, count = part
         if not 1 <= number <= count:
             raise ValueError(f"--part needs K/N with K from 1 to N; got {number}/{count}")
-        launcher = launcher or LocalProcesses()
+        launcher = launcher or LocalProcesses(wait=LEASE)
         planned = self.plan()[number - 1 :: count]
         _require_importable(track)
         todo, _ = self._missing(out, planned, tell, elsewhere=launcher.elsewhere)

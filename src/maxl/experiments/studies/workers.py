@@ -9,7 +9,8 @@ import threading
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor
+from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
@@ -31,18 +32,26 @@ _STALE = 10.0  # seconds in which a process whose study has ended does so too
 
 
 class LocalProcesses:
-    """Processes of this machine: one on each GPU, or on the CPU as many as its cores hold, at most 16."""
+    """Processes of this machine: one on each GPU, or on the CPU as many as its cores hold, at most 16.
+
+    Args:
+        wait: Seconds to wait for another process to leave the folder of a run.
+    """
 
     elsewhere = False
+
+    def __init__(self, wait: float = _STALE) -> None:
+        self.wait = wait
 
     @contextmanager
     def open(self, out: Path, configs: Sequence[RunConfig]) -> Iterator[_LocalCrew]:
         """As ``Launcher.open``; processes start with the first runs."""
-        yield _LocalCrew(configs)
+        yield _LocalCrew(configs, self.wait)
 
 
 class _LocalCrew:
-    def __init__(self, configs: Sequence[RunConfig]) -> None:
+    def __init__(self, configs: Sequence[RunConfig], wait: float) -> None:
+        self._wait = wait
         self._devices = max(device_count(config.device) for config in configs)
         fitting = (os.cpu_count() or 1) // max(config.threads for config in configs)
         self._places = max(1, self._devices or min(_MOST_AT_A_TIME, fitting))
@@ -61,7 +70,9 @@ class _LocalCrew:
     ) -> Mapping[Path, str]:
         """As ``Crew.train``; a run that cannot be made ends the others."""
         processes = max(1, min(self.at_a_time(most), len(jobs)))
-        dead = run_jobs(jobs, processes=processes, devices=self._devices, tick=tick, track=track)
+        dead = run_jobs(
+            jobs, processes=processes, devices=self._devices, tick=tick, track=track, wait=self._wait
+        )
         return {path: f"the process of {path} died twice (killed, or out of memory)" for path in dead}
 
 
@@ -79,6 +90,7 @@ def run_jobs(
     devices: int,
     tick: Callable[[int], None],
     track: Sequence[TrackerFactory] = (),
+    wait: float = _STALE,
 ) -> list[Path]:
     """Trains runs, each in a process of its own.
 
@@ -88,6 +100,7 @@ def run_jobs(
         devices: GPUs that processes share in turn; 0 or 1 leaves the choice to each run.
         tick: Called about twice a second with the number of runs that have not ended.
         track: What makes trackers of each run, besides those that its config names; other processes import it.
+        wait: Seconds to wait for another process to leave the folder of a run.
 
     Returns:
         The folders of runs whose process died twice. Runs that diverge have ended: their folders say so.
@@ -104,8 +117,8 @@ def run_jobs(
             for place in [p for p in places if all(p is not taken for taken, _ in running.values())]:
                 if waiting:
                     job = waiting.popleft()
-                    running[place.pool.submit(execute, *job, track)] = (place, job)
-            done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+                    running[place.pool.submit(execute, *job, track, wait=wait)] = (place, job)
+            done, _ = wait_for(running, timeout=0.5, return_when=FIRST_COMPLETED)
             for future in done:
                 place, job = running.pop(future)
                 try:
