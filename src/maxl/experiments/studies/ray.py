@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import re
 import secrets
 import sys
 import warnings
@@ -31,7 +32,7 @@ from maxl.experiments.tracking import TrackerFactory
 
 _logger = logging.getLogger(__name__)
 
-_MARK = ".shared"  # in the study's folder while it goes on: who reads what it holds sees the same folder
+_MARK = ".shared-"  # and a number, in the study's folder while it goes on: who reads what it holds sees the same folder
 _MOST_HERE = (
     16  # runs at a time on a Ray that is started here: each has PyTorch and the data set in memory of its own
 )
@@ -47,17 +48,22 @@ class RayTasks:
 
     Args:
         address: Of a Ray that is there, as HOST:PORT, or "auto" for the one of this machine. None: the one that the
-            environment names in RAY_ADDRESS; else one is started here, and ended.
+            environment names in RAY_ADDRESS; else one is started here, and ended. A Ray to which this process is connected
+            already comes first, and stays.
+
+    Raises:
+        ValueError: if the address is none of these.
     """
 
     elsewhere = True
 
     def __init__(self, address: str | None = None) -> None:
-        if address is not None and "://" in address:
-            raise ValueError(
-                f"--ray-address needs HOST:PORT or auto; got {address}: call this on a machine of that Ray, not through a client"
-            )
         self.address = address or os.environ.get("RAY_ADDRESS") or None
+        if self.address is not None and re.fullmatch(r"auto|[^/]+:\d+", self.address) is None:
+            raise ValueError(
+                f"--ray-address needs HOST:PORT or auto, where RAY_ADDRESS is not to be taken; got {self.address}: call this "
+                "on a machine of that Ray"
+            )
 
     @contextmanager
     def open(self, out: Path, configs: Sequence[RunConfig]) -> Iterator[_RayCrew]:
@@ -228,7 +234,7 @@ def _marked(out: Path) -> Iterator[Mark]:
     """The study's folder with a mark in it, which is gone in the end; so is the folder, where it is new and empty."""
     made = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
-    mark = Mark(out.absolute() / _MARK, secrets.token_hex(16))
+    mark = Mark(out.absolute() / f"{_MARK}{secrets.token_hex(4)}", secrets.token_hex(16))
     try:
         write_at_once(mark.path, mark.token.encode())
         yield mark

@@ -79,10 +79,8 @@ def _begin(ray: Any, address: str, **options: Any) -> None:
 
 
 def _require_answer(address: str) -> None:
-    """OSError or ValueError unless something listens at HOST:PORT, for which Ray would wait many minutes."""
+    """OSError unless something listens at HOST:PORT, for which Ray would wait many minutes."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        raise ValueError(f"an address is HOST:PORT or auto; got {address}")
     with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT):
         pass
 
