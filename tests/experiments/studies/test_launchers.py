@@ -41,29 +41,28 @@ def ray_address() -> Iterator[str]:
     """A Ray of two CPUs and one GPU, which is said to be there and is not; its processes end with the tests."""
     if os.name == "nt":
         pytest.skip("Ray calls its support of Windows beta")
-    patch = pytest.MonkeyPatch()
-    patch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else each worker is a `uv run` of its own
-    patch.delenv("RAY_ADDRESS", raising=False)
-    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
     folder = f"/tmp/maxl-{os.getpid()}"  # names of sockets are limited
-    sigterm = signal.getsignal(signal.SIGTERM)
-    context = ray.init(
-        "local",
-        num_cpus=2,
-        num_gpus=1,
-        include_dashboard=False,
-        object_store_memory=80 << 20,
-        log_to_driver=False,
-        logging_level="ERROR",
-        _temp_dir=folder,
-    )
-    signal.signal(signal.SIGTERM, sigterm)
-    try:
-        yield context.address_info["gcs_address"]
-    finally:
-        ray.shutdown()
-        patch.undo()
-        shutil.rmtree(folder, ignore_errors=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else each worker is a `uv run` of its own
+        patch.delenv("RAY_ADDRESS", raising=False)
+        ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+        sigterm = signal.getsignal(signal.SIGTERM)
+        try:
+            context = ray.init(
+                "local",
+                num_cpus=2,
+                num_gpus=1,
+                include_dashboard=False,
+                object_store_memory=80 << 20,
+                log_to_driver=False,
+                logging_level="ERROR",
+                _temp_dir=folder,
+            )
+            signal.signal(signal.SIGTERM, sigterm)
+            yield context.address_info["gcs_address"]
+        finally:
+            ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
     assert not [args for args in processes(os.getsid(0)) if folder in args]
 
 
@@ -123,7 +122,7 @@ class Killer(threading.Thread):
     ],
 )
 def test_a_study_whose_worker_is_killed_has_the_table_of_a_local_one(
-    methods: list[str], seeds: list[int], tmp_path: Path
+    methods: list[str], seeds: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     epochs = 20
     study = Study(tiny(epochs=epochs), methods, seeds)
@@ -140,6 +139,7 @@ def test_a_study_whose_worker_is_killed_has_the_table_of_a_local_one(
             estimate=estimates.append,
         )
     killer.stop = True
+    assert capsys.readouterr().out == ""  # what Ray prints of a death is no result
     ((path, epoch),) = killer.killed
     assert epoch < epochs
     assert [row["epoch"] for row in metrics(path)] == list(range(1, epochs + 1))
