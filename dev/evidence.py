@@ -62,7 +62,11 @@ def work(
     jobs: int,
     one: Callable[[str, str, dict[str, Any], int, str | None], dict[str, Any]],
 ) -> None:
-    """Trains what ``file`` lacks, each run by one thread, and adds a row as soon as a run ends."""
+    """Trains what ``file`` lacks, each run by one thread, and adds a row as soon as a run ends.
+
+    A ``Study`` and its launchers would not do: ``one`` may spoil the data and adapt the trainer, which no config says, and what is
+    resumed are rows of a table that is kept, not folders of runs.
+    """
     known = {(m, s, int(seed)) for m, s, seed in zip(*(read(file).get(c, []) for c in KEY), strict=True)}
     todo = [t for t in tasks if (t[1], text(t[2]), t[3]) not in known]
     print(f"{file.name}: {len(todo)} of {len(tasks)} runs to do", flush=True)

@@ -134,7 +134,7 @@ def test_a_recipe_from_beginning_to_end(
     monkeypatch.setattr(
         "maxl.experiments.studies.workers.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1)
     )
-    monkeypatch.setattr("maxl.experiments.studies.study.os.cpu_count", lambda: 1)
+    monkeypatch.setattr("maxl.experiments.studies.workers.os.cpu_count", lambda: 1)
     write_cifar100_parquet(tmp_path / "cifar100", per_fine_class=1)
     recipe, common = importlib.import_module("cifar100_hierarchy"), importlib.import_module("_common")
     methods = ["single", "prototypical", "human", "maxl"]

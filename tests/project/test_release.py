@@ -23,7 +23,7 @@ import maxl
 ROOT = Path(__file__).parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-RENAMED = {"torch": "pytorch", "kaleido": "python-kaleido"}  # what conda-forge calls them
+RENAMED = {"torch": "pytorch", "kaleido": "python-kaleido", "ray": "ray-core"}  # what conda-forge calls them
 
 
 @pytest.fixture(scope="session")

@@ -310,7 +310,7 @@ def test_compare_prints_a_table_and_repeats_no_run(
     monkeypatch.setattr(
         "maxl.experiments.studies.workers.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1)
     )
-    monkeypatch.setattr("maxl.experiments.studies.study.os.cpu_count", lambda: 1)
+    monkeypatch.setattr("maxl.experiments.studies.workers.os.cpu_count", lambda: 1)
     reported: list[Path] = []  # the page itself has tests of its own
     monkeypatch.setattr(
         "maxl.experiments.report.write_report", lambda folder: reported.append(folder) or "report.html"

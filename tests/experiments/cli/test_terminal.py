@@ -66,7 +66,7 @@ def test_the_folder_of_a_study_is_no_markup(
     monkeypatch.setattr(
         "maxl.experiments.studies.workers.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1)
     )
-    monkeypatch.setattr("maxl.experiments.studies.study.os.cpu_count", lambda: 1)
+    monkeypatch.setattr("maxl.experiments.studies.workers.os.cpu_count", lambda: 1)
     monkeypatch.setattr("maxl.experiments.report.write_report", lambda folder: folder / "report.html")
     line = f"compare {SMALL.replace('--method single ', '')} --methods single --seeds 0 --jobs 1 --out s[/z]"
     assert main(line.split()) == 0

@@ -125,7 +125,7 @@ def test_an_interrupted_study_names_its_own_command(
     def terminated(*_: Any, **__: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("maxl.experiments.studies.study.run_jobs", terminated)
+    monkeypatch.setattr("maxl.experiments.studies.workers.run_jobs", terminated)
     line = f"compare {SMALL} --methods single --seeds 0 --out study"
     assert main(line.split()) == 143
     assert capsys.readouterr().err.splitlines()[-1].endswith(f"continue with: maxl {line}")

@@ -42,7 +42,7 @@ def few_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "maxl.experiments.studies.workers.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1)
     )
-    monkeypatch.setattr("maxl.experiments.studies.study.os.cpu_count", lambda: 1)
+    monkeypatch.setattr("maxl.experiments.studies.workers.os.cpu_count", lambda: 1)
     monkeypatch.setattr(procedure, "time_runs", lambda _: (1.0, 0.0))
     for name, value in (
         ("TUNING_SEEDS", range(1000, 1001)),
@@ -108,7 +108,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Runs]:
 
     def start(**given: Any) -> Runs:
         runs = Runs(**given)
-        monkeypatch.setattr("maxl.experiments.studies.study.run_jobs", runs)
+        monkeypatch.setattr("maxl.experiments.studies.workers.run_jobs", runs)
         monkeypatch.setattr(procedure, "time_runs", lambda _: (runs.seconds, 0.0))
         monkeypatch.setattr(procedure, "time", runs)
         return runs

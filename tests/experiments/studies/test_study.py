@@ -21,8 +21,9 @@ from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.lock import locked
 from maxl.experiments.runs.trainer import train
 from maxl.experiments.studies.notes import origin_notes
-from maxl.experiments.studies.study import Study, device_count, divergences, write_tables
-from maxl.experiments.studies.workers import run_jobs
+from maxl.experiments.studies.study import Study
+from maxl.experiments.studies.tables import divergences, write_tables
+from maxl.experiments.studies.workers import device_count, run_jobs
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "maxl.experiments.studies.workers.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1)
     )
-    monkeypatch.setattr("maxl.experiments.studies.study.os.cpu_count", lambda: 1)
+    monkeypatch.setattr("maxl.experiments.studies.workers.os.cpu_count", lambda: 1)
 
 
 def study(*methods: str, seeds: tuple[int, ...] = (0, 1), **options: Any) -> Study:
@@ -220,7 +221,7 @@ def test_two_studies_do_not_share_a_folder_at_once(tmp_path: Path) -> None:
 def test_parallel_runs_give_the_numbers_of_runs_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("maxl.experiments.studies.study.os.cpu_count", lambda: 8)  # more than a run uses
+    monkeypatch.setattr("maxl.experiments.studies.workers.os.cpu_count", lambda: 8)  # more than a run uses
     both = study("single", "maxl", seeds=(0,), train_size=300, batch_size=150, trunk="convnet4")
     both.run(tmp_path / "parallel", jobs=2)  # in processes of their own
     torch.set_num_threads(3)  # what runs alone has the machine to itself
@@ -259,8 +260,8 @@ def test_as_many_runs_at_a_time_as_the_cores_hold(
     def run_jobs(_: object, *, processes: int, **__: object) -> None:
         raise Asked(processes)
 
-    monkeypatch.setattr("maxl.experiments.studies.study.run_jobs", run_jobs)
-    monkeypatch.setattr("maxl.experiments.studies.study.os.cpu_count", lambda: cores)
+    monkeypatch.setattr("maxl.experiments.studies.workers.run_jobs", run_jobs)
+    monkeypatch.setattr("maxl.experiments.studies.workers.os.cpu_count", lambda: cores)
     with pytest.raises(Asked, match=f"^{jobs}$"):
         study("single", seeds=tuple(range(runs)), threads=threads).run(tmp_path)
 

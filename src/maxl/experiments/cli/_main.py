@@ -29,6 +29,7 @@ from maxl.experiments.cli._arguments import (
 from maxl.experiments.cli._completion import add_completion
 from maxl.experiments.cli._evaluate import add_evaluate
 from maxl.experiments.cli._labels import add_labels
+from maxl.experiments.cli._launch import add_launcher_flags, launch
 from maxl.experiments.cli._predict import add_commands
 from maxl.experiments.cli._train import add_train, once, out_folder
 from maxl.experiments.cli._tune import add_tune
@@ -128,8 +129,9 @@ def parser() -> Parser:
         "--jobs",
         type=int,
         metavar="N",
-        help="runs at a time, changes no result (default: one a GPU, or on the CPU one a core, at most 16)",
+        help="runs at a time (default: one a GPU, or a core, at most 16)",
     )
+    add_launcher_flags(compare)
     compare.add_argument("--config", type=Path, help="YAML file with settings; flags override it")
     add_trust_flag(compare)
     add_preset_flag(compare)
@@ -200,6 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(given: Sequence[str]) -> int:
     namespace = parser().parse_checked(given)
+    namespace.typed = list(given)
     talk = listening(quiet=namespace.quiet, verbose=namespace.verbose)
     with warnings.catch_warnings(), terminable() as signalled, talk:
         warnings.showwarning = _show_warning
@@ -322,13 +325,12 @@ def _show_warning(
 
 
 def _compare(namespace: argparse.Namespace) -> None:
-    from maxl.experiments.cli._study import run_study
     from maxl.experiments.runs.own_inputs import settled
     from maxl.experiments.studies.study import Study
 
     base = settled(read_config(namespace), trust=namespace.trust)
     study = Study(base, namespace.methods, namespace.seeds, parse_grid(namespace.grid))
-    run_study(study, namespace.out, namespace.jobs)
+    launch(study, namespace)
 
 
 def _demo(namespace: argparse.Namespace) -> None:

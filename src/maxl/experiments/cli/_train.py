@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from maxl.experiments.runs.processes import Processes
 
 # What may stand beside --resume, or is set without a flag.
-_NOT_SETTINGS = {"command", "run", "config", "resume", "preset", "trust", "quiet", "verbose"}
+_NOT_SETTINGS = {"typed", "command", "run", "config", "resume", "preset", "trust", "quiet", "verbose"}
 _LONG = 15.0  # seconds from which on it is worth saying how long a run will take
 
 

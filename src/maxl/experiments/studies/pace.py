@@ -11,7 +11,8 @@ from pathlib import Path
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.trainer import train
 from maxl.experiments.studies.remaining import for_its_time
-from maxl.experiments.studies.study import Study, device_count
+from maxl.experiments.studies.study import Study
+from maxl.experiments.studies.workers import device_count
 
 
 def time_runs(base: RunConfig) -> tuple[float, float]:

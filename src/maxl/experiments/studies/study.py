@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 
-from maxl.experiments.data import DataSet, files_below
-from maxl.experiments.runs.build import check
+from maxl.experiments.data import DataSet
+from maxl.experiments.runs.build import check, resolve_device
 from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
-from maxl.experiments.runs.files import read_yaml, write_at_once, write_whole
+from maxl.experiments.runs.files import read_yaml, write_at_once
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.lock import locked, require_unlocked
 from maxl.experiments.runs.methods import METHODS
 from maxl.experiments.runs.outer import check_held_out
 from maxl.experiments.runs.own_inputs import settled
-from maxl.experiments.runs.summary import CHECKSUM
 from maxl.experiments.runs.tracked import require_trackers
 from maxl.experiments.runs.values import nearest
-from maxl.experiments.studies.notes import versions_text
+from maxl.experiments.studies.launcher import LEASE, Crew, Launcher
 from maxl.experiments.studies.remaining import Remaining, duration_text, lines, time_single
-from maxl.experiments.studies.statistics import compare
-from maxl.experiments.studies.variants import base_method, irrelevant_fields, value_text, variant_name
-from maxl.experiments.studies.workers import run_jobs
+from maxl.experiments.studies.tables import divergences, write_tables
+from maxl.experiments.studies.variants import irrelevant_fields, value_text, variant_name
+from maxl.experiments.studies.workers import LocalProcesses
 from maxl.experiments.tracking import TrackerFactory
 from maxl.presets import check_choice
 
@@ -68,7 +66,7 @@ _NETWORK_FIELDS = (
 # Fields that tell settings apart rather than variants of a method.
 _SETTING_FIELDS = ("data", "primary", "task", "trunk", "train_size", "psi")
 
-_MOST_JOBS = 16  # by default: each has PyTorch and the data set in memory of its own
+_A_MOMENT = 60.0  # seconds in which others who train parts of a study have written what it is
 
 Progress = Callable[[int, int, str], None]  # epochs done, epochs in all, what is running
 
@@ -159,6 +157,7 @@ class Study:
         tell: Callable[[str], None] = lambda _: None,
         estimate: Callable[[str], None] | None = None,
         track: Sequence[TrackerFactory] = (),
+        launcher: Launcher | None = None,
     ) -> pd.DataFrame:
         """Trains what is not finished and writes results.csv, results.parquet and comparisons.csv.
 
@@ -166,59 +165,135 @@ class Study:
 
         Args:
             out: The study's folder. Finished runs in it are kept, interrupted ones continued.
-            jobs: Runs at a time, which changes no result; by default one on each GPU, or on the CPU as many as
-                its cores hold at the config's threads, at most 16. With several GPUs and device "auto" or "cuda"
-                they take turns: more jobs than GPUs share them.
+            jobs: Runs at a time at most, which changes no result; by default as many as the launcher has room for: here one
+                on each GPU, or on the CPU as many as its cores hold at the config's threads, at most 16. With several
+                GPUs and device "auto" or "cuda" they take turns: more jobs than GPUs share them.
             progress: Called about twice a second.
             tell: Called before training with what each data set's targets were taken for.
             estimate: Called before training with how long it will take, in words: by the runs that have ended here, or by
                 a few steps of single-task training, which are taken for it. Without it nothing is timed.
             track: What makes trackers of each run (``maxl.experiments.tracking``), besides those that the config names.
                 Other processes import it: a class or function of a module, or a ``functools.partial`` of one.
+            launcher: Where runs are trained; by default processes of this machine.
 
         Returns:
             One row a run.
 
         Raises:
             ValueError: if the folder belongs to another study or is in use, if a run cannot be made, if all
-                diverge, or if ``track`` cannot be imported elsewhere.
-            ChildProcessError: if the process of a run has died twice; the tables are of the others.
+                diverge, if ``track`` cannot be imported elsewhere, or if the launcher cannot train there.
+            ChildProcessError: if runs ended without a result, as one does whose process has died twice; the tables are of
+                the others.
         """
+        launcher = launcher or LocalProcesses()
         planned = self.plan()
-        require_trackers(self.base)
         _require_importable(track)
         require_unlocked(out)
-        todo = _todo(out, planned)
-        data, starts = self._check(out, planned, todo)
-        for saw in dict.fromkeys((*(one.saw for one in data), *starts)):
-            tell(saw)
+        todo, data = self._missing(out, planned, tell, elsewhere=launcher.elsewhere)
         single = None
         if estimate is not None and todo and not any(RunFolder(out / p.path).finished for p in planned):
-            single = time_single(todo[0].config, data[0])
+            single = _seconds_of_one(todo[0].config, data[0], elsewhere=launcher.elsewhere)
         del data  # each run has its own
-        with locked(out):
-            return self._run(out, planned, jobs, progress, estimate, single, track)
+        failed: Mapping[Path, str] = {}
+        with _opened(launcher, out, todo) as crew, locked(out):
+            self._write_record(out)
+            if crew is not None:
+                failed = self._train(out, planned, crew, jobs, progress, estimate, single, track)
+            if not any(RunFolder(out / p.path).finished for p in planned):
+                reasons = [f"{path.relative_to(out)} {why}" for path, why in divergences(out).items()]
+                raise ValueError(f"no run of {out} has a result: {'; '.join((*reasons, *failed.values()))}")
+            results = write_tables(out)
+        if failed:
+            raise ChildProcessError(
+                f"{'; '.join(failed.values())}; {out / 'results.csv'} has the other runs, and the same command tries again"
+            )
+        return results
 
-    def _run(
+    def run_part(
+        self,
+        out: Path,
+        part: tuple[int, int],
+        *,
+        jobs: int | None = None,
+        progress: Progress = lambda *_: None,
+        tell: Callable[[str], None] = lambda _: None,
+        launcher: Launcher | None = None,
+        track: Sequence[TrackerFactory] = (),
+    ) -> list[PlannedRun]:
+        """Trains what is not finished of a part of the runs, beside others who train other parts; writes no table.
+
+        Args:
+            out: As for ``run``; calls for several parts of one study may go on at the same time in it, on any machines.
+            part: (k, n): every n-th run of the plan, from the k-th on; k from 1 to n.
+            jobs, progress, tell, launcher, track: As for ``run``.
+
+        Returns:
+            The runs of the part.
+
+        Raises:
+            ValueError, ChildProcessError: as ``run``; ValueError for a part that does not exist.
+        """
+        number, count = part
+        if not 1 <= number <= count:
+            raise ValueError(f"--part needs K/N with K from 1 to N; got {number}/{count}")
+        launcher = launcher or LocalProcesses(wait=LEASE)
+        planned = self.plan()[number - 1 :: count]
+        _require_importable(track)
+        todo, _ = self._missing(out, planned, tell, elsewhere=launcher.elsewhere)
+        with _opened(launcher, out, todo) as crew:
+            with locked(out, wait=_A_MOMENT):  # nobody has the whole study
+                self._write_record(out)
+            if crew is not None:
+                failed = self._train(out, planned, crew, jobs, progress, None, None, track)
+                if failed:
+                    raise ChildProcessError("; ".join(failed.values()))
+        return planned
+
+    def missing(self, out: Path, tell: Callable[[str], None] = lambda _: None) -> list[int]:
+        """The runs that are not finished, as numbers of the plan from 1: those that other machines are to train.
+
+        All that ``run`` would refuse is refused, but for devices that this machine lacks. Nothing is written.
+
+        Args:
+            out, tell: As for ``run``.
+
+        Raises:
+            ValueError: as ``run``.
+        """
+        planned = self.plan()
+        require_unlocked(out)
+        todo, _ = self._missing(out, planned, tell, elsewhere=True)
+        return [number for number, run in enumerate(planned, start=1) if run in todo]
+
+    def _missing(
+        self, out: Path, planned: Sequence[PlannedRun], tell: Callable[[str], None], *, elsewhere: bool
+    ) -> tuple[list[PlannedRun], list[DataSet]]:
+        """The runs that are to do, after all that can be refused before anything is written, and their data sets."""
+        require_trackers(self.base)
+        todo = _todo(out, planned)
+        data, starts = self._check(out, planned, todo, elsewhere=elsewhere)
+        for saw in dict.fromkeys((*(one.saw for one in data), *starts)):
+            tell(saw)
+        return todo, data
+
+    def _train(
         self,
         out: Path,
         planned: Sequence[PlannedRun],
+        crew: Crew,
         jobs: int | None,
         progress: Progress,
         estimate: Callable[[str], None] | None,
         single: float | None,
         track: Sequence[TrackerFactory],
-    ) -> pd.DataFrame:
-        known = _read_record(out) | self._identity()  # a value once fixed stays so under another grid
-        write_at_once(out / "study.yaml", yaml.safe_dump(known, sort_keys=False).encode())
+    ) -> Mapping[Path, str]:
+        """Trains what is not finished; returns what ended without a result, with the reasons."""
         todo = _todo(out, planned)
-        devices = device_count(self.base.device)
-        fitting = min(_MOST_JOBS, (os.cpu_count() or 1) // max(p.config.threads for p in planned))
-        jobs = max(1, min(jobs or devices or fitting, len(todo) or 1))
         total = sum(p.config.epochs for p in planned)
-        remaining = Remaining(out, planned, jobs)
+        places = max(1, min(crew.at_a_time(jobs), len(todo)))
+        remaining = Remaining(out, planned, places)
         if todo and estimate is not None and (seconds := remaining.expected(single)) is not None:
-            side = f", {jobs} at a time" if jobs > 1 else ""
+            side = f", {places} at a time" if places > 1 else ""
             estimate(f"about {duration_text(seconds)} for {len(todo)} run{'s' * (len(todo) > 1)}{side}")
 
         def tick(left: int) -> None:
@@ -227,30 +302,20 @@ class Study:
             done = sum(lines(RunFolder(out / p.path)) for p in planned)
             progress(done, total, f"{len(planned) - left}/{len(planned)} runs{time_left}")
 
-        dead = run_jobs(
-            [(p.config, out / p.path, p.label) for p in todo],
-            processes=jobs,
-            devices=devices,
-            tick=tick,
-            track=track,
+        return crew.train(
+            [(p.config, out / p.path, p.label) for p in todo], most=jobs, tick=tick, track=track
         )
-        if not any(RunFolder(out / p.path).finished for p in planned):
-            reasons = [f"{path.relative_to(out)} {reason}" for path, reason in divergences(out).items()]
-            reasons += [f"the process of {path.relative_to(out)} died twice" for path in dead]
-            raise ValueError(f"no run of {out} has a result: {'; '.join(reasons)}")
-        results = write_tables(out)
-        if dead:
-            raise ChildProcessError(
-                f"the process of {', '.join(map(str, dead))} died twice (killed, or out of memory); "
-                f"{out / 'results.csv'} has the other runs, and the same command tries again"
-            )
-        return results
+
+    def _write_record(self, out: Path) -> None:
+        """study.yaml: what its runs have in common."""
+        known = _read_record(out) | self._identity()  # a value once fixed stays so under another grid
+        write_at_once(out / "study.yaml", yaml.safe_dump(known, sort_keys=False).encode())
 
     def _check(
-        self, out: Path, planned: Sequence[PlannedRun], todo: Sequence[PlannedRun]
+        self, out: Path, planned: Sequence[PlannedRun], todo: Sequence[PlannedRun], *, elsewhere: bool
     ) -> tuple[list[DataSet], list[str]]:
         """What can be found out before anything is written; returns the data sets of the runs that are to do, and what those
-        start from.
+        start from. Of runs that are trained elsewhere the device may be missing here.
         """
         if known := _read_record(out):
             differing = [k for k, v in self._identity().items() if k in known and known[k] != v]
@@ -280,7 +345,8 @@ class Study:
             check_held_out(p.config, len(loaded[key].train))
             rest = (key, *(getattr(p.config, name) for name in _NETWORK_FIELDS))
             if rest not in checked:
-                starts.append(check(p.config, loaded[key]))
+                here = dataclasses.replace(p.config, device="cpu") if elsewhere else p.config
+                starts.append(check(here, loaded[key]))
                 checked.add(rest)
         return list(loaded.values()), starts
 
@@ -288,45 +354,6 @@ class Study:
         """The base config without what may differ between calls on one folder."""
         left_out = {"method", "seed", *MACHINE_FIELDS, *self.grid}
         return {name: value for name, value in self.base.to_dict().items() if name not in left_out}
-
-
-def write_tables(out: Path) -> pd.DataFrame:
-    """From the finished runs below ``out``: results.csv and .parquet, a row a run, and comparisons.csv."""
-    import pandas as pd
-
-    rows = []
-    for path in files_below(out):
-        if path.name != "summary.json":
-            continue
-        summary = RunFolder(path.parent).read_summary()
-        if (method := summary["method"].split(" ")[0]) not in METHODS:
-            raise ValueError(f"{path} needs a method of {', '.join(METHODS)}; got {method!r}")
-        kept = {k: v for k, v in summary.items() if not isinstance(v, (list, dict)) and k != CHECKSUM}
-        psi = summary.get("psi")
-        psi = [psi] if isinstance(psi, int) else psi
-        uniform = psi is not None and len(set(psi)) == 1
-        kept["psi"] = None if psi is None else str(psi[0] if uniform else psi)
-        kept["versions"] = versions_text(summary["versions"]) if "versions" in summary else None
-        rows.append({**kept, "run": str(path.parent.relative_to(out))})
-    results = pd.DataFrame(rows)
-    order = results["method"].map(lambda m: METHODS.index(base_method(str(m))))
-    results = results.iloc[
-        order.to_frame("order")
-        .assign(seed=results["seed"])
-        .sort_values(["order", "seed"], kind="stable")
-        .index
-    ]
-    write_whole(out / "results.csv", lambda file: results.to_csv(file, index=False))
-    write_whole(out / "results.parquet", lambda file: results.to_parquet(file, index=False))
-    comparisons = compare(results)
-    write_whole(out / "comparisons.csv", lambda file: comparisons.to_csv(file, index=False))
-    return results
-
-
-def divergences(out: Path) -> dict[Path, str]:
-    """The runs below ``out`` that ended because a loss or weight was not finite, and the reason of each."""
-    folders = [file.parent for file in files_below(out) if file.name == "diverged.json"]
-    return {folder: RunFolder(folder).read_divergence() for folder in folders}
 
 
 def _todo(out: Path, planned: Sequence[PlannedRun]) -> list[PlannedRun]:
@@ -346,11 +373,19 @@ def _read_record(out: Path) -> dict[str, Any]:
     return known or {}
 
 
-def device_count(name: str) -> int:
-    """GPUs among which runs on a device of that name may be spread: 0 for the CPU, 1 for one that is numbered."""
-    if name == "cpu" or not torch.accelerator.is_available():
-        return 0
-    return 1 if ":" in name else torch.accelerator.device_count()
+def _opened(launcher: Launcher, out: Path, todo: Sequence[PlannedRun]) -> AbstractContextManager[Crew | None]:
+    """The launcher's crew, or None where there is nothing to do."""
+    return launcher.open(out, [p.config for p in todo]) if todo else nullcontext()
+
+
+def _seconds_of_one(config: RunConfig, data: DataSet, *, elsewhere: bool) -> float | None:
+    """Of a single-task run; None where that is not known, as of a device that is elsewhere."""
+    if elsewhere:
+        try:
+            resolve_device(config.device)
+        except ValueError:
+            return None
+    return time_single(config, data)
 
 
 def _require_importable(track: Sequence[TrackerFactory]) -> None:

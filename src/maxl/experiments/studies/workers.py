@@ -8,9 +8,11 @@ import signal
 import threading
 import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor
+from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -20,13 +22,65 @@ from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.files import RunWarning
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.trainer import resume, train
+from maxl.experiments.studies.launcher import Job
 from maxl.experiments.tracking import TrackerFactory
 
+_MOST_AT_A_TIME = 16  # by default: each has PyTorch and the data set in memory of its own
 _TRIES = 2  # of a run whose process dies, which a full memory does to an innocent one too
 _PATIENCE = 30.0  # seconds in which a process that is asked to end saves what it has reported
 _STALE = 10.0  # seconds in which a process whose study has ended does so too
 
-Job = tuple[RunConfig, Path, str]  # settings, folder and name of a run
+
+class LocalProcesses:
+    """Processes of this machine: one on each GPU, or on the CPU as many as its cores hold, at most 16.
+
+    Args:
+        wait: Seconds to wait for another process to leave the folder of a run.
+    """
+
+    elsewhere = False
+
+    def __init__(self, wait: float = _STALE) -> None:
+        self.wait = wait
+
+    @contextmanager
+    def open(self, out: Path, configs: Sequence[RunConfig]) -> Iterator[_LocalCrew]:
+        """As ``Launcher.open``; processes start with the first runs."""
+        yield _LocalCrew(configs, self.wait)
+
+
+class _LocalCrew:
+    def __init__(self, configs: Sequence[RunConfig], wait: float) -> None:
+        self._wait = wait
+        self._devices = max(device_count(config.device) for config in configs)
+        fitting = (os.cpu_count() or 1) // max(config.threads for config in configs)
+        self._places = max(1, self._devices or min(_MOST_AT_A_TIME, fitting))
+
+    def at_a_time(self, most: int | None) -> int:
+        """As ``Crew.at_a_time``."""
+        return most or self._places
+
+    def train(
+        self,
+        jobs: Sequence[Job],
+        *,
+        most: int | None,
+        tick: Callable[[int], None],
+        track: Sequence[TrackerFactory] = (),
+    ) -> Mapping[Path, str]:
+        """As ``Crew.train``; a run that cannot be made ends the others."""
+        processes = max(1, min(self.at_a_time(most), len(jobs)))
+        dead = run_jobs(
+            jobs, processes=processes, devices=self._devices, tick=tick, track=track, wait=self._wait
+        )
+        return {path: f"the process of {path} died twice (killed, or out of memory)" for path in dead}
+
+
+def device_count(name: str) -> int:
+    """GPUs among which runs on a device of that name may be spread: 0 for the CPU, 1 for one that is numbered."""
+    if name == "cpu" or not torch.accelerator.is_available():
+        return 0
+    return 1 if ":" in name else torch.accelerator.device_count()
 
 
 def run_jobs(
@@ -36,6 +90,7 @@ def run_jobs(
     devices: int,
     tick: Callable[[int], None],
     track: Sequence[TrackerFactory] = (),
+    wait: float = _STALE,
 ) -> list[Path]:
     """Trains runs, each in a process of its own.
 
@@ -45,6 +100,7 @@ def run_jobs(
         devices: GPUs that processes share in turn; 0 or 1 leaves the choice to each run.
         tick: Called about twice a second with the number of runs that have not ended.
         track: What makes trackers of each run, besides those that its config names; other processes import it.
+        wait: Seconds to wait for another process to leave the folder of a run.
 
     Returns:
         The folders of runs whose process died twice. Runs that diverge have ended: their folders say so.
@@ -61,8 +117,8 @@ def run_jobs(
             for place in [p for p in places if all(p is not taken for taken, _ in running.values())]:
                 if waiting:
                     job = waiting.popleft()
-                    running[place.pool.submit(execute, *job, track)] = (place, job)
-            done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+                    running[place.pool.submit(execute, *job, track, wait=wait)] = (place, job)
+            done, _ = wait_for(running, timeout=0.5, return_when=FIRST_COMPLETED)
             for future in done:
                 place, job = running.pop(future)
                 try:
@@ -129,17 +185,35 @@ def _end_with_parent() -> None:
     os._exit(1)  # as if killed too: every file is whole at any moment
 
 
-def execute(config: RunConfig, path: Path, label: str, track: Sequence[TrackerFactory] = ()) -> None:
-    """One run, begun or continued; one that another process ends meanwhile is taken as it is."""
+def execute(
+    config: RunConfig,
+    path: Path,
+    label: str,
+    track: Sequence[TrackerFactory] = (),
+    *,
+    wait: float = _STALE,
+) -> None:
+    """One run, begun or continued; one that another process ends meanwhile is taken as it is.
+
+    Args:
+        config: Its settings.
+        path: Its folder.
+        label: Its name in the table.
+        track: What makes trackers of it, besides those that its config names.
+        wait: Seconds to wait for another process to leave the folder.
+
+    Raises:
+        ValueError: if the run cannot be made.
+    """
     folder = RunFolder(path)
     try:
         if not folder.started:
-            train(config, path, label=label, track=track, wait=_STALE)
+            train(config, path, label=label, track=track, wait=wait)
         elif not _ended(folder):
             stored = folder.read_config(trust=True)
             if (stored.trunk, stored.generator_trunk) != (config.trunk, config.generator_trunk):
                 raise ValueError("its config names another trunk than the study")
-            resume(path, label=label, track=track, trust=True, wait=_STALE)  # no other code than the study's
+            resume(path, label=label, track=track, trust=True, wait=wait)  # no other code than the study's
     except FloatingPointError:
         return  # the folder says so
     except (ValueError, OSError) as error:
