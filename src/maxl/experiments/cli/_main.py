@@ -129,7 +129,7 @@ def parser() -> Parser:
         "--jobs",
         type=int,
         metavar="N",
-        help="runs at a time (default: one a GPU, or a core, at most 16)",
+        help="runs at a time (one a GPU, or a core, at most 16)",
     )
     add_launcher_flags(compare)
     compare.add_argument("--config", type=Path, help="YAML file with settings; flags override it")

@@ -78,7 +78,7 @@ class RunConfig:
     image_size: int | None = option(None, "side in pixels to which images are resized", group="data")
     stream: bool = option(
         False,
-        "leave images and numbers on disk, read a batch at a time; same results",
+        "leave the samples on disk; same results",
         group="data",
     )
     augment: str = option(
