@@ -117,7 +117,7 @@ class Killer(threading.Thread):
 @pytest.mark.parametrize(
     ("methods", "seeds"),
     [
-        (["single", "uniform"], [0, 1]),
+        (["single"], [0, 1]),
         pytest.param(["single", "uniform", "random"], [0, 1, 2, 3], marks=pytest.mark.slow),
     ],
 )
@@ -296,9 +296,9 @@ def test_an_address_at_which_there_is_no_ray_is_one_line(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs sessions of processes")
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "code", "own"),
-    [(signal.SIGINT, 130, False), pytest.param(signal.SIGTERM, 143, True, marks=pytest.mark.slow)],
+    ("number", "code", "own"), [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, True)]
 )
 def test_an_interrupted_study_ends_its_tasks_and_goes_on(
     number: signal.Signals,
