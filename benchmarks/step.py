@@ -97,12 +97,14 @@ def memory(name: str, args: argparse.Namespace) -> int:
     """Bytes at the peak of two cycles above those of the built networks, in this process."""
     bench = Bench.build(args.network, args.batch, args.device)
     step, turns = contenders()[name].make(bench), itertools.cycle(bench.batches)
-    before = _reset_peak(args.device)
-    for _ in range(2 * contenders()[name].cycle):
-        step(*next(turns))
-    if args.device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() - before
-    return _status("VmHWM") - before
+    return peak(lambda: [step(*next(turns)) for _ in range(2 * contenders()[name].cycle)], args.device)
+
+
+def peak(run: Callable[[], object], device: str) -> int:
+    """Bytes at the peak of a call above those before it."""
+    before = _reset_peak(device)
+    run()
+    return (torch.cuda.max_memory_allocated() if device.startswith("cuda") else _status("VmHWM")) - before
 
 
 def _reset_peak(device: str) -> int:

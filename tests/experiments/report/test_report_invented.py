@@ -91,6 +91,7 @@ def test_a_snapshot_whose_arrays_do_not_go_together_is_refused(name: str, tmp_pa
     shape = (3, 4, 4)
     arrays |= {"mask_images": np.zeros((*shape, 3), np.uint8)}
     arrays |= {name: np.zeros(shape, np.int16) for name in ("mask_truths", "mask_predicted")}
+    arrays |= {"feature_probe": np.zeros(len(arrays["features"]), np.int64), "probe_names": np.array(["a"])}
     np.savez(path, **arrays)
     read_snapshot(path)
     del arrays[name]

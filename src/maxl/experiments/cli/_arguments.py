@@ -137,7 +137,7 @@ def add_config_flags(parser: argparse.ArgumentParser, *, leave_out: Sequence[str
 
 def add_preset_flag(parser: argparse.ArgumentParser) -> None:
     """--preset, which sets several flags of the label generator."""
-    parser.add_argument("--preset", metavar="NAME", help="how often labels are taught: " + ", ".join(PRESETS))
+    parser.add_argument("--preset", metavar="NAME", help="how often to teach: " + ", ".join(PRESETS))
 
 
 def add_talk_flags(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,367 @@
+"""How the cost of an exact MAXL step grows: with the batch, the network, its classes, processes, and runs of a study.
+
+    uv run --group bench python benchmarks/growth.py --out growth.png    # twenty minutes on two quiet cores
+    uv run python benchmarks/growth.py --quick                           # that it runs
+
+Time is that of an ``exact`` step over a single-task step of the same network and batch in the same round, the median over
+rounds. Memory is the peak of an exact step above the built networks, over that of a multi-task step, each in a process
+of its own (Linux). Processes are counted, not timed: operations of each, and bytes and messages that each hands over in a step,
+with a model of a cluster whose latency and bandwidth are fitted to this machine's own gloo. Tables always, and a figure where
+matplotlib is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from step import peak, timed
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import maxl
+
+RATE = 0.01
+STEPS = 3  # of which the last is counted: the first compares, and fills what is made once
+
+
+@dataclass(frozen=True)
+class Size:
+    """A convolutional network with BatchNorm on images of 16 pixels, and a batch of them.
+
+    Attributes:
+        batch: Samples.
+        depth: Convolutions.
+        width: Channels.
+        auxiliary: Auxiliary classes in all, of ten primary ones.
+    """
+
+    batch: int = 64
+    depth: int = 6
+    width: int = 32
+    auxiliary: int = 50
+
+    def trunk(self) -> nn.Module:
+        """From images to features."""
+        layers: list[nn.Module] = []
+        for i in range(self.depth):
+            layers += [
+                nn.Conv2d(self.width if i else 3, self.width, 3, padding=1, bias=False),
+                nn.BatchNorm2d(self.width),
+                nn.ReLU(),
+            ]
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def build(self, method: str, world: Any = None) -> Callable[[Tensor, Tensor], object]:
+        """A step of single-task, multi-task (random labels) or exact MAXL training, a function of a batch."""
+        torch.manual_seed(0)
+        hierarchy = maxl.Hierarchy.uniform(10, self.auxiliary // 10)
+        network = maxl.MultiTaskNetwork(self.trunk(), hierarchy)
+        optimizer = torch.optim.SGD(network.parameters(), lr=RATE, momentum=0.9)
+        if method == "maxl":
+            generator = maxl.LabelGenerator(self.trunk(), hierarchy)
+            meta = torch.optim.SGD(generator.parameters(), lr=RATE)
+            given = {} if world is None else {"world": world}
+            return maxl.MetaAuxiliaryLearner(network, generator, optimizer, meta, **given).step
+        learner = maxl.MultiTaskLearner(network, optimizer)
+        if method == "single":
+            return learner.step
+        each = self.auxiliary // 10
+        return lambda x, y: learner.train_step(x, y, y * each + torch.randint(each, y.shape))
+
+    def batch_of(self, count: int | None = None) -> tuple[Tensor, Tensor]:
+        """Random images and classes."""
+        count = self.batch if count is None else count
+        return torch.randn(count, 3, 16, 16), torch.randint(10, (count,))
+
+
+BASE = Size()
+SIZES: dict[str, list[Size]] = {
+    "batch size": [replace(BASE, batch=n) for n in (8, 32, 128, 256)],
+    "depth": [replace(BASE, depth=n) for n in (2, 4, 8, 16)],
+    "width": [replace(BASE, width=n) for n in (8, 32, 64, 128)],
+    "auxiliary classes": [replace(BASE, auxiliary=n) for n in (10, 100, 1000, 10_000)],
+}
+FIELDS = {"batch size": "batch", "depth": "depth", "width": "width", "auxiliary classes": "auxiliary"}
+
+
+def time_ratio(size: Size, repeats: int) -> float:
+    """Median over rounds of an exact step's time over a single-task step's."""
+    steps = {name: size.build(name) for name in ("single", "maxl")}
+    x, y = size.batch_of()
+    for step in steps.values():
+        for _ in range(2):
+            step(x, y)
+    rounds = [
+        {name: timed(lambda s=step: s(x, y), "cpu") for name, step in steps.items()} for _ in range(repeats)
+    ]
+    return statistics.median(seconds["maxl"] / seconds["single"] for seconds in rounds)
+
+
+def memory_ratio(size: Size) -> float | None:
+    """Peak memory of an exact step over a multi-task step's, each in a fresh process; None where it is not told."""
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    found = {}
+    for method in ("random", "maxl"):
+        command = [sys.executable, __file__, "--memory-of", json.dumps({"method": method, **asdict(size)})]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        found[method] = int(done.stdout.split()[-1])
+    return found["maxl"] / found["random"]
+
+
+def memory_of(spoken: str) -> int:
+    """Bytes at the peak of three steps above the built networks, in this process."""
+    given = json.loads(spoken)
+    method, size = given.pop("method"), Size(**given)
+    step, (x, y) = size.build(method), size.batch_of()
+    return peak(lambda: [step(x, y) for _ in range(STEPS)], "cpu")
+
+
+@dataclass(frozen=True)
+class Rank:
+    """What a process does in a step, counted.
+
+    Attributes:
+        operations: Floating-point operations.
+        bytes: Handed over to the others.
+        messages: Calls that hand something over.
+    """
+
+    operations: int
+    bytes: int
+    messages: int
+
+
+def rank(number: int, size: int, store: str) -> Rank:
+    """Counts one of several processes in the third step, each with its part of the batch."""
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=number, world_size=size)
+    step = BASE.build("maxl", maxl.DataParallel())
+    parts = [len(part) for part in torch.arange(BASE.batch).tensor_split(size)]
+    x, y = BASE.batch_of(parts[number])
+    for _ in range(STEPS - 1):
+        step(x, y)
+    sent: list[int] = []
+    for name in ("all_reduce", "all_gather", "broadcast"):
+        original = getattr(dist, name)
+
+        def counted(*args: Any, original: Any = original, **kwargs: Any) -> Any:
+            mine = args[1] if isinstance(args[0], list) else args[0]
+            sent.append(mine.numel() * mine.element_size())
+            return original(*args, **kwargs)
+
+        setattr(dist, name, counted)
+    with FlopCounterMode(display=False) as count:
+        step(x, y)
+    dist.destroy_process_group()
+    return Rank(count.get_total_flops(), sum(sent), len(sent))
+
+
+def ranks(size: int) -> Rank:
+    """The busiest of so many processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        commands = [
+            [sys.executable, __file__, "--rank", str(i), str(size), f"{folder}/store"] for i in range(size)
+        ]
+        running = [subprocess.Popen(c, stdout=subprocess.PIPE, text=True) for c in commands]
+        told = [p.communicate()[0] for p in running]
+    if any(p.returncode for p in running):
+        raise RuntimeError(f"{size} processes: one of them ended with an error")
+    return max((Rank(**json.loads(text.splitlines()[-1])) for text in told), key=lambda r: r.operations)
+
+
+def link(number: int, store: str, repeats: int) -> tuple[float, float]:
+    """Seconds of latency and bytes a second of gloo between two processes here, by least squares over sizes."""
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=number, world_size=2)
+    sizes, seconds = [1 << k for k in range(10, 25, 2)], []
+    for n in sizes:
+        t = torch.zeros(n // 4)
+        dist.all_reduce(t)
+        taken = []
+        for _ in range(repeats):
+            dist.barrier()
+            start = time.perf_counter()
+            dist.all_reduce(t)
+            taken.append(time.perf_counter() - start)
+        seconds.append(statistics.median(taken))
+    dist.destroy_process_group()
+    # Relative errors count, or the largest message alone would decide.
+    weights = 1 / torch.tensor(seconds, dtype=torch.float64)
+    columns = torch.stack([torch.ones(len(sizes)), torch.tensor(sizes)], 1).double()
+    latency, each = torch.linalg.lstsq(
+        columns * weights[:, None], torch.ones(len(sizes), 1, dtype=torch.float64)
+    ).solution.flatten()
+    return max(float(latency), 0.0), 1 / float(each)
+
+
+def fitted(repeats: int) -> tuple[float, float]:
+    """``link`` as its first process sees it."""
+    with tempfile.TemporaryDirectory() as folder:
+        commands = [
+            [sys.executable, __file__, "--link", str(i), f"{folder}/store", str(repeats)] for i in range(2)
+        ]
+        running = [subprocess.Popen(c, stdout=subprocess.PIPE, text=True) for c in commands]
+        first = running[0].communicate()[0]
+        running[1].communicate()
+    latency, bandwidth = json.loads(first.splitlines()[-1])
+    return latency, bandwidth
+
+
+def speed_up(processes: int, alone: float, each: Rank, latency: float, bandwidth: float) -> float:
+    """Of a step that takes ``alone`` seconds in one process: compute / n + messages · latency + bytes / bandwidth.
+
+    A ring hands over 2 (n − 1) / n times the bytes of a sum, which at n = 2 is what the fit has seen.
+    """
+    share = 2 * (processes - 1) / processes
+    return alone / (alone / processes + each.messages * latency + share * each.bytes / bandwidth)
+
+
+def runs_of_study(counts: Sequence[int]) -> list[tuple[int, float]]:
+    """Seconds of studies of so many tiny runs, one at a time, over the first of them."""
+    from maxl.experiments.runs.config import RunConfig
+    from maxl.experiments.studies.study import Study
+
+    tiny = {"data": "digits", "train_size": 100, "trunk": "mlp", "epochs": 2, "batch_size": 50}
+    base = RunConfig.from_dict({**tiny, "tensorboard": False, "device": "cpu"})
+    found = []
+    for count in counts:
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            Study(base, ["single"], list(range(count))).run(Path(folder) / "study", jobs=1)
+            found.append((count, time.perf_counter() - start))
+    return [(count, seconds / found[0][1]) for count, seconds in found]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Figures against a quantity."""
+
+    quantity: str
+    what: str
+    values: list[int]
+    figures: list[float]
+
+
+def curves(args: argparse.Namespace) -> list[Curve]:
+    """All of them."""
+    found = []
+    for quantity, sizes in SIZES.items():
+        sizes = sizes[:2] if args.quick else sizes
+        values = [int(getattr(size, FIELDS[quantity])) for size in sizes]
+        found.append(
+            Curve(
+                quantity, "time, of a single-task step", values, [time_ratio(s, args.repeats) for s in sizes]
+            )
+        )
+        memory = [memory_ratio(size) for size in sizes]
+        if all(m is not None for m in memory):
+            found.append(
+                Curve(quantity, "memory, of a multi-task step", values, [m for m in memory if m is not None])
+            )
+    counts = [1, 2] if args.quick else [1, 2, 4]
+    each = [ranks(n) for n in counts]
+    of_rank = [r.operations / each[0].operations for r in each]
+    found.append(Curve("processes", "operations of each, of one process's", counts, of_rank))
+    found.append(
+        Curve("processes", "MB that each hands over in a step", counts, [r.bytes / 1e6 for r in each])
+    )
+    found.append(Curve("processes", "messages of each in a step", counts, [float(r.messages) for r in each]))
+    latency, bandwidth = fitted(args.repeats)
+    step, (x, y) = BASE.build("maxl"), BASE.batch_of()
+    for _ in range(2):
+        step(x, y)
+    alone = statistics.median(timed(lambda: step(x, y), "cpu") for _ in range(args.repeats))
+    print(
+        f"A step of one process takes {1000 * alone:.0f} ms here; gloo between two processes of this machine: {1e6 * latency:.0f} µs a "
+        f"message and {bandwidth / 1e9:.2f} GB/s, fitted to messages of 1 kB to 16 MB\n"
+    )
+    many = [n for n in (2, 4, 8, 16, 32) if n > 1]
+    for name, (wait, rate) in {
+        "this machine's gloo": (latency, bandwidth),
+        "10 Gbit/s, 50 µs": (5e-5, 1.25e9),
+        "100 Gbit/s, 10 µs": (1e-5, 12.5e9),
+    }.items():
+        ahead = [speed_up(n, alone, each[-1], wait, rate) for n in many]
+        found.append(Curve("processes, by the model", f"speed-up, {name}", many, ahead))
+    studies = runs_of_study([1, 2] if args.quick else [1, 2, 4, 8])
+    found.append(
+        Curve(
+            "runs of a study", "time, of a study of one run", [n for n, _ in studies], [t for _, t in studies]
+        )
+    )
+    return found
+
+
+def render(found: Sequence[Curve]) -> str:
+    """One Markdown table for each quantity."""
+    blocks = []
+    for quantity in dict.fromkeys(curve.quantity for curve in found):
+        lines = [c for c in found if c.quantity == quantity]
+        rows = [[quantity, *map(str, lines[0].values)], ["---"] * (1 + len(lines[0].values))]
+        rows += [[c.what, *(f"{figure:.2f}" for figure in c.figures)] for c in lines]
+        blocks.append("\n".join("| " + " | ".join(row) + " |" for row in rows))
+    return "\n\n".join(blocks)
+
+
+def plot(found: Sequence[Curve], path: str) -> None:
+    """A panel for each quantity."""
+    from matplotlib.figure import Figure
+
+    quantities = list(dict.fromkeys(curve.quantity for curve in found))
+    columns = -(-len(quantities) // 2)
+    figure = Figure(figsize=(4.4 * columns, 7), layout="constrained")
+    for axis, quantity in zip(figure.subplots(2, columns, squeeze=False).flat, quantities, strict=False):
+        for curve in (c for c in found if c.quantity == quantity):
+            axis.plot(curve.values, curve.figures, marker="o", label=curve.what)
+        axis.set(xlabel=quantity, xscale="log", ylim=(0, None))
+        axis.set_xticks(values := found[[c.quantity for c in found].index(quantity)].values, map(str, values))
+        axis.minorticks_off()
+        axis.legend(fontsize="small")
+    for axis in figure.axes[len(quantities) :]:
+        axis.remove()
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repeats", type=int, default=7, help="rounds (7)")
+    parser.add_argument("--threads", type=int, default=1, help="of each step (1)")
+    parser.add_argument("--out", help="a PNG, or any file that matplotlib writes")
+    parser.add_argument("--quick", action="store_true", help="two sizes, one round")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    parser.add_argument("--rank", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--link", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.memory_of:
+        print(memory_of(args.memory_of))
+    elif args.rank:
+        print(json.dumps(asdict(rank(int(args.rank[0]), int(args.rank[1]), args.rank[2]))))
+    elif args.link:
+        print(json.dumps(link(int(args.link[0]), args.link[1], int(args.link[2]))))
+    else:
+        args.repeats = 1 if args.quick else args.repeats
+        found = curves(args)
+        print(render(found))
+        if args.out and importlib.util.find_spec("matplotlib") is None:
+            print(f"{args.out}: not drawn, matplotlib is missing; it is in the dependency group 'bench'")
+        elif args.out:
+            plot(found, args.out)
+
+
+if __name__ == "__main__":
+    main()
