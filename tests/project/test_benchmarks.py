@@ -27,7 +27,7 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before, threads = set(sys.modules), torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
-    for name in {"contenders", "peers", "step", "cost", "families", "gpu", "streaming"} & (
+    for name in {"contenders", "peers", "step", "cost", "families", "gpu", "growth", "streaming"} & (
         set(sys.modules) - before
     ):
         del sys.modules[name]
@@ -113,6 +113,28 @@ def test_cost_prints_a_table_for_each_quantity(run: Callable[..., str]) -> None:
     ]
     assert [head.split("|")[1].strip() for head in heads] == ["batch size", "depth", "meta_every"]
     assert printed.count("maxl forward, next batch |") == 2
+
+
+@pytest.mark.slow
+def test_growth_prints_a_table_for_each_quantity_and_counts_processes(run: Callable[..., str]) -> None:
+    printed = run("growth", "--quick")
+    tables = re.findall(r"^\| ([^|]+?) \|(?: \d+ \|)+$", printed, flags=re.MULTILINE)
+    sizes = ["batch size", "depth", "width", "auxiliary classes"]
+    assert tables == [*sizes, "processes", "processes, by the model", "runs of a study"]
+    rows = dict(re.findall(r"^\| ([^|]+?) \| (.+) \|$", printed, flags=re.MULTILINE))
+    assert rows["operations of each, of one process's"] == "1.00 | 0.50"
+    alone, shared = map(float, rows["MB that each hands over in a step"].split(" | "))
+    assert alone < 0.01 < shared  # no gradient is sent by a process to itself
+    assert rows["time, of a study of one run"].startswith("1.00 | ")
+
+
+def test_the_model_of_a_cluster_is_what_it_says() -> None:
+    import growth
+
+    free = growth.Rank(operations=1, bytes=0, messages=0)
+    assert growth.speed_up(8, 2.0, free, latency=1.0, bandwidth=1.0) == 8
+    each = growth.Rank(operations=1, bytes=1000, messages=3)
+    assert growth.speed_up(2, 1.0, each, latency=0.1, bandwidth=1e4) == pytest.approx(1 / (0.5 + 0.3 + 0.1))
 
 
 def test_gpu_checks_the_gradient_before_it_times(run: Callable[..., str]) -> None:

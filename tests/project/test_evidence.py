@@ -121,7 +121,13 @@ def test_one_run_gives_a_row(evidence: ModuleType) -> None:
 
 @pytest.mark.parametrize(
     ("name", "variant"),
-    [("digits", "sharp"), ("digits", "hard"), ("digits", "averaged"), ("digits-sgd", "several")],
+    [
+        ("digits", "sharp"),
+        *(
+            pytest.param(*of, marks=pytest.mark.slow)
+            for of in (("digits", "hard"), ("digits", "averaged"), ("digits-sgd", "several"))
+        ),
+    ],
 )
 def test_a_variant_is_another_run_than_the_one_it_varies(
     evidence: ModuleType, name: str, variant: str, tmp_path: Path

@@ -114,12 +114,9 @@ class Killer(threading.Thread):
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
 @pytest.mark.usefixtures("ray_address", "local_in_this_process")
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("methods", "seeds"),
-    [
-        (["single"], [0, 1]),
-        pytest.param(["single", "uniform", "random"], [0, 1, 2, 3], marks=pytest.mark.slow),
-    ],
+    ("methods", "seeds"), [(["single"], [0, 1]), (["single", "uniform", "random"], [0, 1, 2, 3])]
 )
 def test_a_study_whose_worker_is_killed_has_the_table_of_a_local_one(
     methods: list[str], seeds: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]

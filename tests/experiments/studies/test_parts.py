@@ -138,6 +138,7 @@ def test_an_array_has_a_task_for_each_run_that_is_missing() -> None:
     assert "gres" not in array_script(["maxl"], [1], 1, folder=Path("/"), threads=1, gpu=False)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs bash")
 def test_the_script_of_a_job_array_makes_the_runs_and_the_command_beside_it_the_table(
     tmp_path: Path,

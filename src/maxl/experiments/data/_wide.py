@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +79,9 @@ class Pieces:
             check_same_names(first, Table(schema.empty_table(), f"'{file}'"))
         return cls(files, origin, schemas[0])
 
-    @property
+    @cached_property
     def empty(self) -> Table:
-        """The table without its rows."""
+        """The table without its rows; made once, for it is asked for by column."""
         return Table(self.schema.empty_table(), self.origin)
 
     def read(self, columns: Sequence[str]) -> Table:
