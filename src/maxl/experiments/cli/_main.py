@@ -50,7 +50,7 @@ DEMO: dict[str, Any] = {
     "train_size": 200,
     "trunk": "convnet4",
     "psi": [5],
-    "epochs": 30,
+    "epochs": 20,
     "batch_size": 50,
     "optimizer": "adam",
     "learning_rate": 1e-3,
@@ -68,7 +68,7 @@ def parser() -> Parser:
     top = Parser(
         prog="maxl",
         description="Trains models with finer labels than yours, learned or given, and tells whether they help.",
-        epilog="start with:\n  maxl demo                  six ways to train, compared on digits, in a minute or two\n"
+        epilog="start with:\n  maxl demo                  six ways to train, compared on digits, in two minutes\n"
         "  maxl advise --data FILE    is it worth it on your data?\n  maxl COMMAND --help        what a command does, with an example",
     )
     top.add_argument("--version", action="version", version=f"maxl {metadata.version('maxl-torch')}")
@@ -76,7 +76,7 @@ def parser() -> Parser:
 
     demo = commands.add_parser(
         "demo",
-        help="six ways to train, compared on digits, in a minute or two",
+        help="six ways to train, compared on digits, in two minutes",
         description="Trains small networks on 200 digits to tell those below five from the others: without finer labels, with\n"
         "uniform, random and clustered ones, with people's (the digits themselves) and with learned ones (MAXL). Compares how\n"
         "often they are right, and how well the ten digits can still be told apart by what they have learned.",
