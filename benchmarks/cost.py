@@ -9,14 +9,13 @@ same round. A table always, and a figure where matplotlib is installed.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import itertools
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from contenders import BASELINE, Bench, contenders, learner
+from figures import Curve, show
 from step import timed
 
 FOLLOWED = (
@@ -25,16 +24,6 @@ FOLLOWED = (
     "maxl forward, next batch",
     "maxl reverse, virtual step",
 )
-
-
-@dataclass(frozen=True)
-class Curve:
-    """The cost of one way against one quantity."""
-
-    quantity: str
-    contender: str
-    values: list[int]
-    ratios: list[float]
 
 
 def ratio(
@@ -77,32 +66,6 @@ def curves(args: argparse.Namespace) -> list[Curve]:
     return found
 
 
-def render(found: Sequence[Curve]) -> str:
-    """One Markdown table for each quantity."""
-    blocks = []
-    for quantity in dict.fromkeys(curve.quantity for curve in found):
-        lines = [c for c in found if c.quantity == quantity]
-        head = [quantity, *map(str, lines[0].values)]
-        rows = [head, ["---"] * len(head)]
-        rows += [[c.contender, *(f"{r:.2f}" for r in c.ratios)] for c in lines]
-        blocks.append("\n".join("| " + " | ".join(row) + " |" for row in rows))
-    return "\n\n".join(blocks)
-
-
-def plot(found: Sequence[Curve], path: str) -> None:
-    """One panel for each quantity."""
-    from matplotlib.figure import Figure
-
-    quantities = list(dict.fromkeys(curve.quantity for curve in found))
-    figure = Figure(figsize=(5 * len(quantities), 4), layout="constrained")
-    for axis, quantity in zip(figure.subplots(1, len(quantities), squeeze=False)[0], quantities, strict=True):
-        for curve in (c for c in found if c.quantity == quantity):
-            axis.plot(curve.values, curve.ratios, marker="o", label=curve.contender)
-        axis.set(xlabel=quantity, ylabel="time of a single-task step", ylim=(0, None))
-        axis.legend(fontsize="small")
-    figure.savefig(path)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--networks", nargs="+", default=["vgg16", "vgg11", "vgg13", "vgg19"])
@@ -116,12 +79,7 @@ def main() -> None:
     if args.quick:
         args.networks, args.batches, args.every, args.repeats = ["tiny"], [4, 8], [1, 2], 1
         torch.set_num_threads(1)
-    found = curves(args)
-    print(render(found))
-    if args.out and importlib.util.find_spec("matplotlib") is None:
-        print(f"{args.out}: not drawn, matplotlib is missing; it is in the dependency group 'bench'")
-    elif args.out:
-        plot(found, args.out)
+    show(curves(args), args.out, "time of a single-task step")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ matplotlib is installed.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import statistics
 import subprocess
@@ -27,6 +26,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from figures import Curve, show
 from step import peak, timed
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -244,16 +244,6 @@ def runs_of_study(counts: Sequence[int]) -> list[tuple[int, float]]:
     return [(count, seconds / found[0][1]) for count, seconds in found]
 
 
-@dataclass(frozen=True)
-class Curve:
-    """Figures against a quantity."""
-
-    quantity: str
-    what: str
-    values: list[int]
-    figures: list[float]
-
-
 def curves(args: argparse.Namespace) -> list[Curve]:
     """All of them."""
     found = []
@@ -304,36 +294,6 @@ def curves(args: argparse.Namespace) -> list[Curve]:
     return found
 
 
-def render(found: Sequence[Curve]) -> str:
-    """One Markdown table for each quantity."""
-    blocks = []
-    for quantity in dict.fromkeys(curve.quantity for curve in found):
-        lines = [c for c in found if c.quantity == quantity]
-        rows = [[quantity, *map(str, lines[0].values)], ["---"] * (1 + len(lines[0].values))]
-        rows += [[c.what, *(f"{figure:.2f}" for figure in c.figures)] for c in lines]
-        blocks.append("\n".join("| " + " | ".join(row) + " |" for row in rows))
-    return "\n\n".join(blocks)
-
-
-def plot(found: Sequence[Curve], path: str) -> None:
-    """A panel for each quantity."""
-    from matplotlib.figure import Figure
-
-    quantities = list(dict.fromkeys(curve.quantity for curve in found))
-    columns = -(-len(quantities) // 2)
-    figure = Figure(figsize=(4.4 * columns, 7), layout="constrained")
-    for axis, quantity in zip(figure.subplots(2, columns, squeeze=False).flat, quantities, strict=False):
-        for curve in (c for c in found if c.quantity == quantity):
-            axis.plot(curve.values, curve.figures, marker="o", label=curve.what)
-        axis.set(xlabel=quantity, xscale="log", ylim=(0, None))
-        axis.set_xticks(values := found[[c.quantity for c in found].index(quantity)].values, map(str, values))
-        axis.minorticks_off()
-        axis.legend(fontsize="small")
-    for axis in figure.axes[len(quantities) :]:
-        axis.remove()
-    figure.savefig(path)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -355,12 +315,7 @@ def main() -> None:
         print(json.dumps(link(int(args.link[0]), args.link[1], int(args.link[2]))))
     else:
         args.repeats = 1 if args.quick else args.repeats
-        found = curves(args)
-        print(render(found))
-        if args.out and importlib.util.find_spec("matplotlib") is None:
-            print(f"{args.out}: not drawn, matplotlib is missing; it is in the dependency group 'bench'")
-        elif args.out:
-            plot(found, args.out)
+        show(curves(args), args.out)
 
 
 if __name__ == "__main__":

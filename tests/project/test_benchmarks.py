@@ -27,9 +27,17 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before, threads = set(sys.modules), torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
-    for name in {"contenders", "peers", "step", "cost", "families", "gpu", "growth", "streaming"} & (
-        set(sys.modules) - before
-    ):
+    for name in {
+        "contenders",
+        "peers",
+        "step",
+        "cost",
+        "families",
+        "figures",
+        "gpu",
+        "growth",
+        "streaming",
+    } & (set(sys.modules) - before):
         del sys.modules[name]
 
 
