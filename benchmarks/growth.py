@@ -148,7 +148,7 @@ class Rank:
 def rank(number: int, size: int, store: str) -> Rank:
     """Counts one of several processes in the third step, each with its part of the batch."""
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=number, world_size=size)
-    step = BASE.build("maxl", maxl.DataParallel())
+    step = BASE.build("maxl", None if size == 1 else maxl.DataParallel())
     parts = [len(part) for part in torch.arange(BASE.batch).tensor_split(size)]
     x, y = BASE.batch_of(parts[number])
     for _ in range(STEPS - 1):
