@@ -24,7 +24,10 @@ KINDS = ("number", "category", "date", "text")
 TEXT_DIMENSIONS = 32  # of each column of texts, beside others
 CATEGORIES = 64  # of a column that have a feature of their own; rarer ones share one
 _WORDS = 3.0  # in a value, on average, from which different values are texts
-_TRUSTED = ["numpy.dtype"]  # of what a file may name, beside scikit-learn's transformers
+_TRUSTED = [  # of what a file may name, beside scikit-learn's transformers
+    "numpy.dtype",
+    "sklearn.compose._column_transformer._RemainderColsList",  # a list, in versions before 1.7
+]
 _YEAR, _WEEK, _DAY = 365.2425, 7.0, 1.0
 
 
