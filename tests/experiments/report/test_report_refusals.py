@@ -6,12 +6,16 @@ import math
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from _report_helpers import write_run, write_study
+from _run_helpers import digits, tiny
 from maxl.experiments.report import write_images, write_report
+from maxl.experiments.report.runs import load_study
+from maxl.experiments.runs.trainer import train
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +108,28 @@ def test_names_from_outside_are_text(tmp_path):
     data = re.findall(r'type="application/json"[^>]*>(.*?)</script>', text)
     assert data
     assert not any("<" in block for block in data)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda file, other: file.unlink(), r"config\.yaml is missing: restore it"),
+        (
+            lambda file, other: file.write_bytes(file.read_bytes().replace(b"epochs: 1", b"epochs: 9")),
+            "its checksum",
+        ),
+        (
+            lambda file, other: file.write_bytes(other.read_bytes()),
+            r"another run's, with seed 5 in place of 0",
+        ),
+    ],
+    ids=["missing", "changed", "another's"],
+)
+def test_settings_that_are_not_the_runs_are_refused_not_shown(
+    change: Callable[[Path, Path], object], said: str, tmp_path: Path
+) -> None:
+    for seed in (0, 5):
+        train(tiny(epochs=1, method="single", seed=seed), tmp_path / f"run{seed}", data=digits())
+    change(*(tmp_path / f"run{seed}" / "config.yaml" for seed in (0, 5)))
+    with pytest.raises(ValueError, match=said):
+        load_study(tmp_path / "run0")

@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 
 from maxl.experiments.data import files_below
-from maxl.experiments.runs.files import read_yaml
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.measures import Measure, main_measure, task_of
 from maxl.experiments.runs.methods import METHODS
@@ -275,14 +274,7 @@ def _load_run(folder: Path) -> Run:
     rows = read_metrics(files.metrics)
     if files.snapshot.exists():
         files.verify(files.snapshot, summary)
-    return Run(folder, summary, pd.DataFrame(rows), _read_config(files.config))
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    config = read_yaml(path)
-    return _flat(config) if isinstance(config, dict) else {}
+    return Run(folder, summary, pd.DataFrame(rows), _flat(files.read_settings()))
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -17,6 +17,7 @@ from maxl.experiments.runs.files import (
     parse_json,
     read_bytes,
     read_json,
+    read_yaml,
     sha256,
     write_at_once,
 )
@@ -130,14 +131,7 @@ class RunFolder:
             ValueError: if the config is missing, damaged or cut short, or names code and is not trusted; or if
                 it is, and the working folder is the run's own: nothing is imported from there.
         """
-        content = read_bytes(self.config, YAML_LIMIT)
-        if content.startswith(_SEAL):
-            seal, _, rest = content.partition(b"\n")
-            if seal.removeprefix(_SEAL).decode("utf-8", "replace") != sha256(rest):
-                raise ValueError(
-                    f"{self.config} does not have its checksum: it was damaged or changed; restore it, or "
-                    "remove its first line if the change is meant"
-                )
+        content = self._whole_config()
         config = RunConfig.parse(content, str(self.config), trust=trust)
         if not content.startswith(_SEAL) and f"\n{_LAST_KEY}:".encode() not in b"\n" + content:
             raise ValueError(f"{self.config} needs every setting of the run; it ends before {_LAST_KEY}")
@@ -148,6 +142,39 @@ class RunFolder:
                     f"modules in a run's folder are not imported: call this from outside {self.path}"
                 )
         return config
+
+    def read_settings(self) -> dict[str, Any]:
+        """What the config says, of whatever version, for a report; empty where an older run has none.
+
+        Raises:
+            ValueError: if it is missing or damaged, or is another run's.
+        """
+        summary = self.read_summary()
+        if not self.config.exists():
+            if CHECKSUM in summary:
+                raise ValueError(f"{self.config} is missing: restore it, or train the run again")
+            return {}
+        self._whole_config()
+        settings = read_yaml(self.config)
+        settings = settings if isinstance(settings, dict) else {}
+        for name in ("seed", "data"):
+            if CHECKSUM in summary and name in settings and settings[name] != summary[name]:
+                raise ValueError(
+                    f"{self.config} is another run's, with {name} {settings[name]} in place of {summary[name]}: restore it"
+                )
+        return settings
+
+    def _whole_config(self) -> bytes:
+        """The config's bytes; ValueError where they do not have the checksum that they carry."""
+        content = read_bytes(self.config, YAML_LIMIT)
+        if content.startswith(_SEAL):
+            seal, _, rest = content.partition(b"\n")
+            if seal.removeprefix(_SEAL).decode("utf-8", "replace") != sha256(rest):
+                raise ValueError(
+                    f"{self.config} does not have its checksum: it was damaged or changed; restore it, or "
+                    "remove its first line if the change is meant"
+                )
+        return content
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """One line, on the disk before anything refers to it; NaN is written as null, which JSON knows."""
