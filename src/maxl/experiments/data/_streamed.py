@@ -31,7 +31,7 @@ class StreamedSamples:
     and nothing is copied between processes.
 
     Attributes:
-        read: From rows, int64 of shape (n,), to the samples there, (n, *sample_shape).
+        read: From rows, int64 of shape (n,), to the samples there, of shape (n, ...) as ``sample_shape`` goes on.
         rows: The rows that there are, int64 of shape (N,).
         sample_shape: (C, H, W) of images as uint8, (D,) of features as float32.
         workers: Threads that read batches ahead of their use.
@@ -62,7 +62,7 @@ class StreamedSamples:
 
     @property
     def device(self) -> torch.device:
-        """Where they are read to: the CPU."""
+        """The CPU, to which they are read."""
         return torch.device("cpu")
 
     @property

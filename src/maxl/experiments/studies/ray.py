@@ -24,7 +24,7 @@ from typing import Any
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.files import RunWarning, write_at_once
 from maxl.experiments.runs.folder import RunFolder
-from maxl.experiments.studies.launcher import Job
+from maxl.experiments.studies.launcher import Crew, Job
 from maxl.experiments.studies.ray_connection import connected, last_line
 from maxl.experiments.studies.ray_tasks import DISTRIBUTION, Ended, Mark, look, train_task
 from maxl.experiments.studies.remaining import lines
@@ -66,7 +66,7 @@ class RayTasks:
             )
 
     @contextmanager
-    def open(self, out: Path, configs: Sequence[RunConfig]) -> Iterator[_RayCrew]:
+    def open(self, out: Path, configs: Sequence[RunConfig]) -> Iterator[Crew]:
         """As ``Launcher.open``; every machine is asked whether it sees the folder, and has this version of maxl.
 
         Raises:

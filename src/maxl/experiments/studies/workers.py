@@ -22,7 +22,7 @@ from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.files import RunWarning
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.trainer import resume, train
-from maxl.experiments.studies.launcher import Job
+from maxl.experiments.studies.launcher import Crew, Job
 from maxl.experiments.tracking import TrackerFactory
 
 _MOST_AT_A_TIME = 16  # by default: each has PyTorch and the data set in memory of its own
@@ -44,7 +44,7 @@ class LocalProcesses:
         self.wait = wait
 
     @contextmanager
-    def open(self, out: Path, configs: Sequence[RunConfig]) -> Iterator[_LocalCrew]:
+    def open(self, out: Path, configs: Sequence[RunConfig]) -> Iterator[Crew]:
         """As ``Launcher.open``; processes start with the first runs."""
         yield _LocalCrew(configs, self.wait)
 
