@@ -40,7 +40,7 @@ from maxl.experiments.runs.config import RunConfig, names_code
 from maxl.experiments.runs.files import RunWarning
 from maxl.experiments.runs.launch import Elsewhere, follows, launched
 
-# What the demo trains: few labels, a small network, so that it takes a minute or two on two cores. Whether a digit is
+# What the demo trains: few labels, a small network, so that it takes two minutes on two cores. Whether a digit is
 # below five is the task; which digit it is, is hidden from all methods but one, and looked for afterwards.
 DEMO: dict[str, Any] = {
     "data": "digits",

@@ -274,7 +274,7 @@ def _load_run(folder: Path) -> Run:
     rows = read_metrics(files.metrics)
     if files.snapshot.exists():
         files.verify(files.snapshot, summary)
-    return Run(folder, summary, pd.DataFrame(rows), _flat(files.read_settings()))
+    return Run(folder, summary, pd.DataFrame(rows), _flat(files.read_settings(summary)))
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

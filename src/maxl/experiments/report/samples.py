@@ -25,7 +25,7 @@ _MOST_SAMPLES = 1000  # a panel; t-SNE's time grows faster than their number
 
 
 def features(study: Results) -> list[Part]:
-    """For each setting the features of some runs side by side, lowest seed: single-task, human and MAXL."""
+    """For each setting the features of some runs side by side, lowest seed: those worth a look."""
     parts: list[Part] = []
     drawn: dict[Path, Figure] = {}  # a single-task run serves every ψ, but is embedded once
     for setting in study.settings:

@@ -143,13 +143,15 @@ class RunFolder:
                 )
         return config
 
-    def read_settings(self) -> dict[str, Any]:
+    def read_settings(self, summary: Mapping[str, Any]) -> dict[str, Any]:
         """What the config says, of whatever version, for a report; empty where an older run has none.
+
+        Args:
+            summary: The run's, which says whether it is older, and whose config it has to be.
 
         Raises:
             ValueError: if it is missing or damaged, or is another run's.
         """
-        summary = self.read_summary()
         if not self.config.exists():
             if CHECKSUM in summary:
                 raise ValueError(f"{self.config} is missing: restore it, or train the run again")
