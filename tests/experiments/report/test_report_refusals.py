@@ -122,8 +122,16 @@ def test_names_from_outside_are_text(tmp_path):
             lambda file, other: file.write_bytes(other.read_bytes()),
             r"another run's, with seed 5 in place of 0",
         ),
+        (lambda file, other: file.write_bytes(b""), "needs every setting of the run"),
+        (lambda file, other: file.write_bytes(b"hello\n"), "needs every setting of the run"),
+        (
+            lambda file, other: file.write_bytes(
+                file.read_bytes().split(b"\n", 1)[1].replace(b"method: single", b"method: uniform")
+            ),
+            "another run's, with method uniform in place of single",
+        ),
     ],
-    ids=["missing", "changed", "another's"],
+    ids=["missing", "changed", "another's", "empty", "foreign", "another method's"],
 )
 def test_settings_that_are_not_the_runs_are_refused_not_shown(
     change: Callable[[Path, Path], object], said: str, tmp_path: Path

@@ -133,8 +133,7 @@ class RunFolder:
         """
         content = self._whole_config()
         config = RunConfig.parse(content, str(self.config), trust=trust)
-        if not content.startswith(_SEAL) and f"\n{_LAST_KEY}:".encode() not in b"\n" + content:
-            raise ValueError(f"{self.config} needs every setting of the run; it ends before {_LAST_KEY}")
+        self._require_every_key(content)
         if names_code(vars(config)):
             here, own = Path.cwd().resolve(), self.path.resolve()
             if own in (here, *here.parents):
@@ -156,15 +155,24 @@ class RunFolder:
             if CHECKSUM in summary:
                 raise ValueError(f"{self.config} is missing: restore it, or train the run again")
             return {}
-        self._whole_config()
+        content = self._whole_config()
         settings = read_yaml(self.config)
         settings = settings if isinstance(settings, dict) else {}
-        for name in ("seed", "data"):
-            if CHECKSUM in summary and name in settings and settings[name] != summary[name]:
+        if CHECKSUM not in summary:
+            return settings
+        self._require_every_key(content)
+        for name in ("seed", "data", "method"):
+            if settings.get(name) != summary.get(name):
                 raise ValueError(
-                    f"{self.config} is another run's, with {name} {settings[name]} in place of {summary[name]}: restore it"
+                    f"{self.config} is another run's, with {name} {settings.get(name)} in place of {summary.get(name)}: "
+                    "restore it"
                 )
         return settings
+
+    def _require_every_key(self, content: bytes) -> None:
+        """ValueError if a config without a seal, changed by hand or damaged, is cut short."""
+        if not content.startswith(_SEAL) and f"\n{_LAST_KEY}:".encode() not in b"\n" + content:
+            raise ValueError(f"{self.config} needs every setting of the run; it ends before {_LAST_KEY}")
 
     def _whole_config(self) -> bytes:
         """The config's bytes; ValueError where they do not have the checksum that they carry."""
