@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         masked_softmax,
     )
     from maxl.presets import PRESETS
+    from maxl.supervision import LabelCorrector, WeightGenerator
     from maxl.tasks import Classification, MultiLabel, Regression, Segmentation
     from maxl.trunks import Features
     from maxl.worlds import DataParallel
@@ -54,6 +55,7 @@ _HOMES = {
         "masked_softmax",
     ),
     "maxl.presets": ("PRESETS",),
+    "maxl.supervision": ("LabelCorrector", "WeightGenerator"),
     "maxl.tasks": ("Classification", "MultiLabel", "Regression", "Segmentation"),
     "maxl.trunks": ("Features",),
     "maxl.worlds": ("DataParallel",),
@@ -76,6 +78,7 @@ __all__ = [
     "Gated",
     "Hierarchy",
     "HypergradientReport",
+    "LabelCorrector",
     "LabelGenerator",
     "Logits",
     "MetaAuxiliaryLearner",
@@ -91,6 +94,7 @@ __all__ = [
     "StepResult",
     "Taken",
     "Virtual",
+    "WeightGenerator",
     "WeightedLabelGenerator",
     "check_hypergradient",
     "focal_loss",

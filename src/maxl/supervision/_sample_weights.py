@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from maxl.hypergradients import Outputs, Signals
@@ -18,13 +19,24 @@ class SampleWeights(Supervision):
 
     Args:
         normalise: Divide the weights by their mean over the batch, as the authors do.
+        effective: The least effective sample size of a batch, (Σω)²/Σω², as a share of it, above 0 and below 1. Weights
+            that are further apart are moved towards their mean, ω̃ = 1 + s(ω − 1) with the largest s ≤ 1 that keeps it,
+            so that few samples cannot take all the weight. None sets no limit; another value goes with ``normalise``.
+
+    Raises:
+        ValueError: if ``effective`` is outside its range, or given without ``normalise``.
     """
 
     signals = ("weights",)
     trains_on_outer_loss = False
 
-    def __init__(self, *, normalise: bool = False) -> None:
+    def __init__(self, *, normalise: bool = False, effective: float | None = None) -> None:
+        if effective is not None and not 0 < effective < 1:
+            raise ValueError(f"effective needs to be above 0 and below 1; got {effective}")
+        if effective is not None and not normalise:
+            raise ValueError("effective moves weights towards their mean, which is 1: pass normalise=True")
         self.normalise = normalise
+        self.effective = effective
 
     def losses(self, task: Task, outputs: Outputs, y: Tensor, signals: Signals) -> Losses:
         """As above; ``signals`` is (weights,), shape (M,)."""
@@ -34,5 +46,17 @@ class SampleWeights(Supervision):
             raise ValueError(
                 f"sample weights need one number a sample, shape {tuple(each.shape)}; got {tuple(weights.shape)}"
             )
-        weighted = (weights * each).mean()
-        return Losses(weighted / weights.mean() if self.normalise else weighted, None)
+        return Losses((self.of_batch(weights) * each).mean(), None)
+
+    def of_batch(self, weights: Tensor) -> Tensor:
+        """What the samples of a batch count in the end, of shape (M,), from their weights."""
+        if not self.normalise:
+            return weights
+        weights = weights / weights.mean()
+        if self.effective is None:
+            return weights
+        variance = (weights - 1).square().mean()
+        most = 1 / self.effective - 1
+        # Where all weights are alike the root has no derivative; there nothing is to be moved.
+        shrink = (most / variance.clamp_min(max(most, torch.finfo(weights.dtype).tiny))).sqrt()
+        return 1 + shrink * (weights - 1)

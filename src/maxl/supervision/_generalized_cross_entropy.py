@@ -1,0 +1,48 @@
+"""A loss that a wrong label cannot pull at for ever."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from maxl.hypergradients import Outputs, Signals
+from maxl.supervision._supervision import Losses, Supervision
+from maxl.tasks import Task
+
+
+class GeneralizedCrossEntropy(Supervision):
+    """L_in = mean_i (1 − p_i^q) / q, with p_i the probability of the given class (Zhang and Sabuncu, NeurIPS 2018,
+    arXiv 1805.07836): cross-entropy as q → 0, the mean absolute error at q = 1.
+
+    It learns nothing from a generator: a control for whatever weighs or corrects labels. Of classes alone.
+
+    Args:
+        q: Above 0 and at most 1.
+
+    Raises:
+        ValueError: if q is outside its range.
+    """
+
+    signals = ()
+    trains_on_outer_loss = False
+
+    def __init__(self, q: float = 0.7) -> None:
+        if not 0 < q <= 1:
+            raise ValueError(f"q needs to be above 0 and at most 1; got {q}")
+        self.q = q
+
+    def losses(self, task: Task, outputs: Outputs, y: Tensor, signals: Signals) -> Losses:
+        """As above; outputs[0] are logits of shape (M, C), y classes, int64 of shape (M,).
+
+        Raises:
+            ValueError: for targets that are no classes.
+        """
+        self.check_signals(signals)
+        logits = outputs[0]
+        if logits.dim() != 2 or y.shape != logits.shape[:1] or y.is_floating_point():
+            raise ValueError(
+                "generalized cross-entropy is of classes: logits (M, C) and targets int64 of shape (M,); got "
+                f"{tuple(logits.shape)} and {y.dtype} of shape {tuple(y.shape)}"
+            )
+        log_p = logits.log_softmax(-1).gather(-1, y.unsqueeze(-1)).squeeze(-1)
+        return Losses((-torch.expm1(self.q * log_p) / self.q).mean(), None)

@@ -1,0 +1,38 @@
+"""Training on what the network finds easy."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from maxl.hypergradients import Outputs, Signals
+from maxl.supervision._supervision import Losses, Supervision
+from maxl.tasks import Task
+
+
+class SmallLosses(Supervision):
+    """L_in is the mean of the smallest primary losses of a batch, a share of them, as wrong labels are learned last
+    (small-loss selection; Han et al., NeurIPS 2018, arXiv 1804.06872, who select so for a second network).
+
+    It learns nothing from a generator: a control for whatever weighs or corrects labels.
+
+    Args:
+        keep: Share of a batch's samples, above 0 and at most 1; at least one sample is kept.
+
+    Raises:
+        ValueError: if the share is outside its range.
+    """
+
+    signals = ()
+    trains_on_outer_loss = False
+
+    def __init__(self, keep: float = 0.7) -> None:
+        if not 0 < keep <= 1:
+            raise ValueError(f"keep needs to be above 0 and at most 1; got {keep}")
+        self.keep = keep
+
+    def losses(self, task: Task, outputs: Outputs, y: Tensor, signals: Signals) -> Losses:
+        """As above."""
+        self.check_signals(signals)
+        each = task.losses(outputs[0], y)
+        count = max(1, round(self.keep * len(each)))
+        return Losses(each.topk(count, largest=False).values.mean(), None)
