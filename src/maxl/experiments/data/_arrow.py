@@ -63,13 +63,16 @@ def table_source(
             *(("primary", name) for name in primary),
             ("human", human),
             ("probe", wanted.probe),
+            ("trusted", wanted.trusted),
         ):
             if column is not None:
                 check_labels(part, column, role, labels)
         check_same_names(train, part)
     types = {**wanted.known, **wanted.types}
     columns, kind = _samples(
-        train, {*primary, human, wanted.probe, *names, *dropped(train, wanted, primary)}, types
+        train,
+        {*primary, human, wanted.probe, wanted.trusted, *names, *dropped(train, wanted, primary)},
+        types,
     )
     given = {name: held for name, held in types.items() if name in columns or name in wanted.types}
     kinds = kinds_of(train, columns, given) if kind == "columns" else {}

@@ -15,8 +15,8 @@ from maxl.experiments.data._inputs import make_inputs
 from maxl.experiments.data._labels import check_column, check_every_class, check_refines, encode
 from maxl.experiments.data._open import open_source
 from maxl.experiments.data._options import Like, Options
-from maxl.experiments.data._select import TEST_SEED, balanced_order, cut_test, draw, resolve_size
-from maxl.experiments.data._source import IntArray, Part, Source
+from maxl.experiments.data._select import TEST_SEED, balanced_order, cut_test, draw, resolve_size, with_first
+from maxl.experiments.data._source import IntArray, Part, Source, Wanted
 from maxl.experiments.data._streamed import Samples
 from maxl.experiments.data._targets import (
     Encoded,
@@ -25,6 +25,7 @@ from maxl.experiments.data._targets import (
     encode_targets,
     strata,
 )
+from maxl.experiments.data._trusted import BoolArray, cut_trusted_test, read_trusted
 from maxl.experiments.data._types import DataSet, Features, Split
 
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.2  # the paper's normalisation, of pixels in [0, 1]
@@ -37,6 +38,7 @@ def load(
     primary: str | Sequence[str] | None = None,
     human: str | None = None,
     probe: str | None = None,
+    trusted: str | None = None,
     task: str = "auto",
     train_size: int | float | None = None,
     validation_size: int | float = 0,
@@ -82,6 +84,10 @@ def load(
             a CSV file of finer classes by row (columns row, class, finer); the training part is then what it lists.
         probe: Another column of labels, of classes that may cross the primary ones: kept out of the inputs, drawn and
             trained by nothing, and in `Split.probe` for whoever measures.
+        trusted: A column of yes and no: whose labels can be trusted, where those of others may be wrong. It is no input, and
+            stands in `Split.trusted`. Wrong labels cannot judge: only trusted samples of the test and validation parts
+            count; where none is published half of the trusted ones become the test part, and ``validation_size`` is a
+            count or fraction of those left. A smaller ``train_size`` keeps trusted samples before others.
         task: "classification", "multi-label", "regression" or "segmentation"; "auto" looks at the primary columns, and
             `DataSet.saw` says what it saw.
         train_size: Training samples to keep: a count, or a fraction in (0, 1] as a float; None keeps all.
@@ -110,6 +116,7 @@ def load(
         primary=primary,
         human=human,
         probe=probe,
+        trusted=trusted,
         task=task,
         train_size=train_size,
         validation_size=validation_size,
@@ -138,9 +145,7 @@ def from_source(source: Source, name: str, options: Options) -> DataSet:
     finer = options.finer
     if finer is not None:  # in place of the data's own
         source = replace(source, human=None)
-    labelled = _labelled_parts(
-        source, wanted.primary, wanted.human, wanted.probe, options.task, options.ignore_index
-    )
+    labelled = _labelled_parts(source, wanted, options.task, options.ignore_index)
     train, test, published = labelled.parts
     targets, human_names = labelled.targets, labelled.human_names
     if finer is not None and targets.task != "classification":
@@ -148,9 +153,17 @@ def from_source(source: Source, name: str, options: Options) -> DataSet:
     classes = targets.names if targets.task == "classification" else ("all samples",)
     said = [source.saw, targets.saw]
     if test is None:
-        train_rows, test_rows = cut_test(train.strata, classes)
+        train_rows, test_rows = (
+            cut_test(train.strata, classes)
+            if train.trusted is None
+            else cut_trusted_test(train.strata, train.trusted)
+        )
+        whole = len(train.places) if train.trusted is None else int(train.trusted.sum())
         train, test = train.rows(train_rows), train.rows(test_rows)
-        said.append(_cut_text(len(test_rows), len(train_rows) + len(test_rows), targets.task))
+        said.append(_cut_text(len(test_rows), whole, targets.task, trusted=train.trusted is not None))
+    else:
+        test = _only_trusted(test, said)
+    published = None if published is None else _only_trusted(published, said)
     if finer is not None:
         every = len(train.primary)
         kept, codes, human_names = finer.among(train.places, train.primary, classes, len(source.train))
@@ -161,12 +174,13 @@ def from_source(source: Source, name: str, options: Options) -> DataSet:
 
     pool = train if published is None else published
     validation: _Labelled | None = None
-    count = resolve_size(validation_size, len(pool.primary), "validation_size")
+    judges = len(pool.primary) if pool.trusted is None else int(pool.trusted.sum())
+    count = resolve_size(validation_size, judges, "validation_size")
     if count:
-        order = balanced_order(pool.strata, pool.human, seed)
+        order = with_first(balanced_order(pool.strata, pool.human, seed), pool.trusted)
         validation = pool.rows(np.sort(order[:count]))
         train = train.rows(np.sort(order[count:])) if published is None else train
-    train = train.rows(draw(train.strata, train.human, train_size, len(classes), seed))
+    train = train.rows(draw(train.strata, train.human, train_size, len(classes), seed, train.trusted))
     check_every_class(train.strata, classes)
     for part, word in ((train, "training"), (test, "test"), (validation, "validation")):
         if part is not None:
@@ -216,6 +230,7 @@ class _Labelled:
     primary: TargetArray
     human: IntArray | None
     probe: IntArray | None
+    trusted: BoolArray | None
 
     @property
     def strata(self) -> IntArray:
@@ -223,7 +238,10 @@ class _Labelled:
 
     def rows(self, index: IntArray) -> _Labelled:
         human, probe = (None if labels is None else labels[index] for labels in (self.human, self.probe))
-        return _Labelled(self.places[index], self.part.rows(index), self.primary[index], human, probe)
+        trusted = None if self.trusted is None else self.trusted[index]
+        return _Labelled(
+            self.places[index], self.part.rows(index), self.primary[index], human, probe, trusted
+        )
 
     def split(self, x: Samples, scale: Features | None) -> Split:
         human, probe = (
@@ -232,11 +250,34 @@ class _Labelled:
         primary = torch.from_numpy(self.primary)
         if scale is not None:
             primary = scale.standardise(primary)
-        return Split(x, primary, human, probe, torch.from_numpy(self.places))
+        trusted = None if self.trusted is None else torch.from_numpy(self.trusted)
+        return Split(x, primary, human, probe, torch.from_numpy(self.places), trusted)
 
 
-def _cut_text(test: int, total: int, task: str) -> str:
+def _only_trusted(part: _Labelled, said: list[str]) -> _Labelled:
+    """What can judge of a part; says so where that is not all.
+
+    Raises:
+        ValueError: if nothing can.
+    """
+    if part.trusted is None or part.trusted.all():
+        return part
+    rows = np.flatnonzero(part.trusted).astype(np.int64)
+    if not len(rows):
+        raise ValueError(
+            f"labels that judge need to be right; {part.part.origin} has no trusted sample: leave it out, or mark some"
+        )
+    said.append(f"of {part.part.origin} the {len(rows)} trusted of {len(part.places)} samples count")
+    return part.rows(rows)
+
+
+def _cut_text(test: int, total: int, task: str, *, trusted: bool) -> str:
     """What is to be said of a test part that was cut off."""
+    if trusted:
+        return (
+            f"no test part is given, so {test} of the {total} trusted samples are kept for it, drawn with seed {TEST_SEED} "
+            "whatever --seed says"
+        )
     of_each = " of each class" if task == "classification" else ""
     return (
         f"no test part is given, so {test} of {total} samples ({100 * test / total:.0f} %{of_each}) are kept for it, drawn "
@@ -261,13 +302,11 @@ class _Parts:
 
 def _labelled_parts(
     source: Source,
-    primary: tuple[str, ...],
-    human: str | None,
-    probe: str | None,
+    wanted: Wanted,
     task: str,
     ignore_index: int,
 ) -> _Parts:
-    primary = primary or (source.primary or "label",)
+    primary, human, probe = wanted.primary or (source.primary or "label",), wanted.human, wanted.probe
     asked, human = human is not None, human or source.human
     human = None if human in primary else human
     parts = [part for part in (source.train, source.test, source.validation) if part is not None]
@@ -280,6 +319,8 @@ def _labelled_parts(
             check_column(part.columns, human, "human")
         if probe is not None:
             check_column(part.columns, probe, "probe")
+        if wanted.trusted is not None:
+            check_column(part.columns, wanted.trusted, "trusted")
 
     targets = encode_targets(task, parts, primary, ignore_index)
     if targets.task != "classification":
@@ -300,10 +341,13 @@ def _labelled_parts(
     probe_names: tuple[str, ...] | None = None
     if probe is not None:
         probes, probe_names = encode(parts, probe)
+    trusted: list[BoolArray] | list[None] = [None] * len(parts)
+    if wanted.trusted is not None:
+        trusted = read_trusted(parts, wanted.trusted)
     labelled = iter(
         [
             _Labelled(np.arange(len(item[0]), dtype=np.int64), *item)
-            for item in zip(parts, targets.parts, humans, probes, strict=True)
+            for item in zip(parts, targets.parts, humans, probes, trusted, strict=True)
         ]
     )
     train = next(labelled)

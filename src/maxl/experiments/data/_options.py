@@ -38,6 +38,7 @@ class Options:
         primary: str | Sequence[str] | None = None,
         human: str | None = None,
         probe: str | None = None,
+        trusted: str | None = None,
         task: str = "auto",
         train_size: int | float | None = None,
         validation_size: int | float = 0,
@@ -62,5 +63,5 @@ class Options:
         file = None if human is None or not human.endswith(SUFFIX) else Path(human)
         finer, human = (None, human) if file is None else (read_finer(file), None)
         known = like.kinds if isinstance(like, Columns) else {}  # a few texts may look like categories
-        wanted = Wanted(columns, human, image_size, tuple(drop), types or {}, probe, known, stream)
+        wanted = Wanted(columns, human, image_size, tuple(drop), types or {}, probe, known, stream, trusted)
         return cls(wanted, task, train_size, validation_size, seed, ignore_index, like, finer, workers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from maxl.experiments.data._source import IntArray
 
@@ -61,9 +62,21 @@ def resolve_size(size: int | float, total: int, what: str) -> int:
 
 
 def draw(
-    primary: IntArray, human: IntArray | None, size: int | float | None, num_classes: int, seed: int
+    primary: IntArray,
+    human: IntArray | None,
+    size: int | float | None,
+    num_classes: int,
+    seed: int,
+    first: npt.NDArray[np.bool_] | None = None,
 ) -> IntArray:
     """Rows of a balanced training subset, sorted, shape (size,). None keeps every row.
+
+    Args:
+        primary, human: Labels, shape (N,).
+        size: A count or a fraction.
+        num_classes: Of which one sample each is needed.
+        seed: Selects the rows.
+        first: Rows that are kept before others, shape (N,); none by default.
 
     Raises:
         ValueError: if the size is larger than the data or smaller than the number of classes.
@@ -76,7 +89,12 @@ def draw(
             f"train_size must keep at least one sample of each of the {num_classes} primary classes; "
             f"got {size}, which is {count} samples"
         )
-    return np.sort(balanced_order(primary, human, seed)[:count])
+    return np.sort(with_first(balanced_order(primary, human, seed), first)[:count])
+
+
+def with_first(order: IntArray, first: npt.NDArray[np.bool_] | None) -> IntArray:
+    """An order of rows in which some come before the others; the same where none do."""
+    return order if first is None else order[np.argsort(~first[order], kind="stable")]
 
 
 def cut_test(labels: IntArray, names: tuple[str, ...], count: int | None = None) -> tuple[IntArray, IntArray]:

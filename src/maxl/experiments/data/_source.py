@@ -78,6 +78,7 @@ class Wanted:
         primary: Columns of targets; none for the default.
         human: A column of finer labels, or None.
         probe: A column of labels to measure structure by, or None; no input.
+        trusted: A column of yes and no that says whose labels can be trusted, or None; no input.
         known: What columns held when their features were made, where those are to be made so again.
         stream: Whether samples stay on disk until they are asked for.
         image_size: Side to which images are scaled, or None.
@@ -93,6 +94,7 @@ class Wanted:
     probe: str | None = None
     known: Mapping[str, str] = field(default_factory=dict)
     stream: bool = False
+    trusted: str | None = None
 
 
 @dataclass(frozen=True)

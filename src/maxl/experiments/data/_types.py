@@ -26,6 +26,7 @@ class Split:
         human: Finer human labels, int64, shape (N,), or None where the data set has none.
         probe: Labels that nothing trains on and structure is measured by, int64, shape (N,); None where none are asked
             for.
+        trusted: Bool, shape (N,): whose labels can be trusted where others may be wrong; None where nobody said.
         rows: Where each sample stands in that part of the data's source, int64, shape (N,); None where nobody said.
     """
 
@@ -34,6 +35,7 @@ class Split:
     human: Tensor | None = None
     probe: Tensor | None = None
     rows: Tensor | None = None
+    trusted: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not (self.x.dtype == torch.uint8 and self.x.ndim == 4) and not (
@@ -61,6 +63,14 @@ class Split:
                     f"got {labels.dtype} of shape {tuple(labels.shape)}"
                 )
 
+        if self.trusted is not None and (
+            self.trusted.dtype != torch.bool or self.trusted.shape != self.x.shape[:1]
+        ):
+            raise ValueError(
+                f"Split.trusted must be bool of shape ({len(self.x)},); got {self.trusted.dtype} of shape "
+                f"{tuple(self.trusted.shape)}"
+            )
+
     def __len__(self) -> int:
         return len(self.x)
 
@@ -80,7 +90,9 @@ class Split:
         return self._with(x, lambda labels: labels.to(device))
 
     def _with(self, x: Samples, do: Callable[[Tensor], Tensor]) -> Split:
-        rest = (None if part is None else do(part) for part in (self.human, self.probe, self.rows))
+        rest = (
+            None if part is None else do(part) for part in (self.human, self.probe, self.rows, self.trusted)
+        )
         return Split(x, do(self.primary), *rest)
 
 

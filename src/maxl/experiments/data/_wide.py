@@ -136,7 +136,7 @@ def pieces_source(
     names = class_names(train.empty)
     labels = [field.name for field in train.schema if may_label(field.type)]
     primary = wanted.primary or (default_primary(labels, names),)
-    asked = [name for name in (*primary, wanted.human, wanted.probe) if name is not None]
+    asked = [name for name in (*primary, wanted.human, wanted.probe, wanted.trusted) if name is not None]
     parts = [part for part in (train, test, validation) if part is not None]
     for part in parts:
         if missing := {*train.schema.names} - {*part.schema.names}:
@@ -147,6 +147,7 @@ def pieces_source(
             *(("primary", name) for name in primary),
             ("human", wanted.human),
             ("probe", wanted.probe),
+            ("trusted", wanted.trusted),
         ):
             if column is not None:
                 check_labels(part.empty, column, role, labels)
