@@ -13,11 +13,12 @@ from _data_helpers import pixels, write_image
 from _run_helpers import digits, metrics, tiny
 from _run_helpers import one_thread as one_thread
 from maxl.experiments.cli import main
-from maxl.experiments.runs.config import RunConfig, names_code
+from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.exporting import export
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.inference import predict
 from maxl.experiments.runs.model import load_model
+from maxl.experiments.runs.names import names_code
 from maxl.experiments.runs.trainer import resume, train
 
 OWN = """from torch import nn

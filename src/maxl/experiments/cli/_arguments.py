@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from maxl.experiments.cli.terminal import visible
-from maxl.experiments.runs.config import RunConfig, refuse_code
+from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.names import refuse_code
 from maxl.experiments.runs.values import flag, nearest
 from maxl.presets import PRESETS, check_choice
 

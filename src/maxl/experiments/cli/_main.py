@@ -36,9 +36,10 @@ from maxl.experiments.cli._tune import add_tune
 from maxl.experiments.cli.listen import listening
 from maxl.experiments.cli.place import as_typed_here, command_line
 from maxl.experiments.cli.terminal import close_quietly, prepare_streams, shown, visible
-from maxl.experiments.runs.config import RunConfig, names_code
+from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.files import RunWarning
 from maxl.experiments.runs.launch import Elsewhere, follows, launched
+from maxl.experiments.runs.names import names_code
 
 # What the demo trains: few labels, a small network, so that it takes two minutes on two cores. Whether a digit is
 # below five is the task; which digit it is, is hidden from all methods but one, and looked for afterwards.

@@ -18,8 +18,9 @@ from maxl.experiments.cli._arguments import (
 )
 from maxl.experiments.cli.listen import note
 from maxl.experiments.cli.terminal import shown
-from maxl.experiments.runs.config import RunConfig, names_code
+from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.launch import Elsewhere, follows, restarts
+from maxl.experiments.runs.names import names_code
 
 if TYPE_CHECKING:
     from maxl.experiments.runs.folder import RunFolder

@@ -17,7 +17,8 @@ from maxl.experiments.cli._arguments import (
 from maxl.experiments.cli.listen import note
 from maxl.experiments.cli.place import command_line
 from maxl.experiments.cli.terminal import shown
-from maxl.experiments.runs.config import RunConfig, names_code
+from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.names import names_code
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -12,11 +12,11 @@ import yaml
 
 from maxl.experiments.report.runs import Run, Setting, data_name, load_study
 from maxl.experiments.report.tables import accuracy_table
-from maxl.experiments.runs.config import names_code
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.measures import MEASURES
+from maxl.experiments.runs.methods import WITHOUT_LABELS
 from maxl.experiments.runs.model import PrimaryModel
-from maxl.experiments.runs.names import without_place
+from maxl.experiments.runs.names import names_code, without_place
 from maxl.experiments.studies.statistics import intervals_text
 from maxl.experiments.studies.variants import base_method
 
@@ -108,8 +108,12 @@ _PIPELINES = {
 
 def _compared(run: Path, summary: dict[str, Any]) -> list[str]:
     """The run's method and single-task training in the run's study."""
-    if base_method(str(summary["method"])) == "single":
-        return ["This is single-task training."]
+    if (method := base_method(str(summary["method"]))) in WITHOUT_LABELS:
+        return [
+            "This is single-task training."
+            if method == "single"
+            else f"This is single-task training on labels that are partly wrong, by method {method}."
+        ]
     place = run.resolve()
     study = next((above for above in place.parents if (above / "study.yaml").is_file()), None)
     if study is None:

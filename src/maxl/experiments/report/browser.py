@@ -18,9 +18,9 @@ from maxl.experiments.report.commands import new_folder
 from maxl.experiments.report.labels import informative
 from maxl.experiments.report.parts import Browser, Sample
 from maxl.experiments.report.runs import Run, Setting
-from maxl.experiments.runs.config import names_code
 from maxl.experiments.runs.invented import InventedLabels
 from maxl.experiments.runs.looks import within_blocks
+from maxl.experiments.runs.names import names_code
 from maxl.experiments.runs.thumbnails import thumbnails
 from maxl.experiments.studies.variants import base_method
 

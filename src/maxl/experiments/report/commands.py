@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maxl.experiments.report.runs import Run, Setting
-from maxl.experiments.runs.config import names_code
 from maxl.experiments.runs.methods import LEARNED_METHODS
+from maxl.experiments.runs.names import names_code
 from maxl.experiments.studies.variants import base_method
 
 

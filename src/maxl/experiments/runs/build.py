@@ -7,26 +7,38 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from maxl.experiments.data import IGNORED, DataSet
 from maxl.experiments.runs import trunks
 from maxl.experiments.runs.config import RunConfig
-from maxl.experiments.runs.evaluation import information
-from maxl.experiments.runs.methods import HUMAN_METHODS, SHARED, WEIGHTED_METHODS
-from maxl.experiments.runs.networks import GENERATOR_METHODS, build_generator, build_network, memory_format
+from maxl.experiments.runs.methods import (
+    HUMAN_METHODS,
+    JUDGED_METHODS,
+    NOISE_METHODS,
+    SHARED,
+    WITHOUT_LABELS,
+)
+from maxl.experiments.runs.networks import (
+    GENERATOR_METHODS,
+    build_generator,
+    build_judged,
+    build_network,
+    memory_format,
+)
 from maxl.experiments.runs.processes import ALONE, Processes
 from maxl.experiments.runs.rates import Schedule, freeze_parts, network_groups
 from maxl.experiments.runs.sources import fixed_source
 from maxl.experiments.runs.start import Start, load_start, told
+from maxl.experiments.runs.training_losses import FocalLoss, of_given_labels, of_invented_labels, robust
 from maxl.hierarchy import Hierarchy
 from maxl.learning import MetaAuxiliaryLearner, MultiTaskLearner, cosine_gate
-from maxl.losses import focal_loss
 from maxl.networks import LabelGenerator, MultiTaskNetwork
 from maxl.supervision import (
     AuxiliaryLabels,
-    WeightedLabels,
+    LabelCorrector,
+    WeightGenerator,
     generated,
 )
 from maxl.tasks import Classification, MultiLabel, Regression, Segmentation, Task
@@ -42,16 +54,28 @@ class Setup:
         rates: The learning rates of their parameter groups where the schedule's factor is 1.
         schedule: Factor on all of them.
         frozen: Modules of the network that stay in eval mode.
+        tuner: Trains on trusted samples alone from the epoch ``tuned_from`` on, where that is asked for.
     """
 
     hierarchy: Hierarchy
     network: MultiTaskNetwork
-    generator: LabelGenerator | None
+    generator: LabelGenerator | WeightGenerator | LabelCorrector | None
     learner: MultiTaskLearner
     optimizers: list[Optimizer]
     rates: list[list[float]]
     schedule: Schedule
     frozen: list[nn.Module]
+    tuner: MultiTaskLearner | None = None
+    tuned_from: int = 0
+
+    @property
+    def labeller(self) -> LabelGenerator | None:
+        """The generator, where it gives labels of a second task."""
+        return self.generator if isinstance(self.generator, LabelGenerator) else None
+
+    def learner_in(self, epoch: int) -> MultiTaskLearner:
+        """What takes the steps of an epoch, counted from 0."""
+        return self.learner if self.tuner is None or epoch < self.tuned_from else self.tuner
 
     def set_learning_rates(self, epoch: int, step: int = 0, steps: int = 1) -> float:
         """Sets the rates of a step, of so many of an epoch, both counted from 0; returns that of the heads.
@@ -109,7 +133,11 @@ def choose_hierarchy(config: RunConfig, data: DataSet) -> Hierarchy:
             f"--method {config.method} needs primary classes with finer human ones; the task is {data.task}, which has "
             "none: use single, uniform, random, kmeans or maxl"
         )
-    if config.method == "single":
+    if config.method in NOISE_METHODS and data.task != "classification":
+        raise ValueError(
+            f"--method {config.method} is for classes that are partly wrong; the task is {data.task}: use single"
+        )
+    if config.method in WITHOUT_LABELS:
         return Hierarchy.uniform(classes, 1)
     if config.method in HUMAN_METHODS:
         if data.train.human is None or data.human_names is None:
@@ -215,15 +243,19 @@ def build(
     frozen = freeze_parts(config, network.trunk)
     groups = network_groups(config, network)
     optimizers = [_optimizer(config.optimizer, groups, config.weight_decay, config.momentum)]
-    generator: LabelGenerator | None = None
-    if config.method in GENERATOR_METHODS:
-        generator = build_generator(config, network, data.task, data.input_shape, start)
+    generator: LabelGenerator | WeightGenerator | LabelCorrector | None = None
+    if config.method in (*GENERATOR_METHODS, *JUDGED_METHODS):
+        if config.method in JUDGED_METHODS:
+            generator = build_judged(config, network, data.task, data.input_shape)
+        else:
+            generator = build_generator(config, network, data.task, data.input_shape, start)
         generator.to(device, memory_format=layout)  # type: ignore[call-overload]
         processes.synchronise(generator)
         if config.method != "frozen":
             trained = [p for p in generator.parameters() if p.requires_grad]
             group = {"params": trained, "lr": config.meta_learning_rate}
             optimizers.append(_optimizer(config.meta_optimizer, [group], config.meta_weight_decay))
+    alone = config.epochs_on_trusted
     return Setup(
         hierarchy=hierarchy,
         network=network,
@@ -231,9 +263,16 @@ def build(
         learner=_learner(
             config, data, device, network, generator, optimizers, hierarchy, start, processes.world()
         ),
+        tuner=MultiTaskLearner(network, optimizers[0], **_shared(config, network, device, processes.world()))
+        if alone
+        else None,
+        tuned_from=config.epochs - alone,
         optimizers=optimizers,
         rates=[[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers],
-        schedule=Schedule(config.decay, config.epochs, config.warmup),
+        schedule=Schedule(
+            *(config.decay, config.epochs, config.warmup),
+            anew=config.epochs - alone if 0 < alone < config.epochs else None,
+        ),
         frozen=frozen,
     )
 
@@ -243,20 +282,14 @@ def _learner(
     data: DataSet,
     device: torch.device,
     network: MultiTaskNetwork,
-    generator: LabelGenerator | None,
+    generator: LabelGenerator | WeightGenerator | LabelCorrector | None,
     optimizers: list[Optimizer],
     hierarchy: Hierarchy,
     start: Start | None,
     world: World,
 ) -> MultiTaskLearner:
     """What trains the networks, from the words of a config."""
-    shared: dict[str, Any] = {
-        "task": network.task,
-        "autocast": torch.bfloat16 if config.precision == "bf16" else None,
-        "check_finite": device.type == "cpu",
-        "compile": config.compile,
-        "world": world,
-    }
+    shared = _shared(config, network, device, world)
     cache_size = len(data.train) if config.cache_labels else 0
     if generator is None or config.method == "frozen":
         return MultiTaskLearner(
@@ -269,7 +302,8 @@ def _learner(
             )
             if generator is None
             else generated(generator, cache_size, world, autocast=shared["autocast"], compile=config.compile),
-            supervision=AuxiliaryLabels(FocalLoss(config.gamma), weight=config.auxiliary_weight),
+            supervision=robust(config)
+            or AuxiliaryLabels(FocalLoss(config.gamma), weight=config.auxiliary_weight),
             **shared,
         )
     # No step differentiates through an update where none follows it at once: keep no copy of it.
@@ -280,7 +314,7 @@ def _learner(
         generator,
         optimizer,
         meta_optimizer,
-        supervision=_supervision(config, hierarchy),
+        supervision=of_given_labels(config) or of_invented_labels(config, hierarchy),
         hypergradient=config.hypergradient,
         lookahead=config.lookahead if follows else "virtual",
         lookahead_rule=config.lookahead_rule,
@@ -293,42 +327,17 @@ def _learner(
     )
 
 
-def _supervision(config: RunConfig, hierarchy: Hierarchy) -> AuxiliaryLabels:
-    regulariser = (
-        Information(hierarchy, config.entropy_weight) if config.regulariser == "information" else None
-    )
-    kind = (
-        partial(WeightedLabels, normalise=config.normalise_weights)
-        if config.method in WEIGHTED_METHODS
-        else AuxiliaryLabels
-    )
-    return kind(
-        FocalLoss(config.gamma),
-        weight=config.auxiliary_weight,
-        entropy_weight=config.entropy_weight,
-        regulariser=regulariser,
-    )
-
-
-@dataclass(frozen=True)
-class FocalLoss:
-    """The focal loss with the run's γ, and sample weights where there are any."""
-
-    gamma: float
-
-    def __call__(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-        return focal_loss(logits, labels, self.gamma, weights)
-
-
-@dataclass(frozen=True)
-class Information:
-    """Minus the weighted mutual information of the labels."""
-
-    hierarchy: Hierarchy
-    weight: float
-
-    def __call__(self, labels: Tensor, y: Tensor) -> Tensor:
-        return -self.weight * information(labels, y, self.hierarchy)
+def _shared(
+    config: RunConfig, network: MultiTaskNetwork, device: torch.device, world: World
+) -> dict[str, Any]:
+    """Arguments that all learners of a run have in common."""
+    return {
+        "task": network.task,
+        "autocast": torch.bfloat16 if config.precision == "bf16" else None,
+        "check_finite": device.type == "cpu",
+        "compile": config.compile,
+        "world": world,
+    }
 
 
 def _optimizer(

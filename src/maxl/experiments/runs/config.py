@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,11 @@ from typing import Any
 import yaml
 
 from maxl.experiments.runs.files import YAML_LIMIT, parse_yaml, read_bytes
-from maxl.experiments.runs.methods import METHODS
-from maxl.experiments.runs.names import runs_code
+from maxl.experiments.runs.methods import METHODS, TUNED_METHODS
+from maxl.experiments.runs.names import refuse_code
 from maxl.experiments.runs.rules import check_rules
 from maxl.experiments.runs.values import coerce, nearest
 
-CODE_FIELDS = ("trunk", "generator_trunk", "transform")  # module:function in one of these runs code
 _TASKS = (
     "auto",
     "classification",
@@ -67,6 +65,9 @@ class RunConfig:
     probe: str | None = option(
         None, "column of labels against which structure is measured once the run has ended", group="data"
     )
+    trusted: str | None = option(
+        None, "column of yes and no: whose labels are right, where others may be wrong", group="data"
+    )
     probe_shots: int = option(5, "training samples of each of its classes that the probe sees", group="data")
     ignore_index: int = option(255, "value of masks that stands for no class (segmentation)", group="data")
     drop: tuple[str, ...] | None = option(None, "columns of a table to leave out", group="data")
@@ -96,7 +97,10 @@ class RunConfig:
     )
 
     method: str = option(
-        "maxl", "where the finer labels come from; single has none", group="method", choices=METHODS
+        "maxl",
+        "where finer labels come from; single has none, and the last six are for labels that are partly wrong",
+        group="method",
+        choices=METHODS,
     )
     psi: tuple[int, ...] = option((5,), "finer classes that each class is split into", group="method")
     trunk: str = option(
@@ -147,6 +151,20 @@ class RunConfig:
     )
     normalise_weights: bool = option(
         False, "divide the weights of weighted and wamal by their mean over the batch", group="method"
+    )
+    trusted_epochs: int | None = option(
+        None,
+        "last epochs, on trusted samples alone, of methods for wrong labels (default: a fifth of them)",
+        group="method",
+    )
+    effective_samples: float = option(
+        0.3, "least part of a batch's samples that count, of reweighted", group="method"
+    )
+    confidence: float = option(
+        0.85, "probability of the given label that corrected starts from", group="method"
+    )
+    keep_part: float = option(
+        0.7, "part of a batch's samples with the smallest losses that small-loss keeps", group="method"
     )
     auxiliary_weight: float = option(0.3, "factor on the auxiliary loss; the paper takes 1", group="method")
 
@@ -313,6 +331,15 @@ class RunConfig:
             object.__setattr__(self, "learning_rate", 0.01 if self.optimizer == "sgd" else 1e-3)
         check_rules(self)
 
+    @property
+    def epochs_on_trusted(self) -> int:
+        """How many epochs at the end train on trusted samples alone."""
+        if self.trusted is None or self.method not in (*TUNED_METHODS, "trusted-only"):
+            return 0
+        if self.method == "trusted-only":
+            return self.epochs
+        return max(1, round(self.epochs / 5)) if self.trusted_epochs is None else self.trusted_epochs
+
     @classmethod
     def from_dict(cls, values: dict[str, Any], source: str = "config") -> RunConfig:
         """Checked construction from plain values; unknown keys are refused with the nearest name."""
@@ -361,18 +388,3 @@ class RunConfig:
     def to_yaml(self) -> str:
         """One 'name: value' a line, every field in its order."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
-
-
-def names_code(values: Mapping[str, Any]) -> bool:
-    """Whether a config's values name code of somebody's, which is called with ``--trust`` alone where they come from a file."""
-    return any(runs_code(name, values.get(name)) for name in CODE_FIELDS)
-
-
-def refuse_code(values: Mapping[str, Any], source: str) -> None:
-    """ValueError if values from a file name a trunk ``module:function``: whoever wrote the file would run code."""
-    for name in CODE_FIELDS:
-        if runs_code(name, values.get(name)):
-            raise ValueError(
-                f"{source} wants to run code, {name} {values[name]!r}: look at it, and pass --trust "
-                "(trust=True in Python) if you trust it"
-            )

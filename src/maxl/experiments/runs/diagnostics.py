@@ -12,6 +12,7 @@ from maxl.experiments.runs.evaluation import (
     gradient_cosine,
     labels_looked_at,
 )
+from maxl.experiments.runs.methods import WITHOUT_LABELS
 from maxl.experiments.runs.stepping import training_stream
 from maxl.hypergradients import as_tuple, pure_call
 
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 def label_metrics(trainer: Trainer) -> dict[str, Any]:
     """Of the generator's labels for some training samples, unaugmented; nothing where there is no generator."""
     setup, data, task = trainer.setup, trainer.data, trainer.setup.learner.task
-    if setup.generator is None:
+    if setup.labeller is None:
         return {}
     some = torch.arange(len(data.train))[:: max(1, len(data.train) // labels_looked_at(task))]
     split = data.train.select(some.to(data.train.x.device))
-    with evaluating(setup.generator):
-        labels = torch.cat([as_tuple(setup.generator(b.x, b.primary))[0] for b in trainer.in_order(split)])
+    with evaluating(setup.labeller):
+        labels = torch.cat([as_tuple(setup.labeller(b.x, b.primary))[0] for b in trainer.in_order(split)])
     look = describe_labels(labels, split.primary, setup.hierarchy, task)
     return {
         "label_entropy": look.entropy,
@@ -43,7 +44,7 @@ def label_metrics(trainer: Trainer) -> dict[str, Any]:
 def cosine_metrics(trainer: Trainer) -> dict[str, Any]:
     """The cosine of both tasks' gradients on a whole training batch; nothing without a second task."""
     setup, data, config = trainer.setup, trainer.data, trainer.config
-    if config.method == "single":
+    if config.method in WITHOUT_LABELS:
         return {}
     batch = next(training_stream(config, data, data.train, config.seed, trainer.device).epoch(0))
     with torch.no_grad():

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from maxl.experiments.runs.config import RunConfig, names_code
+from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.files import (
     YAML_LIMIT,
     parse_json,
@@ -21,6 +21,7 @@ from maxl.experiments.runs.files import (
     sha256,
     write_at_once,
 )
+from maxl.experiments.runs.names import names_code
 from maxl.experiments.runs.summary import CHECKSUM, checksum_of, read_summary
 
 _SEAL = b"# Settings of a run; the lines below have the SHA-256 "

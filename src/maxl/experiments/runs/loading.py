@@ -40,6 +40,7 @@ def load_data(config: RunConfig, finished: RunFolder | None = None) -> DataSet:
             task=config.task,
             human=config.human,
             probe=config.probe,
+            trusted=config.trusted,
             train_size=None if config.train_size is None else _size(config.train_size),
             validation_size=_size(config.validation_size),
             seed=config.seed,

@@ -6,6 +6,7 @@ METHODS = (
     *("single", "uniform", "frozen", "random", "kmeans-shuffled", "kmeans", "prototypical"),
     *("human-shuffled", "human"),
     *("maxl", "weighted", "wamal", "gated"),
+    *("small-loss", "gce", "trusted-only", "fine-tuned", "reweighted", "corrected"),
 )
 HUMAN_METHODS = (
     "prototypical",
@@ -14,5 +15,16 @@ HUMAN_METHODS = (
 )  # their auxiliary classes are the human ones: no ψ
 CLUSTER_METHODS = ("kmeans-shuffled", "kmeans")
 LEARNED_METHODS = ("maxl", "weighted", "wamal", "gated")  # a generator is trained
+# For given labels that are partly wrong, without a second task: another loss, trusted samples to train on, or a generator
+# that they judge.
+ROBUST_METHODS = ("small-loss", "gce")
+JUDGED_METHODS = ("reweighted", "corrected")
+NOISE_METHODS = (*ROBUST_METHODS, "trusted-only", "fine-tuned", *JUDGED_METHODS)
+WITHOUT_LABELS = ("single", *NOISE_METHODS)  # no second task
+TUNED_METHODS = (
+    *ROBUST_METHODS,
+    "fine-tuned",
+    *JUDGED_METHODS,
+)  # end on trusted samples, where there are some
 WEIGHTED_METHODS = ("weighted", "wamal")  # it also weighs each sample's auxiliary loss
 SHARED = "shared"  # as generator_trunk: the network's own trunk

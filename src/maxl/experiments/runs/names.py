@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+CODE_FIELDS = ("trunk", "generator_trunk", "transform")  # module:function in one of these runs code
 LIBRARIES = ("timm", "torchvision", "hf")  # LIBRARY:MODEL
 
 
@@ -30,3 +32,18 @@ def without_place(name: str) -> str:
     library, rest = library_of(name)
     lies = library == "hf" and (Path(rest).is_absolute() or Path(rest).is_dir())
     return f"hf:{Path(rest).name}" if lies else name
+
+
+def names_code(values: Mapping[str, Any]) -> bool:
+    """Whether a config's values name code of somebody's, which is called with ``--trust`` alone where they come from a file."""
+    return any(runs_code(name, values.get(name)) for name in CODE_FIELDS)
+
+
+def refuse_code(values: Mapping[str, Any], source: str) -> None:
+    """ValueError if values from a file name a trunk ``module:function``: whoever wrote the file would run code."""
+    for name in CODE_FIELDS:
+        if runs_code(name, values.get(name)):
+            raise ValueError(
+                f"{source} wants to run code, {name} {values[name]!r}: look at it, and pass --trust "
+                "(trust=True in Python) if you trust it"
+            )

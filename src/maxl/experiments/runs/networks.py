@@ -14,7 +14,15 @@ from maxl.experiments.runs import trunks
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.methods import LEARNED_METHODS, SHARED, WEIGHTED_METHODS
 from maxl.hierarchy import Hierarchy
-from maxl.networks import LabelGenerator, MultiTaskNetwork, PowerOfTwo, WeightedLabelGenerator, head
+from maxl.networks import (
+    LabelGenerator,
+    MultiTaskNetwork,
+    PowerOfTwo,
+    SharedTrunk,
+    WeightedLabelGenerator,
+    head,
+)
+from maxl.supervision import LabelCorrector, WeightGenerator
 from maxl.tasks import Task
 from maxl.trunks import infer_feature_dim
 
@@ -108,6 +116,22 @@ def build_generator(
     if start is not None:
         start.into_generator(generator, same_trunk=alike)
     return generator
+
+
+def build_judged(
+    config: RunConfig, network: MultiTaskNetwork, kind: str, input_shape: tuple[int, ...]
+) -> WeightGenerator | LabelCorrector:
+    """The generator of one of ``JUDGED_METHODS``, as it is before training; arguments and errors as above."""
+    with seeded(config.seed, 3):
+        if config.generator_trunk == SHARED:
+            trunk: nn.Module = SharedTrunk(network)
+        else:
+            name, alike = config.generator_trunk or config.trunk, config.generator_trunk is None
+            trunk = trunks.build_for(name, kind, input_shape, trunks.Words.of(config) if alike else None)
+        classes = network.hierarchy.num_primary
+        if config.method == "reweighted":
+            return WeightGenerator(trunk, classes, weighting=PowerOfTwo(config.weight_range))
+        return LabelCorrector(trunk, classes, confidence=config.confidence)
 
 
 def _generator_kind(config: RunConfig) -> _MakeGenerator:

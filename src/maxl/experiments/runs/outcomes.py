@@ -12,6 +12,7 @@ from torch import Tensor
 from maxl.experiments.data import Batch, Split
 from maxl.experiments.runs.calibration import calibration
 from maxl.experiments.runs.evaluation import evaluating
+from maxl.experiments.runs.methods import WITHOUT_LABELS
 from maxl.experiments.runs.structure import few_shot_accuracy, label_agreement, worst_group
 from maxl.hypergradients import RandomState, as_tuple
 
@@ -101,7 +102,7 @@ def _inputs(trainer: Trainer, split: Split) -> Tensor:
 def _labels(trainer: Trainer) -> Tensor | None:
     """The auxiliary labels of all training samples as the run ends; None where there are none."""
     setup = trainer.setup
-    if trainer.config.method == "single":
+    if trainer.config.method in WITHOUT_LABELS:
         return None
     found = []
     with evaluating(setup.generator):

@@ -10,9 +10,13 @@ from torch import Tensor
 
 from maxl.experiments.data import Batch, BatchStream, Split, balanced_order
 from maxl.experiments.runs.config import RunConfig
-from maxl.experiments.runs.methods import LEARNED_METHODS
+from maxl.experiments.runs.methods import JUDGED_METHODS, LEARNED_METHODS, NOISE_METHODS
 
 OuterBatch = tuple[Tensor, Tensor] | None  # None: the training batch, or the next one
+META_PASS = (
+    1 << 20
+)  # epoch offset of passes beside training: a meta pass, when whole epochs alternate, and calibration
+_TAUGHT = (*LEARNED_METHODS, *JUDGED_METHODS)  # by a judge
 MakeStream = Callable[[Split, int], BatchStream]  # samples and seed -> batches
 
 
@@ -25,6 +29,9 @@ class OuterData:
     | augmented | all samples | the same samples, cropped and flipped anew |
     | held-out | all but a part that is set aside for good | that part, over and over |
     | rotating | all but one fold, another in each epoch | that fold |
+
+    Of methods for wrong labels the trusted samples judge where there are some, over and over, and at the end, or
+    throughout, training goes on with them alone.
 
     With "rotating" every sample is trained on in all but one of 1 / ``held_out`` epochs (cross-fitting).
 
@@ -39,11 +46,11 @@ class OuterData:
 
     Raises:
         ValueError: if samples are to be augmented anew in a data set that is not augmented at all, or the part
-            that is held out would be less than a sample, or all.
+            that is held out would be less than a sample, or all; or if trusted samples are needed and there are none.
     """
 
     def __init__(self, config: RunConfig, split: Split, stream: MakeStream) -> None:
-        self._kind = config.evaluate if config.method in LEARNED_METHODS else "same"
+        self._kind = config.evaluate if config.method in _TAUGHT else "same"
         self._seed, self._stream = config.seed, stream
         self.train = split
         self._held_out: BatchStream | None = None
@@ -55,6 +62,9 @@ class OuterData:
         elif self._kind == "rotating":
             self._folds = folds(split, max(2, round(1 / config.held_out)), config.seed)
         self.batches = stream(self.train, config.seed)
+        self._judged = config.method in JUDGED_METHODS
+        self._trusted = trusted_stream(config, self.train, stream)
+        self._alone_from = config.epochs - config.epochs_on_trusted
         if self._kind == "augmented" and not self.batches.augment and self.batches.transform is None:
             raise ValueError(
                 "--evaluate augmented needs images that training crops at random; this data set is not "
@@ -75,25 +85,49 @@ class OuterData:
 
     def epoch(self, epoch: int) -> Iterator[tuple[Batch, OuterBatch]]:
         """The batches of an epoch, counted from 0: a pure function of the seed and the epoch."""
-        if self._kind == "augmented":
+        if self._trusted is not None and self._alone_from <= epoch < META_PASS:
+            alone = _over_and_over(self._trusted, len(self.batches), epoch)
+            yield from ((batch, None) for batch in itertools.islice(alone, len(self.batches)))
+        elif self._trusted is not None and self._judged:
+            judges = _pairs(_over_and_over(self._trusted, len(self.batches), epoch))
+            yield from zip(self.batches.epoch(epoch), judges, strict=False)
+        elif self._kind == "augmented":
             yield from zip(self.batches.epoch(epoch), _pairs(self.batches.epoch(epoch, view=1)), strict=True)
         elif self._kind == "rotating":
             judging = self._folds[epoch % len(self._folds)]
             training = torch.cat([f for f in self._folds if f is not judging]).sort().values
             batches = self._stream(self.train.select(training), self._seed)
             outer = self._stream(self.train.select(judging), self._seed + 1)
-            yield from zip(batches.epoch(epoch), _over_and_over(outer, len(batches), epoch), strict=False)
+            judges = _pairs(_over_and_over(outer, len(batches), epoch))
+            yield from zip(batches.epoch(epoch), judges, strict=False)
         elif self._held_out is not None:
-            outer_batches = _over_and_over(self._held_out, len(self.batches), epoch)
+            outer_batches = _pairs(_over_and_over(self._held_out, len(self.batches), epoch))
             yield from zip(self.batches.epoch(epoch), outer_batches, strict=False)
         else:
             yield from ((batch, None) for batch in self.batches.epoch(epoch))
 
 
+def trusted_stream(config: RunConfig, split: Split, stream: MakeStream) -> BatchStream | None:
+    """Batches of the trusted samples of a method that uses them.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if config.method not in NOISE_METHODS or split.trusted is None:
+        return None
+    rows = split.trusted.nonzero().flatten()
+    if not len(rows):
+        raise ValueError(
+            f"--method {config.method} needs trusted training samples; all of them test or validate: mark more, or lower "
+            "--validation-size"
+        )
+    return stream(split.select(rows), config.seed + 2)
+
+
 def check_held_out(config: RunConfig, samples: int) -> None:
     """ValueError if a config holds less than one of so many samples out, or all of them."""
     if (
-        config.method in LEARNED_METHODS
+        config.method in _TAUGHT
         and config.evaluate in ("held-out", "rotating")
         and config.held_out * samples < 1 - 1e-9  # 1/49 of 49 is a rounding below 1
     ):
@@ -102,7 +136,7 @@ def check_held_out(config: RunConfig, samples: int) -> None:
             f"got {config.held_out} of {samples} samples"
         )
     if (
-        config.method in LEARNED_METHODS
+        config.method in _TAUGHT
         and config.evaluate == "held-out"
         and round(config.held_out * samples) >= samples
     ):
@@ -129,11 +163,11 @@ def _balanced(split: Split, seed: int) -> Tensor:
     return torch.from_numpy(balanced_order(split.strata.cpu().numpy(), human, seed))
 
 
-def _over_and_over(stream: BatchStream, count: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _over_and_over(stream: BatchStream, count: int, epoch: int) -> Iterator[Batch]:
     """At least ``count`` batches: as many passes over the stream as that takes."""
     passes = 1 + count // len(stream)
     epochs = (stream.epoch(e) for e in range(epoch * passes, (epoch + 1) * passes))
-    return _pairs(itertools.chain.from_iterable(epochs))
+    return itertools.chain.from_iterable(epochs)
 
 
 def _pairs(batches: Iterator[Batch]) -> Iterator[tuple[Tensor, Tensor]]:

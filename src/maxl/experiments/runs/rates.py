@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.methods import WITHOUT_LABELS
 from maxl.experiments.runs.trunks import bare
 from maxl.finetuning import freeze, parameter_groups
 
@@ -25,17 +26,24 @@ class Schedule:
         kind: "step", halved at each quarter (the paper: every 50 of 200 epochs), "cosine" or "constant".
         epochs: Of the run.
         warmup: At least 0, and less than ``epochs``.
+        anew: The epoch in which it begins anew, without a rise; none by default.
     """
 
     kind: str
     epochs: int
     warmup: float = 0.0
+    anew: int | None = None
 
     def __call__(self, epoch: int, step: int = 0, steps: int = 1) -> float:
         """At a step, of so many of an epoch, both counted from 0."""
+        epochs = self.epochs
+        if self.anew is not None:
+            if epoch >= self.anew:
+                return self._decay(epoch - self.anew, self.epochs - self.anew)
+            epochs = self.anew
         done = epoch * steps + step + 1
         rise = min(1.0, done / (self.warmup * steps)) if self.warmup else 1.0
-        return rise * self._decay(max(0.0, epoch - self.warmup), self.epochs - self.warmup)
+        return rise * self._decay(max(0.0, epoch - self.warmup), epochs - self.warmup)
 
     def _decay(self, epoch: float, epochs: float) -> float:
         if self.kind == "step":
@@ -59,7 +67,7 @@ def freeze_parts(config: RunConfig, trunk: nn.Module) -> list[nn.Module]:
         frozen = freeze(bare(trunk), () if _ALL in parts else parts)
     except ValueError as error:
         raise ValueError(f"--freeze: {error}; or {_ALL} for all of it") from error
-    if config.method != "single" and not any(p.requires_grad for p in trunk.parameters()):
+    if config.method not in WITHOUT_LABELS and not any(p.requires_grad for p in trunk.parameters()):
         raise ValueError(
             f"--freeze leaves nothing of the trunk to train, and the heads share nothing else: labels of --method "
             f"{config.method} could change nothing of the primary task; freeze its first parts, or use --method single"

@@ -10,7 +10,7 @@ from maxl.experiments.runs.files import write_at_once
 from maxl.experiments.runs.looks import looks
 from maxl.experiments.runs.machine import PeakMemory
 from maxl.experiments.runs.measures import MEASURES
-from maxl.experiments.runs.methods import HUMAN_METHODS
+from maxl.experiments.runs.methods import HUMAN_METHODS, WITHOUT_LABELS
 from maxl.experiments.runs.outcomes import outcomes
 from maxl.experiments.runs.snapshot import write_snapshot
 from maxl.experiments.runs.trunks import chosen
@@ -36,7 +36,7 @@ def write_result(trainer: Trainer, memory: PeakMemory) -> dict[str, Any]:
     write_snapshot(
         trainer.folder.snapshot,
         network=setup.network,
-        generator=None if data.task == "segmentation" else setup.generator,  # a gallery is of whole images
+        generator=None if data.task == "segmentation" else setup.labeller,  # a gallery is of whole images
         test_x=data.test.x,
         test_primary=data.test.primary if data.task == "classification" else None,
         train_x=data.train.x,
@@ -49,7 +49,7 @@ def write_result(trainer: Trainer, memory: PeakMemory) -> dict[str, Any]:
     )
     last, entries = _kept_row(trainer)
     measured = [f"{part}_{m.name}" for part in ("test", "validation") for m in MEASURES[data.task]]
-    steps = max(1, setup.learner.steps)
+    steps = max(1, sum(trainer.outer.steps(epoch) for epoch in range(trainer.epoch)))
     summary = {
         "method": trainer.label,
         "seed": config.seed,
@@ -58,8 +58,8 @@ def write_result(trainer: Trainer, memory: PeakMemory) -> dict[str, Any]:
         "task": data.task,
         # Held-out samples are labels that were paid for: methods with and without them compare.
         "train_size": trainer.outer.paid_for,
-        "psi": None if config.method in ("single", *HUMAN_METHODS) else list(setup.hierarchy.psi),
-        "auxiliary_classes": 0 if config.method == "single" else setup.hierarchy.num_auxiliary,
+        "psi": None if config.method in (*WITHOUT_LABELS, *HUMAN_METHODS) else list(setup.hierarchy.psi),
+        "auxiliary_classes": 0 if config.method in WITHOUT_LABELS else setup.hierarchy.num_auxiliary,
         "trunk": chosen(config.trunk, data.task, data.input_shape),
         "epochs": config.epochs,
         **entries,

@@ -6,7 +6,8 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING
 
-from maxl.experiments.runs.methods import CLUSTER_METHODS, LEARNED_METHODS, SHARED
+from maxl.experiments.runs.methods import CLUSTER_METHODS, JUDGED_METHODS, LEARNED_METHODS, SHARED
+from maxl.experiments.runs.noise_rules import check_noise
 from maxl.experiments.runs.values import flag
 from maxl.experiments.tracking import NAMES
 from maxl.presets import check_choice
@@ -43,6 +44,7 @@ _AT_LEAST: dict[str, float] = {
 def check_rules(config: RunConfig) -> None:
     """ValueError if a value is outside its range or two choices do not go together."""
     _check_ranges(config)
+    check_noise(config)
     _check_combinations(config)
 
 
@@ -106,7 +108,8 @@ def _check_combinations(config: RunConfig) -> None:
         )
     if config.method == "gated" and config.compile:
         raise ValueError("--method gated cannot be compiled: drop --compile")
-    if config.generator_trunk == SHARED and config.compile and config.method in LEARNED_METHODS:
+    taught = (*LEARNED_METHODS, *JUDGED_METHODS)
+    if config.generator_trunk == SHARED and config.compile and config.method in taught:
         raise ValueError("--generator-trunk shared reads the network's features in passing: drop --compile")
     if config.evaluate == "rotating" and (config.cache_labels or config.schedule == "epochs"):
         raise ValueError(

@@ -20,7 +20,7 @@ from maxl.experiments.runs.baselines import (
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.evaluation import evaluating
 from maxl.experiments.runs.machine import tensor_float32
-from maxl.experiments.runs.methods import CLUSTER_METHODS
+from maxl.experiments.runs.methods import CLUSTER_METHODS, WITHOUT_LABELS
 from maxl.experiments.runs.networks import seeded
 from maxl.experiments.runs.prototypes import prototypical_labels
 from maxl.experiments.runs.stepping import plain_step, training_stream
@@ -61,7 +61,7 @@ def fixed_source(
     Raises:
         ValueError: if the method does not fit the data.
     """
-    if config.method == "single":
+    if config.method in WITHOUT_LABELS:
         return NoLabels()
     if config.method == "uniform":
         return UniformLabels(hierarchy, task)

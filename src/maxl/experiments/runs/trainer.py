@@ -35,7 +35,7 @@ from maxl.experiments.runs.machine import PeakMemory, origin, tensor_float32, th
 from maxl.experiments.runs.measures import kept, score
 from maxl.experiments.runs.memory import needing_memory, smaller_batch
 from maxl.experiments.runs.monitoring import Report, Totals
-from maxl.experiments.runs.outer import OuterBatch, OuterData
+from maxl.experiments.runs.outer import META_PASS, OuterBatch, OuterData
 from maxl.experiments.runs.own_inputs import settled
 from maxl.experiments.runs.processes import ALONE, Processes
 from maxl.experiments.runs.result import write_result
@@ -53,7 +53,6 @@ EVALUATION_BATCH = 500
 CALIBRATION_BATCHES = 10
 _logger = logging.getLogger(__name__)
 Watch = Callable[[int, int], None]  # step of this call, from 1, and steps of an epoch
-META_PASS = 1 << 20  # epoch offset of the meta pass's own shuffling, when whole epochs alternate
 
 
 class Trainer:
@@ -224,7 +223,7 @@ class Trainer:
 
     def _step(self, batch: Batch, outer: OuterBatch, *, teach: bool) -> StepResult:
         """One training step, and with ``teach`` the meta step after it, where the method has one."""
-        learner, limit = self.setup.learner, self.config.max_grad_norm
+        learner, limit = self.setup.learner_in(self.epoch), self.config.max_grad_norm
         x, y, index = batch.x, batch.primary, batch.index
         if not (teach and isinstance(learner, MetaAuxiliaryLearner)):
             return plain_step(learner, batch, limit)

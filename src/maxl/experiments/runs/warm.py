@@ -15,7 +15,7 @@ from maxl.experiments.runs.checkpoint import kept_networks, load_end
 from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.measures import task_of
-from maxl.experiments.runs.methods import LEARNED_METHODS, SHARED
+from maxl.experiments.runs.methods import LEARNED_METHODS, SHARED, WITHOUT_LABELS
 from maxl.experiments.runs.names import is_code
 from maxl.experiments.runs.own_inputs import finished_run
 from maxl.experiments.runs.trunks import chosen
@@ -140,8 +140,8 @@ def _of_labels(
     hierarchy: Hierarchy,
 ) -> tuple[State | None, State | None, str | None]:
     """Auxiliary head and generator where they go on with the same labels; else None, and why, if there was one."""
-    if config.method == "single" or stored.method == "single":
-        return None, None, None if stored.method == "single" else "--method single has none"
+    if config.method in WITHOUT_LABELS or stored.method in WITHOUT_LABELS:
+        return None, None, None if stored.method in WITHOUT_LABELS else f"--method {config.method} has none"
     learned = stored.method in LEARNED_METHODS
     alike = any({stored.method, config.method} <= {*methods} for methods in _ALIKE)
     if not alike and not (stored.method == config.method == "uniform"):

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maxl.experiments.runs.config import CODE_FIELDS, MACHINE_FIELDS, RunConfig
+from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
 from maxl.experiments.runs.files import read_yaml
+from maxl.experiments.runs.names import CODE_FIELDS
 from maxl.experiments.runs.values import nearest
 from maxl.experiments.studies.variants import irrelevant_fields
 

@@ -43,6 +43,7 @@ _DATA_FIELDS = (
         "primary",
         "human",
         "probe",
+        "trusted",
         "task",
         "train_size",
         "validation_size",

@@ -6,7 +6,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from maxl.experiments.runs.methods import CLUSTER_METHODS, HUMAN_METHODS, LEARNED_METHODS, WEIGHTED_METHODS
+from maxl.experiments.runs.methods import (
+    CLUSTER_METHODS,
+    HUMAN_METHODS,
+    JUDGED_METHODS,
+    LEARNED_METHODS,
+    TUNED_METHODS,
+    WEIGHTED_METHODS,
+    WITHOUT_LABELS,
+)
 
 # Fields that do not matter to some methods: a grid over them repeats no run of these methods.
 _LABEL_FIELDS = ("auxiliary_weight", "psi")
@@ -20,7 +28,11 @@ _META_FIELDS = (
 _FIELDS_OF = (
     (CLUSTER_METHODS, ("cluster_features",)),
     (WEIGHTED_METHODS, ("normalise_weights",)),
-    (("wamal",), ("weight_range",)),
+    (("wamal", "reweighted"), ("weight_range",)),
+    (TUNED_METHODS, ("trusted_epochs",)),
+    (("reweighted",), ("effective_samples",)),
+    (("corrected",), ("confidence",)),
+    (("small-loss",), ("keep_part",)),
 )
 
 # What no folder's name can hold, on Windows or elsewhere, and the sign of what stands for it.
@@ -31,7 +43,9 @@ def irrelevant_fields(method: str) -> tuple[str, ...]:
     """Fields of ``RunConfig`` that make no difference to a method's runs."""
     others = [fields for methods, fields in _FIELDS_OF if method not in methods]
     special = tuple(name for fields in others for name in fields)
-    if method == "single":
+    if method in JUDGED_METHODS:
+        return (*special, *_LABEL_FIELDS, "entropy_weight", "regulariser")
+    if method in WITHOUT_LABELS:
         return (*special, *_LABEL_FIELDS, *_GENERATOR_FIELDS, *_META_FIELDS)
     if method in LEARNED_METHODS:
         return special

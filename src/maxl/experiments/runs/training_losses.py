@@ -1,0 +1,76 @@
+"""What each method trains on: its supervision, from the words of a config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.evaluation import information
+from maxl.experiments.runs.methods import WEIGHTED_METHODS
+from maxl.hierarchy import Hierarchy
+from maxl.losses import focal_loss
+from maxl.supervision import (
+    AuxiliaryLabels,
+    CorrectedLabels,
+    GeneralizedCrossEntropy,
+    SampleWeights,
+    SmallLosses,
+    Supervision,
+    WeightedLabels,
+)
+
+
+def robust(config: RunConfig) -> Supervision | None:
+    """The training loss of a method that bears wrong labels by its loss alone."""
+    if config.method == "gce":
+        return GeneralizedCrossEntropy()
+    return SmallLosses(config.keep_part) if config.method == "small-loss" else None
+
+
+def of_given_labels(config: RunConfig) -> Supervision | None:
+    """What a generator does to given labels; None where it gives labels of a second task."""
+    if config.method == "reweighted":
+        return SampleWeights(normalise=True, effective=config.effective_samples)
+    return CorrectedLabels() if config.method == "corrected" else None
+
+
+def of_invented_labels(config: RunConfig, hierarchy: Hierarchy) -> AuxiliaryLabels:
+    """What a generator's labels of a second task do."""
+    regulariser = (
+        Information(hierarchy, config.entropy_weight) if config.regulariser == "information" else None
+    )
+    kind = (
+        partial(WeightedLabels, normalise=config.normalise_weights)
+        if config.method in WEIGHTED_METHODS
+        else AuxiliaryLabels
+    )
+    return kind(
+        FocalLoss(config.gamma),
+        weight=config.auxiliary_weight,
+        entropy_weight=config.entropy_weight,
+        regulariser=regulariser,
+    )
+
+
+@dataclass(frozen=True)
+class FocalLoss:
+    """The focal loss with the run's γ, and sample weights where there are any."""
+
+    gamma: float
+
+    def __call__(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+        return focal_loss(logits, labels, self.gamma, weights)
+
+
+@dataclass(frozen=True)
+class Information:
+    """Minus the weighted mutual information of the labels."""
+
+    hierarchy: Hierarchy
+    weight: float
+
+    def __call__(self, labels: Tensor, y: Tensor) -> Tensor:
+        return -self.weight * information(labels, y, self.hierarchy)
