@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from maxl.hypergradients import Inputs
-from maxl.networks import PowerOfTwo
 from maxl.supervision._given_labels import OfGivenLabels
+
+_MOST = 20.0  # of a logarithm: e^20 and e^-20 still add up in float32
+
+
+def exponential_weight(score: Tensor) -> Tensor:
+    """exp(20 tanh(z / 20)), which is nearly exp(z), of scores z of any shape; 1 at z = 0, and always finite and above 0."""
+    return (_MOST * torch.tanh(score / _MOST)).exp()
 
 
 class WeightGenerator(OfGivenLabels):
@@ -21,7 +28,8 @@ class WeightGenerator(OfGivenLabels):
         trunk: Any module from inputs to features of shape (N, D); its own weights, shared with nothing.
         num_classes: C ≥ 2.
         feature_dim: D, where the trunk does not state it.
-        weighting: From scores of shape (N,) to weights above 0; 1 at 0, where all scores start.
+        weighting: From scores of shape (N,) to weights above 0; all scores start at 0. Nearly the exponential by
+            default: a change of scale, which normalised weights do not see, cannot bring it to where it has no slope.
 
     Raises:
         ValueError: if D is unknown or C below 2.
@@ -33,10 +41,10 @@ class WeightGenerator(OfGivenLabels):
         num_classes: int,
         *,
         feature_dim: int | None = None,
-        weighting: Callable[[Tensor], Tensor] | None = None,
+        weighting: Callable[[Tensor], Tensor] = exponential_weight,
     ) -> None:
         super().__init__(trunk, num_classes, 1, feature_dim)
-        self.weighting = weighting or PowerOfTwo()
+        self.weighting = weighting
 
     def forward(self, x: Inputs, y: Tensor) -> Tensor:
         """Weights of shape (N,), from inputs and given classes, int64 of shape (N,) in [0, C)."""

@@ -19,7 +19,7 @@ from maxl.experiments.cli._study import LINES_APART
 from maxl.experiments.cli.listen import note
 from maxl.experiments.cli.terminal import shown
 
-_AIMS = ("accuracy", "structure")  # those of ``studies.advice``, which --help cannot wait for
+_AIMS = ("accuracy", "structure", "noise")  # those of ``studies.aims``, which --help cannot wait for
 
 
 def add_advise(commands: Any) -> None:
@@ -31,7 +31,8 @@ def add_advise(commands: Any) -> None:
         "on validation data, learned ones only where that leaves something open, and lets fresh seeds tell on the test part\n"
         "whether the best of them helps. Calling it again continues where it stopped.",
         epilog="example:\n  maxl advise --data table.csv --primary label --trunk mlp --budget 30 --out advice\n"
-        "  maxl advise ... --aim structure --probe breed",
+        "  maxl advise ... --aim structure --probe breed\n"
+        "  maxl advise ... --aim noise --trusted checked",
     )
     advise.add_argument(
         "--aim",

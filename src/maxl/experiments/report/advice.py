@@ -12,8 +12,11 @@ import pandas as pd
 from maxl.experiments.report.html import document
 from maxl.experiments.report.parts import Part, Points, Section, Table
 from maxl.experiments.runs.files import read_json, write_at_once
-from maxl.experiments.runs.measures import PROBE, Measure, main_measure, task_of
+from maxl.experiments.runs.measures import Measure, main_measure, task_of
+from maxl.experiments.studies.aims import Aim
 from maxl.experiments.studies.intervals import interval_text, mean_interval
+
+_QUESTION = ("Do finer labels help", "Does anything help against wrong labels")
 
 
 def write_advice(folder: Path) -> Path:
@@ -30,7 +33,10 @@ def write_advice(folder: Path) -> Path:
     path = folder / "report.html"
     data = Path(str(plan["config"]["data"])).name
     write_at_once(
-        path, document(f"Do finer labels help on {data}?", _sections(folder, advice, plan), []).encode()
+        path,
+        document(
+            f"{_QUESTION[advice['aim'] == 'noise']} on {data}?", _sections(folder, advice, plan), []
+        ).encode(),
     )
     return path
 
@@ -38,7 +44,7 @@ def write_advice(folder: Path) -> Path:
 def _sections(folder: Path, advice: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Section]:
     final = pd.read_csv(folder / "final" / "results.csv")
     task = task_of(dict(final.iloc[0]))
-    measure = PROBE if advice["aim"] == "structure" else main_measure(task)
+    measure = Aim(advice["aim"]).measure(task)
     facts = [
         f"Verdict: {advice['verdict']}.",
         *advice["sentences"],
@@ -97,7 +103,7 @@ def _chosen(plan: Mapping[str, Any], measure: Measure, tuned_by: Measure) -> lis
     return [
         Table("Single-task training, tuned", pd.DataFrame(rates)),
         Table(
-            f"Screening on {seeds} seeds, simultaneous 95 % intervals; learned labels: {plan['learned']}",
+            f"Screening on {seeds} seeds, simultaneous 95 % intervals; {Aim(plan['aim']).of_generators.lower()}: {plan['learned']}",
             pd.DataFrame(screened),
         ),
     ]

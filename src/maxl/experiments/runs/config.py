@@ -98,7 +98,7 @@ class RunConfig:
 
     method: str = option(
         "maxl",
-        "where finer labels come from; single has none, and the last six are for labels that are partly wrong",
+        "where finer labels come from; the last six are for wrong labels",
         group="method",
         choices=METHODS,
     )

@@ -130,7 +130,7 @@ def build_judged(
             trunk = trunks.build_for(name, kind, input_shape, trunks.Words.of(config) if alike else None)
         classes = network.hierarchy.num_primary
         if config.method == "reweighted":
-            return WeightGenerator(trunk, classes, weighting=PowerOfTwo(config.weight_range))
+            return WeightGenerator(trunk, classes)
         return LabelCorrector(trunk, classes, confidence=config.confidence)
 
 

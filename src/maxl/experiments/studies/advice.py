@@ -20,17 +20,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maxl.experiments.data import DataSet
 from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
 from maxl.experiments.runs.files import read_json, write_at_once
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.lock import locked, require_unlocked
-from maxl.experiments.runs.measures import PROBE, Measure, main_measure
+from maxl.experiments.runs.measures import main_measure
 from maxl.experiments.runs.methods import CLUSTER_METHODS
+from maxl.experiments.studies.aims import Aim
 from maxl.experiments.studies.decisions import (
     BASELINE,
-    CONTROL_OF,
     Screened,
     best_rate,
     blind,
@@ -46,17 +45,14 @@ from maxl.experiments.studies.pace import runs_at_a_time, time_runs
 from maxl.experiments.studies.remaining import COST
 from maxl.experiments.studies.statistics import RELEVANT
 from maxl.experiments.studies.study import Study
-from maxl.presets import check_choice
 
 if TYPE_CHECKING:
     import pandas as pd
 
-AIMS = ("accuracy", "structure", "noise")
 LEARNED = ("maxl", "wamal")
 # Seeds of each step: none serves two.
 TUNING_SEEDS, SCREENING_SEEDS, FINAL_SEEDS = range(1000, 1002), range(2000, 2010), range(3000, 3020)
 FEWEST = 3  # seeds of a step that say something of a spread
-VALIDATION = 0.2  # of the training part, where none is asked for
 _LOOKS = (5, 7, 10)  # screening seeds after the first look, at which it is asked whether that is enough
 _EXTENSIONS = 2  # of the learning rates, beyond the lowest or highest one
 
@@ -80,7 +76,8 @@ def advise(
     Args:
         base: The data and how to train; its method and seed are not used. With ``human`` the human classes are tried too.
         out: The folder: ``tuning``, ``screening`` and ``final`` are studies, ``plan.json`` the decisions.
-        aim: "accuracy", the task's main measure; or "structure", the few-shot probe of ``base.probe``.
+        aim: "accuracy", the task's main measure; "structure", the few-shot probe of ``base.probe``; or "noise", the main
+            measure where labels are partly wrong and ``base.trusted`` says of which samples they are right.
         budget: Minutes in all, earlier calls on the folder included. The last step may end a little later.
         jobs: Runs at a time; the study's own choice by default.
         progress: Called about twice a second.
@@ -95,14 +92,8 @@ def advise(
         ValueError: if the aim does not fit the data, the budget does not suffice for the shortest answer, the folder
             holds something else, or training diverges.
     """
-    check_choice("--aim", aim, AIMS)
-    if aim == "noise":
-        raise ValueError(
-            "--aim noise is not offered: it needs methods that weigh or correct labels and trusted samples to judge them "
-            "by, which no --method has; in Python see maxl.supervision.SampleWeights and CorrectedLabels"
-        )
-    if aim == "structure" and base.probe is None:
-        raise ValueError("--aim structure needs a column to look for: name it with --probe")
+    wanted = Aim(aim)
+    wanted.check(base)
     if not (budget > 0 and math.isfinite(budget)):
         raise ValueError(f"--budget needs to be a number of minutes above 0; got {budget:g}")
     if jobs is not None and jobs < 1:
@@ -114,9 +105,9 @@ def advise(
             f"use it without {word}, or with --cluster-features input"
         )
     if not base.validation_size:
-        base = dataclasses.replace(base, validation_size=VALIDATION)
+        base = dataclasses.replace(base, validation_size=wanted.validation)
     require_unlocked(out)
-    procedure = _Procedure(base, out, aim, budget, jobs, progress, tell)
+    procedure = _Procedure(base, out, wanted, budget, jobs, progress, tell)
     procedure.prepare()  # writes nothing
     with locked(out):
         return procedure.run()
@@ -129,7 +120,7 @@ class _Procedure:
         self,
         base: RunConfig,
         out: Path,
-        aim: str,
+        aim: Aim,
         budget: float,
         jobs: int | None,
         progress: Progress,
@@ -138,13 +129,13 @@ class _Procedure:
         self.base, self.out, self.budget, self.progress, self.tell = base, out, budget, progress, tell
         self.jobs = jobs
         fixed = {n: v for n, v in base.to_dict().items() if n not in (*MACHINE_FIELDS, "method", "seed")}
-        identity = {"aim": aim, "config": fixed}
+        identity = {"aim": aim.name, "config": fixed}
         self.plan = self._read_plan(identity)
         data = load_data(base)
         if data.saw:
             tell(data.saw)
-        self.measure: Measure = PROBE if aim == "structure" else main_measure(data.task)
-        self.fixed = _fixed_methods(base, data)
+        self.aim, self.measure = aim, aim.measure(data.task)
+        self.fixed, self.learned = aim.cheap(base, data), aim.learned(LEARNED)
         self.data = data
         self.started = time.monotonic()
         self.before = float(self.plan.get("seconds", 0.0))
@@ -220,18 +211,18 @@ class _Procedure:
         self.plan |= {"seconds_per_run": per_run, "startup": startup, "pace": 1.0}
         tuning = 3 * len(TUNING_SEEDS) * self._cost([BASELINE]) + 3 * startup
         screening = self._cost([BASELINE, *self.fixed])
-        least = tuning + FEWEST * (screening + self._cost([BASELINE, "uniform"]))
+        least = tuning + FEWEST * (screening + self._cost([BASELINE, self.fixed[0]]))
         if least > 60 * self.budget:
             raise ValueError(
                 f"--budget {self.budget:g} is too little: the shortest answer takes about {math.ceil(least / 60)} minutes "
                 "here; raise it, or lower --epochs or --train-size"
             )
-        most = tuning + len(SCREENING_SEEDS) * (screening + self._cost(LEARNED))
-        most += len(FINAL_SEEDS) * self._cost([BASELINE, LEARNED[0], "uniform"])
+        most = tuning + len(SCREENING_SEEDS) * (screening + self._cost(self.learned))
+        most += len(FINAL_SEEDS) * self._cost([BASELINE, self.learned[0], self.fixed[0]])
         predicted = min(self.budget, most / 60)
         self.tell(
             f"{least / 60:.1f} to {predicted:.1f} minutes: single-task training is tuned, {', '.join(self.fixed)} are "
-            "screened, learned labels only if need be, and fresh seeds have the last word"
+            "screened, {self.aim.of_generators.lower()} only if need be, and fresh seeds have the last word"
         )
         self.plan["predicted_minutes"] = predicted
 
@@ -285,7 +276,9 @@ class _Procedure:
     def _screen(self, tuned: RunConfig) -> None:
         """Validation results of all fixed labels, seed after seed, and of learned ones unless nothing helps."""
         methods = [BASELINE, *self.fixed]
-        reserve = FEWEST * self._cost([BASELINE, "kmeans", "kmeans"])
+        reserve = FEWEST * self._cost(
+            [BASELINE, *self.fixed[-2:]] if self.aim.of_noise else [BASELINE, "kmeans", "kmeans"]
+        )
         count = FEWEST
         found = self._screened(tuned, methods, count)
         for more in _LOOKS:
@@ -293,13 +286,16 @@ class _Procedure:
                 break
             count = more
             found = self._screened(tuned, methods, count)
-        learned = "not needed: finer labels show no effect here" if found.no_effect else "run"
-        if not found.no_effect and self._affordable(reserve, LEARNED) < count:
+        learned = (
+            f"not needed: {self.aim.no_effect.lower()} show no effect here" if found.no_effect else "run"
+        )
+        if not found.no_effect and self._affordable(reserve, self.learned) < count:
             learned = "left out: the budget does not hold them"
         if learned == "run":
-            found = self._screened(tuned, [*methods, *LEARNED], count)
+            found = self._screened(tuned, [*methods, *self.learned], count)
         candidate = found.candidate
-        final = [BASELINE, candidate, *([CONTROL_OF[candidate]] if candidate in CONTROL_OF else [])]
+        control = self.aim.control(candidate, found.differences)
+        final = [BASELINE, candidate, *([] if control is None else [control])]
         fitting = max(FEWEST, self._affordable(0.0, final))
         seeds = min(found.seeds_needed(len(FINAL_SEEDS), 5), fitting, len(FINAL_SEEDS))
         self._note(
@@ -342,15 +338,14 @@ class _Procedure:
                 "interval": [_finite(versus.low), _finite(versus.high)],
             }
             if verdict == "helps" and not versus.low > 0:
-                sentences.append(
-                    f"It is not shown to beat {methods[2]}, so the gain may come from having a second head rather than from "
-                    "what its labels say."
-                )
+                sentences.append(self.aim.unproved(methods[2]))
         if self.plan["screening"]["no_effect"]:
             least = self.measure.difference_text(RELEVANT)
-            sentences.append(f"Finer labels show no effect here: on validation data none can gain {least}.")
+            sentences.append(
+                f"{self.aim.no_effect} show no effect here: on validation data none can gain {least}."
+            )
         elif self.plan["learned"] != "run":
-            sentences.append(f"Learned labels were {self.plan['learned']}.")
+            sentences.append(f"{self.aim.of_generators} were {self.plan['learned']}.")
         trained = results.groupby("method")["seconds_total"].median()
         cost = float(trained[candidate]) / float(trained[BASELINE])
         if candidate in CLUSTER_METHODS and tuned.cluster_features == "trunk":
@@ -375,13 +370,6 @@ class _Procedure:
 
     def _key(self, part: str) -> str:
         return f"{part}_{self.measure.name}"
-
-
-def _fixed_methods(base: RunConfig, data: DataSet) -> list[str]:
-    """Fixed labels that fit the data, the cheapest first."""
-    methods = ["uniform"]
-    methods += ["random"] if data.task == "segmentation" else ["kmeans", "kmeans-shuffled"]
-    return [*methods, "human", "human-shuffled"] if base.human is not None else methods
 
 
 def _finite(value: float) -> float | None:

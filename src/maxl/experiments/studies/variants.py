@@ -28,7 +28,7 @@ _META_FIELDS = (
 _FIELDS_OF = (
     (CLUSTER_METHODS, ("cluster_features",)),
     (WEIGHTED_METHODS, ("normalise_weights",)),
-    (("wamal", "reweighted"), ("weight_range",)),
+    (("wamal",), ("weight_range",)),
     (TUNED_METHODS, ("trusted_epochs",)),
     (("reweighted",), ("effective_samples",)),
     (("corrected",), ("confidence",)),
