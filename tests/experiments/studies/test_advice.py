@@ -277,6 +277,59 @@ def test_an_interrupted_advice_goes_on_where_it_stopped(pretend: Callable[..., R
     assert resumed["minutes"] * 60 > begun["seconds"]
 
 
+def noisy(path: Path) -> Path:
+    """The table with a column of whose labels can be trusted: a third of each part."""
+    for part in ("train", "test"):
+        file = folder(path) / f"{part}.csv" if part == "train" else path / f"{part}.csv"
+        table = pd.read_csv(file)
+        table["checked"] = ["yes" if i % 3 == 0 else "no" for i in range(len(table))]
+        table.drop(columns="breed").to_csv(file, index=False)
+    return path
+
+
+def test_wrong_labels_cheap_methods_first_and_learned_ones_against_the_best_of_them(
+    pretend: Callable[..., Runs], tmp_path: Path
+) -> None:
+    runs = pretend(gains={"corrected": 0.08, "fine-tuned": 0.05, "gce": 0.02, "reweighted": 0.03})
+    base = config(noisy(tmp_path / "data"), trusted="checked", epochs=2)
+    advice = advise(base, tmp_path / "out", aim="noise", budget=900, jobs=1)
+    assert (advice["verdict"], advice["method"], advice["aim"]) == ("helps", "corrected", "noise")
+    assert advice["control"]["against"] == "fine-tuned"
+    assert advice["control"]["interval"][0] > 0
+    assert {c.method for c in runs.trained if c.seed in SCREENING_SEEDS} == {
+        *("single", "small-loss", "gce", "trusted-only", "fine-tuned", "corrected", "reweighted")
+    }
+    assert {c.method for c in runs.trained if c.seed in FINAL_SEEDS} == {"single", "corrected", "fine-tuned"}
+    assert {c.validation_size for c in runs.trained} == {0.5}
+    text = write_advice(tmp_path / "out").read_text()
+    assert "Does anything help against wrong labels on data?" in text
+    assert "second head" not in text
+
+
+def test_a_learned_method_that_only_equals_a_cheap_one_is_said_to(
+    pretend: Callable[..., Runs], tmp_path: Path
+) -> None:
+    pretend(gains={"corrected": 0.0502, "fine-tuned": 0.05}, noise=0.01)
+    base = config(noisy(tmp_path / "data"), trusted="checked", epochs=2)
+    advice = advise(base, tmp_path / "out", aim="noise", budget=900, jobs=1)
+    assert advice["verdict"] == "helps"
+    if advice["method"] == "corrected":
+        assert "It is not shown to beat fine-tuned, which costs a fraction" in " ".join(advice["sentences"])
+    else:
+        assert (advice["method"], advice["control"]) == ("fine-tuned", None)
+
+
+def test_no_effect_of_wrong_labels_leaves_learned_ones_out(
+    pretend: Callable[..., Runs], tmp_path: Path
+) -> None:
+    runs = pretend(gains={}, noise=0.0005)
+    base = config(noisy(tmp_path / "data"), trusted="checked", epochs=2)
+    advice = advise(base, tmp_path / "out", aim="noise", budget=900, jobs=1)
+    assert advice["verdict"] == "does not help"
+    assert not {"corrected", "reweighted"} & {c.method for c in runs.trained}
+    assert "Methods for wrong labels show no effect here" in " ".join(advice["sentences"])
+
+
 def test_the_command_ends_in_one_verdict(
     pretend: Callable[..., Runs], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -291,7 +344,7 @@ def test_the_command_ends_in_one_verdict(
     assert "minutes: single-task training is tuned" in told.err
     assert main(["advise", *flags, "--aim", "noise", "--out", str(tmp_path / "other")]) == 2
     told = capsys.readouterr()
-    assert told.err.startswith("maxl: error: --aim noise is not offered")
+    assert told.err.startswith("maxl: error: --aim noise needs samples whose labels are right")
     assert (told.out, told.err.count("\n")) == ("", 1)
     assert not (tmp_path / "other").exists()
 
@@ -300,7 +353,12 @@ def test_the_command_ends_in_one_verdict(
     ("changes", "options", "message"),
     [
         ({}, {"aim": "speed"}, "--aim needs to be one of"),
-        ({}, {"aim": "noise"}, "--aim noise is not offered"),
+        ({}, {"aim": "noise"}, "--aim noise needs samples whose labels are right: name the column"),
+        (
+            {"trusted": "breed", "evaluate": "held-out"},
+            {"aim": "noise"},
+            "lets trusted samples judge: drop --evaluate held-out",
+        ),
         ({}, {"aim": "structure"}, "--aim structure needs a column to look for: name it with --probe"),
         ({}, {"budget": 0.0}, "--budget needs to be a number of minutes above 0"),
         ({}, {"budget": math.nan}, "--budget needs to be a number of minutes above 0"),

@@ -98,7 +98,7 @@ class RunConfig:
 
     method: str = option(
         "maxl",
-        "where finer labels come from; the last six are for wrong labels",
+        "source of labels (docs/choose.md)",
         group="method",
         choices=METHODS,
     )
