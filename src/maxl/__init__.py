@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from maxl.check import HypergradientReport, check_hypergradient
+    from maxl.experiments import load as load
     from maxl.hierarchy import Hierarchy
     from maxl.hypergradients import FiniteDifference, Forward, Reverse, hypergradient
     from maxl.learning import (
@@ -60,6 +61,9 @@ _HOMES = {
     "maxl.trunks": ("Features",),
     "maxl.worlds": ("DataParallel",),
 }
+
+# Of the laboratory, which an installation may lack: a short way to it, and no part of ``__all__``.
+_LABORATORY = {"maxl.experiments": ("load",)}
 
 # Whoever wants to read what the package says adds a handler of their own; without one it is silent.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
@@ -113,7 +117,7 @@ if not TYPE_CHECKING:  # to a type checker any name would be there, and a misspe
 
         if name == "__version__":
             return metadata.version("maxl-torch")
-        for home, names in _HOMES.items():
+        for home, names in (_HOMES | _LABORATORY).items():
             if name in names:
                 value = getattr(import_module(home), name)
                 globals()[name] = value

@@ -134,6 +134,19 @@ def test_what_is_logged_can_be_watched(tmp_path: Path) -> None:
     assert torch.equal(found, model.network.eval().predict(data().tensors[0]))
 
 
+def test_several_loaders_are_judged_each_by_its_own_name(tmp_path: Path) -> None:
+    model, parts = MAXLModule(learner()), [DataLoader(data(n), batch_size=8) for n in (8, 24)]
+    fit = trainer(tmp_path, 1)
+    fit.fit(model, DataLoader(data(), batch_size=8), parts)
+    assert {"val_loss/dataloader_idx_0", "val_accuracy/dataloader_idx_1"} <= {*fit.callback_metrics}
+    found = fit.test(model, parts, verbose=False)
+    for i, (part, values) in enumerate(zip(parts, found, strict=True)):
+        x, y = part.dataset[:]
+        accuracy = float((model(x).argmax(1) == y).float().mean())
+        assert values[f"test_accuracy/dataloader_idx_{i}"] == pytest.approx(accuracy)
+    assert [len(torch.cat(outputs)) for outputs in fit.predict(model, parts)] == [8, 24]
+
+
 def test_schedulers_step_once_an_epoch(tmp_path: Path) -> None:
     within = learner()
     scheduler = torch.optim.lr_scheduler.StepLR(within.optimizer, 1, gamma=0.5)

@@ -111,15 +111,15 @@ class MAXLModule(LightningModule):
         for scheduler in self.schedulers:
             scheduler.step()
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Logs the task's loss, and accuracy for classes."""
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Logs the task's loss, and accuracy for classes; of several loaders each by its own name."""
         self._judge(batch, "val")
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """As ``validation_step``."""
         self._judge(batch, "test")
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Primary outputs of x, or of the x of (x, y)."""
         return self(batch[0] if isinstance(batch, (tuple, list)) else batch)  # type: ignore[no-any-return]
 

@@ -50,7 +50,7 @@ def test_what_is_printed_and_written(here: Path, tmp_path: Path, capsys: pytest.
     told = json.loads((out / "evaluation.json").read_text())
     summary = RunFolder(run).read_summary()
     assert told["metrics"] == {
-        name: summary[f"test_{name}"] for name in ("accuracy", "balanced_accuracy", "nll")
+        name: summary[f"test_{name}"] for name in ("accuracy", "balanced_accuracy", "f1", "auroc", "nll")
     }
     assert (told["samples"], told["task"], told["left_out"]) == (15, "classification", [])
     header, rows = table(out / "confusion.csv")

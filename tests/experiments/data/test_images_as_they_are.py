@@ -71,6 +71,17 @@ def test_a_table_of_paths_may_have_several_labels_an_image(tmp_path: Path) -> No
     assert data.input_shape == (1, 4, 4)
 
 
+def test_columns_beside_those_of_images_and_labels_are_said_to_be_of_no_use(tmp_path: Path) -> None:
+    lines = ["image,age,kind"]
+    for i in range(10):
+        Image.fromarray(GREY).save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,{i},{'xy'[i % 2]}")
+    (tmp_path / "data.csv").write_text("\n".join(lines) + "\n")
+    said = "the images of column 'image' are the inputs; not used: age"
+    assert said in load(str(tmp_path / "data.csv"), primary="kind").saw.splitlines()
+    assert "not used" not in load(str(tmp_path / "data.csv"), primary="kind", human="age").saw
+
+
 @pytest.mark.parametrize("kind", ["png", "tiff"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("channels", [1, 3])

@@ -14,6 +14,7 @@ import torch
 import yaml
 from huggingface_hub import ModelCard
 
+import maxl
 from _judged_helpers import photographs, prices
 from _run_helpers import files, tiny
 from _run_helpers import one_thread as one_thread
@@ -45,7 +46,8 @@ def samples(model: RunModel) -> torch.Tensor:
 
 def test_a_model_is_loaded_from_text_or_path(root: Path) -> None:
     run = root / "photographs-run"
-    model = load(str(run))
+    model = maxl.load(str(run))
+    assert maxl.load is load
     assert isinstance(model, RunModel)
     assert not model.training
     assert model(torch.zeros(2, 3, 8, 8, dtype=torch.uint8)).shape == (2, 3)

@@ -41,6 +41,17 @@ def test_what_fits_is_shown_whole() -> None:
     assert not beyond
 
 
+def test_of_few_epochs_none_is_left_out_and_ticks_are_whole() -> None:
+    found = {"a": curve([10.0, 80.0, 82.0])}
+    (low, high), beyond = settled(found, (0, 100))
+    assert low < 10
+    assert high > 82
+    assert not beyond
+    assert over_epochs(found, looks(["a"]), title="y").layout.xaxis.dtick == 1
+    long = {"a": curve([float(value) for value in range(100)])}
+    assert over_epochs(long, looks(["a"]), title="y").layout.xaxis.dtick is None
+
+
 @pytest.mark.parametrize("values", [[100.0] * 5, [0.0] * 5, [50.0]])
 def test_an_axis_has_room_and_ends_at_the_measures_bounds(values: list[float]) -> None:
     (low, high), _ = settled({"a": curve(values, 0.0)}, (0, 100))

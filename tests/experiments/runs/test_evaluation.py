@@ -19,6 +19,7 @@ from maxl.experiments.runs.evaluation import (
 )
 from maxl.hierarchy import Hierarchy
 from maxl.supervision import AuxiliaryLabels, UniformLabels
+from maxl.tasks import Regression
 
 PSI = Hierarchy([4, 4])
 Y = torch.arange(2).repeat(40)
@@ -42,6 +43,14 @@ def test_collapsed_labels_are_said_to_be_collapsed() -> None:
     assert look.usage == pytest.approx(0.25)
     assert "no information" in str(look.verdict())
     assert "collapsed, 25% of the auxiliary classes in use" in str(look.verdict())
+
+
+def test_nothing_is_said_of_classes_where_there_are_none() -> None:
+    flat, y = Hierarchy.flat(3), torch.randn(6, 1)
+    even, alike = torch.full((6, 3), 1 / 3), nn.functional.one_hot(torch.zeros(6, dtype=torch.int64), 3)
+    said = [str(describe_labels(v.double(), y, flat, Regression()).verdict()) for v in (even, alike)]
+    assert "almost evenly over all auxiliary classes" in said[0]
+    assert "all samples get nearly the same label" in said[1]
 
 
 def test_sharp_and_balanced_labels_get_no_complaint() -> None:

@@ -89,7 +89,7 @@ def test_a_class_without_samples_keeps_its_number_and_is_left_out_of_the_means(
     assert [row["recall"] for row in judged.per_class] == [None, None, whole.per_class[2]["recall"]]
     assert judged.left_out == (
         "1 image outside of the classes' folders",
-        "classes without a sample, left out of balanced accuracy: -dash, =formula",
+        "classes without a sample, left out of balanced accuracy, F1 and AUROC: -dash, =formula",
     )
 
 
@@ -211,7 +211,7 @@ def test_labels_one_by_one(runs: Runs, tmp_path: Path) -> None:
     assert (green["average_precision"], green["f1"], green["support"]) == (None, None, 0)
     precisions = [judged.per_class[i]["average_precision"] for i in (0, 2)]
     assert judged.metrics["map"] == pytest.approx(np.mean(precisions))
-    assert judged.left_out == ("label without a sample, left out of mAP and F1 (macro): green",)
+    assert judged.left_out == ("label without a sample, left out of mAP, F1 (macro) and AUROC: green",)
     table.assign(red=0, blue=0).to_csv(tmp_path / "none.csv", index=False)
     with pytest.raises(ValueError, match=r"labels need to occur; no sample of '.*none\.csv'"):
         judge(run, tmp_path / "none.csv", device="cpu")

@@ -47,12 +47,34 @@ def test_classification() -> None:
     assert found["accuracy"] == pytest.approx(metrics.accuracy_score(targets, guesses))
     assert found["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(targets, guesses))
     assert found["nll"] == pytest.approx(metrics.log_loss(targets, outputs.double().softmax(1)), rel=1e-5)
+    assert found["f1"] == pytest.approx(metrics.f1_score(targets, guesses, average="macro"))
+    probabilities = outputs.double().softmax(1)
+    assert found["auroc"] == pytest.approx(metrics.roc_auc_score(targets, probabilities, multi_class="ovr"))
+
+
+def test_the_area_under_the_curve_counts_ties_half() -> None:
+    levels = torch.randint(0, 3, (N,)).float()  # of three scores, so that most pairs are ties
+    outputs, targets = torch.stack([-levels, levels], 1), torch.randint(0, 2, (N,))
+    found = score(data("classification"), outputs, targets)["auroc"]
+    assert found == pytest.approx(metrics.roc_auc_score(targets, levels))
+    assert score(data("classification"), torch.zeros(N, 2), targets)["auroc"] == 0.5
+
+
+def test_what_every_sample_is_has_no_area_under_the_curve() -> None:
+    alone = score(data("classification"), torch.randn(4, 3), torch.ones(4, dtype=torch.int64))
+    assert np.isnan(alone["auroc"])
+    assert np.isfinite(alone["f1"])
+    z, y = torch.randn(N, 3), torch.randint(0, 2, (N, 3))
+    y[:, 1] = 1
+    found = score(data("multi-label"), z, y)["auroc"]
+    assert found == pytest.approx(metrics.roc_auc_score(y[:, [0, 2]], z[:, [0, 2]]))
 
 
 def test_a_class_without_test_samples_is_left_out_of_the_balanced_accuracy() -> None:
     outputs = F.one_hot(torch.tensor([0, 0, 2, 1])).float()
     found = score(data("classification"), outputs, torch.tensor([0, 0, 1, 1]))
     assert found["balanced_accuracy"] == 0.75
+    assert found["f1"] == pytest.approx((1 + 2 / 3) / 2)  # recall one half, precision one
 
 
 def test_regression_is_told_in_units() -> None:
@@ -75,6 +97,7 @@ def test_multi_label() -> None:
     assert found["map"] == pytest.approx(metrics.average_precision_score(y, z.sigmoid()), rel=1e-5)
     assert found["f1"] == pytest.approx(metrics.f1_score(y, z > 0, average="macro"))
     assert found["f1_micro"] == pytest.approx(metrics.f1_score(y, z > 0, average="micro"))
+    assert found["auroc"] == pytest.approx(metrics.roc_auc_score(y, z))
 
 
 def test_a_label_that_no_sample_has_is_left_out_of_the_means() -> None:

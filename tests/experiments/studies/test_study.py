@@ -14,7 +14,7 @@ import torch
 
 from _run_helpers import files, metrics, tiny
 from _run_helpers import one_thread as one_thread
-from maxl.experiments.cli.show import study_tables
+from maxl.experiments.cli.show import run_table, study_tables
 from maxl.experiments.report.runs import load_study
 from maxl.experiments.report.summary import limits
 from maxl.experiments.runs.folder import RunFolder
@@ -287,6 +287,22 @@ def test_what_features_keep_is_said_below_the_tables() -> None:
     assert "Less than single-task training keeps: uniform (−9.7 points)." in said
     *_, (_, lines) = study_tables(runs[runs["seed"] == 0])
     assert not any("in the features" in line for line in lines)
+
+
+def test_measures_that_older_runs_lack_or_that_do_not_exist_are_left_out_of_the_tables() -> None:
+    runs = pd.DataFrame(
+        {"method": method, "seed": seed, "seconds_per_step": 0.01, "train_size": 200, "psi": None}
+        | {"data": "t.csv", "primary": "red, blue", "task": "multi-label"}
+        | {"test_map": 0.8, "test_f1": 0.7 if seed else None, "test_auroc": None}
+        for method in ("single", "uniform")
+        for seed in (0, 1)
+    )
+    ((table, _),) = study_tables(runs)
+    headings = [str(column.header) for column in table.columns]
+    assert [heading for heading in headings if heading.startswith("test ")] == ["test mAP", "test F1 (macro)"]
+    alone = {**runs.iloc[0], "test_f1": None, "peak_memory_bytes": None}
+    assert "test mAP" in (told := [str(column.header) for column in run_table(alone).columns])
+    assert not {"test F1 (macro)", "test AUROC (macro)"} & {*told}
 
 
 @pytest.mark.usefixtures("in_this_process")

@@ -144,7 +144,11 @@ def _bar(what: str, total: int, done: int, unit: str) -> Iterator[Advance]:
 def run_table(summary: dict[str, Any]) -> Table:
     """One run's result."""
     table = Table(title=shown(f"{summary['method']} on {summary['data']}"), title_justify="left")
-    measured = {shown(f"test {m.title}"): m.text(summary[m.key]) for m in _shown_measures(summary)}
+    measured = {
+        shown(f"test {m.title}"): m.text(summary[m.key])
+        for m in _shown_measures(summary)
+        if summary.get(m.key) is not None
+    }
     if summary.get("train_accuracy") is not None:
         measured["train accuracy"] = ACCURACY.text(summary["train_accuracy"])
     for name in ("method", "seed", "train samples", *measured, "ms a step", "peak memory"):
@@ -170,7 +174,9 @@ def study_tables(results: pd.DataFrame) -> Iterator[tuple[Table, list[str]]]:
     """For each setting: mean ± 95 % interval of every method, and what is to be said of it in words."""
     for setting, runs in settings(results):
         comparisons, measure = compare(runs), measure_of(runs)
-        others = _shown_measures(dict(runs.iloc[0]))[1:]
+        shown_measures = _shown_measures(dict(runs.iloc[0]))
+        # Older runs lack some, and some do not exist of some test parts.
+        others = [m for m in shown_measures[1:] if m.key in runs and runs[m.key].notna().any()]
         versus_single = comparisons[
             (comparisons["against"] == "same setting")
             & (comparisons["reference"].map(base_method) == "single")
@@ -210,7 +216,7 @@ def study_tables(results: pd.DataFrame) -> Iterator[tuple[Table, list[str]]]:
                 shown(versus),
                 p,
                 found,
-                *(other.text(float(group[other.key].mean())) for other in others),
+                *(other.text(float(group[other.key].astype(float).mean())) for other in others),
                 f"{1000 * group['seconds_per_step'].median():.1f}",
             )
         intervals = {

@@ -69,11 +69,8 @@ def table_source(
                 check_labels(part, column, role, labels)
         check_same_names(train, part)
     types = {**wanted.known, **wanted.types}
-    columns, kind = _samples(
-        train,
-        {*primary, human, wanted.probe, wanted.trusted, *names, *dropped(train, wanted, primary)},
-        types,
-    )
+    no_inputs = {*primary, human, wanted.probe, wanted.trusted, *names, *dropped(train, wanted, primary)}
+    columns, kind = _samples(train, no_inputs, types)
     given = {name: held for name, held in types.items() if name in columns or name in wanted.types}
     kinds = kinds_of(train, columns, given) if kind == "columns" else {}
     free = [name for name in labels if name not in columns]
@@ -118,7 +115,7 @@ def table_source(
             "columns": partial(fit_columns, kinds=kinds),
         }[kind],
         feature_names=None if kind == "image" else tuple(columns),
-        saw=said(kinds, train) if kinds else "",
+        saw=said(kinds, train) if kinds else _beside_images(train, columns[0], no_inputs) * (kind == "image"),
     )
 
 
@@ -214,6 +211,13 @@ def _samples(table: Table, labels: set[str | None], types: Mapping[str, str]) ->
         return rest, "text"
     is_number = (pa.types.is_integer(k) or pa.types.is_floating(k) or pa.types.is_boolean(k) for k in kinds)
     return rest, "features" if all(is_number) and not has_gaps(table, rest) else "columns"
+
+
+def _beside_images(table: Table, image: str, no_inputs: set[str | None]) -> str:
+    """What is said of columns that stand beside that of the images and are no labels: a network takes one kind of input."""
+    names = [n for n in table.content.column_names if n != image and n not in no_inputs]
+    unused = [name for name in names if not PANDAS_INDEX.fullmatch(name)]
+    return f"the images of column '{image}' are the inputs; not used: {', '.join(unused)}" if unused else ""
 
 
 def _check_words(table: Table, name: str) -> None:

@@ -25,7 +25,9 @@ _MEANING = {
     "balanced_accuracy": "mean over classes of the share of their samples that are recognised",
     "nll": "mean of minus the logarithm of the probability of a sample's class, nats",
     "map": "mean over labels of the average precision",
-    "f1": "mean over labels of the F1 score, a label being given from a probability of one half",
+    "f1": "mean over classes or labels of the F1 score, a label being given from a probability of one half",
+    "auroc": "mean over classes or labels of how often a sample that has it is given a higher probability of it than one "
+    "that has it not",
     "f1_micro": "F1 score of all labels of all samples together",
     "r2": "share of the variance that is explained; mean over targets",
     "rmse": "root of the mean squared error, in the target's units; mean over targets",

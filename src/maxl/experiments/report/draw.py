@@ -17,6 +17,7 @@ _DIGITS = 4  # of what is drawn: beyond sight, and half the page's data
 _NAME = 18  # characters of a row's name
 _GAP = 40  # CSS pixels between two maps
 _LABEL, _LINE = 18, 17  # of a name at the end of a line: characters at most, CSS pixels of height
+_FEW_EPOCHS = 8
 _FIGURE, _ABOVE_AND_BELOW = 420, 72  # of a figure over epochs: height, and what of it is no plot
 
 
@@ -44,13 +45,17 @@ def over_epochs(
     epochs = [epoch for curve in curves.values() for epoch in (curve.index[0], curve.index[-1])]
     first, last = float(min(epochs)), float(max(epochs))
     room = 0.02 * (last - first) or 0.5
-    plot.update_xaxes(
-        title="Epoch", range=[first - room, last + room]
-    )  # names beyond it would stretch the axis
+    # Names beyond the range would stretch the axis.
+    plot.update_xaxes(title="Epoch", range=[first - room, last + room], dtick=_epoch_step(first, last))
     plot.update_yaxes(title=title, range=[low, high])
     plot.update_layout(showlegend=False)
     _name_ends(plot, curves, looks, low, high)
     return plot
+
+
+def _epoch_step(first: float, last: float) -> int | None:
+    """The step of an axis of epochs: whole ones, where there are so few that Plotly would put halves between them."""
+    return 1 if last - first <= _FEW_EPOCHS else None
 
 
 def settled(
@@ -58,7 +63,8 @@ def settled(
 ) -> tuple[tuple[float, float], bool]:
     """Ends of an axis for curves that begin far from where they end, and whether some of their beginning is beyond.
 
-    The first fifth of the epochs counts only as far as that leaves the rest at least half of the height.
+    The first fifth of the epochs counts only as far as that leaves the rest at least half of the height; of fewer than four
+    all count.
 
     Args:
         curves: By method, with low and high.
@@ -66,7 +72,7 @@ def settled(
     """
     last = max(curve.index.max() for curve in curves.values())
     first = min(curve.index.min() for curve in curves.values())
-    after = first + 0.2 * (last - first)
+    after = first + 0.2 * (last - first) * (max(map(len, curves.values())) >= 4)
     low, high = _extent([curve[curve.index >= after] for curve in curves.values()])
     means = [float(value) for curve in curves.values() for value in curve["mean"]]
     bottom, top = min(means), max(means)
@@ -193,6 +199,8 @@ def heat_maps(
         short = [name if len(name) <= _NAME else f"{name[: _NAME - 1]}…" for name in names]
         ticks = {"type": "category", "tickvals": names, "ticktext": short}
         plot.update_yaxes(**ticks, autorange="reversed", showgrid=False, row=row, col=1)
+    epochs = [float(epoch) for table in tables.values() for epoch in table.columns]
+    plot.update_xaxes(dtick=_epoch_step(min(epochs), max(epochs)))
     plot.update_xaxes(title="Epoch", row=len(tables), col=1)
     bar = {
         "title": title,

@@ -22,6 +22,7 @@ from maxl.experiments.report.structure import structure
 from maxl.experiments.report.style import Look, looks, templates
 from maxl.experiments.report.summary import compared, found, limits
 from maxl.experiments.report.tables import accuracy_table, comparison_table, outcome_table
+from maxl.experiments.report.targets import labels, numbers
 from maxl.experiments.report.training import accuracy_over_epochs, cosine_over_epochs
 from maxl.experiments.report.verdict import CONTROLS, Verdict, overall, verdicts
 from maxl.experiments.runs.measures import task_of
@@ -96,6 +97,11 @@ def sections(study: Results, file: Path | None = None) -> list[Section]:
             "Class by class",
             "Which classes are found, and what they are taken for.",
             [part for s in study.settings for part in (*mask_gallery(s), *by_class(s))],
+        ),
+        Section(
+            "Predictions",
+            "Of the test samples: numbers that are predicted beside the true ones, or how well each label is found.",
+            [part for s in study.settings for part in (*numbers(s, look), *labels(s))],
         ),
         Section(
             "Cost",

@@ -97,13 +97,15 @@ class LabelStatistics:
             return "psi is 1 for every class: the labels repeat the primary task"
         if self.information >= INFORMATIVE * self.entropy_max:
             return None
+        one = len(self.entropy_per_class) == 1  # as of numbers, which have no classes
         if self.entropy > 0.9 * self.entropy_max:
+            over = "all auxiliary classes" if one else "each class's block"
             return (
-                "the labels carry no information: they are spread almost evenly over each class's block, as "
+                f"the labels carry no information: they are spread almost evenly over {over}, as "
                 f"uniform labels would be (entropy {self.entropy:.3f} of at most {self.entropy_max:.3f} nats)"
             )
         return (
-            "the labels carry no information: all samples of a class get nearly the same label "
+            f"the labels carry no information: all samples{' of a class' * (not one)} get nearly the same label "
             f"(collapsed, {self.usage:.0%} of the auxiliary classes in use)"
         )
 

@@ -116,7 +116,10 @@ def judge(
         seed=summary["seed"],
         samples=len(data),
         names=model.primary_names,
-        metrics={measure.name: metrics[measure.name] for measure in MEASURES[model.task]},
+        metrics={
+            measure.name: None if (value := metrics[measure.name]) is None else _number(value)
+            for measure in MEASURES[model.task]
+        },
         per_class=per_class,
         confusion=confusion,
         left_out=(*data.left_out, *left_out),
@@ -187,7 +190,7 @@ def _classification(kind: _Kind, outputs: Tensor, targets: Tensor, names: tuple[
         for precision, recall, f1, support, predicted in zip(*columns, matrix.sum(0), strict=True)
     ]
     absent = [name for name, row in zip(names, rows, strict=True) if not row["support"]]
-    left_out = _absent(absent, "class", "classes", "balanced accuracy")
+    left_out = _absent(absent, "class", "classes", "balanced accuracy, F1 and AUROC")
     return dict(score(kind, outputs, targets)), rows, matrix.tolist(), left_out
 
 
@@ -219,7 +222,7 @@ def _multi_label(kind: _Kind, outputs: Tensor, targets: Tensor, names: tuple[str
         dict(score(kind, outputs, targets)),
         rows,
         None,
-        _absent(absent, "label", "labels", "mAP and F1 (macro)"),
+        _absent(absent, "label", "labels", "mAP, F1 (macro) and AUROC"),
     )
 
 

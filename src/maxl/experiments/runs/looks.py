@@ -4,6 +4,9 @@
     mask_images           uint8 (n, H, W, C)    test images of a segmentation
     mask_truths           int16 (n, H, W)       their classes, -1 where there is none
     mask_predicted        int16 (n, H, W)       the likeliest ones
+    target_truths         float64 (n, D)        true numbers of test samples of a regression, in their units
+    target_predicted      float64 (n, D)        those that are predicted
+    label_counts          int64 (C, 3)          of each label of several: test samples that have it, are given it, and both
     label_rows            int64 (N,)            training samples with an auxiliary label, by row of the data's training part
     label_primary         int64 (N,)            their classes
     label_auxiliary       int64 (N,)            the likeliest auxiliary class of each
@@ -44,6 +47,7 @@ Arrays = dict[str, NDArray[Any]]
 LOOKS: Mapping[str, tuple[str, int]] = {
     "confusion": ("i", 2),
     **{"mask_images": ("u", 4), "mask_truths": ("i", 3), "mask_predicted": ("i", 3)},
+    **{"target_truths": ("f", 2), "target_predicted": ("f", 2), "label_counts": ("i", 2)},
     **{"label_rows": ("i", 1), "label_primary": ("i", 1), "label_auxiliary": ("i", 1)},
     **{"sample_positions": ("i", 1), "sample_probabilities": ("f", 2), "sample_images": ("u", 4)},
     "auxiliary_owner": ("i", 1),
@@ -51,6 +55,7 @@ LOOKS: Mapping[str, tuple[str, int]] = {
 }
 _INVENTING = (*GENERATOR_METHODS, "prototypical", *(m for m in CLUSTER_METHODS if "shuffled" not in m))
 _MASKS, _MASK_SIDE = 6, 160  # pictures of a segmentation, and their longest side
+_POINTS = 400  # test samples of a regression
 _PICTURES, _PER_CLASS, _SIDE = 600, 24, 32  # samples in all, of an auxiliary class at most, longest side
 
 
@@ -61,6 +66,8 @@ def looks(trainer: Trainer) -> Arrays:
     with RandomState.capture(trainer.device).replay(), evaluating(setup.network, setup.generator):
         if task in ("classification", "segmentation"):
             arrays |= _predictions(trainer)
+        if task in ("regression", "multi-label"):
+            arrays |= _of_targets(trainer)
         if task == "classification" and trainer.config.method in _INVENTING:
             arrays |= _of_labels(trainer)
     return arrays
@@ -83,6 +90,28 @@ def _predictions(trainer: Trainer) -> Arrays:
             "mask_predicted": _smaller(taken[some]),
         }
     return arrays
+
+
+def _of_targets(trainer: Trainer) -> Arrays:
+    """Predicted and true numbers of test samples spread over the test part, or the counts of each label."""
+    data = trainer.data
+    outputs = torch.cat(
+        [trainer.setup.network.predict(b.x).double().cpu() for b in trainer.in_order(data.test)]
+    )
+    truths = data.test.primary.cpu()
+    if data.task == "multi-label":
+        has, given = truths == 1, outputs > 0
+        return {"label_counts": torch.stack([has.sum(0), given.sum(0), (has & given).sum(0)], 1).numpy()}
+    assert data.targets is not None
+    mean, std = (torch.tensor(v, dtype=torch.float64) for v in (data.targets.mean, data.targets.std))
+    some = torch.linspace(0, len(truths) - 1, min(_POINTS, len(truths))).round().long()
+    predicted = outputs[some] * std + mean
+    if not predicted.isfinite().all():  # the loss says so, and ends the run
+        return {}
+    return {
+        "target_truths": (truths[some].double() * std + mean).numpy(),
+        "target_predicted": predicted.numpy(),
+    }
 
 
 def _smaller(masks: Tensor) -> NDArray[Any]:
@@ -170,6 +199,7 @@ def require_looks(found: Mapping[str, NDArray[Any] | None]) -> None:
             raise ValueError(f"{name} is {array.dtype} of shape {array.shape}")
     for group in (
         ("mask_images", "mask_truths", "mask_predicted"),
+        ("target_truths", "target_predicted"),
         ("label_rows", "label_primary", "label_auxiliary"),
         ("sample_positions", "sample_probabilities", "sample_images"),
     ):
@@ -181,6 +211,16 @@ def require_looks(found: Mapping[str, NDArray[Any] | None]) -> None:
         len({*arrays["confusion"].shape}) > 1 or (len(arrays["confusion"]) and arrays["confusion"].min() < 0)
     ):
         raise ValueError("confusion needs to be square, of counts")
+    if "target_truths" in arrays:
+        numbers, predicted = arrays["target_truths"], arrays["target_predicted"]
+        if numbers.shape != predicted.shape or not (np.isfinite(numbers) & np.isfinite(predicted)).all():
+            raise ValueError("target_truths and target_predicted need as many finite numbers")
+        if not numbers.size:
+            raise ValueError("target_truths holds no number")
+    if "label_counts" in arrays:
+        counts = arrays["label_counts"]
+        if counts.shape[1] != 3 or (counts < 0).any() or (counts[:, 2:] > counts[:, :2]).any():
+            raise ValueError("label_counts needs samples that have a label, are given it, and both")
     if ("feature_probe" in arrays) != ("probe_names" in arrays):
         raise ValueError("feature_probe and probe_names do not go together")
     probe = arrays.get("feature_probe", np.zeros(0, np.int64))

@@ -82,17 +82,22 @@ class Measure:
 
 
 ACCURACY = Measure("accuracy", "accuracy", points=True, low=0, high=1)
+_F1 = Measure("f1", "F1 (macro)", low=0, high=1)
+_AUROC = Measure("auroc", "AUROC (macro)", low=0, high=1)
 # The first of each task is what its methods are compared by.
 MEASURES: Mapping[str, tuple[Measure, ...]] = {
     "classification": (
         ACCURACY,
         Measure("balanced_accuracy", "balanced accuracy", points=True, low=0, high=1),
+        _F1,
+        _AUROC,
         Measure("nll", "negative log-likelihood", higher_is_better=False, low=0),
     ),
     "multi-label": (
         Measure("map", "mAP", low=0, high=1),
-        Measure("f1", "F1 (macro)", low=0, high=1),
+        _F1,
         Measure("f1_micro", "F1 (micro)", low=0, high=1),
+        _AUROC,
     ),
     "regression": (
         Measure("r2", "R²", high=1),
@@ -156,7 +161,8 @@ def score(data: Judged, outputs: Tensor, targets: Tensor) -> dict[str, float]:
 
     Returns:
         Errors of a regression are in the units of its targets; of several targets, the mean over them. Means over
-        classes or labels leave out those that do not occur among the targets.
+        classes or labels leave out those that do not occur among the targets; AUROC also those that no sample lacks,
+        and is nan where that leaves none.
     """
     if data.task == "segmentation":
         return _segmentation(outputs, targets, data.num_primary)
@@ -185,12 +191,40 @@ def _classification(outputs: Tensor, targets: Tensor) -> dict[str, float]:
     # By counting: torchmetrics takes seconds to load, and would take a class without test samples for one missed.
     classes = outputs.shape[1]
     there = torch.bincount(targets, minlength=classes)
-    hit = torch.bincount(targets[outputs.argmax(1) == targets], minlength=classes)
+    taken = outputs.argmax(1)
+    hit = torch.bincount(targets[taken == targets], minlength=classes)
+    f1 = 2 * hit / (there + torch.bincount(taken, minlength=classes))
     return {
         "accuracy": accuracy(outputs, targets),
         "balanced_accuracy": float((hit[there > 0] / there[there > 0]).mean()),
+        "f1": float(f1[there > 0].mean()),
+        "auroc": _auroc(outputs.double().softmax(1), F.one_hot(targets, classes)),
         "nll": float(F.cross_entropy(outputs.float(), targets)),
     }
+
+
+def _auroc(scores: Tensor, targets: Tensor) -> float:
+    """Mean over columns of the area under the ROC curve: how often one that has the label is given more than one that has not.
+
+    From ranks, ties counted half (Mann and Whitney's U); columns with all samples or none are left out.
+
+    Args:
+        scores: Shape (N, C).
+        targets: 0 or 1, shape (N, C).
+    """
+    if not scores.isfinite().all():
+        return math.nan
+    areas = []
+    for given, wanted in zip(scores.double().T.contiguous(), targets.T == 1, strict=True):
+        positives = int(wanted.sum())
+        negatives = len(wanted) - positives
+        if positives and negatives:
+            others = given[~wanted].sort().values
+            below = torch.searchsorted(others, given[wanted]) + torch.searchsorted(
+                others, given[wanted], right=True
+            )
+            areas.append(int(below.sum()) / (2 * positives * negatives))
+    return sum(areas) / len(areas) if areas else math.nan
 
 
 def _segmentation(predicted: Tensor, targets: Tensor, classes: int) -> dict[str, float]:
@@ -231,4 +265,5 @@ def _multi_label(probabilities: Tensor, targets: Tensor) -> dict[str, float]:
         "map": sum(precisions) / len(precisions),
         "f1": sum(f1s) / len(f1s),
         "f1_micro": float(binary_f1_score(probabilities.flatten(), targets.flatten())),
+        "auroc": _auroc(probabilities, targets),
     }

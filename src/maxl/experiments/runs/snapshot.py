@@ -60,6 +60,9 @@ class Snapshot:
     mask_images: NDArray[Any] | None = None
     mask_truths: NDArray[Any] | None = None
     mask_predicted: NDArray[Any] | None = None
+    target_truths: NDArray[Any] | None = None
+    target_predicted: NDArray[Any] | None = None
+    label_counts: NDArray[Any] | None = None
     label_rows: NDArray[Any] | None = None
     label_primary: NDArray[Any] | None = None
     label_auxiliary: NDArray[Any] | None = None
