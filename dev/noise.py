@@ -1,0 +1,215 @@
+"""Do learned weights and corrections help against wrong labels, beside cheap methods with the same trusted samples?
+
+    python dev/noise.py choose SETTING [--data-dir DIR]    # learning rates, by trusted samples, on seeds from 1000
+    python dev/noise.py run SETTING [--data-dir DIR]       # every arm on the seeds that the table lacks
+    python dev/noise.py write                              # the tables, and what the plan's rule says
+
+Settings: digits-structured, digits-symmetric, mnist-structured (``DIR`` holds MNIST). The plan, dev/plans/noise.md, is older
+than the runs. Results are kept in dev/evidence/noise-SETTING.csv and noise-SETTING-choice.csv, a row a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evidence import HERE, Task, read, text, work
+from maxl.experiments.data import DataSet, Split
+from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.loading import load_data
+from maxl.experiments.runs.trainer import Trainer
+from maxl.experiments.studies.intervals import (
+    interval_text,
+    mean_interval,
+    paired_difference,
+    paired_differences,
+)
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "digits-structured": {"data": "digits"},
+    "digits-symmetric": {"data": "digits"},
+    "mnist-structured": {"data": "mnist", "image_size": 14, "train_size": 3000},
+}
+SEEDS = {"digits-structured": range(20), "digits-symmetric": range(20), "mnist-structured": range(10)}
+CHOOSING_SEEDS, RATES = (1000, 1001, 1002), (3e-4, 1e-3, 3e-3)
+CHEAP, LEARNED = ("small-loss", "gce", "trusted-only", "fine-tuned"), ("corrected", "reweighted")
+ARMS = ("single", *CHEAP, *LEARNED)
+TRUSTED, VALIDATION, TEST = 100, 50, 500
+SHARED: dict[str, Any] = {
+    "trunk": "mlp",
+    "epochs": 40,
+    "batch_size": 100,
+    "device": "cpu",
+    "tensorboard": False,
+    "look_every": 1000,
+    "checkpoint_every": 1000,
+    "augment": "none",
+}
+
+
+def spoiled(setting: str, data: DataSet, seed: int, validate: bool) -> DataSet:
+    """A data set with wrong labels but for a hundred samples; with ``validate`` half of these are set aside."""
+    x, y = data.train.x.flatten(1).double(), data.train.primary
+    drawn = np.random.default_rng(seed)
+    order = torch.from_numpy(drawn.permutation(len(x)))
+    rest = order
+    test = data.test
+    if setting.startswith("digits"):  # all in one piece, and cut anew for each seed
+        every = Split(torch.cat([data.train.x, data.test.x]), torch.cat([y, data.test.primary]))
+        order = torch.from_numpy(drawn.permutation(len(every)))
+        test, rest = every.select(order[:TEST]), order[TEST:]
+        x, y = every.x.flatten(1).double(), every.primary
+        pool = every
+    else:
+        pool = data.train
+    trusted = rest[:TRUSTED]
+    wrong = _wrong(setting, x, drawn)
+    wrong[trusted] = False
+    shift = torch.from_numpy(drawn.integers(1, 10, len(y))) if setting.endswith("symmetric") else 1
+    given = torch.where(wrong, (y + shift) % 10, y)
+    known = torch.zeros(len(y), dtype=torch.bool)
+    known[trusted] = True
+    whole = dataclasses.replace(pool, primary=given, trusted=known, rows=None, human=None)
+    kept = trusted[:VALIDATION] if validate else trusted[:0]
+    train = whole.select(rest[~torch.isin(rest, kept)])
+    return dataclasses.replace(
+        data,
+        train=train,
+        validation=whole.select(kept) if validate else None,
+        test=dataclasses.replace(
+            test, trusted=torch.ones(len(test), dtype=torch.bool), rows=None, human=None
+        ),
+        human_names=None,
+    )
+
+
+def _wrong(setting: str, x: Tensor, drawn: np.random.Generator) -> Tensor:
+    """Whose label is wrong, shape (N,)."""
+    if setting.endswith("symmetric"):
+        return torch.from_numpy(drawn.random(len(x)) < 0.5)
+    projection = x @ torch.from_numpy(np.random.default_rng(1).normal(size=x.shape[1]))
+    return projection > projection.median()
+
+
+def one(name: str, arm: str, changes: dict[str, Any], seed: int, data_dir: str | None) -> dict[str, Any]:
+    """A run of an arm with ``changes`` to its settings."""
+    validate = seed in CHOOSING_SEEDS
+    values = {
+        **SHARED,
+        **SETTINGS[name],
+        "method": arm,
+        "trusted": "trusted",
+        "data_dir": data_dir,
+        **changes,
+    }
+    config = RunConfig.from_dict({**values, "seed": seed}, "dev/noise.py")
+    source = dataclasses.replace(config, trusted=None, method="single")  # the data have no such column
+    with tempfile.TemporaryDirectory() as folder:
+        data = spoiled(name, load_data(source), seed, validate)
+        trainer = Trainer(config, RunFolder(Path(folder) / "run"), data)
+        summary = trainer.fit()
+    columns = ("test_accuracy", "validation_accuracy", "train_accuracy", "seconds_total")
+    return {"method": arm, "settings": text(changes), "seed": seed, **{c: summary[c] for c in columns}}
+
+
+def table_of(setting: str) -> Path:
+    return HERE / f"noise-{setting}.csv"
+
+
+def choice_of(setting: str) -> Path:
+    return HERE / f"noise-{setting}-choice.csv"
+
+
+def choose(options: argparse.Namespace) -> None:
+    """The learning rate of each arm."""
+    tasks: list[Task] = [
+        (options.setting, arm, {"learning_rate": rate}, seed)
+        for seed in CHOOSING_SEEDS
+        for arm in ARMS
+        for rate in RATES
+    ]
+    work(tasks, choice_of(options.setting), options.data_dir, options.jobs, one)
+    print({arm: best(options.setting, arm) for arm in ARMS})
+
+
+def best(setting: str, arm: str) -> dict[str, float]:
+    """The rate with the highest mean accuracy on the trusted samples that were set aside, the smaller of equals."""
+    rows = read(choice_of(setting))
+    rows = rows[rows.method == arm].astype({"validation_accuracy": float})
+    means = {
+        float(settings.partition("=")[2]): float(group.validation_accuracy.mean())
+        for settings, group in rows.groupby("settings")
+    }
+    return {"learning_rate": max(sorted(means), key=lambda rate: means[rate])}
+
+
+def run(options: argparse.Namespace) -> None:
+    """Every arm at its rate."""
+    seeds: Sequence[int] = SEEDS[options.setting]
+    tasks: list[Task] = [
+        (options.setting, arm, best(options.setting, arm), seed) for seed in seeds for arm in ARMS
+    ]
+    work(tasks, table_of(options.setting), options.data_dir, options.jobs, one)
+
+
+def found(setting: str) -> dict[str, dict[int, float]]:
+    """Test accuracy in percent, by arm and seed."""
+    rows = read(table_of(setting))
+    return {
+        arm: {int(s): 100 * float(a) for s, a in zip(group.seed, group.test_accuracy, strict=True)}
+        for arm, group in rows.groupby("method")
+    }
+
+
+def write(options: argparse.Namespace) -> None:
+    """Prints the table and the rule's decision."""
+    least: dict[str, float] = {}
+    for setting in SETTINGS:
+        if not table_of(setting).exists():
+            continue
+        values = found(setting)
+        cheap = max(CHEAP, key=lambda arm: sum(values[arm].values()))
+        gate = paired_difference(values["fine-tuned"], values["single"])
+        versus = paired_differences([(values[arm], values[cheap]) for arm in LEARNED])
+        print(
+            f"\n{setting}: n = {gate.n}, fine-tuned against single {gate.mean:+.2f} ({gate.low:+.2f} to {gate.high:+.2f})"
+        )
+        for arm in ARMS:
+            print(f"| {arm} | {interval_text(mean_interval(values[arm].values()), 2)} |")
+        for arm, d in zip(LEARNED, versus, strict=True):
+            print(f"{arm} against {cheap}: {d.mean:+.2f} ({d.low:+.2f} to {d.high:+.2f}), p = {d.p:.4f}")
+        if gate.low > 0:
+            least[setting] = min(1.0, 2 * min(d.p for d in versus))
+    highest = 0.0
+    for i, setting in enumerate(sorted(least, key=lambda name: least[name])):  # Holm
+        highest = max(highest, min(1.0, (len(least) - i) * least[setting]))
+        print(f"{setting}: p = {highest:.4f} after Holm over settings")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("choose", "run", "write"))
+    parser.add_argument("setting", nargs="?", choices=tuple(SETTINGS))
+    parser.add_argument("--data-dir", help="MNIST's files")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
+    options = parser.parse_args()
+    do = {"choose": choose, "run": run, "write": write}[options.what]
+    if options.what != "write" and options.setting is None:
+        parser.error(f"{options.what} needs a setting")
+    partial(do, options)()
+
+
+if __name__ == "__main__":
+    main()
