@@ -19,6 +19,7 @@ from maxl.experiments.runs.files import RunWarning
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.labelled import Labelled, labelled_samples
 from maxl.experiments.runs.machine import threads
+from maxl.experiments.runs.methods import NOISE_METHODS
 from maxl.experiments.runs.model import PrimaryModel, load_model
 from maxl.experiments.runs.networks import GENERATOR_METHODS, build_generator, build_network, memory_format
 from maxl.experiments.runs.trainer import EVALUATION_BATCH
@@ -35,6 +36,7 @@ _WITHOUT = {
     "kmeans-shuffled": "its labels are clusters of the training samples, dealt out by chance",
     "human-shuffled": "its labels are a column of the data, dealt out by chance",
     "prototypical": "its labels are the nearest prototypes of the training samples, which are not kept",
+    **dict.fromkeys(NOISE_METHODS, "it trains on given labels alone, without finer ones"),
     "human": "its labels are a column of the data, which is there to be read",
 }
 
