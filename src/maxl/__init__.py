@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         masked_softmax,
     )
     from maxl.presets import PRESETS
+    from maxl.prototypes import PrototypeGenerator
     from maxl.tasks import Classification, MultiLabel, Regression, Segmentation
     from maxl.trunks import Features
     from maxl.worlds import DataParallel
@@ -54,6 +55,7 @@ _HOMES = {
         "masked_softmax",
     ),
     "maxl.presets": ("PRESETS",),
+    "maxl.prototypes": ("PrototypeGenerator",),
     "maxl.tasks": ("Classification", "MultiLabel", "Regression", "Segmentation"),
     "maxl.trunks": ("Features",),
     "maxl.worlds": ("DataParallel",),
@@ -85,6 +87,7 @@ __all__ = [
     "Next",
     "Part",
     "PowerOfTwo",
+    "PrototypeGenerator",
     "Regression",
     "Reverse",
     "Segmentation",
