@@ -30,11 +30,11 @@ if TYPE_CHECKING:
         Logits,
         MultiTaskNetwork,
         PowerOfTwo,
+        PrototypeGenerator,
         WeightedLabelGenerator,
         masked_softmax,
     )
     from maxl.presets import PRESETS
-    from maxl.prototypes import PrototypeGenerator
     from maxl.tasks import Classification, MultiLabel, Regression, Segmentation
     from maxl.trunks import Features
     from maxl.worlds import DataParallel
@@ -51,11 +51,10 @@ _HOMES = {
     ),
     "maxl.losses": ("focal_loss", "label_information", "negative_entropy", "weighted_focal_loss"),
     "maxl.networks": (
-        *("LabelGenerator", "Logits", "MultiTaskNetwork", "PowerOfTwo", "WeightedLabelGenerator"),
-        "masked_softmax",
+        *("LabelGenerator", "Logits", "MultiTaskNetwork", "PowerOfTwo", "PrototypeGenerator"),
+        *("WeightedLabelGenerator", "masked_softmax"),
     ),
     "maxl.presets": ("PRESETS",),
-    "maxl.prototypes": ("PrototypeGenerator",),
     "maxl.tasks": ("Classification", "MultiLabel", "Regression", "Segmentation"),
     "maxl.trunks": ("Features",),
     "maxl.worlds": ("DataParallel",),
@@ -64,7 +63,7 @@ _HOMES = {
 # Whoever wants to read what the package says adds a handler of their own; without one it is silent.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
-_PACKAGES = ("check", "hypergradients", "learning", "supervision", "tasks", "worlds")
+_PACKAGES = ("check", "hypergradients", "learning", "networks", "supervision", "tasks", "worlds")
 
 __all__ = [
     "PRESETS",

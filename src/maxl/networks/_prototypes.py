@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from maxl.hierarchy import Hierarchy
 from maxl.hypergradients import Inputs
-from maxl.networks import allowed_labels, checked_features
+from maxl.networks._networks import allowed_labels, checked_features
 from maxl.tasks import Classification, Task
 
 
