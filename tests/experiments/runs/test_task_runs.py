@@ -17,7 +17,7 @@ from _run_helpers import metrics, one_thread
 from _target_helpers import LABELS, colours, columns, prices, write_table
 from maxl.experiments.data import TASKS, DataSet
 from maxl.experiments.runs.baselines import cluster_labels, random_labels
-from maxl.experiments.runs.build import Information, build, check, choose_hierarchy
+from maxl.experiments.runs.build import build, check, choose_hierarchy
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.evaluation import describe_labels
 from maxl.experiments.runs.exporting import export
@@ -28,6 +28,7 @@ from maxl.experiments.runs.measures import MEASURES
 from maxl.experiments.runs.model import load_model
 from maxl.experiments.runs.snapshot import read_snapshot
 from maxl.experiments.runs.summary import checksum_of
+from maxl.experiments.runs.supervisions import Information
 from maxl.experiments.runs.trainer import Trainer, resume, train
 from maxl.hierarchy import Hierarchy
 from maxl.supervision import UniformLabels

@@ -17,6 +17,8 @@ _METHODS: dict[str, tuple[str, str]] = {
     "frozen": ("#1F9AA8", "dashdot"),
     "kmeans": ("#1B9E5A", "longdash"),
     "kmeans-shuffled": ("#5E8C6A", "6px,6px"),
+    "prototypes-shuffled": ("#7D8A4E", "4px,4px,1px,4px"),
+    "prototypes": ("#4F7A28", "14px,3px"),
     "human-shuffled": ("#9A7FB8", "2px,6px"),
     "prototypical": ("#C26BA0", "10px,3px,2px,3px"),
     "human": ("#A67C1A", "longdashdot"),

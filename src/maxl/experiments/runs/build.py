@@ -7,28 +7,23 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from maxl.experiments.data import IGNORED, DataSet
 from maxl.experiments.runs import trunks
 from maxl.experiments.runs.config import RunConfig
-from maxl.experiments.runs.evaluation import information
-from maxl.experiments.runs.methods import HUMAN_METHODS, SHARED, WEIGHTED_METHODS
+from maxl.experiments.runs.methods import HUMAN_METHODS, SHARED
 from maxl.experiments.runs.networks import GENERATOR_METHODS, build_generator, build_network, memory_format
 from maxl.experiments.runs.processes import ALONE, Processes
-from maxl.experiments.runs.rates import Schedule, freeze_parts, network_groups
+from maxl.experiments.runs.rates import Schedule, freeze_parts, network_groups, optimizer_of
 from maxl.experiments.runs.sources import fixed_source
 from maxl.experiments.runs.start import Start, load_start, told
+from maxl.experiments.runs.supervisions import FocalLoss, choose_supervision
 from maxl.hierarchy import Hierarchy
 from maxl.learning import MetaAuxiliaryLearner, MultiTaskLearner, cosine_gate
-from maxl.losses import focal_loss
 from maxl.networks import LabelGenerator, MultiTaskNetwork
-from maxl.supervision import (
-    AuxiliaryLabels,
-    WeightedLabels,
-    generated,
-)
+from maxl.supervision import AuxiliaryLabels, generated
 from maxl.tasks import Classification, MultiLabel, Regression, Segmentation, Task
 from maxl.worlds import World
 
@@ -214,7 +209,7 @@ def build(
     processes.synchronise(network)
     frozen = freeze_parts(config, network.trunk)
     groups = network_groups(config, network)
-    optimizers = [_optimizer(config.optimizer, groups, config.weight_decay, config.momentum)]
+    optimizers = [optimizer_of(config.optimizer, groups, config.weight_decay, config.momentum)]
     generator: LabelGenerator | None = None
     if config.method in GENERATOR_METHODS:
         generator = build_generator(config, network, data.task, data.input_shape, start)
@@ -223,7 +218,7 @@ def build(
         if config.method != "frozen":
             trained = [p for p in generator.parameters() if p.requires_grad]
             group = {"params": trained, "lr": config.meta_learning_rate}
-            optimizers.append(_optimizer(config.meta_optimizer, [group], config.meta_weight_decay))
+            optimizers.append(optimizer_of(config.meta_optimizer, [group], config.meta_weight_decay))
     return Setup(
         hierarchy=hierarchy,
         network=network,
@@ -280,7 +275,7 @@ def _learner(
         generator,
         optimizer,
         meta_optimizer,
-        supervision=_supervision(config, hierarchy),
+        supervision=choose_supervision(config, hierarchy),
         hypergradient=config.hypergradient,
         lookahead=config.lookahead if follows else "virtual",
         lookahead_rule=config.lookahead_rule,
@@ -291,51 +286,3 @@ def _learner(
         gate=cosine_gate if config.method == "gated" else None,
         **shared,
     )
-
-
-def _supervision(config: RunConfig, hierarchy: Hierarchy) -> AuxiliaryLabels:
-    regulariser = (
-        Information(hierarchy, config.entropy_weight) if config.regulariser == "information" else None
-    )
-    kind = (
-        partial(WeightedLabels, normalise=config.normalise_weights)
-        if config.method in WEIGHTED_METHODS
-        else AuxiliaryLabels
-    )
-    return kind(
-        FocalLoss(config.gamma),
-        weight=config.auxiliary_weight,
-        entropy_weight=config.entropy_weight,
-        regulariser=regulariser,
-    )
-
-
-@dataclass(frozen=True)
-class FocalLoss:
-    """The focal loss with the run's γ, and sample weights where there are any."""
-
-    gamma: float
-
-    def __call__(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-        return focal_loss(logits, labels, self.gamma, weights)
-
-
-@dataclass(frozen=True)
-class Information:
-    """Minus the weighted mutual information of the labels."""
-
-    hierarchy: Hierarchy
-    weight: float
-
-    def __call__(self, labels: Tensor, y: Tensor) -> Tensor:
-        return -self.weight * information(labels, y, self.hierarchy)
-
-
-def _optimizer(
-    kind: str, groups: list[dict[str, Any]], weight_decay: float, momentum: float = 0.0
-) -> Optimizer:
-    """Of parameter groups with their learning rates."""
-    if kind == "sgd":
-        return torch.optim.SGD(groups, momentum=momentum, weight_decay=weight_decay)
-    adam = torch.optim.Adam if kind == "adam" else torch.optim.AdamW
-    return adam(groups, weight_decay=weight_decay)

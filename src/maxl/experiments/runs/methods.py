@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 METHODS = (
-    *("single", "uniform", "frozen", "random", "kmeans-shuffled", "kmeans", "prototypical"),
+    *("single", "uniform", "frozen", "random", "kmeans-shuffled", "kmeans"),
+    *("prototypes-shuffled", "prototypes", "prototypical"),
     *("human-shuffled", "human"),
     *("maxl", "weighted", "wamal", "gated"),
 )
@@ -12,7 +13,11 @@ HUMAN_METHODS = (
     "human-shuffled",
     "human",
 )  # their auxiliary classes are the human ones: no ψ
-CLUSTER_METHODS = ("kmeans-shuffled", "kmeans")
+PROTOTYPE_METHODS = (
+    "prototypes-shuffled",
+    "prototypes",
+)  # labels are learned before the run, from clusters on
+CLUSTER_METHODS = ("kmeans-shuffled", "kmeans", *PROTOTYPE_METHODS)  # samples are clustered first
 LEARNED_METHODS = ("maxl", "weighted", "wamal", "gated")  # a generator is trained
 WEIGHTED_METHODS = ("weighted", "wamal")  # it also weighs each sample's auxiliary loss
 SHARED = "shared"  # as generator_trunk: the network's own trunk

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING
 
-from maxl.experiments.runs.methods import CLUSTER_METHODS, LEARNED_METHODS, SHARED
+from maxl.experiments.runs.methods import CLUSTER_METHODS, LEARNED_METHODS, PROTOTYPE_METHODS, SHARED
 from maxl.experiments.runs.values import flag
 from maxl.experiments.tracking import NAMES
 from maxl.presets import check_choice
@@ -33,7 +33,7 @@ _AT_LEAST: dict[str, float] = {
         ),
         1,
     ),
-    **dict.fromkeys(("probe_shots", "patience"), 1),
+    **dict.fromkeys(("probe_shots", "patience", "prototype_epochs"), 1),
     "warmup": 0,
     **dict.fromkeys(("seed", "ignore_index", "gamma", "momentum", "weight_decay", "meta_weight_decay"), 0),
     **dict.fromkeys(("entropy_weight", "auxiliary_weight", "validation_size"), 0),
@@ -79,6 +79,10 @@ def _check_ranges(config: RunConfig) -> None:
         )
     if not 0 < config.held_out < 1:
         raise ValueError(f"--held-out needs to be a fraction between 0 and 1; got {config.held_out}")
+    if not 0 < config.prototype_softness < 1:
+        raise ValueError(
+            f"--prototype-softness needs to be above 0 and below 1; got {config.prototype_softness}"
+        )
     if not 0 <= config.label_smoothing < 1:
         raise ValueError(f"--label-smoothing needs to be in [0, 1); got {config.label_smoothing}")
     if not 0 < config.teach_part <= 1:
@@ -112,6 +116,11 @@ def _check_combinations(config: RunConfig) -> None:
         raise ValueError(
             "--evaluate rotating trains on other samples in each epoch: use it without --cache-labels "
             "and with --schedule iteration"
+        )
+    learned = config.prototype_epochs
+    if config.method in PROTOTYPE_METHODS and learned is not None and not config.warmup < learned:
+        raise ValueError(
+            f"--warmup needs to end before the last of {learned} epochs of --prototype-epochs; got {config.warmup:g}"
         )
     _check_fine_tuning(config)
     if config.stream:

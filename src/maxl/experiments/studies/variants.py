@@ -6,7 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from maxl.experiments.runs.methods import CLUSTER_METHODS, HUMAN_METHODS, LEARNED_METHODS, WEIGHTED_METHODS
+from maxl.experiments.runs.methods import (
+    CLUSTER_METHODS,
+    HUMAN_METHODS,
+    LEARNED_METHODS,
+    PROTOTYPE_METHODS,
+    WEIGHTED_METHODS,
+)
 
 # Fields that do not matter to some methods: a grid over them repeats no run of these methods.
 _LABEL_FIELDS = ("auxiliary_weight", "psi")
@@ -16,9 +22,15 @@ _META_FIELDS = (
     *("hypergradient", "schedule", "lookahead", "lookahead_rule", "evaluate", "held_out", "meta_every"),
     *("cache_labels", "teach_part"),
 )
+# Those of them that matter where labels are learned before a run.
+_TAUGHT_FIELDS = (
+    *("entropy_weight", "regulariser", "meta_optimizer", "meta_learning_rate", "hypergradient", "lookahead"),
+    *("lookahead_rule", "held_out", "meta_every"),
+)
 # Fields that matter to some methods alone.
 _FIELDS_OF = (
     (CLUSTER_METHODS, ("cluster_features",)),
+    (PROTOTYPE_METHODS, ("prototype_epochs", "prototype_softness")),
     (WEIGHTED_METHODS, ("normalise_weights",)),
     (("wamal",), ("weight_range",)),
 )
@@ -37,6 +49,8 @@ def irrelevant_fields(method: str) -> tuple[str, ...]:
         return special
     if method == "frozen":  # a label that is kept has another crop or batch than one made anew
         return (*special, *(name for name in _META_FIELDS if name != "cache_labels"))
+    if method in PROTOTYPE_METHODS:
+        return (*special, *_GENERATOR_FIELDS, *(name for name in _META_FIELDS if name not in _TAUGHT_FIELDS))
     psi = ("psi",) if method in HUMAN_METHODS else ()
     return (*special, *psi, *_GENERATOR_FIELDS, *_META_FIELDS)
 
