@@ -17,6 +17,7 @@ _METHODS: dict[str, tuple[str, str]] = {
     "frozen": ("#1F9AA8", "dashdot"),
     "kmeans": ("#1B9E5A", "longdash"),
     "kmeans-shuffled": ("#5E8C6A", "6px,6px"),
+    "contrastive": ("#B0562F", "1px,5px,8px,5px"),
     "prototypes-shuffled": ("#7D8A4E", "4px,4px,1px,4px"),
     "prototypes": ("#4F7A28", "14px,3px"),
     "human-shuffled": ("#9A7FB8", "2px,6px"),

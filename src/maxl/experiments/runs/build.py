@@ -19,7 +19,7 @@ from maxl.experiments.runs.processes import ALONE, Processes
 from maxl.experiments.runs.rates import Schedule, freeze_parts, network_groups, optimizer_of
 from maxl.experiments.runs.sources import fixed_source
 from maxl.experiments.runs.start import Start, load_start, told
-from maxl.experiments.runs.supervisions import FocalLoss, choose_supervision
+from maxl.experiments.runs.supervisions import Contrastive, FocalLoss, choose_supervision, judges_by_features
 from maxl.hierarchy import Hierarchy
 from maxl.learning import MetaAuxiliaryLearner, MultiTaskLearner, cosine_gate
 from maxl.networks import LabelGenerator, MultiTaskNetwork
@@ -106,6 +106,11 @@ def choose_hierarchy(config: RunConfig, data: DataSet) -> Hierarchy:
         )
     if config.method == "single":
         return Hierarchy.uniform(classes, 1)
+    if data.task != "classification" and judges_by_features(config):
+        raise ValueError(
+            f"a contrastive term tells samples of a class apart, and needs one class a sample; the task is {data.task}: use "
+            "--outer-term none, or another method"
+        )
     if config.method in HUMAN_METHODS:
         if data.train.human is None or data.human_names is None:
             raise ValueError(f"--method {config.method} needs a column of finer labels: name it with --human")
@@ -264,7 +269,9 @@ def _learner(
             )
             if generator is None
             else generated(generator, cache_size, world, autocast=shared["autocast"], compile=config.compile),
-            supervision=AuxiliaryLabels(FocalLoss(config.gamma), weight=config.auxiliary_weight),
+            supervision=Contrastive(config.outer_weight)
+            if config.method == "contrastive"
+            else AuxiliaryLabels(FocalLoss(config.gamma), weight=config.auxiliary_weight),
             **shared,
         )
     # No step differentiates through an update where none follows it at once: keep no copy of it.

@@ -152,6 +152,10 @@ class RunConfig:
         "entropy of the labels that prototypes starts from, between 0, of clusters, and 1, of uniform labels",
         group="method",
     )
+    outer_term: str = option(
+        "none", "what else judges labels of prototypes", group="method", choices=("none", "contrastive")
+    )
+    outer_weight: float = option(1.0, "its factor; that of method contrastive, too", group="method")
     weight_range: float = option(
         5.0, "R of wamal: weights of samples from 2^-R to 2^R, as published 1/32 to 32", group="method"
     )

@@ -7,7 +7,8 @@
    trained on all samples but fold j, with the generator's current labels, and judges them on batches of fold j: an
    auxiliary task is worth what it gives on samples outside the training set, and no network has those in it. In each epoch
    the networks train one after another. They take turns with meta steps, one in J iterations of each, so that the generator
-   takes as many as one that is trained beside a single network. Nothing decays the prototypes.
+   takes as many as one that is trained beside a single network. Nothing decays the prototypes. With ``outer_term`` the
+   features on those batches judge, too: see ``supervisions.ContrastiveTask``.
 3. The labels of all training samples are what the run proper trains a fresh network on, soft and fixed.
 
 All of it is a function of the config and the data. A run that goes on does it again, as ``kmeans`` does.
@@ -33,11 +34,11 @@ from maxl.experiments.runs.machine import tensor_float32
 from maxl.experiments.runs.outer import fold_count, folds, over_and_over
 from maxl.experiments.runs.rates import optimizer_of
 from maxl.experiments.runs.stepping import taught_step, training_stream
-from maxl.experiments.runs.supervisions import choose_supervision
+from maxl.experiments.runs.supervisions import ContrastiveTask, choose_supervision
 from maxl.hierarchy import Hierarchy
 from maxl.hypergradients import RandomState
 from maxl.learning import MetaAuxiliaryLearner
-from maxl.networks import PrototypeGenerator, masked_softmax
+from maxl.networks import MultiTaskNetwork, PrototypeGenerator, masked_softmax
 from maxl.tasks import Task
 
 if TYPE_CHECKING:
@@ -172,13 +173,22 @@ class Turn:
 class _OfInputs(nn.Module):
     """A network that is given inputs and features of samples, and looks at the inputs."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: MultiTaskNetwork) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, x: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         outputs: tuple[Tensor, Tensor] = self.network(x["inputs"])
         return outputs
+
+
+class _WithFeatures(_OfInputs):
+    """The same, and the features of its trunk beside its primary outputs, as a ``ContrastiveTask`` takes them."""
+
+    def forward(self, x: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        features = self.network.trunk(x["inputs"])
+        primary = torch.cat([self.network.primary_head(features), features], 1)
+        return primary, self.network.auxiliary_head(features)
 
 
 class _OfFeatures(nn.Module):
@@ -254,12 +264,16 @@ def _fold(
 ) -> _Fold:
     setup = build(dataclasses.replace(config, seed=seed))
     setup.train()
+    task, network = setup.network.task, _OfInputs(setup.network)
+    if config.outer_term == "contrastive":
+        task = ContrastiveTask(task, task.num_outputs(hierarchy), config.outer_weight)
+        network = _WithFeatures(setup.network)
     learner = MetaAuxiliaryLearner(
-        _OfInputs(setup.network),
+        network,
         _OfFeatures(generator),
         setup.optimizers[0],
         meta_optimizer,
-        task=setup.network.task,
+        task=task,
         supervision=choose_supervision(config, hierarchy),
         hypergradient=config.hypergradient,
         lookahead=config.lookahead,
@@ -298,12 +312,14 @@ def _epoch(
         factor = fold.setup.schedule(epoch, i, len(stream))
         for group in meta_optimizer.param_groups:
             group["lr"] = config.meta_learning_rate * factor
-        outer = given(judge, fold.judging), judge.primary
+        x, y = given(judge, fold.judging), judge.primary
+        if isinstance(fold.learner.task, ContrastiveTask):
+            y = fold.learner.task.with_labels(y, fold.learner.generator(x, y))
         taught_step(
             fold.learner,
             given(batch, fold.training),
             batch.primary,
             batch.index,
-            outer,
+            (x, y),
             config.max_grad_norm,
         )

@@ -33,6 +33,7 @@ _WITHOUT = {
     "random": "its labels were drawn for the training samples, one by one, and say nothing of others",
     "kmeans": "its labels are clusters of the training samples, whose centres are not kept",
     "kmeans-shuffled": "its labels are clusters of the training samples, dealt out by chance",
+    "contrastive": "its labels are clusters of the training samples, whose centres are not kept",
     "prototypes": "its labels are learned for the training samples, by prototypes that are not kept",
     "prototypes-shuffled": "its labels are learned for the training samples, and dealt out by chance",
     "human-shuffled": "its labels are a column of the data, dealt out by chance",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 METHODS = (
-    *("single", "uniform", "frozen", "random", "kmeans-shuffled", "kmeans"),
+    *("single", "uniform", "frozen", "random", "kmeans-shuffled", "kmeans", "contrastive"),
     *("prototypes-shuffled", "prototypes", "prototypical"),
     *("human-shuffled", "human"),
     *("maxl", "weighted", "wamal", "gated"),
@@ -17,7 +17,12 @@ PROTOTYPE_METHODS = (
     "prototypes-shuffled",
     "prototypes",
 )  # labels are learned before the run, from clusters on
-CLUSTER_METHODS = ("kmeans-shuffled", "kmeans", *PROTOTYPE_METHODS)  # samples are clustered first
+CLUSTER_METHODS = (
+    "kmeans-shuffled",
+    "kmeans",
+    "contrastive",
+    *PROTOTYPE_METHODS,
+)  # samples are clustered first
 LEARNED_METHODS = ("maxl", "weighted", "wamal", "gated")  # a generator is trained
 WEIGHTED_METHODS = ("weighted", "wamal")  # it also weighs each sample's auxiliary loss
 SHARED = "shared"  # as generator_trunk: the network's own trunk

@@ -61,7 +61,14 @@ def _check_ranges(config: RunConfig) -> None:
         value, most = getattr(config, f.name), _THREADS if f.name in ("threads", "workers") else _COUNT
         if isinstance(value, int) and value > most:
             raise ValueError(f"{flag(f.name)} needs to be at most {most}; got {value}")
-    for name in ("learning_rate", "trunk_learning_rate", "meta_learning_rate", "max_grad_norm", "huber"):
+    for name in (
+        "learning_rate",
+        "trunk_learning_rate",
+        "meta_learning_rate",
+        "max_grad_norm",
+        "huber",
+        "outer_weight",
+    ):
         if getattr(config, name) is not None and not getattr(config, name) > 0:
             raise ValueError(f"{flag(name)} needs to be above 0; got {getattr(config, name)}")
     for f in dataclasses.fields(config):

@@ -30,7 +30,8 @@ _TAUGHT_FIELDS = (
 # Fields that matter to some methods alone.
 _FIELDS_OF = (
     (CLUSTER_METHODS, ("cluster_features",)),
-    (PROTOTYPE_METHODS, ("prototype_epochs", "prototype_softness")),
+    (PROTOTYPE_METHODS, ("prototype_epochs", "prototype_softness", "outer_term")),
+    (("contrastive", *PROTOTYPE_METHODS), ("outer_weight",)),
     (WEIGHTED_METHODS, ("normalise_weights",)),
     (("wamal",), ("weight_range",)),
 )
@@ -51,6 +52,8 @@ def irrelevant_fields(method: str) -> tuple[str, ...]:
         return (*special, *(name for name in _META_FIELDS if name != "cache_labels"))
     if method in PROTOTYPE_METHODS:
         return (*special, *_GENERATOR_FIELDS, *(name for name in _META_FIELDS if name not in _TAUGHT_FIELDS))
+    if method == "contrastive":  # a loss of its own
+        return (*special, "auxiliary_weight", *_GENERATOR_FIELDS, *_META_FIELDS)
     psi = ("psi",) if method in HUMAN_METHODS else ()
     return (*special, *psi, *_GENERATOR_FIELDS, *_META_FIELDS)
 
