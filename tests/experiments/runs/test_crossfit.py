@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+import os
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -25,7 +27,8 @@ from maxl.experiments.runs.invented import invent
 from maxl.experiments.runs.sources import fixed_source
 from maxl.experiments.runs.trainer import resume, train
 from maxl.experiments.studies.decisions import CONTROL_OF, screen
-from maxl.experiments.studies.remaining import COST
+from maxl.experiments.studies.remaining import COST, Remaining
+from maxl.experiments.studies.study import Study
 from maxl.experiments.studies.variants import irrelevant_fields
 from maxl.supervision import FixedLabels
 from maxl.tasks import Classification
@@ -225,6 +228,29 @@ def test_the_control_has_the_same_labels_with_other_members_of_their_class() -> 
         members = digits().train.primary == c
         rows = [{tuple(row.tolist()) for row in of[members]} for of in (labels, shuffled)]
         assert rows[0] == rows[1]
+
+
+def test_what_labels_cost_before_the_first_epoch_is_part_of_what_a_run_costs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count(step=100.0)  # each look at it a hundred seconds later
+    monkeypatch.setattr("maxl.experiments.runs.trainer.time.perf_counter", lambda: next(clock))
+    of = {m: train(config(method=m), tmp_path / m, data=digits()) for m in ("prototypes", "uniform")}
+    assert of["prototypes"]["seconds_total"] == of["uniform"]["seconds_total"] + 100.0
+    assert of["prototypes"]["seconds_per_step"] == of["uniform"]["seconds_per_step"]
+
+
+def test_how_long_a_study_takes_is_not_told_by_files_that_are_written_after_the_labels(
+    tmp_path: Path,
+) -> None:
+    study = Study(config(epochs=1), ["prototypes", "single"], [0])
+    planned = study.plan()
+    for p in planned:
+        train(p.config, tmp_path / p.path, data=digits())
+        os.utime(tmp_path / p.path / "config.yaml", (1000.0, 1000.0))
+        os.utime(tmp_path / p.path / "summary.json", (1010.0, 1010.0))
+    more = Study(config(epochs=1), ["prototypes", "single"], [0, 1]).plan()
+    assert Remaining(tmp_path, more, 1).expected() == pytest.approx(10.0 * (1 + COST["prototypes"]))
 
 
 def test_studies_know_the_control_and_what_it_costs() -> None:

@@ -96,7 +96,9 @@ class Trainer:
             self.stream = self.outer.batches
             with needing_memory("building the networks", "choose a smaller --trunk or --psi"):
                 self.start = load_start(config, self.data, choose_hierarchy(config, self.data))
+                began = time.perf_counter()
                 self.setup: Setup = build(config, self.data, self.device, self.start, processes)
+                self.preparation_seconds = time.perf_counter() - began
         watched = config.patience is not None or config.keep == "best"
         self.best = Best(config, data.task) if watched else None
         weights = sum(p.numel() for p in self.setup.network.parameters())

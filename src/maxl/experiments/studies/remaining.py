@@ -169,10 +169,15 @@ class Remaining:
         return parts
 
     def _known(self) -> dict[str, float]:
-        """Seconds of a run of each method that has ended here, from its first file to its last."""
+        """Seconds of a run of each method that has ended here, from its first file to its last.
+
+        Not of those that train networks for their labels before they write anything: files do not tell how long.
+        """
         taken = defaultdict(list)
         for p in self.planned:
             folder = RunFolder(self.out / p.path)
+            if p.config.method in PROTOTYPE_METHODS:
+                continue
             if folder.finished and folder.config.exists():
                 seconds = folder.summary.stat().st_mtime - folder.config.stat().st_mtime
                 taken[p.config.method].append(max(0.01, seconds))
