@@ -95,9 +95,7 @@ class RunConfig:
         group="data",
     )
 
-    method: str = option(
-        "maxl", "where the finer labels come from; single has none", group="method", choices=METHODS
-    )
+    method: str = option("maxl", "finer labels; single: none", group="method", choices=METHODS)
     psi: tuple[int, ...] = option((5,), "finer classes that each class is split into", group="method")
     trunk: str = option(
         "auto",
