@@ -213,6 +213,13 @@ def test_settings_that_matter_make_a_difference(name: str, value: Any) -> None:
     assert not torch.equal(table(**{name: value}), usual())
 
 
+@pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"cluster_features": "trunk"}, {"psi": [1]}])
+def test_labels_are_distributions_whatever_is_chosen(changes: dict[str, Any]) -> None:
+    labels = table(**changes)
+    assert labels.dtype == torch.float32
+    torch.testing.assert_close(labels.sum(1), torch.ones(100))
+
+
 def test_softness_and_epochs_matter_to_no_other_method() -> None:
     assert {"prototype_epochs", "prototype_softness"} <= set(irrelevant_fields("kmeans"))
     assert {"prototype_epochs", "prototype_softness"} <= set(irrelevant_fields("maxl"))
