@@ -14,6 +14,7 @@ from _run_helpers import digits, metrics, tiny
 from _run_helpers import one_thread as one_thread
 from maxl.experiments.runs.build import build, check
 from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.processes import Processes
 from maxl.experiments.runs.supervisions import Contrastive, ContrastiveTask
 from maxl.experiments.runs.trainer import train
 from maxl.experiments.studies.variants import irrelevant_fields
@@ -172,3 +173,10 @@ def test_numbers_have_no_classes_to_look_within_and_a_weight_is_above_nothing() 
             check(chosen, data)
     with pytest.raises(ValueError, match="--outer-weight needs to be above 0; got 0"):
         config(outer_weight=0.0)
+
+
+def test_a_batch_in_parts_has_no_pairs_across_them() -> None:
+    with pytest.raises(ValueError, match=r"compares the samples of a batch.*without torchrun"):
+        Processes(0, 2).check(config(method="contrastive"))
+    Processes(0, 1).check(config(method="contrastive"))
+    Processes(0, 2).check(config(outer_term="contrastive"))  # its networks are each process's own
