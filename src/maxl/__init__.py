@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Logits,
         MultiTaskNetwork,
         PowerOfTwo,
+        PrototypeGenerator,
         WeightedLabelGenerator,
         masked_softmax,
     )
@@ -52,8 +53,8 @@ _HOMES = {
     ),
     "maxl.losses": ("focal_loss", "label_information", "negative_entropy", "weighted_focal_loss"),
     "maxl.networks": (
-        *("LabelGenerator", "Logits", "MultiTaskNetwork", "PowerOfTwo", "WeightedLabelGenerator"),
-        "masked_softmax",
+        *("LabelGenerator", "Logits", "MultiTaskNetwork", "PowerOfTwo", "PrototypeGenerator"),
+        *("WeightedLabelGenerator", "masked_softmax"),
     ),
     "maxl.presets": ("PRESETS",),
     "maxl.supervision": ("LabelCorrector", "WeightGenerator"),
@@ -68,7 +69,7 @@ _LABORATORY = {"maxl.experiments": ("load",)}
 # Whoever wants to read what the package says adds a handler of their own; without one it is silent.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
-_PACKAGES = ("check", "hypergradients", "learning", "supervision", "tasks", "worlds")
+_PACKAGES = ("check", "hypergradients", "learning", "networks", "supervision", "tasks", "worlds")
 
 __all__ = [
     "PRESETS",
@@ -92,6 +93,7 @@ __all__ = [
     "Next",
     "Part",
     "PowerOfTwo",
+    "PrototypeGenerator",
     "Regression",
     "Reverse",
     "Segmentation",

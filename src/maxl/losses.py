@@ -116,3 +116,49 @@ def label_information(labels: Tensor, y: Tensor, hierarchy: Hierarchy) -> Tensor
 
 def _tiny(like: Tensor) -> float:
     return torch.finfo(like.dtype).tiny
+
+
+def contrastive_loss(features: Tensor, labels: Tensor, classes: Tensor, temperature: float = 0.1) -> Tensor:
+    """Pulls samples of a class whose labels agree together, against the other samples *of the same class*.
+
+    The supervised contrastive loss (Khosla et al. 2020, equation 2) within classes: with z the features at length 1,
+    A(i) the other samples of i's class and a_ij = ⟨t_i, t_j⟩, the probability that two labels drawn from both are the same,
+
+        L_i = − Σ_{j ∈ A(i)} (a_ij / Σ_{k ∈ A(i)} a_ik) log (exp(z_i·z_j / T) / Σ_{k ∈ A(i)} exp(z_i·z_k / T)),
+
+    and the mean is over the samples that some other one agrees with. With hard labels it is theirs, whose positives are the
+    samples of the same label and whose others are those of the same class. Labels that tell no samples of a class apart ask
+    for features that are spread evenly within it.
+
+    Args:
+        features: Shape (N, D).
+        labels: Of the same samples, int64 of shape (N,), or soft, float of shape (N, K).
+        classes: int64 of shape (N,).
+        temperature: T > 0.
+
+    Returns:
+        A scalar; 0 where no two samples of a class agree.
+
+    Raises:
+        ValueError: if the shapes do not fit, or T is not above 0.
+    """
+    if features.dim() != 2 or classes.dim() != 1 or not len(features) == len(labels) == len(classes):
+        raise ValueError(
+            "features need shape (N, D), with a label and a class for each of N samples; got "
+            f"{tuple(features.shape)}, {tuple(labels.shape)} and {tuple(classes.shape)}"
+        )
+    if not temperature > 0:
+        raise ValueError(f"temperature needs to be above 0; got {temperature}")
+    z = torch.nn.functional.normalize(features, dim=1)
+    scores = z @ z.T / temperature
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    others = (classes.unsqueeze(1) == classes) & ~itself
+    same = labels.unsqueeze(1) == labels if labels.dim() == 1 else labels @ labels.T
+    agreement = same.to(scores.dtype) * others
+    total = agreement.sum(1, keepdim=True)
+    counts = total.squeeze(1) > 0
+    # A sample without others looks at all, so that nothing is infinite, and has no weight.
+    seen = others | ~others.any(1, keepdim=True)
+    log_share = scores - scores.masked_fill(~seen, float("-inf")).logsumexp(1, keepdim=True)
+    weights = agreement / total.where(total > 0, torch.ones_like(total))
+    return -(weights * log_share).sum() / counts.sum().clamp_min(1)

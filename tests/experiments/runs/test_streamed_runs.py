@@ -101,6 +101,7 @@ def test_a_streamed_run_on_numbers_is_the_run_in_memory(method: str, rows: Path,
         {"schedule": "epochs", "lookahead": "virtual"},
         {"transform": ["ColorJitter"], "augment": "none"},
         {"method": "kmeans", "cluster_features": "trunk"},
+        {"method": "prototypes", "cluster_features": "trunk", "held_out": 0.5},
     ],
     ids=str,
 )

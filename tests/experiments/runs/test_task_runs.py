@@ -28,8 +28,8 @@ from maxl.experiments.runs.measures import MEASURES
 from maxl.experiments.runs.model import load_model
 from maxl.experiments.runs.snapshot import read_snapshot
 from maxl.experiments.runs.summary import checksum_of
+from maxl.experiments.runs.supervisions import Information
 from maxl.experiments.runs.trainer import Trainer, resume, train
-from maxl.experiments.runs.training_losses import Information
 from maxl.hierarchy import Hierarchy
 from maxl.supervision import UniformLabels
 from maxl.tasks import Classification, MultiLabel, Regression

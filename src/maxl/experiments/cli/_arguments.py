@@ -28,6 +28,7 @@ _TITLES = {
     "meta": "label generator",
     "machine": "machine",
 }
+_MANY = 12  # choices, beyond which --help lists none
 # What most people need; the rest is listed by --help-all.
 _MAIN = frozenset(
     (
@@ -118,8 +119,9 @@ def add_config_flags(parser: argparse.ArgumentParser, *, leave_out: Sequence[str
         if default is not None and f.type != "bool":
             shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
             help += f" ({shown})"
-        if f.metadata["choices"]:
-            help += ": " + ", ".join(f.metadata["choices"])
+        short, choices = help, f.metadata["choices"] or ()
+        if choices:
+            help += ": " + ", ".join(choices)
         options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": help}
         kind = str(f.type)
         if kind == "bool":
@@ -134,6 +136,9 @@ def add_config_flags(parser: argparse.ArgumentParser, *, leave_out: Sequence[str
         if f.name not in _MAIN:
             action.full_help = action.help  # type: ignore[attr-defined]
             action.help = argparse.SUPPRESS
+        elif len(choices) > _MANY:
+            action.full_help = action.help  # type: ignore[attr-defined]
+            action.help = f"{short}; --help-all lists all"
 
 
 def add_preset_flag(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,8 @@
 | kmeans | its cluster among its primary class's samples, in the latent space of an auto-encoder |
 | prototypical | its nearest prototype of a human class, see ``prototypes`` |
 | human | a finer human label |
-| kmeans-shuffled, human-shuffled | the same labels, dealt out anew among the samples of a class: as many classes of the same sizes that say nothing |
+| prototypes | learned from clusters on, see ``crossfit`` |
+| kmeans-shuffled, prototypes-shuffled, human-shuffled | the same labels, dealt out anew among the samples of a class: as many classes of the same sizes that say nothing |
 
 The controls need no table: ``maxl.supervision.UniformLabels``, and a generator that is never trained.
 """
@@ -60,11 +61,26 @@ def cluster_labels(latent: Tensor, primary: Tensor, hierarchy: Hierarchy, seed: 
     Raises:
         ValueError: if a class has fewer samples than clusters.
     """
+    clusters_of, _ = _clusters(latent, primary, hierarchy, seed)
+    if primary.dim() == 1 or hierarchy.num_primary == 1:
+        return clusters_of.argmax(1).to(primary.device)
+    clusters_of[clusters_of.sum(1) == 0] = 1.0
+    return (clusters_of / clusters_of.sum(1, keepdim=True)).to(primary.device)
+
+
+def cluster_centres(latent: Tensor, primary: Tensor, hierarchy: Hierarchy, seed: int) -> Tensor:
+    """The centres of the clusters that ``cluster_labels`` gives for the same arguments: shape (K, D), one a row."""
+    return _clusters(latent, primary, hierarchy, seed)[1].to(latent.device)
+
+
+def _clusters(latent: Tensor, primary: Tensor, hierarchy: Hierarchy, seed: int) -> tuple[Tensor, Tensor]:
+    """Which clusters each sample is in, 0 or 1, shape (N, K), and their centres (K, D)."""
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
 
     points, labels = latent.cpu().numpy(), primary.cpu()
     clusters_of = torch.zeros(len(labels), hierarchy.num_auxiliary)
+    centres = torch.zeros(hierarchy.num_auxiliary, points.shape[1])
     for c in range(hierarchy.num_primary):
         members = members_of(labels, c, hierarchy).nonzero().squeeze(1)
         block = (hierarchy.owner == c).nonzero().squeeze(1)
@@ -78,10 +94,8 @@ def cluster_labels(latent: Tensor, primary: Tensor, hierarchy: Hierarchy, seed: 
             warnings.filterwarnings("ignore", message="Number of distinct clusters")
             clusters = KMeans(len(block), n_init=4, random_state=seed).fit(points[members.numpy()])
         clusters_of[members, block[torch.as_tensor(clusters.labels_, dtype=torch.int64)]] = 1.0
-    if labels.dim() == 1 or hierarchy.num_primary == 1:
-        return clusters_of.argmax(1).to(primary.device)
-    clusters_of[clusters_of.sum(1) == 0] = 1.0
-    return (clusters_of / clusters_of.sum(1, keepdim=True)).to(primary.device)
+        centres[block] = torch.as_tensor(clusters.cluster_centers_, dtype=centres.dtype)
+    return clusters_of, centres
 
 
 def shuffled_within_classes(labels: Tensor, classes: Tensor, seed: int) -> Tensor:

@@ -28,19 +28,21 @@ from maxl.experiments.runs.networks import (
     memory_format,
 )
 from maxl.experiments.runs.processes import ALONE, Processes
-from maxl.experiments.runs.rates import Schedule, freeze_parts, network_groups
+from maxl.experiments.runs.rates import Schedule, freeze_parts, network_groups, optimizer_of
 from maxl.experiments.runs.sources import fixed_source
 from maxl.experiments.runs.start import Start, load_start, told
-from maxl.experiments.runs.training_losses import FocalLoss, of_given_labels, of_invented_labels, robust
+from maxl.experiments.runs.supervisions import (
+    Contrastive,
+    FocalLoss,
+    choose_supervision,
+    judges_by_features,
+    of_given_labels,
+    robust,
+)
 from maxl.hierarchy import Hierarchy
 from maxl.learning import MetaAuxiliaryLearner, MultiTaskLearner, cosine_gate
 from maxl.networks import LabelGenerator, MultiTaskNetwork
-from maxl.supervision import (
-    AuxiliaryLabels,
-    LabelCorrector,
-    WeightGenerator,
-    generated,
-)
+from maxl.supervision import AuxiliaryLabels, LabelCorrector, WeightGenerator, generated
 from maxl.tasks import Classification, MultiLabel, Regression, Segmentation, Task
 from maxl.worlds import World
 
@@ -139,6 +141,11 @@ def choose_hierarchy(config: RunConfig, data: DataSet) -> Hierarchy:
         )
     if config.method in WITHOUT_LABELS:
         return Hierarchy.uniform(classes, 1)
+    if data.task != "classification" and judges_by_features(config):
+        raise ValueError(
+            f"a contrastive term tells samples of a class apart, and needs one class a sample; the task is {data.task}: use "
+            "--outer-term none, or another method"
+        )
     if config.method in HUMAN_METHODS:
         if data.train.human is None or data.human_names is None:
             raise ValueError(f"--method {config.method} needs a column of finer labels: name it with --human")
@@ -242,7 +249,7 @@ def build(
     processes.synchronise(network)
     frozen = freeze_parts(config, network.trunk)
     groups = network_groups(config, network)
-    optimizers = [_optimizer(config.optimizer, groups, config.weight_decay, config.momentum)]
+    optimizers = [optimizer_of(config.optimizer, groups, config.weight_decay, config.momentum)]
     generator: LabelGenerator | WeightGenerator | LabelCorrector | None = None
     if config.method in (*GENERATOR_METHODS, *JUDGED_METHODS):
         if config.method in JUDGED_METHODS:
@@ -254,7 +261,7 @@ def build(
         if config.method != "frozen":
             trained = [p for p in generator.parameters() if p.requires_grad]
             group = {"params": trained, "lr": config.meta_learning_rate}
-            optimizers.append(_optimizer(config.meta_optimizer, [group], config.meta_weight_decay))
+            optimizers.append(optimizer_of(config.meta_optimizer, [group], config.meta_weight_decay))
     alone = config.epochs_on_trusted
     return Setup(
         hierarchy=hierarchy,
@@ -302,8 +309,9 @@ def _learner(
             )
             if generator is None
             else generated(generator, cache_size, world, autocast=shared["autocast"], compile=config.compile),
-            supervision=robust(config)
-            or AuxiliaryLabels(FocalLoss(config.gamma), weight=config.auxiliary_weight),
+            supervision=Contrastive(config.outer_weight)
+            if config.method == "contrastive"
+            else robust(config) or AuxiliaryLabels(FocalLoss(config.gamma), weight=config.auxiliary_weight),
             **shared,
         )
     # No step differentiates through an update where none follows it at once: keep no copy of it.
@@ -314,7 +322,7 @@ def _learner(
         generator,
         optimizer,
         meta_optimizer,
-        supervision=of_given_labels(config) or of_invented_labels(config, hierarchy),
+        supervision=of_given_labels(config) or choose_supervision(config, hierarchy),
         hypergradient=config.hypergradient,
         lookahead=config.lookahead if follows else "virtual",
         lookahead_rule=config.lookahead_rule,
@@ -338,13 +346,3 @@ def _shared(
         "compile": config.compile,
         "world": world,
     }
-
-
-def _optimizer(
-    kind: str, groups: list[dict[str, Any]], weight_decay: float, momentum: float = 0.0
-) -> Optimizer:
-    """Of parameter groups with their learning rates."""
-    if kind == "sgd":
-        return torch.optim.SGD(groups, momentum=momentum, weight_decay=weight_decay)
-    adam = torch.optim.Adam if kind == "adam" else torch.optim.AdamW
-    return adam(groups, weight_decay=weight_decay)

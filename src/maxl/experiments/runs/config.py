@@ -88,7 +88,6 @@ class RunConfig:
         group="data",
         choices=("auto", "none", "crop", "crop-flip"),
     )
-
     transform: tuple[str, ...] | None = option(
         None,
         "what else changes training images at random: classes of torchvision.transforms.v2 such as RandAugment, or "
@@ -96,12 +95,7 @@ class RunConfig:
         group="data",
     )
 
-    method: str = option(
-        "maxl",
-        "source of labels (docs/choose.md)",
-        group="method",
-        choices=METHODS,
-    )
+    method: str = option("maxl", "single, uniform, human, maxl and others", group="method", choices=METHODS)
     psi: tuple[int, ...] = option((5,), "finer classes that each class is split into", group="method")
     trunk: str = option(
         "auto",
@@ -141,11 +135,25 @@ class RunConfig:
     )
     cluster_features: str = option(
         "auto-encoder",
-        "what kmeans clusters: an auto-encoder's codes, the inputs, or features of a single-task network that is "
-        "trained first on the same samples",
+        "what kmeans and prototypes cluster: an auto-encoder's codes, the inputs, or features of a single-task network "
+        "that is trained first on the same samples",
         group="method",
         choices=("auto-encoder", "input", "trunk"),
     )
+    prototype_epochs: int | None = option(
+        None,
+        "epochs in which prototypes learns its labels, on 1 / --held-out networks before the run (default: --epochs)",
+        group="method",
+    )
+    prototype_softness: float = option(
+        0.5,
+        "entropy of the labels that prototypes starts from, between 0, of clusters, and 1, of uniform labels",
+        group="method",
+    )
+    outer_term: str = option(
+        "none", "what else judges labels of prototypes", group="method", choices=("none", "contrastive")
+    )
+    outer_weight: float = option(1.0, "its factor; that of method contrastive, too", group="method")
     weight_range: float = option(
         5.0, "R of wamal: weights of samples from 2^-R to 2^R, as published 1/32 to 32", group="method"
     )
@@ -279,7 +287,9 @@ class RunConfig:
         choices=("same", "next", "augmented", "held-out", "rotating"),
     )
     held_out: float = option(
-        0.1, "part of the training set that judges, for good (held-out) or in turn (rotating)", group="meta"
+        0.1,
+        "part of the training set that judges, for good (held-out) or in turn (rotating, prototypes)",
+        group="meta",
     )
     meta_every: int = option(1, "a meta step in every so-many-th iteration", group="meta")
     teach_part: float = option(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 METHODS = (
-    *("single", "uniform", "frozen", "random", "kmeans-shuffled", "kmeans", "prototypical"),
+    *("single", "uniform", "frozen", "random", "kmeans-shuffled", "kmeans", "contrastive"),
+    *("prototypes-shuffled", "prototypes", "prototypical"),
     *("human-shuffled", "human"),
     *("maxl", "weighted", "wamal", "gated"),
     *("small-loss", "gce", "trusted-only", "fine-tuned", "reweighted", "corrected"),
@@ -13,7 +14,16 @@ HUMAN_METHODS = (
     "human-shuffled",
     "human",
 )  # their auxiliary classes are the human ones: no ψ
-CLUSTER_METHODS = ("kmeans-shuffled", "kmeans")
+PROTOTYPE_METHODS = (
+    "prototypes-shuffled",
+    "prototypes",
+)  # labels are learned before the run, from clusters on
+CLUSTER_METHODS = (
+    "kmeans-shuffled",
+    "kmeans",
+    "contrastive",
+    *PROTOTYPE_METHODS,
+)  # samples are clustered first
 LEARNED_METHODS = ("maxl", "weighted", "wamal", "gated")  # a generator is trained
 # For given labels that are partly wrong, without a second task: another loss, trusted samples to train on, or a generator
 # that they judge.

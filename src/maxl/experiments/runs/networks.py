@@ -74,7 +74,9 @@ def build_network(
     with seeded(config.seed, 1):
         primary_head = head(width, task.num_outputs(hierarchy))
     with seeded(config.seed, 2):
-        auxiliary_head = head(width, hierarchy.num_auxiliary)
+        auxiliary_head: nn.Module = head(width, hierarchy.num_auxiliary)
+    if config.method == "contrastive":  # a loss on the features themselves
+        auxiliary_head = nn.Identity()
     network = MultiTaskNetwork(
         trunk, hierarchy, primary_head=primary_head, auxiliary_head=auxiliary_head, task=task
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from maxl.experiments.data import Batch, BatchStream, Split, balanced_order
 from maxl.experiments.runs.config import RunConfig
-from maxl.experiments.runs.methods import JUDGED_METHODS, LEARNED_METHODS, NOISE_METHODS
+from maxl.experiments.runs.methods import JUDGED_METHODS, LEARNED_METHODS, NOISE_METHODS, PROTOTYPE_METHODS
 
 OuterBatch = tuple[Tensor, Tensor] | None  # None: the training batch, or the next one
 META_PASS = (
@@ -60,7 +60,7 @@ class OuterData:
             self.train, held_out = split_off(split, config.held_out, config.seed)
             self._held_out = stream(held_out, config.seed + 1)
         elif self._kind == "rotating":
-            self._folds = folds(split, max(2, round(1 / config.held_out)), config.seed)
+            self._folds = folds(split, fold_count(config), config.seed)
         self.batches = stream(self.train, config.seed)
         self._judged = config.method in JUDGED_METHODS
         self._trusted = trusted_stream(config, self.train, stream)
@@ -86,10 +86,10 @@ class OuterData:
     def epoch(self, epoch: int) -> Iterator[tuple[Batch, OuterBatch]]:
         """The batches of an epoch, counted from 0: a pure function of the seed and the epoch."""
         if self._trusted is not None and self._alone_from <= epoch < META_PASS:
-            alone = _over_and_over(self._trusted, len(self.batches), epoch)
+            alone = over_and_over(self._trusted, len(self.batches), epoch)
             yield from ((batch, None) for batch in itertools.islice(alone, len(self.batches)))
         elif self._trusted is not None and self._judged:
-            judges = _pairs(_over_and_over(self._trusted, len(self.batches), epoch))
+            judges = _pairs(over_and_over(self._trusted, len(self.batches), epoch))
             yield from zip(self.batches.epoch(epoch), judges, strict=False)
         elif self._kind == "augmented":
             yield from zip(self.batches.epoch(epoch), _pairs(self.batches.epoch(epoch, view=1)), strict=True)
@@ -98,10 +98,10 @@ class OuterData:
             training = torch.cat([f for f in self._folds if f is not judging]).sort().values
             batches = self._stream(self.train.select(training), self._seed)
             outer = self._stream(self.train.select(judging), self._seed + 1)
-            judges = _pairs(_over_and_over(outer, len(batches), epoch))
+            judges = _pairs(over_and_over(outer, len(batches), epoch))
             yield from zip(batches.epoch(epoch), judges, strict=False)
         elif self._held_out is not None:
-            outer_batches = _pairs(_over_and_over(self._held_out, len(self.batches), epoch))
+            outer_batches = _pairs(over_and_over(self._held_out, len(self.batches), epoch))
             yield from zip(self.batches.epoch(epoch), outer_batches, strict=False)
         else:
             yield from ((batch, None) for batch in self.batches.epoch(epoch))
@@ -126,13 +126,12 @@ def trusted_stream(config: RunConfig, split: Split, stream: MakeStream) -> Batch
 
 def check_held_out(config: RunConfig, samples: int) -> None:
     """ValueError if a config holds less than one of so many samples out, or all of them."""
-    if (
-        config.method in _TAUGHT
-        and config.evaluate in ("held-out", "rotating")
-        and config.held_out * samples < 1 - 1e-9  # 1/49 of 49 is a rounding below 1
-    ):
+    crossed = config.method in PROTOTYPE_METHODS
+    judged = config.method in _TAUGHT and config.evaluate in ("held-out", "rotating")
+    if (crossed or judged) and config.held_out * samples < 1 - 1e-9:  # 1/49 of 49 is a rounding below 1
+        by = f"--method {config.method}" if crossed else f"--evaluate {config.evaluate}"
         raise ValueError(
-            f"--held-out needs a share of at least one sample, 1/{samples} with --evaluate {config.evaluate}; "
+            f"--held-out needs a share of at least one sample, 1/{samples} with {by}; "
             f"got {config.held_out} of {samples} samples"
         )
     if (
@@ -143,6 +142,11 @@ def check_held_out(config: RunConfig, samples: int) -> None:
         raise ValueError(
             f"--held-out needs to leave a sample to train on; got {config.held_out} of {samples} samples"
         )
+
+
+def fold_count(config: RunConfig) -> int:
+    """Into how many parts samples are cut that judge in turn: the nearest to 1 / ``held_out``, at least 2."""
+    return max(2, round(1 / config.held_out))
 
 
 def folds(split: Split, count: int, seed: int) -> list[Tensor]:
@@ -163,7 +167,7 @@ def _balanced(split: Split, seed: int) -> Tensor:
     return torch.from_numpy(balanced_order(split.strata.cpu().numpy(), human, seed))
 
 
-def _over_and_over(stream: BatchStream, count: int, epoch: int) -> Iterator[Batch]:
+def over_and_over(stream: BatchStream, count: int, epoch: int) -> Iterator[Batch]:
     """At least ``count`` batches: as many passes over the stream as that takes."""
     passes = 1 + count // len(stream)
     epochs = (stream.epoch(e) for e in range(epoch * passes, (epoch + 1) * passes))

@@ -54,6 +54,10 @@ class Processes:
             return
         if config.compile:
             raise ValueError("--compile is for one process: drop it, or torchrun")
+        if config.method == "contrastive":
+            raise ValueError(
+                "--method contrastive compares the samples of a batch, of which each process has a part: use it without torchrun"
+            )
 
     def synchronise(self, *modules: nn.Module | None) -> None:
         """BatchNorm of networks is over the whole batch, as in one process."""

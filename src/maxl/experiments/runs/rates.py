@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.methods import WITHOUT_LABELS
@@ -92,3 +94,13 @@ def network_groups(config: RunConfig, network: nn.Module) -> list[dict[str, Any]
         )
     except ValueError as error:
         raise ValueError(f"--layer-decay: {error}") from error
+
+
+def optimizer_of(
+    kind: str, groups: list[dict[str, Any]], weight_decay: float, momentum: float = 0.0
+) -> Optimizer:
+    """Of parameter groups with their learning rates; ``kind`` is "sgd", "adam" or "adamw", and momentum is SGD's."""
+    if kind == "sgd":
+        return torch.optim.SGD(groups, momentum=momentum, weight_decay=weight_decay)
+    adam = torch.optim.Adam if kind == "adam" else torch.optim.AdamW
+    return adam(groups, weight_decay=weight_decay)

@@ -6,7 +6,13 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING
 
-from maxl.experiments.runs.methods import CLUSTER_METHODS, JUDGED_METHODS, LEARNED_METHODS, SHARED
+from maxl.experiments.runs.methods import (
+    CLUSTER_METHODS,
+    JUDGED_METHODS,
+    LEARNED_METHODS,
+    PROTOTYPE_METHODS,
+    SHARED,
+)
 from maxl.experiments.runs.noise_rules import check_noise
 from maxl.experiments.runs.values import flag
 from maxl.experiments.tracking import NAMES
@@ -34,7 +40,7 @@ _AT_LEAST: dict[str, float] = {
         ),
         1,
     ),
-    **dict.fromkeys(("probe_shots", "patience"), 1),
+    **dict.fromkeys(("probe_shots", "patience", "prototype_epochs"), 1),
     "warmup": 0,
     **dict.fromkeys(("seed", "ignore_index", "gamma", "momentum", "weight_decay", "meta_weight_decay"), 0),
     **dict.fromkeys(("entropy_weight", "auxiliary_weight", "validation_size"), 0),
@@ -63,7 +69,14 @@ def _check_ranges(config: RunConfig) -> None:
         value, most = getattr(config, f.name), _THREADS if f.name in ("threads", "workers") else _COUNT
         if isinstance(value, int) and value > most:
             raise ValueError(f"{flag(f.name)} needs to be at most {most}; got {value}")
-    for name in ("learning_rate", "trunk_learning_rate", "meta_learning_rate", "max_grad_norm", "huber"):
+    for name in (
+        "learning_rate",
+        "trunk_learning_rate",
+        "meta_learning_rate",
+        "max_grad_norm",
+        "huber",
+        "outer_weight",
+    ):
         if getattr(config, name) is not None and not getattr(config, name) > 0:
             raise ValueError(f"{flag(name)} needs to be above 0; got {getattr(config, name)}")
     for f in dataclasses.fields(config):
@@ -81,6 +94,10 @@ def _check_ranges(config: RunConfig) -> None:
         )
     if not 0 < config.held_out < 1:
         raise ValueError(f"--held-out needs to be a fraction between 0 and 1; got {config.held_out}")
+    if not 0 < config.prototype_softness < 1:
+        raise ValueError(
+            f"--prototype-softness needs to be above 0 and below 1; got {config.prototype_softness}"
+        )
     if not 0 <= config.label_smoothing < 1:
         raise ValueError(f"--label-smoothing needs to be in [0, 1); got {config.label_smoothing}")
     if not 0 < config.teach_part <= 1:
@@ -115,6 +132,11 @@ def _check_combinations(config: RunConfig) -> None:
         raise ValueError(
             "--evaluate rotating trains on other samples in each epoch: use it without --cache-labels "
             "and with --schedule iteration"
+        )
+    learned = config.prototype_epochs
+    if config.method in PROTOTYPE_METHODS and learned is not None and not config.warmup < learned:
+        raise ValueError(
+            f"--warmup needs to end before the last of {learned} epochs of --prototype-epochs; got {config.warmup:g}"
         )
     _check_fine_tuning(config)
     if config.stream:

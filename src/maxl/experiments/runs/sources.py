@@ -18,9 +18,10 @@ from maxl.experiments.runs.baselines import (
     shuffled_within_classes,
 )
 from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.crossfit import cross_fitted_labels
 from maxl.experiments.runs.evaluation import evaluating
 from maxl.experiments.runs.machine import tensor_float32
-from maxl.experiments.runs.methods import CLUSTER_METHODS, WITHOUT_LABELS
+from maxl.experiments.runs.methods import CLUSTER_METHODS, PROTOTYPE_METHODS, WITHOUT_LABELS
 from maxl.experiments.runs.networks import seeded
 from maxl.experiments.runs.prototypes import prototypical_labels
 from maxl.experiments.runs.stepping import plain_step, training_stream
@@ -91,11 +92,14 @@ def _table(
         return human if method == "human" else shuffled_within_classes(human, primary, config.seed)
     if method in CLUSTER_METHODS:
         points = _cluster_features(config, data, device, build)
-        clusters = cluster_labels(points, primary, hierarchy, config.seed)
-        if method == "kmeans":
-            return clusters
+        if method in PROTOTYPE_METHODS:
+            labels = cross_fitted_labels(config, data, hierarchy, task, points, device, build)
+        else:
+            labels = cluster_labels(points, primary, hierarchy, config.seed)
+        if "shuffled" not in method:
+            return labels
         classes = primary if hierarchy.num_primary > 1 else torch.zeros(len(primary), dtype=torch.int64)
-        return shuffled_within_classes(clusters, classes, config.seed)
+        return shuffled_within_classes(labels, classes, config.seed)
     assert data.train.human is not None  # as above
     with seeded(config.seed, 4):
         embedding = trunks.build_for(config.trunk, data.task, data.input_shape, trunks.Words.of(config))

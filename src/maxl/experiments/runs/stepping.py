@@ -1,12 +1,14 @@
-"""Batches and steps of training without a generator, which a run and what precedes it share."""
+"""Batches and steps of training, which a run and what precedes it share."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from maxl.experiments.data import Batch, BatchStream, DataSet, Split
 from maxl.experiments.runs.config import RunConfig
-from maxl.learning import MultiTaskLearner, StepResult
+from maxl.hypergradients import Inputs
+from maxl.learning import MetaAuxiliaryLearner, MultiTaskLearner, StepResult
 
 
 def training_stream(
@@ -41,3 +43,21 @@ def plain_step(learner: MultiTaskLearner, batch: Batch, limit: float | None) -> 
     torch.nn.utils.clip_grad_norm_(learner.weights().values(), limit)
     learner.optimizer.step()
     return result
+
+
+def taught_step(
+    learner: MetaAuxiliaryLearner,
+    x: Inputs,
+    y: Tensor,
+    index: Tensor,
+    outer: tuple[Inputs, Tensor] | None,
+    limit: float | None,
+) -> StepResult:
+    """A training step and the meta step after it, where one is due; gradients are clipped as in ``plain_step``."""
+    if limit is None:
+        return learner.step(x, y, index, outer)
+    learner.optimizer.zero_grad(set_to_none=True)
+    result = learner.backward(x, y, index, outer_batch=outer)
+    torch.nn.utils.clip_grad_norm_(learner.weights().values(), limit)
+    learner.optimizer.step()
+    return result.with_meta(learner.meta_step())

@@ -42,7 +42,7 @@ from maxl.experiments.runs.result import write_result
 from maxl.experiments.runs.signals import HeldSignals
 from maxl.experiments.runs.start import load_start, require_same
 from maxl.experiments.runs.state import restore, state_of
-from maxl.experiments.runs.stepping import plain_step, training_stream
+from maxl.experiments.runs.stepping import plain_step, taught_step, training_stream
 from maxl.experiments.runs.tracked import require_trackers, tracked, untracked
 from maxl.experiments.runs.trunks import architecture
 from maxl.experiments.tracking import TrackerFactory
@@ -95,7 +95,9 @@ class Trainer:
             self.stream = self.outer.batches
             with needing_memory("building the networks", "choose a smaller --trunk or --psi"):
                 self.start = load_start(config, self.data, choose_hierarchy(config, self.data))
+                began = time.perf_counter()
                 self.setup: Setup = build(config, self.data, self.device, self.start, processes)
+                self.preparation_seconds = time.perf_counter() - began
         watched = config.patience is not None or config.keep == "best"
         self.best = Best(config, data.task) if watched else None
         weights = sum(p.numel() for p in self.setup.network.parameters())
@@ -224,16 +226,9 @@ class Trainer:
     def _step(self, batch: Batch, outer: OuterBatch, *, teach: bool) -> StepResult:
         """One training step, and with ``teach`` the meta step after it, where the method has one."""
         learner, limit = self.setup.learner_in(self.epoch), self.config.max_grad_norm
-        x, y, index = batch.x, batch.primary, batch.index
         if not (teach and isinstance(learner, MetaAuxiliaryLearner)):
             return plain_step(learner, batch, limit)
-        if limit is None:
-            return learner.step(x, y, index, outer)
-        learner.optimizer.zero_grad(set_to_none=True)
-        result = learner.backward(x, y, index, outer_batch=outer)
-        torch.nn.utils.clip_grad_norm_(learner.weights().values(), limit)
-        learner.optimizer.step()
-        return result.with_meta(learner.meta_step())
+        return taught_step(learner, batch.x, batch.primary, batch.index, outer, limit)
 
     def _close_epoch(self) -> None:
         """Recalibrates the generator, and lets go of the graph of labels that wait for the next meta step.

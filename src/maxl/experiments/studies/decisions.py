@@ -19,10 +19,12 @@ BASELINE = "single"
 # What each source of labels has to beat for its labels' content to be what helps.
 CONTROL_OF = {
     "kmeans": "kmeans-shuffled",
+    "prototypes": "prototypes-shuffled",
     "human": "human-shuffled",
     **dict.fromkeys(LEARNED_METHODS, "uniform"),
 }
-_CONTROLS = frozenset(("kmeans-shuffled", "human-shuffled", "random"))  # compared with, never recommended
+# Compared with, never recommended.
+_CONTROLS = frozenset(("kmeans-shuffled", "prototypes-shuffled", "human-shuffled", "random"))
 
 Values = Mapping[str, Mapping[int, float]]  # of a measure, by method, then by seed
 

@@ -16,7 +16,7 @@ import torch
 from maxl.experiments.data import DataSet
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.folder import RunFolder
-from maxl.experiments.runs.methods import CLUSTER_METHODS, JUDGED_METHODS, LEARNED_METHODS
+from maxl.experiments.runs.methods import CLUSTER_METHODS, JUDGED_METHODS, LEARNED_METHODS, PROTOTYPE_METHODS
 from maxl.experiments.runs.trainer import train
 from maxl.hypergradients import RandomState
 
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from maxl.experiments.studies.study import PlannedRun
 
 # Time of a run as a multiple of single-task training's; clusters of trunk features need one of these first.
-COST = {**dict.fromkeys((*LEARNED_METHODS, *JUDGED_METHODS), 4.0), **dict.fromkeys(CLUSTER_METHODS, 2.0)}
+COST = {
+    **dict.fromkeys((*LEARNED_METHODS, *JUDGED_METHODS), 4.0),
+    **dict.fromkeys(CLUSTER_METHODS, 2.0),
+    **dict.fromkeys(PROTOTYPE_METHODS, 14.0),  # ten networks first, by default
+}
 _STEPS, _SECONDS = 8, 2.0  # steps that are timed after the first, or fewer where they take so long
 
 
@@ -165,10 +169,15 @@ class Remaining:
         return parts
 
     def _known(self) -> dict[str, float]:
-        """Seconds of a run of each method that has ended here, from its first file to its last."""
+        """Seconds of a run of each method that has ended here, from its first file to its last.
+
+        Not of those that train networks for their labels before they write anything: files do not tell how long.
+        """
         taken = defaultdict(list)
         for p in self.planned:
             folder = RunFolder(self.out / p.path)
+            if p.config.method in PROTOTYPE_METHODS:
+                continue
             if folder.finished and folder.config.exists():
                 seconds = folder.summary.stat().st_mtime - folder.config.stat().st_mtime
                 taken[p.config.method].append(max(0.01, seconds))

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RELEVANT = 0.01  # the smallest difference in accuracy worth acting on, one point; of R² and mAP as well
-REFERENCES = ("single", "random", "uniform", "frozen", "kmeans-shuffled", "human-shuffled")
+REFERENCES = (
+    *("single", "random", "uniform", "frozen"),
+    *("kmeans-shuffled", "contrastive", "prototypes-shuffled", "human-shuffled"),
+)
 
 Psi = int | tuple[int, ...] | None
 

@@ -11,6 +11,7 @@ from maxl.experiments.runs.methods import (
     HUMAN_METHODS,
     JUDGED_METHODS,
     LEARNED_METHODS,
+    PROTOTYPE_METHODS,
     TUNED_METHODS,
     WEIGHTED_METHODS,
     WITHOUT_LABELS,
@@ -24,9 +25,16 @@ _META_FIELDS = (
     *("hypergradient", "schedule", "lookahead", "lookahead_rule", "evaluate", "held_out", "meta_every"),
     *("cache_labels", "teach_part"),
 )
+# Those of them that matter where labels are learned before a run.
+_TAUGHT_FIELDS = (
+    *("entropy_weight", "regulariser", "meta_optimizer", "meta_learning_rate", "hypergradient", "lookahead"),
+    *("lookahead_rule", "held_out", "meta_every"),
+)
 # Fields that matter to some methods alone.
 _FIELDS_OF = (
     (CLUSTER_METHODS, ("cluster_features",)),
+    (PROTOTYPE_METHODS, ("prototype_epochs", "prototype_softness", "outer_term")),
+    (("contrastive", *PROTOTYPE_METHODS), ("outer_weight",)),
     (WEIGHTED_METHODS, ("normalise_weights",)),
     (("wamal",), ("weight_range",)),
     (TUNED_METHODS, ("trusted_epochs",)),
@@ -51,6 +59,10 @@ def irrelevant_fields(method: str) -> tuple[str, ...]:
         return special
     if method == "frozen":  # a label that is kept has another crop or batch than one made anew
         return (*special, *(name for name in _META_FIELDS if name != "cache_labels"))
+    if method in PROTOTYPE_METHODS:
+        return (*special, *_GENERATOR_FIELDS, *(name for name in _META_FIELDS if name not in _TAUGHT_FIELDS))
+    if method == "contrastive":  # a loss of its own
+        return (*special, "auxiliary_weight", *_GENERATOR_FIELDS, *_META_FIELDS)
     psi = ("psi",) if method in HUMAN_METHODS else ()
     return (*special, *psi, *_GENERATOR_FIELDS, *_META_FIELDS)
 

@@ -41,8 +41,18 @@ def _feature_dim(trunk: nn.Module, given: int | None) -> int:
     return dim
 
 
-def _checked(features: Tensor, expected: int | None, trunk: nn.Module, task: Task) -> Tensor:
-    """Features of shape (N, D), or (N, ..., D) for a dense task; D as the heads were built for, if built here."""
+def checked_features(features: Tensor, expected: int | None, trunk: nn.Module, task: Task) -> Tensor:
+    """A trunk's features, last: of shape (N, D), or (N, ..., D) for a dense task.
+
+    Args:
+        features: As the trunk gave them; channels of images come before height and width.
+        expected: D, of what reads them; None where that is not known here, and nothing is checked.
+        trunk: Named in the message.
+        task: Whether it is dense.
+
+    Raises:
+        ValueError: if they have another width or number of dimensions.
+    """
     dense = is_dense(task)
     if dense and features.dim() > 3:  # images have their channels first, texts their features last
         features = features.movedim(1, -1)
@@ -105,12 +115,14 @@ class MultiTaskNetwork(nn.Module):
 
     def forward(self, x: Inputs) -> Logits:
         """Logits of both tasks, shapes (N, C) and (N, K)."""
-        features = _checked(self.trunk(x), self._width, self.trunk, self.task)
+        features = checked_features(self.trunk(x), self._width, self.trunk, self.task)
         return Logits(self.primary_head(features), self.auxiliary_head(features))
 
     def predict(self, x: Inputs) -> Tensor:
         """Primary logits alone, shape (N, C), or (N, H, W, C): inference costs what the single-task network costs."""
-        logits: Tensor = self.primary_head(_checked(self.trunk(x), self._width, self.trunk, self.task))
+        logits: Tensor = self.primary_head(
+            checked_features(self.trunk(x), self._width, self.trunk, self.task)
+        )
         return logits
 
 
@@ -125,6 +137,26 @@ def masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:
         Probabilities of shape (N, K); rows sum to one over the allowed entries.
     """
     return logits.masked_fill(~mask, float("-inf")).softmax(-1)
+
+
+def allowed_labels(logits: Tensor, y: Tensor, task: Task, mask: Tensor) -> Tensor:
+    """Mask SoftMax over what each target may use, in float32 at least.
+
+    Args:
+        logits: Unnormalised scores, shape (N, K), or (N, ..., K) for a dense task.
+        y: Targets, as the task takes them.
+        task: Says which auxiliary classes a target may use.
+        mask: The hierarchy's, bool of shape (C, K).
+
+    Returns:
+        Labels of the shape of the logits; 0 at positions that a dense task ignores.
+    """
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    labels = masked_softmax(logits, task.rows(y, mask))
+    if is_dense(task):  # 0 at ignored positions: no part in the mean label, nor in a regulariser
+        return labels * positions_that_count(task, y).unsqueeze(-1)
+    return labels
 
 
 class SharedTrunk(nn.Module):
@@ -230,17 +262,11 @@ class LabelGenerator(nn.Module):
 
     def of_features(self, features: Tensor, y: Tensor) -> Tensor:
         """What ``forward`` gives, from trunk features of shape (N, D)."""
-        return self.labels(_checked(features, self._width, self.trunk, self.task), y)
+        return self.labels(checked_features(features, self._width, self.trunk, self.task), y)
 
     def labels(self, features: Tensor, y: Tensor) -> Tensor:
         """The labels that belong to trunk features of shape (N, D)."""
-        logits = self.head(features)
-        if logits.dtype in (torch.float16, torch.bfloat16):
-            logits = logits.float()
-        labels = masked_softmax(logits, self.task.rows(y, self.mask))
-        if is_dense(self.task):  # 0 at ignored positions: no part in the mean label, nor in a regulariser
-            return labels * positions_that_count(self.task, y).unsqueeze(-1)
-        return labels
+        return allowed_labels(self.head(features), y, self.task, self.mask)
 
 
 def bounded_weight(score: Tensor) -> Tensor:
@@ -320,7 +346,7 @@ class WeightedLabelGenerator(LabelGenerator):
 
     def of_features(self, features: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """As ``LabelGenerator.of_features``."""
-        features = _checked(features, self._width, self.trunk, self.task)
+        features = checked_features(features, self._width, self.trunk, self.task)
         return self.labels(features, y), self.weighting(self.weight_head(features)).squeeze(-1)
 
 
