@@ -14,6 +14,7 @@ from maxl.experiments.cli.listen import note
 from maxl.experiments.cli.terminal import shown
 
 if TYPE_CHECKING:
+    from maxl.experiments.runs.doubted import DoubtedLabels
     from maxl.experiments.runs.invented import InventedLabels
 
 
@@ -24,8 +25,9 @@ def add_labels(commands: Any) -> None:
         help="the finer labels that a run has learned, for samples of yours, as CSV",
         description="Reads labelled samples with the label generator of a finished run, as it was at the end of training:\n"
         "file (or row, from 0), class, auxiliary class (its number among all, and within its class), its probability,\n"
-        "the label's entropy in nats and, of method weighted, the weight of the sample's auxiliary loss. Runs of\n"
-        "methods without a generator have no labels for samples that they were not trained on.",
+        "the label's entropy in nats and, of method weighted, the weight of the sample's auxiliary loss. Of runs on\n"
+        "labels that are partly wrong: the given class, and its correction or the sample's weight. Runs of methods\n"
+        "without a generator have no labels for samples that they were not trained on.",
         epilog="example:\n  maxl labels run my-images/ --out labels.csv --gallery labels.html",
     )
     labels.add_argument("folder", type=Path, metavar="RUN", help="folder of a run")
@@ -52,8 +54,9 @@ def add_labels(commands: Any) -> None:
 def _labels(namespace: argparse.Namespace) -> None:
     from maxl.experiments.report.invented import gallery_page
     from maxl.experiments.runs.files import write_at_once
-    from maxl.experiments.runs.folder import require_no_run_file
+    from maxl.experiments.runs.folder import RunFolder, require_no_run_file
     from maxl.experiments.runs.invented import invent
+    from maxl.experiments.runs.methods import JUDGED_METHODS
 
     source, out, gallery = namespace.source, namespace.out, namespace.gallery
     for flag, file in (("--out", out), ("--gallery", gallery)):
@@ -66,6 +69,9 @@ def _labels(namespace: argparse.Namespace) -> None:
             raise ValueError(f"{flag} needs another file than the data; {file} is the data")
     if out is not None and gallery is not None and out.resolve() == gallery.resolve():
         raise ValueError(f"--out and --gallery need different files; both are {out}")
+    config = RunFolder(namespace.folder).read_config(trust=True)  # of which nothing is called here
+    if config.method in JUDGED_METHODS:
+        return _doubted(namespace)
     invented = invent(namespace.folder, source, device=namespace.device, trust=namespace.trust)
     contents = {}
     if out is not None:
@@ -82,6 +88,59 @@ def _labels(namespace: argparse.Namespace) -> None:
         sys.stdout.write(labels_csv(invented, proba=namespace.proba))
     else:
         print(shown("\n".join(_said(invented))))
+
+
+def _doubted(namespace: argparse.Namespace) -> None:
+    """The same of a run that weighs or corrects given labels."""
+    from maxl.experiments.runs.doubted import doubts
+    from maxl.experiments.runs.files import write_at_once
+
+    if namespace.gallery is not None:
+        raise ValueError(
+            "--gallery shows auxiliary classes, which a run on given labels has none of: leave it out"
+        )
+    found = doubts(namespace.folder, namespace.source, device=namespace.device, trust=namespace.trust)
+    for sentence in found.data.left_out:
+        note(f"left out: {sentence}")
+    text = doubts_csv(found, proba=namespace.proba)
+    if namespace.out is None:
+        sys.stdout.write(text)
+        return
+    namespace.out.parent.mkdir(parents=True, exist_ok=True)
+    write_at_once(namespace.out, text.encode())
+    if found.corrected is not None:
+        changed = int((found.corrected.argmax(1) != found.data.targets).sum())
+        print(f"{len(found.data)} samples, of which {changed} get another class than the given one")
+    elif found.weights is not None:
+        mean = found.weights.mean()
+        print(
+            f"{len(found.data)} samples, of which {int((found.weights < mean / 10).sum())} count less than a tenth of the mean"
+        )
+
+
+def doubts_csv(found: DoubtedLabels, *, proba: bool) -> str:
+    """A line a sample: its given class, then its weight, or the likeliest class and what that and the given one get.
+
+    Args:
+        found: Weights or corrections.
+        proba: Also the probability of each class, where labels are corrected.
+    """
+    names, given = found.primary_names, found.data.targets.tolist()
+    header = ["row" if isinstance(found.data.names[0], int) else "file", "class"]
+    rows = [[cell(str(name)), cell(names[y])] for name, y in zip(found.data.names, given, strict=True)]
+    if found.weights is not None:
+        relative = (found.weights / found.weights.mean()).tolist()
+        return csv_text(
+            [*header, "weight"], ([*row, number(w)] for row, w in zip(rows, relative, strict=True))
+        )
+    assert found.corrected is not None  # one of both is there
+    header += ["corrected", "probability", "probability of class"]
+    header += [f"probability {name}" for name in names] * proba
+    for row, y, label in zip(rows, given, found.corrected.tolist(), strict=True):
+        best = max(range(len(label)), key=label.__getitem__)
+        row += [cell(names[best]), number(label[best]), number(label[y])]
+        row += [number(p) for p in label] * proba
+    return csv_text(header, rows)
 
 
 def _flags(namespace: argparse.Namespace) -> list[str]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from maxl.experiments.runs.build import resolve_device
 from maxl.experiments.runs.checkpoint import kept_networks, load_end
-from maxl.experiments.runs.config import MACHINE_FIELDS
+from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
 from maxl.experiments.runs.evaluation import evaluating
 from maxl.experiments.runs.files import RunWarning
 from maxl.experiments.runs.folder import RunFolder
@@ -25,7 +25,7 @@ from maxl.experiments.runs.networks import GENERATOR_METHODS, build_generator, b
 from maxl.experiments.runs.trainer import EVALUATION_BATCH
 from maxl.hierarchy import Hierarchy
 from maxl.hypergradients import as_tuple
-from maxl.networks import LabelGenerator
+from maxl.networks import MultiTaskNetwork
 from maxl.tasks import Classification, MultiLabel, Regression, Task
 
 _WITHOUT = {
@@ -39,7 +39,7 @@ _WITHOUT = {
     "prototypes-shuffled": "its labels are learned for the training samples, and dealt out by chance",
     "human-shuffled": "its labels are a column of the data, dealt out by chance",
     "prototypical": "its labels are the nearest prototypes of the training samples, which are not kept",
-    **dict.fromkeys(NOISE_METHODS, "it trains on given labels alone, without finer ones"),
+    **dict.fromkeys(NOISE_METHODS, "it trains without a generator"),
     "human": "its labels are a column of the data, which is there to be read",
 }
 
@@ -112,10 +112,44 @@ def invent(
             f"labels are written one a sample; those of segmentation, as in {run}, are for pixels"
         )
     hierarchy = Hierarchy(_psi(folder, summary, model))
+    if config.label_statistics == "batch":
+        warnings.warn(
+            "in training a label depended on the batch that its sample came in (label_statistics batch); these are by "
+            "the generator's running statistics",
+            RunWarning,
+            stacklevel=2,
+        )
+    data, (labels, *more) = signals_of_run(run, model, hierarchy, build_generator, source, device, trust)
+    return InventedLabels(data, hierarchy, model.primary_names, labels, more[0] if more else None)
+
+
+def signals_of_run(
+    run: Path,
+    model: PrimaryModel,
+    hierarchy: Hierarchy,
+    make: Callable[[RunConfig, MultiTaskNetwork, str, tuple[int, ...]], nn.Module],
+    source: Path,
+    device: str,
+    trust: bool,
+) -> tuple[Labelled, list[Tensor]]:
+    """Labelled samples, and what the generator in a run's last checkpoint gives to them.
+
+    Args:
+        run: Folder of a finished run.
+        model: Its primary model.
+        hierarchy: ψ.
+        make: Builds its generator, as it is before training.
+        source, device, trust: As for ``invent``.
+
+    Raises:
+        ValueError: if the checkpoint does not go with the run, or as ``labelled_samples``.
+    """
+    folder = RunFolder(run)
+    config, summary = folder.read_config(trust=trust), folder.read_summary()
     fixed = {name: value for name, value in config.to_dict().items() if name not in MACHINE_FIELDS}
     state = load_end(folder, {**fixed, "label": summary["method"]})
     network = build_network(config, hierarchy, _task(model), model.task, model.input_shape)
-    generator = build_generator(config, network, model.task, model.input_shape)
+    generator = make(config, network, model.task, model.input_shape)
     of_network, of_generator = kept_networks(state)
     try:
         network.load_state_dict(of_network)
@@ -129,22 +163,13 @@ def invent(
         raise ValueError(
             f"{folder.checkpoint} does not go with {folder.model}: one of them was changed; restore it"
         )
-    if config.label_statistics == "batch":
-        warnings.warn(
-            "in training a label depended on the batch that its sample came in (label_statistics batch); these are by "
-            "the generator's running statistics",
-            RunWarning,
-            stacklevel=2,
-        )
     where = resolve_device(device)
     layout = memory_format(config, where)
     with threads(config.threads):
         data = labelled_samples(run, config, model, source)
         network.to(where, memory_format=layout)  # type: ignore[call-overload]
         generator.to(where, memory_format=layout)  # type: ignore[call-overload]
-        signals = _signals(generator, data, where)
-    labels, *more = signals
-    return InventedLabels(data, hierarchy, model.primary_names, labels, more[0] if more else None)
+        return data, _signals(generator, data, where)
 
 
 def _psi(folder: RunFolder, summary: Mapping[str, Any], model: PrimaryModel) -> Sequence[int]:
@@ -164,9 +189,11 @@ def _task(model: PrimaryModel) -> Task:
     return MultiLabel() if model.task == "multi-label" else Classification()
 
 
-def _signals(generator: LabelGenerator, data: Labelled, device: torch.device) -> list[Tensor]:
+def _signals(generator: nn.Module, data: Labelled, device: torch.device) -> list[Tensor]:
     done: list[tuple[Tensor, ...]] = []
-    with evaluating(generator, generator.shared):
+    shared = generator.shared
+    assert shared is None or isinstance(shared, nn.Module)
+    with evaluating(generator, shared):
         for start in range(0, len(data), EVALUATION_BATCH):
             rows = range(start, min(start + EVALUATION_BATCH, len(data)))
             targets = data.targets[rows.start : rows.stop].to(device)
