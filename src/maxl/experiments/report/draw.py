@@ -16,7 +16,7 @@ from maxl.experiments.report.style import Look
 _DIGITS = 4  # of what is drawn: beyond sight, and half the page's data
 _NAME = 18  # characters of a row's name
 _GAP = 40  # CSS pixels between two maps
-_LABEL, _LINE = 18, 17  # of a name at the end of a line: characters at most, CSS pixels of height
+_LABEL, _LINE = 20, 17  # of a name at the end of a line: characters at most, CSS pixels of height
 _FEW_EPOCHS = 8
 _FIGURE, _ABOVE_AND_BELOW = 420, 72  # of a figure over epochs: height, and what of it is no plot
 

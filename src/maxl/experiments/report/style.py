@@ -27,6 +27,12 @@ _METHODS: dict[str, tuple[str, str]] = {
     "weighted": ("#C9425B", "8px,2px,2px,2px"),
     "wamal": ("#A1447A", "3px,3px,9px,3px"),
     "gated": ("#6573C3", "12px,4px"),
+    "small-loss": ("#4C7F9E", "4px,2px,4px,6px"),
+    "gce": ("#9C7A3C", "7px,5px"),
+    "trusted-only": ("#747F8C", "1px,4px"),
+    "fine-tuned": ("#2F8F86", "9px,4px,1px,4px,1px,4px"),
+    "reweighted": ("#B8558C", "16px,4px"),
+    "corrected": ("#C2501A", "5px,3px,1px,3px"),
 }
 _SPARE = (
     ("#8A6D5B", "5px,2px"),
