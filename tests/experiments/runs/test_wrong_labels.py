@@ -62,8 +62,9 @@ def test_a_run_and_what_it_says_of_itself(method: str, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("method", NOISE_METHODS)
-@pytest.mark.parametrize("epoch", [1, 2])
+@pytest.mark.parametrize(
+    ("method", "epoch"), [*((m, 2) for m in NOISE_METHODS if m != "corrected"), ("corrected", 1)]
+)
 def test_an_interrupted_run_goes_on_to_the_same_bits(method: str, epoch: int, tmp_path: Path) -> None:
     train(config(method), tmp_path / "whole", data=noisy())
     with pytest.raises(Interrupted):
