@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from maxl.experiments.runs.config import RunConfig
-from maxl.experiments.runs.methods import METHODS
+from maxl.experiments.runs.methods import METHODS, NOISE_METHODS
 from maxl.experiments.runs.values import nearest
 
 
@@ -50,7 +50,8 @@ def test_numbers_in_the_notation_that_yaml_reads_as_text(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_is_a_config(method: str) -> None:
-    assert RunConfig(method=method).method == method
+    trusted = "checked" if method in NOISE_METHODS else None
+    assert RunConfig(method=method, trusted=trusted).method == method
 
 
 @pytest.mark.parametrize(

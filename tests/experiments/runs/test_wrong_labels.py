@@ -75,6 +75,16 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(method: str, epoch: int, tm
         assert torch.equal(tensor, model(tmp_path / "cut")[name]), name
 
 
+def test_methods_share_initial_weights_and_order(tmp_path: Path) -> None:
+    first = trainer(tmp_path, "single")
+    for method in NOISE_METHODS:
+        run = trainer(tmp_path, method)
+        weights = first.setup.network.state_dict()
+        assert all(torch.equal(weights[n], w) for n, w in run.setup.network.state_dict().items())
+        for ours, theirs in zip(run.stream.epoch(1), first.stream.epoch(1), strict=True):
+            assert torch.equal(ours.index, theirs.index)
+
+
 # What they train on
 
 
