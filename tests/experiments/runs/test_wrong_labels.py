@@ -195,6 +195,19 @@ def _signals(run: Trainer) -> torch.Tensor:
         return torch.cat([generator(b.x, b.primary) for b in run.in_order(run.data.train)])
 
 
+def test_a_temperature_is_fitted_on_labels_that_are_right(tmp_path: Path) -> None:
+    """On the others, nearly all wrong, a network that is right would seem far too sure of itself."""
+    run = trainer(tmp_path, "trusted-only", epochs=20)
+    summary = run.fit()
+    assert summary["temperature_from"] == "training"
+    assert summary["temperature"] < 3
+    with torch.no_grad():
+        logits = torch.cat([run.setup.network.predict(b.x) for b in run.in_order(run.data.train)])
+    right = (logits.argmax(1) == run.data.train.primary).float()
+    assert run.data.train.trusted is not None
+    assert right[run.data.train.trusted].mean() > 0.9 > 0.3 > right[~run.data.train.trusted].mean()
+
+
 # Rates
 
 

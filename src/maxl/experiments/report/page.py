@@ -26,6 +26,7 @@ from maxl.experiments.report.targets import labels, numbers
 from maxl.experiments.report.training import accuracy_over_epochs, cosine_over_epochs
 from maxl.experiments.report.verdict import CONTROLS, Verdict, overall, verdicts
 from maxl.experiments.runs.measures import task_of
+from maxl.experiments.runs.methods import NOISE_METHODS
 from maxl.experiments.studies.variants import base_method
 
 VERDICT = "Verdict"
@@ -63,6 +64,8 @@ def title(study: Results) -> str:
     asked = [name for name in methods if name != "single" and name not in CONTROLS] or [
         name for name in methods if name != "single"
     ]
+    if {*methods} <= {"single", *NOISE_METHODS}:
+        return f"Does anything help against wrong labels on {data} ({task})?"
     who = asked[0] if len(asked) == 1 else f"{', '.join(asked[:-1])} or {asked[-1]}"
     return f"Do {who} labels help on {data} ({task})?"
 

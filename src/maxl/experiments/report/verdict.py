@@ -11,7 +11,7 @@ from maxl.experiments.report.commands import compare, fresh, use
 from maxl.experiments.report.labels import informative, labelled
 from maxl.experiments.report.runs import Results, Run, Setting, size_text
 from maxl.experiments.runs.measures import Measure
-from maxl.experiments.runs.methods import LEARNED_METHODS
+from maxl.experiments.runs.methods import JUDGED_METHODS, LEARNED_METHODS, NOISE_METHODS
 from maxl.experiments.studies.decisions import CONTROL_OF
 from maxl.experiments.studies.intervals import POWER, seeds_to_detect
 from maxl.experiments.studies.statistics import REFERENCES, RELEVANT, intervals_text
@@ -122,7 +122,13 @@ def _helps(setting: Setting, base: str, rows: list[dict[str, Any]], better: list
     unbeaten = unbeaten_controls(setting, winner)
     as_good = [name for name in unbeaten if name in helping]
     amount = f"better than {_named(str(top['reference']))} by {measure.difference_text(top['difference'])}"
-    if base_method(winner) in CONTROLS:
+    of_noise = base_method(winner) in NOISE_METHODS
+    if of_noise:
+        said = f"Yes: {winner} is {amount}."
+        if unbeaten and base_method(winner) in JUDGED_METHODS:
+            chosen = helping.get(unbeaten[0], top)
+            said += f" It is not shown to beat {unbeaten[0]}, which costs a fraction and has the same trusted samples."
+    elif base_method(winner) in CONTROLS:
         said = f"Yes: {winner} is {amount}. What helps is a second head, not what its labels say."
     elif as_good:
         chosen = max((helping[name] for name in as_good), key=lambda row: float(row["difference"]))
@@ -136,8 +142,13 @@ def _helps(setting: Setting, base: str, rows: list[dict[str, Any]], better: list
         said = f"Yes: {winner} is {amount}."
     method = str(chosen["method"])
     controlled = any(base_method(label) in CONTROLS for label in setting.methods)
+    controlled = controlled or (of_noise and base_method(winner) not in JUDGED_METHODS)
     advice, command = use(f"Use {method}.", setting.methods[method])
-    if not controlled and base == "single":
+    if not controlled and base == "single" and of_noise:
+        said += " Nothing cheaper was run with the same trusted samples, and may do the same."
+        advice = "See whether training on the trusted samples at the end does the same, on fresh seeds:"
+        command = compare(setting, ["single", "fine-tuned", base_method(winner)], fresh(setting, USUAL_SEEDS))
+    elif not controlled and base == "single":
         said += " No control was run, so a second head with labels that say nothing may do the same."
         advice = "See whether labels that say nothing do the same, on fresh seeds:"
         command = compare(setting, ["single", "uniform", base_method(winner)], fresh(setting, USUAL_SEEDS))

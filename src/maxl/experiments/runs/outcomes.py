@@ -42,7 +42,12 @@ def _calibration(trainer: Trainer) -> dict[str, Any]:
     data = trainer.data
     held_out = data.validation
     if held_out is None:
-        some = torch.arange(len(data.train))[:: max(1, math.ceil(len(data.train) / _MOST))]
+        rows = torch.arange(len(data.train))
+        if (
+            data.train.trusted is not None and data.train.trusted.any()
+        ):  # wrong labels would call what is right too sure
+            rows = data.train.trusted.nonzero().flatten().cpu()
+        some = rows[:: max(1, math.ceil(len(rows) / _MOST))]
         held_out = data.train.select(some.to(data.train.x.device))
     logits, fit = _outputs(trainer, data.test), _outputs(trainer, held_out)
     if not (logits.isfinite().all() and fit.isfinite().all()):  # the loss says so, and ends the run

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 RELEVANT = 0.01  # the smallest difference in accuracy worth acting on, one point; of R² and mAP as well
 REFERENCES = (
     *("single", "random", "uniform", "frozen"),
-    *("kmeans-shuffled", "contrastive", "prototypes-shuffled", "human-shuffled"),
+    *("kmeans-shuffled", "contrastive", "prototypes-shuffled", "human-shuffled", "fine-tuned"),
 )
 
 Psi = int | tuple[int, ...] | None
