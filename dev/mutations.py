@@ -55,7 +55,10 @@ MUTATIONS = (
         "test_hierarchy.py",
     ),
     Mutation(
-        "networks.py", "logits.masked_fill(~mask, ", "logits.masked_fill(mask & ~mask, ", "test_networks.py"
+        "networks/_networks.py",
+        "logits.masked_fill(~mask, ",
+        "logits.masked_fill(mask & ~mask, ",
+        "test_networks.py",
     ),
     # The update and its derivative.
     Mutation("hypergradients/_update_rule.py", '(1 - group["dampening"]) * g\n', "g\n", RULES),
