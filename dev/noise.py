@@ -14,7 +14,6 @@ import argparse
 import dataclasses
 import tempfile
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -205,10 +204,9 @@ def main() -> None:
     parser.add_argument("--data-dir", help="MNIST's files")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
     options = parser.parse_args()
-    do = {"choose": choose, "run": run, "write": write}[options.what]
     if options.what != "write" and options.setting is None:
         parser.error(f"{options.what} needs a setting")
-    partial(do, options)()
+    {"choose": choose, "run": run, "write": write}[options.what](options)
 
 
 if __name__ == "__main__":

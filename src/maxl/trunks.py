@@ -27,6 +27,26 @@ def infer_feature_dim(trunk: nn.Module) -> int | None:
     return widths[-1] if isinstance(trunk, nn.Sequential) and widths else None
 
 
+def require_feature_dim(trunk: nn.Module, given: int | None, instead: str = "") -> int:
+    """D, for a head that is to be built: as given, or as the trunk states it.
+
+    Args:
+        trunk: Any module from inputs to features of shape (N, D).
+        given: D, where somebody said it.
+        instead: What else would do, to end the message with.
+
+    Raises:
+        ValueError: if nobody says it.
+    """
+    dim = given if given is not None else infer_feature_dim(trunk)
+    if dim is None:
+        raise ValueError(
+            f"the width of the trunk's features is needed to build a head; {type(trunk).__name__} does not "
+            f"state it (attribute feature_dim): pass feature_dim={instead}"
+        )
+    return dim
+
+
 class Features(nn.Module):
     """A trunk made of a module that takes inputs by name, or gives more than features.
 

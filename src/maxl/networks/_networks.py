@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from maxl.hierarchy import Hierarchy
-from maxl.hypergradients import Inputs, pure_call
+from maxl.hypergradients import Inputs, in_float, pure_call
 from maxl.tasks import Classification, Task, is_dense, positions_that_count
-from maxl.trunks import infer_feature_dim
+from maxl.trunks import infer_feature_dim, require_feature_dim
 
 
 class Logits(NamedTuple):
@@ -29,16 +29,6 @@ class Logits(NamedTuple):
 def head(feature_dim: int, outputs: int) -> nn.Sequential:
     """The authors' head: Linear(D, D), ReLU, Linear(D, outputs)."""
     return nn.Sequential(nn.Linear(feature_dim, feature_dim), nn.ReLU(), nn.Linear(feature_dim, outputs))
-
-
-def _feature_dim(trunk: nn.Module, given: int | None) -> int:
-    dim = given if given is not None else infer_feature_dim(trunk)
-    if dim is None:
-        raise ValueError(
-            f"the width of the trunk's features is needed to build a head; {type(trunk).__name__} does not "
-            "state it (attribute feature_dim): pass feature_dim= or heads of your own"
-        )
-    return dim
 
 
 def checked_features(features: Tensor, expected: int | None, trunk: nn.Module, task: Task) -> Tensor:
@@ -100,7 +90,7 @@ class MultiTaskNetwork(nn.Module):
         self.task: Task = task or Classification()
         self._width: int | None = None
         if primary_head is None or auxiliary_head is None:
-            self._width = feature_dim = _feature_dim(trunk, feature_dim)
+            self._width = feature_dim = require_feature_dim(trunk, feature_dim, " or heads of your own")
             primary_head = primary_head or head(feature_dim, self.task.num_outputs(hierarchy))
             auxiliary_head = auxiliary_head or head(feature_dim, hierarchy.num_auxiliary)
         self.trunk = trunk
@@ -151,8 +141,7 @@ def allowed_labels(logits: Tensor, y: Tensor, task: Task, mask: Tensor) -> Tenso
     Returns:
         Labels of the shape of the logits; 0 at positions that a dense task ignores.
     """
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
+    (logits,) = in_float(logits)
     labels = masked_softmax(logits, task.rows(y, mask))
     if is_dense(task):  # 0 at ignored positions: no part in the mean label, nor in a regulariser
         return labels * positions_that_count(task, y).unsqueeze(-1)
@@ -210,7 +199,9 @@ class LabelGenerator(nn.Module):
         super().__init__()
         self.task: Task = task or Classification()
         self.trunk = trunk
-        self._width = _feature_dim(trunk, feature_dim) if head is None else None
+        self._width = (
+            require_feature_dim(trunk, feature_dim, " or heads of your own") if head is None else None
+        )
         self.head = head if head is not None else _build_head(trunk, hierarchy, feature_dim)
         self.hierarchy = hierarchy
         # A copy that moves with the module; rebuilt from the hierarchy, so not part of the state.
@@ -293,8 +284,7 @@ class PowerOfTwo:
 
     def __call__(self, score: Tensor) -> Tensor:
         """The weights, in float32 at least: in half precision a step of the score is 3 % of a weight."""
-        if score.dtype in (torch.float16, torch.bfloat16):
-            score = score.float()
+        (score,) = in_float(score)
         return torch.exp(2 * self.span * math.log(2) * (torch.sigmoid(score) - 0.5))
 
 
@@ -322,7 +312,7 @@ class WeightedLabelGenerator(LabelGenerator):
         weighting: Callable[[Tensor], Tensor] = bounded_weight,
     ) -> None:
         super().__init__(trunk, hierarchy, head=head, feature_dim=feature_dim, task=task)
-        self.weight_head = nn.Linear(_feature_dim(trunk, feature_dim), 1)
+        self.weight_head = nn.Linear(require_feature_dim(trunk, feature_dim, " or heads of your own"), 1)
         nn.init.zeros_(self.weight_head.bias)
         self.weighting = weighting
 
@@ -351,4 +341,4 @@ class WeightedLabelGenerator(LabelGenerator):
 
 
 def _build_head(trunk: nn.Module, hierarchy: Hierarchy, feature_dim: int | None) -> nn.Module:
-    return head(_feature_dim(trunk, feature_dim), hierarchy.num_auxiliary)
+    return head(require_feature_dim(trunk, feature_dim, " or heads of your own"), hierarchy.num_auxiliary)

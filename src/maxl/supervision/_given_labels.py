@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maxl.hypergradients import in_float
 from maxl.networks import MultiTaskNetwork, SharedTrunk
-from maxl.trunks import infer_feature_dim
+from maxl.trunks import require_feature_dim
 
 
 class OfGivenLabels(nn.Module):
@@ -15,12 +16,7 @@ class OfGivenLabels(nn.Module):
 
     def __init__(self, trunk: nn.Module, num_classes: int, outputs: int, feature_dim: int | None) -> None:
         super().__init__()
-        width = feature_dim if feature_dim is not None else infer_feature_dim(trunk)
-        if width is None:
-            raise ValueError(
-                f"the width of the trunk's features is needed to build a head; {type(trunk).__name__} does not "
-                "state it (attribute feature_dim): pass feature_dim="
-            )
+        width = require_feature_dim(trunk, feature_dim)
         if num_classes < 2:
             raise ValueError(f"num_classes needs to be at least 2; got {num_classes}")
         self.trunk = trunk
@@ -48,7 +44,5 @@ class OfGivenLabels(nn.Module):
                 f"given labels need to be classes, int64 of shape (N,); got {y.dtype} of shape {tuple(y.shape)}"
             )
         given = F.one_hot(y, self.num_classes).to(features.dtype)
-        scores = self.head(torch.cat([features, given], -1))
-        if scores.dtype in (torch.float16, torch.bfloat16):
-            scores = scores.float()
+        (scores,) = in_float(self.head(torch.cat([features, given], -1)))
         return scores, given.to(scores.dtype)

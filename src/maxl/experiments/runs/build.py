@@ -44,7 +44,6 @@ from maxl.learning import MetaAuxiliaryLearner, MultiTaskLearner, cosine_gate
 from maxl.networks import LabelGenerator, MultiTaskNetwork
 from maxl.supervision import AuxiliaryLabels, LabelCorrector, WeightGenerator, generated
 from maxl.tasks import Classification, MultiLabel, Regression, Segmentation, Task
-from maxl.worlds import World
 
 
 @dataclass
@@ -263,16 +262,19 @@ def build(
             group = {"params": trained, "lr": config.meta_learning_rate}
             optimizers.append(optimizer_of(config.meta_optimizer, [group], config.meta_weight_decay))
     alone = config.epochs_on_trusted
+    shared: dict[str, Any] = {  # by all learners
+        "task": network.task,
+        "autocast": torch.bfloat16 if config.precision == "bf16" else None,
+        "check_finite": device.type == "cpu",
+        "compile": config.compile,
+        "world": processes.world(),
+    }
     return Setup(
         hierarchy=hierarchy,
         network=network,
         generator=generator,
-        learner=_learner(
-            config, data, device, network, generator, optimizers, hierarchy, start, processes.world()
-        ),
-        tuner=MultiTaskLearner(network, optimizers[0], **_shared(config, network, device, processes.world()))
-        if alone
-        else None,
+        learner=_learner(config, data, device, network, generator, optimizers, hierarchy, start, shared),
+        tuner=MultiTaskLearner(network, optimizers[0], **shared) if alone else None,
         tuned_from=config.epochs - alone,
         optimizers=optimizers,
         rates=[[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers],
@@ -293,10 +295,9 @@ def _learner(
     optimizers: list[Optimizer],
     hierarchy: Hierarchy,
     start: Start | None,
-    world: World,
+    shared: dict[str, Any],
 ) -> MultiTaskLearner:
     """What trains the networks, from the words of a config."""
-    shared = _shared(config, network, device, world)
     cache_size = len(data.train) if config.cache_labels else 0
     if generator is None or config.method == "frozen":
         return MultiTaskLearner(
@@ -308,7 +309,9 @@ def _learner(
                 start,
             )
             if generator is None
-            else generated(generator, cache_size, world, autocast=shared["autocast"], compile=config.compile),
+            else generated(
+                generator, cache_size, shared["world"], autocast=shared["autocast"], compile=config.compile
+            ),
             supervision=Contrastive(config.outer_weight)
             if config.method == "contrastive"
             else robust(config) or AuxiliaryLabels(FocalLoss(config.gamma), weight=config.auxiliary_weight),
@@ -333,16 +336,3 @@ def _learner(
         gate=cosine_gate if config.method == "gated" else None,
         **shared,
     )
-
-
-def _shared(
-    config: RunConfig, network: MultiTaskNetwork, device: torch.device, world: World
-) -> dict[str, Any]:
-    """Arguments that all learners of a run have in common."""
-    return {
-        "task": network.task,
-        "autocast": torch.bfloat16 if config.precision == "bf16" else None,
-        "check_finite": device.type == "cpu",
-        "compile": config.compile,
-        "world": world,
-    }

@@ -48,13 +48,15 @@ def doubts(
     """
     run, source = Path(run), Path(source)
     model = load_model(run, trust=trust)
-    config = RunFolder(run).read_config(trust=trust)
+    folder = RunFolder(run)
+    config, summary = folder.read_config(trust=trust), folder.read_summary()
     if config.method not in JUDGED_METHODS:
         raise ValueError(
             f"doubts need a run of method {' or '.join(JUDGED_METHODS)}; {run} is of method {config.method}"
         )
     hierarchy = Hierarchy.uniform(len(model.primary_names), 1)
-    data, (signal,) = signals_of_run(run, model, hierarchy, build_judged, source, device, trust)
+    label = str(summary["method"])
+    data, (signal,) = signals_of_run(folder, config, label, model, hierarchy, build_judged, source, device)
     of_weights = config.method == "reweighted"
     return DoubtedLabels(
         data, model.primary_names, None if of_weights else signal, signal if of_weights else None

@@ -119,35 +119,37 @@ def invent(
             RunWarning,
             stacklevel=2,
         )
-    data, (labels, *more) = signals_of_run(run, model, hierarchy, build_generator, source, device, trust)
+    data, (labels, *more) = signals_of_run(
+        folder, config, str(summary["method"]), model, hierarchy, build_generator, source, device
+    )
     return InventedLabels(data, hierarchy, model.primary_names, labels, more[0] if more else None)
 
 
 def signals_of_run(
-    run: Path,
+    folder: RunFolder,
+    config: RunConfig,
+    label: str,
     model: PrimaryModel,
     hierarchy: Hierarchy,
     make: Callable[[RunConfig, MultiTaskNetwork, str, tuple[int, ...]], nn.Module],
     source: Path,
     device: str,
-    trust: bool,
 ) -> tuple[Labelled, list[Tensor]]:
     """Labelled samples, and what the generator in a run's last checkpoint gives to them.
 
     Args:
-        run: Folder of a finished run.
+        folder: Of a finished run.
+        config, label: Its settings, and the name of its method in its summary.
         model: Its primary model.
         hierarchy: ψ.
         make: Builds its generator, as it is before training.
-        source, device, trust: As for ``invent``.
+        source, device: As for ``invent``.
 
     Raises:
         ValueError: if the checkpoint does not go with the run, or as ``labelled_samples``.
     """
-    folder = RunFolder(run)
-    config, summary = folder.read_config(trust=trust), folder.read_summary()
     fixed = {name: value for name, value in config.to_dict().items() if name not in MACHINE_FIELDS}
-    state = load_end(folder, {**fixed, "label": summary["method"]})
+    state = load_end(folder, {**fixed, "label": label})
     network = build_network(config, hierarchy, _task(model), model.task, model.input_shape)
     generator = make(config, network, model.task, model.input_shape)
     of_network, of_generator = kept_networks(state)
@@ -166,7 +168,7 @@ def signals_of_run(
     where = resolve_device(device)
     layout = memory_format(config, where)
     with threads(config.threads):
-        data = labelled_samples(run, config, model, source)
+        data = labelled_samples(folder.path, config, model, source)
         network.to(where, memory_format=layout)  # type: ignore[call-overload]
         generator.to(where, memory_format=layout)  # type: ignore[call-overload]
         return data, _signals(generator, data, where)

@@ -29,7 +29,8 @@ LEARNED_METHODS = ("maxl", "weighted", "wamal", "gated")  # a generator is train
 # that they judge.
 ROBUST_METHODS = ("small-loss", "gce")
 JUDGED_METHODS = ("reweighted", "corrected")
-NOISE_METHODS = (*ROBUST_METHODS, "trusted-only", "fine-tuned", *JUDGED_METHODS)
+CHEAP_METHODS = (*ROBUST_METHODS, "trusted-only", "fine-tuned")  # without a generator, given the same samples
+NOISE_METHODS = (*CHEAP_METHODS, *JUDGED_METHODS)
 WITHOUT_LABELS = ("single", *NOISE_METHODS)  # no second task
 TUNED_METHODS = (
     *ROBUST_METHODS,

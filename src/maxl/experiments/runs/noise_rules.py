@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from maxl.experiments.runs.methods import JUDGED_METHODS, NOISE_METHODS
+from maxl.experiments.runs.values import flag
 
 if TYPE_CHECKING:
     from maxl.experiments.runs.config import RunConfig
@@ -14,8 +15,7 @@ def check_noise(config: RunConfig) -> None:
     """ValueError if a value is outside its range, or a method lacks what it judges by."""
     for name in ("effective_samples", "confidence"):
         if not 0 < getattr(config, name) < 1:
-            flag = name.replace("_", "-")
-            raise ValueError(f"--{flag} needs to be above 0 and below 1; got {getattr(config, name)}")
+            raise ValueError(f"{flag(name)} needs to be above 0 and below 1; got {getattr(config, name)}")
     if not 0 < config.keep_part <= 1:
         raise ValueError(f"--keep-part needs to be above 0 and at most 1; got {config.keep_part}")
     if config.trusted_epochs is not None and config.trusted_epochs < 0:
@@ -60,5 +60,5 @@ def _check_judged(config: RunConfig) -> None:
             f"--method {method} is judged by the trusted samples: drop --evaluate {config.evaluate}, or --trusted"
         )
     if config.schedule != "iteration" or config.cache_labels:
-        flag = "--cache-labels" if config.cache_labels else f"--schedule {config.schedule}"
-        raise ValueError(f"--method {method} takes a meta step after each step: drop {flag}")
+        other = "--cache-labels" if config.cache_labels else f"--schedule {config.schedule}"
+        raise ValueError(f"--method {method} takes a meta step after each step: drop {other}")

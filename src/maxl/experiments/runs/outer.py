@@ -13,9 +13,8 @@ from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.methods import JUDGED_METHODS, LEARNED_METHODS, NOISE_METHODS, PROTOTYPE_METHODS
 
 OuterBatch = tuple[Tensor, Tensor] | None  # None: the training batch, or the next one
-META_PASS = (
-    1 << 20
-)  # epoch offset of passes beside training: a meta pass, when whole epochs alternate, and calibration
+# Epoch offset of passes beside training: a meta pass, when whole epochs alternate, and calibration.
+META_PASS = 1 << 20
 _TAUGHT = (*LEARNED_METHODS, *JUDGED_METHODS)  # by a judge
 MakeStream = Callable[[Split, int], BatchStream]  # samples and seed -> batches
 

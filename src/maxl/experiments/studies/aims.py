@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from maxl.experiments.data import DataSet
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.measures import PROBE, Measure, main_measure
+from maxl.experiments.runs.methods import CHEAP_METHODS
 from maxl.experiments.studies.decisions import CONTROL_OF
 from maxl.experiments.studies.intervals import PairedDifference
 from maxl.presets import check_choice
 
 AIMS = ("accuracy", "structure", "noise")
-CHEAP_FOR_NOISE = ("small-loss", "gce", "trusted-only", "fine-tuned")  # given the same trusted samples
 LEARNED_FOR_NOISE = ("corrected", "reweighted")
 
 
@@ -59,7 +59,7 @@ class Aim:
     def cheap(self, config: RunConfig, data: DataSet) -> list[str]:
         """Methods without a generator that fit the data, the cheapest first."""
         if self.of_noise:
-            return list(CHEAP_FOR_NOISE)
+            return list(CHEAP_METHODS)
         methods = ["uniform"]
         methods += ["random"] if data.task == "segmentation" else ["kmeans", "kmeans-shuffled"]
         return [*methods, "human", "human-shuffled"] if config.human is not None else methods
@@ -77,8 +77,8 @@ class Aim:
         """
         if not self.of_noise:
             return CONTROL_OF.get(candidate)
-        cheap = [name for name in differences if name in CHEAP_FOR_NOISE]
-        if candidate in CHEAP_FOR_NOISE or not cheap:
+        cheap = [name for name in differences if name in CHEAP_METHODS]
+        if candidate in CHEAP_METHODS or not cheap:
             return None
         return max(cheap, key=lambda name: differences[name].mean)
 
