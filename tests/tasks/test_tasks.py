@@ -268,10 +268,25 @@ def test_what_regression_refuses() -> None:
             Regression().loss(outputs, targets)
 
 
+def test_samples_without_a_label_may_have_a_block_of_their_own() -> None:
+    task, hierarchy = MultiLabel(2), maxl.Hierarchy([2, 1, 3])
+    targets = torch.tensor([[0, 0], [1, 0], [1, 1]])
+    assert task.rows(targets, hierarchy.mask).int().tolist() == [
+        [0, 0, 0, 1, 1, 1],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+    ]
+    assert task.num_outputs(hierarchy) == 2
+    with pytest.raises(ValueError, match=r"shape \(N, 3\), one column for each block"):
+        MultiLabel().rows(targets, hierarchy.mask)  # three blocks are three labels where nothing else is said
+
+
 def test_what_multi_label_refuses() -> None:
     with pytest.raises(ValueError, match="num_labels needs to be at least 1; got 0"):
         MultiLabel(0)
-    with pytest.raises(ValueError, match="one block for each label, or a single one; got 3 for 4 labels"):
+    with pytest.raises(
+        ValueError, match=r"one block for each label, one more .* or a single one; got 3 for 4 labels"
+    ):
         MultiLabel(4).num_outputs(HIERARCHY)
     with pytest.raises(ValueError, match=r"labels need shape \(N, C\), as the outputs have; got \(5,\)"):
         MultiLabel().loss(torch.randn(5, 3), Y)

@@ -15,12 +15,12 @@ from maxl.hierarchy import Hierarchy, rows_of
 class MultiLabel:
     """Binary cross-entropy of C labels, the mean over labels and samples.
 
-    A sample may use the auxiliary classes of all its labels. One without any may use all K: nothing says which of
-    them it should not, and ψ keeps one block for each label.
+    A sample may use the auxiliary classes of all its labels. One without any may use all K, since nothing says which of
+    them it should not; or those of a block of its own, where ψ has C + 1 blocks, the last of them for "none".
 
     Args:
-        num_labels: C ≥ 1 where the hierarchy is flat (``maxl.Hierarchy.flat(k)``); else ψ has a block for each label
-            and says it.
+        num_labels: C ≥ 1 where the hierarchy is flat (``maxl.Hierarchy.flat(k)``) or has a block for "none"; else ψ has
+            a block for each label and says it.
 
     Raises:
         ValueError: if C is below 1.
@@ -36,12 +36,13 @@ class MultiLabel:
         """C.
 
         Raises:
-            ValueError: if the hierarchy has several blocks, and not one for each label.
+            ValueError: if the hierarchy has several blocks, and not one for each label, or one more.
         """
-        if self.num_labels is not None and hierarchy.num_primary not in (1, self.num_labels):
+        known = self.num_labels
+        if known is not None and hierarchy.num_primary not in (1, known, known + 1):
             raise ValueError(
-                f"the hierarchy needs one block for each label, or a single one; got {hierarchy.num_primary} for "
-                f"{self.num_labels} labels"
+                f"the hierarchy needs one block for each label, one more for samples without a label, or a single one; got "
+                f"{hierarchy.num_primary} for {known} labels"
             )
         return self.num_labels or hierarchy.num_primary
 
@@ -67,11 +68,11 @@ class MultiLabel:
         return F.binary_cross_entropy_with_logits(outputs, wanted, reduction="none").mean(1)
 
     def rows(self, targets: Tensor, mask: Tensor) -> Tensor:
-        """The blocks of each sample's labels together; all K classes for a sample without a label.
+        """The blocks of each sample's labels together; for one without a label the block for it, or all K classes.
 
         Args:
             targets: 0 or 1, shape (N, C). A hierarchy of one block looks at their number alone.
-            mask: Bool of shape (C, K).
+            mask: Bool of shape (C, K), or (C + 1, K) where ``num_labels`` is stated.
 
         Raises:
             ValueError: if there is another number of labels than of blocks, or a value is neither 0 nor 1. Values are
@@ -79,17 +80,20 @@ class MultiLabel:
         """
         if len(mask) == 1:
             return rows_of(mask, targets)
-        if targets.dim() != 2 or targets.shape[1] != len(mask):
+        with_none = len(mask) - 1 == self.num_labels
+        if targets.dim() != 2 or targets.shape[1] != len(mask) - with_none:
             raise ValueError(
-                f"labels need shape (N, {len(mask)}), one column for each block of the hierarchy; got "
+                f"labels need shape (N, {len(mask) - with_none}), one column for each block of the hierarchy; got "
                 f"{tuple(targets.shape)}"
             )
         has = targets != 0
         readable = targets.device.type == "cpu" and not torch.compiler.is_compiling()
         if readable and bool((odd := has & (targets != 1)).any()):
             raise ValueError(f"labels need to be 0 or 1; got {targets[odd][0].item():g}")
-        allowed = has.float() @ mask.float() > 0
-        return allowed | ~has.any(1, keepdim=True)
+        none = ~has.any(1, keepdim=True)
+        if with_none:
+            return torch.cat([has, none], 1).float() @ mask.float() > 0
+        return (has.float() @ mask.float() > 0) | none
 
 
 def _check_shapes(outputs: Tensor, targets: Tensor) -> None:

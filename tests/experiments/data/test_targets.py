@@ -27,6 +27,11 @@ SEEN = {
     "text": (["no", "yes"] * 40, "classification", "column 'y' holds text: classification"),
     "few whole numbers": ([0, 1, 2, 5] * 20, "classification", "holds 4 different whole numbers: class"),
     "few whole floats": ([0.0, 1.0] * 40, "classification", "holds 2 different whole numbers: class"),
+    "few fractions": (
+        [0.5, 1.0, 1.5, 2.0] * 20,
+        "regression",
+        "4 different numbers, not all of them whole: regression",
+    ),
     "many numbers": (NUMBERS, "regression", "numbers, not all of them whole: regression"),
     "amounts": (AMOUNTS, "regression", "regression; if they are classes, say --task classification"),
     "many classes": (
@@ -122,7 +127,7 @@ REFUSED = {
     "text": ({"price": [*NUMBERS[1:], "a lot"]}, {"task": "regression"}, "need to be numbers; column 'price' of"),
     "unknown task": ({}, {"task": "regresion"}, r"--task .*regresion"),
     "floats as classes": ({}, {"task": "classification"}, r"no class .* or predict the number itself \(--task reg"),
-    "few fractions": ({"price": [0.5, 1.0] * 40}, {}, r"row 0 is not a whole number, so it is no class"),
+    "a slip among classes": ({"price": [0.5, *[0, 1] * 39, 0]}, {}, r"row 0 is not a whole number, so it is no class"),
     "human": ({"kind": ["x", "y"] * 40}, {"human": "kind"}, "--human needs primary classes.*regression has none"),
     "one column twice": ({}, {"primary": ["price", "price"]}, "--primary needs different columns; got price, price"),
     "no column": ({}, {"primary": ["price", "prize"]}, "no column 'prize'; did you mean 'price'"),

@@ -23,6 +23,7 @@ from maxl.experiments.runs.evaluation import describe_labels
 from maxl.experiments.runs.exporting import export
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.inference import Labels, Numbers, predict
+from maxl.experiments.runs.invented import invent
 from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.measures import MEASURES
 from maxl.experiments.runs.model import load_model
@@ -78,6 +79,28 @@ def test_every_method_that_needs_no_classes_runs(task: str, method: str, tmp_pat
     assert len(read_snapshot(tmp_path / "run" / "snapshot.npz").features) == 0
 
 
+@pytest.mark.parametrize("method", ["uniform", "kmeans", "maxl"])
+def test_samples_without_a_label_have_a_block_where_psi_has_one_more(method: str, tmp_path: Path) -> None:
+    chosen = config(tmp_path, "multi-label", method=method, psi=[2, 2, 2, 3])
+    data = load_data(chosen)
+    learner = build(chosen, data, torch.device("cpu")).learner
+    without = ~data.train.primary.any(1)
+    assert without.any()
+    assert (~without).any()
+    summary = train(chosen, tmp_path / "run")
+    assert (summary["psi"], summary["auxiliary_classes"]) == ([2, 2, 2, 3], 9)
+    network = learner.network
+    allowed = network.task.rows(data.train.primary, network.hierarchy.mask)
+    assert allowed[without].tolist() == [[False] * 6 + [True] * 3] * int(without.sum())
+    assert not allowed[~without, 6:].any()
+    if method == "maxl":
+        assert len(metrics(tmp_path / "run")[-1]["label_entropy_per_class"]) == 4
+        invented = invent(tmp_path / "run", colours(tmp_path))
+        assert invented.block_names == (*LABELS, "none")
+        none = ~invented.data.targets.any(1)
+        torch.testing.assert_close(invented.labels[none, 6:].sum(1), torch.ones(int(none.sum())))
+
+
 @pytest.mark.parametrize("method", ["human", "prototypical"])
 @pytest.mark.parametrize("task", TABLES)
 def test_methods_that_need_classes_say_why(task: str, method: str, tmp_path: Path) -> None:
@@ -90,7 +113,7 @@ def test_methods_that_need_classes_say_why(task: str, method: str, tmp_path: Pat
     ("task", "psi", "message"),
     [
         ("regression", [3, 3], "--psi needs one number for regression, .* got 2 numbers"),
-        ("multi-label", [3, 3], "--psi needs one number, or one per primary class; got 2 for 3 labels"),
+        ("multi-label", [3, 3], "--psi needs one number, one per label, or one more .*; got 2 for 3 labels"),
     ],
 )
 def test_psi_fits_the_task(task: str, psi: list[int], message: str, tmp_path: Path) -> None:
@@ -106,7 +129,7 @@ def test_the_command_line_knows_every_task_by_name() -> None:
 
 
 def test_networks_learn_the_task_of_the_data(tmp_path: Path) -> None:
-    for task, expected in (("regression", Regression(1)), ("multi-label", MultiLabel())):
+    for task, expected in (("regression", Regression(1)), ("multi-label", MultiLabel(3))):
         chosen = config(tmp_path, task, method="maxl")
         setup = build(chosen, load_data(chosen), torch.device("cpu"))
         assert setup.generator is not None

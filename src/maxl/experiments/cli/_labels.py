@@ -176,7 +176,7 @@ def _rows(invented: InventedLabels, proba: bool) -> Iterator[list[str]]:
     entropy = invented.entropy
     for i, (name, k) in enumerate(zip(invented.data.names, invented.likeliest.tolist(), strict=True)):
         row = [cell(str(name))]
-        row += [cell(invented.primary_names[owner[k]])] if several else []
+        row += [cell(invented.block_names[owner[k]])] if several else []
         row += [str(k)] + ([str(int(within[k]))] if several else [])
         row += [number(float(invented.labels[i, k])), number(float(entropy[i]))]
         row += [] if invented.weights is None else [number(float(invented.weights[i]))]

@@ -20,7 +20,7 @@ def add_commands(commands: Any) -> None:
     predict = commands.add_parser(
         "predict",
         help="predictions for images, rows of a table or texts, as CSV",
-        description="Reads images, rows of numeric features, or texts with the model of a finished run: file (or row,\n"
+        description="Reads images (also by the paths in a table), rows, or texts with the model of a finished run: file (or row,\n"
         "from 0), then class and probability; of several labels 0 or 1 and the probability of each; of a regression the\n"
         "numbers in their own units. --proba adds the probabilities of all classes, or gives those of labels alone; a\n"
         "regression and segmentation have none to give. A text that a spreadsheet would take for a formula (= + - @ or a tab first)\n"

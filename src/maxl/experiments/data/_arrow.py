@@ -139,13 +139,27 @@ def check_labels(table: Table, column: str, role: str, labels: Sequence[str]) ->
         raise ValueError(
             f"{role} labels need whole numbers or text; column '{column}' of {table.origin} is {kind}"
         )
+    if role != "primary" and _is_list(kind):
+        raise ValueError(f"{role} labels are one a row; column '{column}' of {table.origin} holds lists")
 
 
 def may_label(kind: pa.DataType) -> bool:
     types = pa.types
     return bool(
-        types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or is_string(kind)
+        types.is_integer(kind)
+        or types.is_floating(kind)
+        or types.is_boolean(kind)
+        or is_string(kind)
+        or _is_list(kind)
     )
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    """Whether cells are lists of names or of whole numbers."""
+    types = pa.types
+    if not (types.is_list(kind) or types.is_large_list(kind)):
+        return False
+    return bool(is_string(kind.value_type) or types.is_integer(kind.value_type))
 
 
 def is_string(kind: pa.DataType) -> bool:
@@ -232,13 +246,17 @@ def _check_words(table: Table, name: str) -> None:
 
 
 def to_numpy(table: pa.Table, name: str) -> np.ndarray:
-    """A column as an array: numbers, or objects that are text or None; a missing number is NaN."""
+    """A column as an array: numbers, or objects that are text, a tuple of labels, or None; a missing number is NaN."""
     column = table[name]
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if is_string(column.type):
         # As objects: NumPy's own strings would lose trailing zero bytes, and missing ones stay None.
         return np.array(column.to_pylist(), dtype=object)
+    if _is_list(column.type):
+        cells = np.empty(len(column), dtype=object)
+        cells[:] = [None if cell is None else tuple(cell) for cell in column.to_pylist()]
+        return cells
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
     values: np.ndarray = column.to_numpy()  # missing integers become NaN

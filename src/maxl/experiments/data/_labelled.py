@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from maxl.experiments.data._arrow import image_column, image_content, to_numpy
+from maxl.experiments.data._label_cells import encode_known, holds_cells
 from maxl.experiments.data._labels import check_column
 from maxl.experiments.data._source import Column, Part, nearest
 from maxl.experiments.data._tables import Table, class_names
@@ -57,9 +58,9 @@ def table_targets(table: Table, task: str, column: str | None, names: tuple[str,
     Args:
         table: Read with ``column`` as text, so that a class is what is written.
         task: "classification", "multi-label" or "regression".
-        column: Of classes; None takes the only one declared to have just these, the only one declared to have any, or
-            the one called "label".
-        names: Of the classes; of labels or numbers their columns.
+        column: Of classes, or of cells with several labels; None takes the only one declared to have just these classes,
+            the only one declared to have any, or the one called "label".
+        names: Of the classes or labels; of numbers, and of labels in columns of their own, these.
 
     Returns:
         int64 of shape (N,) or (N, C), or float64 of shape (N, D).
@@ -75,6 +76,18 @@ def table_targets(table: Table, task: str, column: str | None, names: tuple[str,
         check_column(table.content.column_names, column, "primary")
         written = _written(table, column, names, declared.get(column))
         return class_codes(written, names, lambda row: f"row {row} of {table.origin}")
+    if task == "multi-label" and not {*names} <= {*table.content.column_names}:
+        column = column or "label"
+        check_column(table.content.column_names, column, "primary")
+        cells = Part({column: Column(to_numpy(table.content, column))}, lambda _: [], table.origin)
+        if not holds_cells(cells.columns[column]):
+            raise ValueError(
+                f"labels need text, several a cell, or a column each; column '{column}' of {table.origin} holds numbers, and "
+                f"{next(name for name in names if name not in table.content.column_names)!r} is no column of it"
+            )
+        labels = encode_known(cells, column, names)
+        check_judgeable(task, labels, names, table.origin)
+        return torch.from_numpy(labels)
     for name in names:
         check_column(table.content.column_names, name, "primary")
     part = Part({name: Column(to_numpy(table.content, name)) for name in names}, lambda _: [], table.origin)

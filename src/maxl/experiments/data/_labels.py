@@ -63,7 +63,7 @@ def encode(parts: Sequence[Part], name: str) -> tuple[list[IntArray], tuple[str,
     classes, codes = np.unique(values, return_inverse=True)
     class_names = tuple(map(str, classes.tolist()))
     if is_text[0]:
-        _check_alike(name, class_names)
+        check_alike(name, class_names)
     if len(class_names) == 1:
         raise ValueError(
             f"labels in column '{name}' need at least 2 classes; all of them are '{class_names[0]}'"
@@ -87,6 +87,13 @@ def _check_values(name: str, part: Part) -> None:
         _reject(name, part, values >= _FLOATS_MERGE, "is so large that floats merge whole numbers")
     elif values.dtype.kind == "O":
         _reject(name, part, np.array([value is None for value in values], dtype=bool), "is missing")
+        _reject(
+            name,
+            part,
+            np.array([isinstance(value, tuple) for value in values], dtype=bool),
+            "holds a list, so it has no single class",
+            "or learn several labels a row (--task multi-label)",
+        )
     if values.dtype.kind in "OU":
         _reject(name, part, np.array([value == "" for value in values], dtype=bool), "is empty")
     else:
@@ -110,7 +117,7 @@ def _reject(name: str, part: Part, bad: np.ndarray, rule: str, instead: str = ""
         )
 
 
-def _check_alike(name: str, class_names: Sequence[str]) -> None:
+def check_alike(name: str, class_names: Sequence[str]) -> None:
     """ValueError if two classes differ only in how they are written: spaces, accents, or 1 and 1.0."""
     seen: dict[str | Decimal, str] = {}
     for written in class_names:

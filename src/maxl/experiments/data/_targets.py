@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from maxl.experiments.data._label_cells import encode_cells, holds_cells, looks_several
 from maxl.experiments.data._labels import encode
 from maxl.experiments.data._masks import encode_masks
 from maxl.experiments.data._source import LARGEST, Column, IntArray, Part
@@ -20,7 +21,7 @@ TargetArray: TypeAlias = npt.NDArray[Any]
 
 _MANY = 20  # different values beyond which numbers need not be classes
 _REPEATS = 10  # times that the value of a class is there on average
-_MOSTLY = 0.9  # share of zeros and ones from which a column is one of labels, the rest of it mistakes
+_MOSTLY = 0.9  # share of zeros and ones, or of whole numbers, from which a column is one of labels, the rest mistakes
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Encoded:
     Attributes:
         task: One of ``TASKS``.
         parts: Targets of each part.
-        names: Of the classes; of the labels or numbers their columns.
+        names: Of the classes or labels; of numbers, and of labels in columns of their own, these.
         saw: What the columns hold and what they were taken for, in a line; "" where the task was given.
     """
 
@@ -49,6 +50,7 @@ def encode_targets(
     |---|---|---|
     | classification | one, of text or whole numbers | see ``encode`` |
     | multi-label | one a label, of 0 and 1 | as they stand |
+    | multi-label | one, of text or lists | see ``encode_cells`` |
     | regression | one a number to predict | as they stand, float64 |
     | segmentation | one, of masks | see ``encode_masks`` |
     | auto | any | of the task that the training part's values look like |
@@ -83,6 +85,9 @@ def encode_targets(
             )
         classes, names = encode(parts, columns[0])
         return Encoded(task, list(classes), names, saw)
+    if task == "multi-label" and len(columns) == 1 and holds_cells(parts[0].columns[columns[0]]):
+        labels, names = encode_cells(parts, columns[0])
+        return Encoded(task, list(labels), names, saw)
     stacked: list[TargetArray] = []
     for part in parts:
         for name in columns:
@@ -130,14 +135,23 @@ def _look(part: Part, columns: tuple[str, ...]) -> tuple[str, str]:
         return "segmentation", "each image has a mask: segmentation"
     if column.names is not None:
         return "classification", f"column '{name}' holds {len(column.names)} named classes: classification"
+    if mark := looks_several(column) if holds_cells(column) else None:
+        how = "lists" if mark == "list" else f"several labels a row, parted by '{mark}'"
+        return "multi-label", f"column '{name}' holds {how}: multi-label" + (
+            "" if mark == "list" else "; if each cell is one class, say --task classification"
+        )
     if column.values.dtype.kind not in "iuf":
         return "classification", f"column '{name}' holds text: classification"
     finite = column.values[np.isfinite(column.values)]
     distinct = np.unique(finite)
     many = len(distinct) > _MANY
     if finite.dtype.kind == "f" and (finite != np.floor(finite)).any():
-        task = "regression" if many else "classification"
-        return task, f"column '{name}' holds {len(distinct)} different numbers, not all of them whole: {task}"
+        told = f"column '{name}' holds {len(distinct)} different numbers, not all of them whole"
+        slips = (
+            not many and float((finite == np.floor(finite)).mean()) >= _MOSTLY
+        )  # among classes; ``encode`` names them
+        task = "classification" if slips else "regression"
+        return task, f"{told}: {task}"
     told = f"column '{name}' holds {len(distinct)} different whole numbers"
     if not many:
         return "classification", f"{told}: classification"

@@ -39,7 +39,7 @@ def gallery_page(title: str, invented: InventedLabels, said: Sequence[str], flag
     blocks = invented.hierarchy.num_primary
     parts: list[Part] = []
     for c in range(blocks):
-        name = invented.primary_names[c] if blocks > 1 else "all samples"
+        name = invented.block_names[c]
         pictures, empty = [], []
         for within, k in enumerate((owner == c).nonzero().flatten().tolist()):
             members = (likeliest == k).nonzero().flatten()

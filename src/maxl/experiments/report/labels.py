@@ -184,12 +184,12 @@ def _named(table: pd.DataFrame, setting: Setting) -> pd.DataFrame:
 
 
 def class_names(setting: Setting, count: int) -> list[str]:
-    """Names of the primary classes as a run of the setting has them, else their numbers."""
+    """Names of the primary classes as a run of the setting has them, else their numbers; with one block more, "none"."""
     for runs in setting.methods.values():
         for run in runs:
             names = run.summary.get("primary_names")
             if names is None and run.snapshot is not None:
                 names = run.snapshot.primary_names
-            if names is not None and len(names) == count:
-                return [str(name) for name in names]
+            if names is not None and len(names) in (count, count - 1):
+                return [str(name) for name in (*names, "none")][:count]
     return [f"class {c}" for c in range(count)]

@@ -162,10 +162,14 @@ def choose_hierarchy(config: RunConfig, data: DataSet) -> Hierarchy:
         raise ValueError(
             f"--psi needs one number for regression, which has no primary classes; got {len(psi)} numbers"
         )
-    if len(psi) != classes:
+    if data.task == "multi-label" and len(psi) not in (classes, classes + 1):
         raise ValueError(
-            f"--psi needs one number, or one per primary class; got {len(psi)} for {classes} "
-            f"{'labels' if data.task == 'multi-label' else 'classes'}"
+            f"--psi needs one number, one per label, or one more for samples without a label; got {len(psi)} for "
+            f"{classes} labels"
+        )
+    if data.task != "multi-label" and len(psi) != classes:
+        raise ValueError(
+            f"--psi needs one number, or one per primary class; got {len(psi)} for {classes} classes"
         )
     return Hierarchy(psi)
 
@@ -185,7 +189,7 @@ def choose_task(config: RunConfig, data: DataSet) -> Task:
     if data.task == "regression":
         return Regression(data.num_primary, config.huber)
     if not of_classes:
-        return MultiLabel()
+        return MultiLabel(data.num_primary)
     weights = _balanced(data) if config.class_weights == "balanced" else None
     if data.task == "segmentation":
         return Segmentation(IGNORED, config.gamma, weights, config.label_smoothing)

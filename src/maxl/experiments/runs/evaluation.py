@@ -152,10 +152,15 @@ def describe_labels(
 
 
 def members_of(y: Tensor, c: int, hierarchy: Hierarchy) -> Tensor:
-    """Which samples belong to class or label c, bool of shape (N,); all where there is one block."""
+    """Which samples belong to class or label c, bool of shape (N,); all where there is one block.
+
+    A block beyond those of labels is that of samples without one.
+    """
     if hierarchy.num_primary == 1:
         return torch.ones(len(y), dtype=torch.bool)
-    return y == c if y.dim() == 1 else y[:, c] == 1
+    if y.dim() == 1:
+        return y == c
+    return y[:, c] == 1 if c < y.shape[1] else ~y.any(1)
 
 
 def information(labels: Tensor, y: Tensor, hierarchy: Hierarchy) -> Tensor:

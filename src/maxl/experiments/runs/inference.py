@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from maxl.experiments.data import image_items, read_table
 from maxl.experiments.runs.build import resolve_device
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.inputs import find_images, read_image, read_prepared_rows, read_rows
@@ -52,9 +54,9 @@ def predict(
 
     Args:
         run: Folder of a finished run.
-        source: For images, a folder, searched with its subfolders, or one image file; for features and text, a
-            CSV or parquet file with the columns of the training table (labels are not needed); for text also a
-            .txt file with a text a line.
+        source: For images, a folder, searched with its subfolders, one image file, or a CSV or parquet file with a
+            column of images or of their paths; for features and text, a CSV or parquet file with the columns of the
+            training table (labels are not needed); for text also a .txt file with a text a line.
         device: Where to compute.
         trust: As for ``load_model``.
         proba: Also give the probabilities of all classes; those of labels are given anyway.
@@ -86,9 +88,12 @@ def predict(
         return list(predict_masks(model, find_images(source), resolve_device(device)))
     names: list[Path | int]
     if model.takes_images:
-        files = find_images(source)
-        names, parts = [*files], (files[start : start + _BATCH] for start in range(0, len(files), _BATCH))
-        batches = (torch.cat([read_image(file, model.input_shape) for file in part]) for part in parts)
+        names, images = _images(source)
+        parts = (range(start, min(start + _BATCH, len(names))) for start in range(0, len(names), _BATCH))
+        batches = (
+            torch.cat([read_image(images[i], model.input_shape, _named(names[i], source)) for i in part])
+            for part in parts
+        )
     else:
         if model.feature_names is None:
             rows = read_prepared_rows(source, RunFolder(run), model.input_shape[0])
@@ -125,6 +130,23 @@ def predict(
         )
         for name, row in every
     ]
+
+
+def _images(source: Path) -> tuple[list[Path | int], Sequence[Path | bytes]]:
+    """Images, and what names each: its file, or its row in a table."""
+    if source.suffix not in (".csv", ".parquet"):
+        files = find_images(source)
+        return [*files], files
+    table = read_table(source)
+    items = image_items(table, source.parent, ())
+    if not items:
+        raise ValueError(f"predict needs at least one row; {source} has none")
+    return [*range(len(items))], items
+
+
+def _named(name: Path | int, source: Path) -> str:
+    """How a message names an image."""
+    return f"the image in row {name} of '{source}'" if isinstance(name, int) else f"'{name}'"
 
 
 def _read(model: PrimaryModel, outputs: Tensor, proba: bool) -> Tensor:

@@ -50,7 +50,8 @@ class InventedLabels:
 
     Attributes:
         data: The samples.
-        hierarchy: ψ, whose blocks are those of ``primary_names``; one block of a regression.
+        hierarchy: ψ, whose blocks are those of ``primary_names``, and maybe one of samples without a label; one block of
+            a regression.
         primary_names: Of the C classes or labels, or of the numbers to predict.
         labels: Soft labels, float32 of shape (N, K); each row is a distribution over what its sample may use.
         weights: Of the samples' auxiliary losses, above 0, shape (N,); None where the method learns none.
@@ -61,6 +62,12 @@ class InventedLabels:
     primary_names: tuple[str, ...]
     labels: Tensor
     weights: Tensor | None
+
+    @property
+    def block_names(self) -> tuple[str, ...]:
+        """A name for each block of ψ: of its class or label, "none" for that of samples without a label."""
+        blocks = self.hierarchy.num_primary
+        return ("all samples",) if blocks == 1 else (*self.primary_names, "none")[:blocks]
 
     @property
     def likeliest(self) -> Tensor:
@@ -177,7 +184,8 @@ def signals_of_run(
 def _psi(folder: RunFolder, summary: Mapping[str, Any], model: PrimaryModel) -> Sequence[int]:
     """ψ of each block."""
     psi, blocks = summary.get("psi"), 1 if model.task == "regression" else len(model.primary_names)
-    if not isinstance(psi, list) or len(psi) != blocks:
+    several = model.task == "multi-label"
+    if not isinstance(psi, list) or len(psi) not in (blocks, blocks + several):
         raise ValueError(
             f"{folder.summary} needs a psi for each of {blocks} classes; got {psi}: train the run again"
         )
@@ -188,7 +196,7 @@ def _task(model: PrimaryModel) -> Task:
     """What says which auxiliary classes a target may use; losses are not asked for."""
     if model.task == "regression":
         return Regression(len(model.primary_names))
-    return MultiLabel() if model.task == "multi-label" else Classification()
+    return MultiLabel(len(model.primary_names)) if model.task == "multi-label" else Classification()
 
 
 def _signals(generator: nn.Module, data: Labelled, device: torch.device) -> list[Tensor]:

@@ -159,7 +159,8 @@ def _in_folders(config: RunConfig, model: PrimaryModel, source: Path) -> Labelle
 
 def _in_table(run: Path, config: RunConfig, model: PrimaryModel, source: Path) -> Labelled:
     column = config.primary if isinstance(config.primary, str) else None
-    written = (column or "label",) if model.task == "classification" else ()
+    in_cells = model.task == "multi-label" and column not in model.primary_names
+    written = (column or "label",) if model.task == "classification" or in_cells else ()
     table = read_table(source, text=written)
     count = len(table.content)
     if not count:
