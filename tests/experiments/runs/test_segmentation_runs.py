@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from maxl.experiments.data import IGNORED, load
 from maxl.experiments.runs.config import RunConfig
@@ -275,3 +278,40 @@ def test_predict_writes_masks_into_a_new_folder_alone(run: Path, folder: Path, t
         done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
         assert done.returncode == 2
         assert told in " ".join(done.stderr.split())
+
+
+def test_a_model_of_timm_gets_a_decoder(folder: Path, tmp_path: Path) -> None:
+    chosen = config(
+        folder,
+        "maxl",
+        trunk="test_efficientnet",
+        image_size=32,
+        epochs=12,
+        learning_rate=0.01,
+        augment="none",
+    )
+    before = build("test_efficientnet", (3, 32, 32), dense=True)
+    assert before.feature_dim == before(torch.zeros(2, 3, 32, 32)).shape[1] == 64
+    summary = train(chosen, tmp_path / "run")
+    assert summary["test_pixel_accuracy"] > 0.8
+    trunk = load_model(tmp_path / "run").trunk
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(trunk(images.flip(0)).flip(0), trunk(images))  # in eval mode, each by itself
+
+
+def test_weights_of_a_file_are_those_of_the_encoder(folder: Path, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    encoder = timm.create_model("test_vit", num_classes=0, img_size=(32, 32))
+    save_file(encoder.state_dict(), tmp_path / "vit.safetensors")
+    chosen = config(
+        folder, "single", trunk="test_vit", image_size=32, weights=str(tmp_path / "vit.safetensors")
+    )
+    rates = {"layer_decay": 0.5, "trunk_learning_rate": 1e-3}
+    train(dataclasses.replace(chosen, learning_rate=1e-9, **rates, epochs=1), tmp_path / "run")
+    trained = load_model(tmp_path / "run").trunk.state_dict()
+    name = "blocks.0.attn.qkv.weight"
+    torch.testing.assert_close(trained[f"model.{name}"], encoder.state_dict()[name], atol=0.01, rtol=0)
+    with pytest.raises(ValueError, match="gives no features for each pixel"):
+        build("test_vit", (3, 30, 30), dense=True)
+    with pytest.raises(ValueError, match="each pixel: use unet, a model of timm, or module:function"):
+        build("torchvision:resnet18", (3, 32, 32), dense=True)

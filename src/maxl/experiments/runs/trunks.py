@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from maxl.experiments.runs.code import importable
+from maxl.experiments.runs.dense import DenseTrunk
 from maxl.experiments.runs.libraries import (
     hub_config,
     hub_model,
@@ -195,7 +196,7 @@ def architecture(trunk: nn.Module) -> dict[str, Any] | None:
 
 
 def _unwrapped(trunk: nn.Module) -> tuple[nn.Module, str]:
-    if isinstance(trunk, MeasuredTrunk):
+    if isinstance(trunk, (MeasuredTrunk, DenseTrunk)):
         inside, before = _unwrapped(trunk.model)
         return inside, f"model.{before}"
     return (trunk.module, "module.") if isinstance(trunk, Features) else (trunk, "")
@@ -264,7 +265,7 @@ def build(
     | mlp | two hidden layers, for features or flattened images | 256 |
     | resmlp | residual blocks of two layers, each normalised, for features | 128 |
     | unet | a small U-Net, for segmentation: features for each pixel | 32 |
-    | any model of timm, also as timm:NAME | untrained, its classifier removed | its own |
+    | any model of timm, also as timm:NAME | untrained, its classifier removed | its own; with a decoder 64 a pixel |
     | torchvision:NAME | untrained, its classifier's last layer removed | its own |
     | hf:NAME, or hf:FOLDER | an encoder of transformers for images, untrained | its own |
     | module:function | what your function makes of `input_shape` | its own |
@@ -291,10 +292,10 @@ def build(
         raise ValueError(
             f"{flag} goes with --trunk module:function or hf:NAME; '{name}' gives features: drop it"
         )
-    if dense != (name == "unet"):
+    if (dense and (name in NAMES or library in ("torchvision", "hf"))) != (name == "unet"):
         raise ValueError(
-            f"trunk '{name}' gives features for {'each pixel' if name == 'unet' else 'a whole sample'}; the task needs "
-            f"them for {'each pixel: use unet' if dense else 'a whole sample: use convnet4 or mlp'}, or module:function"
+            f"trunk '{name}' gives features for {'each pixel' if name == 'unet' else 'a whole sample'}; the task needs them for "
+            f"{'each pixel: use unet, a model of timm' if dense else 'a whole sample: use convnet4 or mlp'}, or module:function"
         )
     if name == "mlp":
         return MLPTrunk(input_shape)
@@ -326,7 +327,8 @@ def build(
             f"; known: {', '.join(NAMES)}, any model of timm, torchvision:NAME, hf:NAME, or module:function"
         )
         raise ValueError(unknown(name, [*NAMES, *timm.list_models()], more))
-    return MeasuredTrunk(timm_model(model, input_shape), input_shape)
+    built = timm_model(model, input_shape)
+    return DenseTrunk(built, input_shape) if dense else MeasuredTrunk(built, input_shape)
 
 
 def _build_hub(name: str, input_shape: Sequence[int], words: Words) -> nn.Module:
