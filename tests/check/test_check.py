@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 import _networks
 import maxl
 from maxl.check import HypergradientReport, MethodResult, check_hypergradient
-from maxl.experiments.runs.checking import run_check
+from maxl.experiments.runs.checking import Case, run_check
 
 
 class Square(torch.autograd.Function):
@@ -338,14 +338,14 @@ def test_the_table_reads_line_by_line() -> None:
 
 def test_run_check_builds_by_name_and_leaves_the_generator_alone() -> None:
     before = torch.get_rng_state()
-    report = run_check("mlp", (6,), 3, [2, 1, 2], 8, repeats=1)
+    report = run_check(Case("mlp", (6,), 3, [2, 1, 2], 8), repeats=1)
     assert report.recommended in ("forward", "reverse")
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_run_check_needs_psi_for_every_class() -> None:
     with pytest.raises(ValueError, match="one entry per primary class; got 2 for 3"):
-        run_check("mlp", (6,), 3, [2, 1], 8)
+        Case("mlp", (6,), 3, [2, 1], 8)
 
 
 def test_repeats_need_to_be_positive() -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
+from maxl.experiments.cli.listen import note
 from maxl.experiments.cli.terminal import visible
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.names import refuse_code
@@ -142,8 +143,9 @@ def add_config_flags(parser: argparse.ArgumentParser, *, leave_out: Sequence[str
 
 
 def add_preset_flag(parser: argparse.ArgumentParser) -> None:
-    """--preset, which sets several flags of the label generator."""
+    """--preset, which sets several flags of the label generator, and --fast, which sets several of the machine."""
     parser.add_argument("--preset", metavar="NAME", help="how often to teach: " + ", ".join(PRESETS))
+    parser.add_argument("--fast", action="store_true", help="what is faster on the device and safe (GPUs)")
 
 
 def add_talk_flags(parser: argparse.ArgumentParser) -> None:
@@ -161,7 +163,7 @@ def add_trust_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def read_config(namespace: argparse.Namespace, defaults: dict[str, Any] | None = None) -> RunConfig:
-    """Defaults, then --preset, then the YAML file of --config, then the flags."""
+    """Defaults, then --preset, then the YAML file of --config, then --fast, then the flags."""
     values: dict[str, Any] = dict(defaults or {})
     if (preset := getattr(namespace, "preset", None)) is not None:
         check_choice("--preset", preset, tuple(PRESETS))
@@ -174,7 +176,19 @@ def read_config(namespace: argparse.Namespace, defaults: dict[str, Any] | None =
             refuse_code({name: value for name, value in from_file.items() if name not in typed}, str(path))
         values |= from_file
     values |= typed
-    return RunConfig.from_dict(values, "command line")
+    config = RunConfig.from_dict(values, "command line")
+    return _faster(config, typed) if getattr(namespace, "fast", False) else config
+
+
+def _faster(config: RunConfig, typed: Collection[str]) -> RunConfig:
+    """With what --fast sets, but for what was typed; says what that is."""
+    from maxl.experiments.runs.build import resolve_device
+    from maxl.experiments.runs.fast import fast_settings, told
+
+    device = resolve_device(config.device)
+    settings = {name: v for name, v in fast_settings(config, device).items() if name not in typed}
+    note(told(settings, device))
+    return dataclasses.replace(config, **settings)
 
 
 def parse_grid(items: Sequence[str]) -> dict[str, list[Any]]:

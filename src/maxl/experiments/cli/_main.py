@@ -344,18 +344,23 @@ def _demo(namespace: argparse.Namespace) -> None:
 
 def _check(namespace: argparse.Namespace) -> None:
     from maxl.experiments.runs.build import resolve_device
-    from maxl.experiments.runs.checking import run_check
+    from maxl.experiments.runs.checking import Case, run_check, run_gain
+    from maxl.experiments.runs.fast import fast_settings, told
 
-    report = run_check(
+    device = resolve_device(namespace.device)
+    case = Case(
         namespace.trunk,
         tuple(namespace.shape),
         namespace.classes,
         namespace.psi[0] if len(namespace.psi) == 1 else namespace.psi,
         namespace.batch_size,
-        device=str(resolve_device(namespace.device)),
+        device=str(device),
         seed=namespace.seed,
     )
+    report = run_check(case)
+    settings = fast_settings(RunConfig(), device)
     print(shown(report))
+    print(shown(run_gain(case, settings) if settings else told(settings, device)))
 
 
 def _report(namespace: argparse.Namespace) -> None:

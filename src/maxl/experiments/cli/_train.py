@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from maxl.experiments.runs.processes import Processes
 
 # What may stand beside --resume, or is set without a flag.
-_NOT_SETTINGS = {"typed", "command", "run", "config", "resume", "preset", "trust", "quiet", "verbose"}
+_NOT_SETTINGS = {"typed", "command", "run", "config", "resume", "preset", "fast", "trust", "quiet", "verbose"}
 _LONG = 15.0  # seconds from which on it is worth saying how long a run will take
 
 
@@ -77,7 +77,7 @@ def _run_asked_for(namespace: argparse.Namespace) -> tuple[RunFolder, RunConfig]
     if namespace.resume is not None:
         folder = RunFolder(namespace.resume)
         given = set(vars(namespace)) - _NOT_SETTINGS
-        if given or namespace.config is not None or namespace.preset is not None:
+        if given or namespace.config is not None or namespace.preset is not None or namespace.fast:
             raise ValueError("--resume takes a run's settings from its folder; leave out the other flags")
         return folder, folder.read_config(trust=namespace.trust) if folder.config.exists() else RunConfig()
     folder = RunFolder(out_folder(namespace))
