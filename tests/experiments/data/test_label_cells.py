@@ -114,6 +114,8 @@ def test_labels_of_a_run_are_found_in_cells_or_in_columns(tmp_path: Path) -> Non
         ValueError, match=r"one of the run's \(ant, dog\); row .* has 'big cat' in column 'tags'"
     ):
         table_targets(read_table(in_cells, text=["tags"]), "multi-label", "tags", ("ant", "dog"))
+    with pytest.raises(ValueError, match="no column 'taggs'; did you mean 'tags'"):
+        table_targets(read_table(in_cells), "multi-label", "taggs", NAMES)
     pd.DataFrame({"tags": range(3)}).to_csv(numbers, index=False)
     with pytest.raises(ValueError, match=r"column 'tags' of .* holds numbers, and 'ant' is no column"):
         table_targets(read_table(numbers), "multi-label", "tags", NAMES)

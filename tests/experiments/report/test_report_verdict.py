@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,15 @@ def tiny(method: str, seed: int) -> RunConfig:
     )
 
 
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of a study one after another here: starting processes takes longer than the runs."""
+    monkeypatch.setattr(
+        "maxl.experiments.studies.workers.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1)
+    )
+
+
+@pytest.mark.usefixtures("in_this_process")
 def test_the_commands_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Study(tiny("maxl", 0), ["single", "maxl"], [0]).run(Path("study"), jobs=1)
@@ -193,6 +203,7 @@ def test_the_commands_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert alone.command.endswith("--out study-3")  # beside the study, not within it
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_the_command_for_a_model_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Study(tiny("single", 0), ["single", "uniform"], [0, 1]).run(Path("study"), jobs=1)

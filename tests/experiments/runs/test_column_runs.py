@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 
 from _column_helpers import rows, write
 from maxl.experiments import load as load_run
+from maxl.experiments.cli import main
 from maxl.experiments.data import Columns
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.inference import Numbers, predict
@@ -91,46 +91,30 @@ def test_a_damaged_file_of_features_is_refused_by_its_checksum(tmp_path: Path) -
         predict(tmp_path / "run", tmp_path / "t.csv")
 
 
-def maxl(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "maxl", *arguments], capture_output=True, text=True, timeout=300, check=False
-    )
-
-
-def test_the_command_line_from_a_table_to_predictions(tmp_path: Path) -> None:
+def test_the_command_line_from_a_table_to_predictions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file, out = write(tmp_path / "t.csv", rows()), str(tmp_path / "run")
     settings = ["--epochs", "2", "--batch-size", "20", "--device", "cpu", "--no-tensorboard"]
-    done = maxl(
-        "train",
-        "--data",
-        file,
-        "--method",
-        "uniform",
-        "--out",
-        out,
-        "--drop",
-        "note",
-        "--types",
-        "age=category",
-        *settings,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "category: age (9 missing), town (12 missing)" in done.stderr
-    assert "--trunk resmlp" in done.stderr
+    columns = ["--drop", "note", "--types", "age=category"]
+    assert main(["train", "--data", file, "--method", "uniform", "--out", out, *columns, *settings]) == 0
+    said = capsys.readouterr().err
+    assert "category: age (9 missing), town (12 missing)" in said
+    assert "--trunk resmlp" in said
     new = write(tmp_path / "new.csv", rows(3), town=["Oz", "Ulm", "Ulm"])
-    done = maxl("predict", out, new, "--out", str(tmp_path / "p.csv"))
-    assert done.returncode == 0, done.stderr
-    assert "column 'town' holds a category that training has not seen" in done.stderr
+    assert main(["predict", out, new, "--out", str(tmp_path / "p.csv")]) == 0
+    assert "column 'town' holds a category that training has not seen" in capsys.readouterr().err
     assert len((tmp_path / "p.csv").read_text().splitlines()) == 4
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["columns"]["age"] == "category"
-    for arguments, said in (
+    for arguments, message in (
         (("--types", "age"), "--types needs COLUMN=KIND"),
         (("--drop", "agee"), "did you mean 'age'"),
     ):
-        done = maxl("train", "--data", file, "--out", str(tmp_path / "no"), *arguments)
-        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-        assert said in done.stderr
+        assert main(["train", "--data", file, "--out", str(tmp_path / "no"), *arguments]) == 2
+        error = capsys.readouterr().err
+        assert len(error.splitlines()) == 1
+        assert message in error
         assert not (tmp_path / "no").exists()
 
 

@@ -186,6 +186,7 @@ def test_a_run_that_fails_is_named_and_the_others_have_their_table(
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
 @pytest.mark.usefixtures("ray_address")
+@pytest.mark.slow
 def test_a_run_whose_process_dies_without_an_epoch_between_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

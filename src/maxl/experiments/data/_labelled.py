@@ -76,20 +76,22 @@ def table_targets(table: Table, task: str, column: str | None, names: tuple[str,
         check_column(table.content.column_names, column, "primary")
         written = _written(table, column, names, declared.get(column))
         return class_codes(written, names, lambda row: f"row {row} of {table.origin}")
-    if task == "multi-label" and not {*names} <= {*table.content.column_names}:
+    columns = table.content.column_names
+    in_cells = column is not None or "label" in columns  # and not each in a column of its own
+    if task == "multi-label" and in_cells and not {*names} <= {*columns}:
         column = column or "label"
-        check_column(table.content.column_names, column, "primary")
+        check_column(columns, column, "primary")
         cells = Part({column: Column(to_numpy(table.content, column))}, lambda _: [], table.origin)
         if not holds_cells(cells.columns[column]):
             raise ValueError(
                 f"labels need text, several a cell, or a column each; column '{column}' of {table.origin} holds numbers, and "
-                f"{next(name for name in names if name not in table.content.column_names)!r} is no column of it"
+                f"{next(name for name in names if name not in columns)!r} is no column of it"
             )
         labels = encode_known(cells, column, names)
         check_judgeable(task, labels, names, table.origin)
         return torch.from_numpy(labels)
     for name in names:
-        check_column(table.content.column_names, name, "primary")
+        check_column(columns, name, "primary")
     part = Part({name: Column(to_numpy(table.content, name)) for name in names}, lambda _: [], table.origin)
     (targets,) = encode_targets(task, [part], names).parts
     if task == "multi-label":

@@ -20,7 +20,7 @@ from maxl.experiments.runs.files import RunWarning
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.labelled import Labelled, labelled_samples, test_part
 from maxl.experiments.runs.machine import origin, tensor_float32, threads
-from maxl.experiments.runs.measures import MEASURES, kept, score
+from maxl.experiments.runs.measures import MEASURES, intersections_over_unions, kept, pixel_counts, score
 from maxl.experiments.runs.model import PrimaryModel, load_model
 from maxl.experiments.runs.networks import memory_format
 from maxl.experiments.runs.trainer import EVALUATION_BATCH
@@ -195,24 +195,23 @@ def _classification(kind: _Kind, outputs: Tensor, targets: Tensor, names: tuple[
 
 
 def _multi_label(kind: _Kind, outputs: Tensor, targets: Tensor, names: tuple[str, ...]) -> _Scores:
-    from torchmetrics.functional.classification import (
-        binary_average_precision,
-        binary_f1_score,
-        binary_precision,
-        binary_recall,
-    )
+    from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
     probabilities = outputs.float().sigmoid()
     rows: list[dict[str, Any]] = []
     for c in range(kind.num_primary):
-        p, y = probabilities[:, c], targets[:, c]
-        support, predicted = int(y.sum()), int((p > 0.5).sum())
+        p, y = probabilities[:, c].double().numpy(), targets[:, c].numpy()
+        taken = p > 0.5
+        support, predicted = int(y.sum()), int(taken.sum())
+        precision, recall, f1, _ = precision_recall_fscore_support(
+            y, taken, average="binary", zero_division=0
+        )
         rows.append(
             {
-                "average_precision": float(binary_average_precision(p, y)) if support else None,
-                "precision": float(binary_precision(p, y)) if predicted else None,
-                "recall": float(binary_recall(p, y)) if support else None,
-                "f1": float(binary_f1_score(p, y)) if support else None,
+                "average_precision": float(average_precision_score(y, p)) if support else None,
+                "precision": float(precision) if predicted else None,
+                "recall": float(recall) if support else None,
+                "f1": float(f1) if support else None,
                 "support": support,
                 "predicted": predicted,
             }
@@ -228,21 +227,23 @@ def _multi_label(kind: _Kind, outputs: Tensor, targets: Tensor, names: tuple[str
 
 def _regression(kind: _Kind, outputs: Tensor, targets: Tensor, names: tuple[str, ...]) -> _Scores:
     """R² divides by the targets' variance: where they are all equal there is none."""
-    from torchmetrics.functional.regression import mean_absolute_error, mean_squared_error, r2_score
+    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
     assert kind.targets is not None
     std = torch.tensor(kind.targets.std, dtype=torch.float64)
     z, y = outputs.double(), targets.double()
     differ = (y != y[0]).any(0)
     some = differ.nonzero().flatten()
+    truth, numbers = (y * std).numpy(), (z * std).numpy()
     errors = {
-        "mae": mean_absolute_error(z * std, y * std, num_outputs=len(std)).reshape(-1),
-        "rmse": mean_squared_error(z * std, y * std, squared=False, num_outputs=len(std)).reshape(-1),
+        "mae": mean_absolute_error(truth, numbers, multioutput="raw_values"),
+        "rmse": root_mean_squared_error(truth, numbers, multioutput="raw_values"),
     }
     r2 = torch.full_like(std, math.nan)
     metrics: dict[str, float | None] = {"r2": None}
     if len(some):
-        r2[some] = r2_score(z[:, some], y[:, some], multioutput="raw_values").reshape(-1)
+        of_each = r2_score(y[:, some].numpy(), z[:, some].numpy(), multioutput="raw_values")
+        r2[some] = torch.from_numpy(of_each)
         part = Features(
             tuple(names[i] for i in some),
             *(tuple(v[i] for i in some) for v in (kind.targets.mean, kind.targets.std)),
@@ -261,18 +262,15 @@ def _regression(kind: _Kind, outputs: Tensor, targets: Tensor, names: tuple[str,
 
 
 def _segmentation(kind: _Kind, predicted: Tensor, targets: Tensor, names: tuple[str, ...]) -> _Scores:
-    from torchmetrics.functional.classification import multiclass_jaccard_index
-
-    iou = multiclass_jaccard_index(predicted, targets, kind.num_primary, average="none", ignore_index=IGNORED)
-    counts = targets != IGNORED
-    there, taken = (torch.bincount(t[counts], minlength=kind.num_primary) for t in (targets, predicted))
+    of_pixels = pixel_counts(predicted, targets, kind.num_primary)
+    iou, there, taken = intersections_over_unions(of_pixels), of_pixels.sum(1), of_pixels.sum(0)
     rows: list[dict[str, Any]] = [
         {"iou": float(iou[c]) if there[c] else None, "pixels": int(there[c]), "predicted": int(taken[c])}
         for c in range(kind.num_primary)
     ]
     absent = [name for name, row in zip(names, rows, strict=True) if not row["pixels"]]
     left_out = _absent(absent, "class", "classes", "mIoU")
-    if ignored := int((~counts).sum()):
+    if ignored := int((targets == IGNORED).sum()):
         left_out.append(f"{ignored} pixels that stand for no class")
     return dict(score(kind, predicted, targets)), rows, None, left_out
 

@@ -188,7 +188,7 @@ def accuracy(outputs: Tensor, targets: Tensor) -> float:
 
 
 def _classification(outputs: Tensor, targets: Tensor) -> dict[str, float]:
-    # By counting: torchmetrics takes seconds to load, and would take a class without test samples for one missed.
+    # By counting: scikit-learn would take a class without test samples for one missed.
     classes = outputs.shape[1]
     there = torch.bincount(targets, minlength=classes)
     taken = outputs.argmax(1)
@@ -229,41 +229,49 @@ def _auroc(scores: Tensor, targets: Tensor) -> float:
 
 def _segmentation(predicted: Tensor, targets: Tensor, classes: int) -> dict[str, float]:
     """Over all pixels of all images; classes that do not occur have no part in the mean."""
-    from torchmetrics.functional.classification import multiclass_confusion_matrix
-
-    counts = multiclass_confusion_matrix(predicted, targets, classes, ignore_index=IGNORED).cpu().double()
+    counts = pixel_counts(predicted, targets, classes)
     hit, there = counts.diag(), counts.sum(1)
-    union = there + counts.sum(0) - hit
-    return {
-        "miou": float((hit[there > 0] / union[there > 0]).mean()),
-        "pixel_accuracy": float(hit.sum() / counts.sum()),
-    }
+    iou = intersections_over_unions(counts)
+    return {"miou": float(iou[there > 0].mean()), "pixel_accuracy": float(hit.sum() / counts.sum())}
+
+
+def pixel_counts(predicted: Tensor, targets: Tensor, classes: int) -> Tensor:
+    """How many pixels of each class are taken for which: float64 of shape (C, C), truth by row; those to ignore are none.
+
+    Counted on the device of both, where as many pixels as an image has would take long on their way.
+    """
+    counts = targets != IGNORED
+    pairs = targets[counts] * classes + predicted[counts]
+    return torch.bincount(pairs, minlength=classes * classes).view(classes, classes).cpu().double()
+
+
+def intersections_over_unions(counts: Tensor) -> Tensor:
+    """Of each class, shape (C,); nan for one that neither occurs nor is predicted."""
+    hit = counts.diag()
+    return hit / (counts.sum(0) + counts.sum(1) - hit)
 
 
 def _regression(outputs: Tensor, targets: Tensor, std: Tensor) -> dict[str, float]:
-    from torchmetrics.functional.regression import mean_absolute_error, mean_squared_error, r2_score
+    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
-    count = targets.shape[1]
+    truth, numbers = (targets * std).numpy(), (outputs * std).numpy()
     return {
-        "r2": float(r2_score(outputs, targets)),
-        "rmse": float(
-            mean_squared_error(outputs * std, targets * std, squared=False, num_outputs=count).mean()
-        ),
-        "mae": float(mean_absolute_error(outputs * std, targets * std, num_outputs=count).mean()),
+        "r2": float(r2_score(targets.numpy(), outputs.numpy())),
+        "rmse": float(root_mean_squared_error(truth, numbers)),
+        "mae": float(mean_absolute_error(truth, numbers)),
     }
 
 
 def _multi_label(probabilities: Tensor, targets: Tensor) -> dict[str, float]:
-    from torchmetrics.functional.classification import binary_average_precision, binary_f1_score
+    from sklearn.metrics import average_precision_score, f1_score
 
-    occurring = [
-        (probabilities[:, c], targets[:, c]) for c in range(targets.shape[1]) if bool(targets[:, c].any())
-    ]
-    precisions = [float(binary_average_precision(p, y)) for p, y in occurring]
-    f1s = [float(binary_f1_score(p, y)) for p, y in occurring]
+    occurring = targets.any(0)
+    y, p = targets[:, occurring].numpy(), probabilities[:, occurring].double().numpy()
+    taken = (probabilities > 0.5).long().numpy()
+    of_each = f1_score(y, taken[:, occurring.numpy()], average=None, zero_division=0)
     return {
-        "map": sum(precisions) / len(precisions),
-        "f1": sum(f1s) / len(f1s),
-        "f1_micro": float(binary_f1_score(probabilities.flatten(), targets.flatten())),
+        "map": float(average_precision_score(y, p, average="macro")),
+        "f1": float(of_each.mean()),
+        "f1_micro": float(f1_score(targets.flatten().numpy(), taken.ravel(), zero_division=0)),
         "auroc": _auroc(probabilities, targets),
     }

@@ -222,7 +222,7 @@ class _Procedure:
         predicted = min(self.budget, most / 60)
         self.tell(
             f"{least / 60:.1f} to {predicted:.1f} minutes: single-task training is tuned, {', '.join(self.fixed)} are "
-            "screened, {self.aim.of_generators.lower()} only if need be, and fresh seeds have the last word"
+            f"screened, {self.aim.of_generators.lower()} only if need be, and fresh seeds have the last word"
         )
         self.plan["predicted_minutes"] = predicted
 

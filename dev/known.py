@@ -1,0 +1,162 @@
+"""Is advice right where the answer is known, and in the time that it said?
+
+    python dev/known.py [CASE ...] [--data-dir DIR] [--jobs N]
+
+| case | data | known |
+|---|---|---|
+| structure | CLINC150 (``DIR``), domains as classes, intents looked for by a probe | clusters of the inputs keep intents (docs/evidence.md) |
+| nothing | 3,000 points whose class is the sign of a linear rule, one label in ten drawn anew | single-task training is as good as can be: no finer label can help |
+| ruined | scikit-learn's digits; of half of them, in one part of the input space, the label is the next class; 150 are trusted | training on all of them is ruined, the trusted samples mend it |
+| tiny | 40 points of the linear rule | nothing that small can show a gain or exclude it |
+
+Each runs ``maxl advise`` as a user would, in a process of its own. A row a case in dev/evidence/advice.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.datasets import load_digits
+
+TABLE = Path(__file__).parent / "evidence/advice.csv"
+_SHARED = ("--trunk", "mlp", "--device", "cpu", "--no-tensorboard")
+
+
+@dataclass(frozen=True)
+class Known:
+    """A data set with a known answer.
+
+    Attributes:
+        flags: Of ``maxl advise``, for a folder to write data to and one that holds published ones.
+        right: Verdicts that are right.
+        budget: Minutes.
+    """
+
+    flags: Callable[[Path, str | None], list[str]]
+    right: tuple[str, ...]
+    budget: float
+
+
+def _structure(folder: Path, data_dir: str | None) -> list[str]:
+    if data_dir is None:
+        raise SystemExit("structure needs --data-dir, where clinc150 lies")
+    more = ["--probe", "intent", "--cluster-features", "input", "--psi", "15", "--train-size", "3000"]
+    return ["--data", "clinc150", "--data-dir", data_dir, "--aim", "structure", "--epochs", "10", *more]
+
+
+def _rule(folder: Path, count: int, noise: float) -> str:
+    drawn = np.random.default_rng(7)
+    x = drawn.normal(size=(count, 8))
+    y = x @ drawn.normal(size=8) > 0
+    anew = drawn.random(count) < noise
+    frame = pd.DataFrame(x, columns=[f"x{i}" for i in range(8)])
+    frame["side"] = np.where(np.where(anew, drawn.random(count) < 0.5, y), "right", "left")
+    frame.to_csv(folder / "rule.csv", index=False)
+    return str(folder / "rule.csv")
+
+
+def _nothing(folder: Path, data_dir: str | None) -> list[str]:
+    return ["--data", _rule(folder, 3000, 0.1), "--primary", "side", "--psi", "3", "--epochs", "10"]
+
+
+def _tiny(folder: Path, data_dir: str | None) -> list[str]:
+    return [
+        "--data",
+        _rule(folder, 40, 0.1),
+        "--primary",
+        "side",
+        "--psi",
+        "2",
+        "--epochs",
+        "20",
+        "--batch-size",
+        "10",
+    ]
+
+
+def _ruined(folder: Path, data_dir: str | None) -> list[str]:
+    x, y = load_digits(return_X_y=True)
+    drawn = np.random.default_rng(3)
+    projection = x @ np.random.default_rng(1).normal(size=x.shape[1])
+    trusted = np.zeros(len(y), dtype=bool)
+    trusted[drawn.permutation(len(y))[:450]] = (
+        True  # a third of them judges, a third is set aside for validation
+    )
+    wrong = (projection > np.median(projection)) & ~trusted
+    frame = pd.DataFrame(x, columns=[f"pixel{i}" for i in range(x.shape[1])])
+    frame["digit"], frame["checked"] = np.where(wrong, (y + 1) % 10, y), np.where(trusted, "yes", "no")
+    frame.to_csv(folder / "digits.csv", index=False)
+    flags = [
+        "--data",
+        str(folder / "digits.csv"),
+        "--primary",
+        "digit",
+        "--trusted",
+        "checked",
+        "--aim",
+        "noise",
+    ]
+    return [*flags, "--task", "classification", "--epochs", "20"]
+
+
+CASES = {
+    "structure": Known(_structure, ("helps",), 20),
+    "nothing": Known(_nothing, ("does not help",), 10),
+    "ruined": Known(_ruined, ("helps",), 15),
+    "tiny": Known(_tiny, ("cannot tell",), 5),
+}
+
+
+def run(name: str, data_dir: str | None, jobs: int) -> dict[str, object]:
+    """The advice on one data set, as a row."""
+    known = CASES[name]
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        flags = known.flags(folder, data_dir)
+        out = folder / "advice"
+        command = [sys.executable, "-m", "maxl", "advise", *flags, *_SHARED]
+        command += ["--budget", str(known.budget), "--jobs", str(jobs), "--out", str(out)]
+        subprocess.run(command, check=True)
+        advice = json.loads((out / "advice.json").read_text())
+    low, high = advice["interval"]
+    return {
+        "case": name,
+        "verdict": advice["verdict"],
+        "right": advice["verdict"] in known.right,
+        **{key: advice[key] for key in ("method", "against", "measure", "difference")},
+        "low": low,
+        "high": high,
+        "seeds": advice["seeds"],
+        "budget": known.budget,
+        "predicted_minutes": round(advice["predicted_minutes"], 2),
+        "minutes": round(advice["minutes"], 2),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("cases", nargs="*", choices=[*CASES, []])
+    parser.add_argument("--data-dir", help="folder that holds clinc150")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    options = parser.parse_args()
+    for name in options.cases or CASES:
+        row = run(name, options.data_dir, options.jobs)
+        rows = [] if not TABLE.exists() else pd.read_csv(TABLE).to_dict("records")
+        rows = [r for r in rows if r["case"] != name] + [row]
+        pd.DataFrame(rows).to_csv(TABLE, index=False)
+        print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
