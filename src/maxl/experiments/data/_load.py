@@ -195,7 +195,7 @@ def from_source(source: Source, name: str, options: Options) -> DataSet:
     inputs, transform = made.inputs, made.transform
     channels = inputs[0].shape[1]
     is_image = inputs[0].ndim == 4
-    beside = [None] * len(inputs) if made.beside is None else made.beside.features
+    beside: Sequence[Tensor | None] = [None] * len(inputs) if made.beside is None else made.beside.features
     return DataSet(
         name=name,
         train=train.split(inputs[0], scale, beside[0]),
