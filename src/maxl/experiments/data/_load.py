@@ -196,6 +196,7 @@ def from_source(source: Source, name: str, options: Options) -> DataSet:
     channels = inputs[0].shape[1]
     is_image = inputs[0].ndim == 4
     beside: Sequence[Tensor | None] = [None] * len(inputs) if made.beside is None else made.beside.features
+    columns = None if made.beside is None else made.beside.columns
     return DataSet(
         name=name,
         train=train.split(inputs[0], scale, beside[0]),
@@ -215,7 +216,7 @@ def from_source(source: Source, name: str, options: Options) -> DataSet:
         text=replace(transform, column=source.feature_names[0])
         if source.feature_names and isinstance(transform, TextFeatures)
         else None,
-        columns=transform if isinstance(transform, Columns) else made.beside and made.beside.columns,
+        columns=transform if isinstance(transform, Columns) else columns,
         image_column=source.image_column,
         task=targets.task,
         targets=scale,

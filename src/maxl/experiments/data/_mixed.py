@@ -28,7 +28,7 @@ class MixedShape(tuple[int, ...]):
         shape.columns, shape.image = columns, image
         return shape
 
-    def __getnewargs__(self) -> tuple[int, tuple[int, int, int]]:  # type: ignore[override]  # of this class's own
+    def __getnewargs__(self) -> tuple[int, tuple[int, int, int]]:
         return self.columns, self.image
 
 

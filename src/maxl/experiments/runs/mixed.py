@@ -35,5 +35,5 @@ class MixedTrunk(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of images, then of columns."""
-        pixels = x[:, self._split :].unflatten(1, self._image_shape)
+        pixels = x[:, self._split :].reshape(x.shape[0], *self._image_shape)
         return torch.cat([self.image(pixels), self.columns(x[:, : self._split])], dim=1)

@@ -159,10 +159,9 @@ class PrimaryModel(nn.Module):
                 raise ValueError(
                     f"features of columns and pixels in [0, 1] need to be floats; got {x.dtype}: divide pixels by 255"
                 )
-            columns, pixels = x.split(
-                [self.input_shape.columns, x.shape[1] - self.input_shape.columns], dim=1
-            )
-            images = pixels.unflatten(1, self.input_shape.image)
+            shape = self.input_shape
+            columns, pixels = x[:, : shape.columns], x[:, shape.columns :]
+            images = pixels.reshape(x.shape[0], *shape.image)
             return beside(columns.float(), ((images - self.mean) / self.std).float())
         if x.dtype == torch.uint8:
             return normalise(x, self.mean.flatten().tolist(), self.std.flatten().tolist())
