@@ -20,7 +20,7 @@ from maxl.experiments.data import DataSet, MixedShape, evaluation_batches
 from maxl.experiments.runs.exporting import export
 from maxl.experiments.runs.fingerprint import fingerprint, what_changed
 from maxl.experiments.runs.folder import RunFolder
-from maxl.experiments.runs.inference import Prediction, predict
+from maxl.experiments.runs.inference import Numbers, Prediction, predict
 from maxl.experiments.runs.invented import invent
 from maxl.experiments.runs.judgement import judge
 from maxl.experiments.runs.loading import load_data
@@ -107,6 +107,16 @@ def test_what_is_measured_is_what_was_trained_whatever_way_the_rows_come(place: 
             network(wrong)
 
 
+def test_numbers_are_predicted_in_their_units(tmp_path: Path) -> None:
+    frame = table(40, price=[3.0 * i + i % 2 for i in range(40)])
+    for part in ("train", "test"):
+        file = Path(write(tmp_path, frame, name=f"{part}.csv"))
+    settings = config(str(tmp_path), primary="price", task="regression", method="uniform", epochs=1)
+    summary = train(settings, tmp_path / "run")
+    found = [p.values["price"] for p in predict(tmp_path / "run", file) if isinstance(p, Numbers)]
+    assert np.abs(np.array(found) - frame["price"]).mean() == pytest.approx(summary["test_mae"], rel=1e-5)
+
+
 def test_pictures_are_those_of_the_samples(place: Path) -> None:
     snapshot = read_snapshot(place / "run" / "snapshot.npz")
     assert snapshot.gallery_images.shape[2:] == (4, 4, 1)
@@ -121,6 +131,8 @@ def test_pictures_are_those_of_the_samples(place: Path) -> None:
     found = invent(place / "run", place / "data" / "test.csv")
     assert found.data.images is not None
     assert found.data.images([3, 1])[:, 0, 0, 0].tolist() == [6, 2]
+    best = found.labels[:, snapshot.gallery_auxiliary].topk(snapshot.gallery_scores.shape[1], dim=0).values
+    np.testing.assert_allclose(snapshot.gallery_scores, best.T, atol=1e-5)
     page = place / "gallery.html"
     words = [
         *("labels", place / "run", place / "data" / "test.csv", "--out", place / "l.csv"),
@@ -183,7 +195,7 @@ def test_an_exported_program_computes_the_same_and_its_file_says_what_it_takes(
     assert "columns, as maxl predict makes them, then the pixels divided by 255" in said["input"]
 
 
-@pytest.mark.parametrize("features", ["input", "auto-encoder", "trunk"])
+@pytest.mark.parametrize("features", ["auto-encoder", "trunk"])
 def test_clusters_are_of_images_and_columns(tmp_path: Path, features: str) -> None:
     file = write(tmp_path, table(40))
     settings = config(file, method="kmeans", cluster_features=features, epochs=1, train_size=20)
