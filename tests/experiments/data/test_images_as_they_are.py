@@ -77,7 +77,7 @@ def test_columns_beside_those_of_images_and_labels_are_said_to_be_of_no_use(tmp_
         Image.fromarray(GREY).save(tmp_path / f"{i}.png")
         lines.append(f"{i}.png,{i},{'xy'[i % 2]}")
     (tmp_path / "data.csv").write_text("\n".join(lines) + "\n")
-    said = "the images of column 'image' are the inputs; not used: age"
+    said = "the images of column 'image' are the inputs; not used: age (--types COLUMN=KIND takes them in)"
     assert said in load(str(tmp_path / "data.csv"), primary="kind").saw.splitlines()
     assert "not used" not in load(str(tmp_path / "data.csv"), primary="kind", human="age").saw
 

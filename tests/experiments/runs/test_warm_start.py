@@ -163,8 +163,8 @@ def test_columns_become_features_as_the_earlier_run_made_them(
 def test_what_a_run_cannot_start_from(earlier: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"--from needs the folder of a finished run; .* holds none"):
         load_data(tiny(from_run=str(tmp_path)))
-    with pytest.raises(ValueError, match=r"has the trunk mlp; got --trunk resmlp: leave --trunk out"):
-        start_of(tiny(from_run=str(earlier), trunk="resmlp"), tmp_path, digits())
+    with pytest.raises(ValueError, match=r"has the trunk mlp; got --trunk convnet4: leave --trunk out"):
+        start_of(tiny(from_run=str(earlier), trunk="convnet4"), tmp_path, digits())
     features = tmp_path / "t.csv"
     features.write_text("a,b,y\n" + "".join(f"{i},{i * i},{'uv'[i % 2]}\n" for i in range(30)))
     with pytest.raises(ValueError, match=r"--from .* takes images; .* has samples of shape \(2,\)"):

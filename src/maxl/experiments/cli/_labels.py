@@ -151,6 +151,12 @@ def _flags(namespace: argparse.Namespace) -> list[str]:
     primary = [config.primary] if isinstance(config.primary, str) else []
     return [
         *("--data", str(namespace.source), *(["--primary", *primary] if primary else [])),
+        *(
+            word
+            for name in ("types", "drop")
+            if (given := getattr(config, name))
+            for word in (f"--{name}", *given)
+        ),
         *("--trunk", config.trunk, "--epochs", str(config.epochs)),
     ]
 

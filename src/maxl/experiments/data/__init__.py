@@ -13,9 +13,10 @@ from maxl.experiments.data._folders import class_folders
 from maxl.experiments.data._frames import load_arrays, load_frames
 from maxl.experiments.data._image_transform import ImageTransform
 from maxl.experiments.data._images import decode, stretch, to_channels
-from maxl.experiments.data._labelled import class_codes, image_items, table_targets
+from maxl.experiments.data._labelled import class_codes, image_items, images_of_column, table_targets
 from maxl.experiments.data._load import load
 from maxl.experiments.data._masks import IGNORED, labelled_masks
+from maxl.experiments.data._mixed import MixedShape, beside, image_shape
 from maxl.experiments.data._open import NAMES
 from maxl.experiments.data._select import balanced_order
 from maxl.experiments.data._stream import Batch, BatchStream, augment_batch, evaluation_batches, normalise
@@ -40,6 +41,7 @@ __all__ = [
     "DataSet",
     "Features",
     "ImageTransform",
+    "MixedShape",
     "Samples",
     "Split",
     "StreamedSamples",
@@ -49,6 +51,7 @@ __all__ = [
     "as_cell",
     "augment_batch",
     "balanced_order",
+    "beside",
     "class_codes",
     "class_folders",
     "decode",
@@ -57,6 +60,8 @@ __all__ = [
     "finer_csv",
     "image_files",
     "image_items",
+    "image_shape",
+    "images_of_column",
     "labelled_masks",
     "load",
     "load_arrays",

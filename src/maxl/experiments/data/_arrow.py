@@ -1,8 +1,8 @@
 """Arrow tables as sources: parquet files, CSV files and data sets of the hub, all by one code path.
 
-A table's samples are its image column if it has one; else its one column of text, if that is all there is
-besides labels; else all its columns, of numbers alone or of several kinds. Whatever is chosen as primary or human
-labels is kept out of them.
+A table's samples are its image column if it has one, alone or beside those columns that are asked for by name; else
+its one column of text, if that is all there is besides labels; else all its columns, of numbers alone or of several
+kinds. Whatever is chosen as primary or human labels is kept out of them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from maxl.experiments.data._columns import fit_columns, has_gaps, kinds_of, read_columns, said
+from maxl.experiments.data._columns import (
+    fit_columns,
+    has_gaps,
+    kinds_of,
+    listed,
+    read_columns,
+    require_kinds,
+    said,
+)
 from maxl.experiments.data._features import fit_standardise, fit_text
 from maxl.experiments.data._files import IMAGE_SUFFIXES
 from maxl.experiments.data._images import common_shape, decode
@@ -73,7 +81,8 @@ def table_source(
     columns, kind = _samples(train, no_inputs, types)
     given = {name: held for name, held in types.items() if name in columns or name in wanted.types}
     kinds = kinds_of(train, columns, given) if kind == "columns" else {}
-    free = [name for name in labels if name not in columns]
+    besides = _beside_images(train, columns[0], no_inputs, types, wanted) if kind == "image" else {}
+    free = [name for name in labels if name not in columns and name not in besides]
 
     def read(table: Table, rows: IntArray) -> Raw:
         if kind == "image":
@@ -100,6 +109,7 @@ def table_source(
             lambda rows: read(table, rows),
             table.origin,
             partial(look, table) if kind == "image" else None,
+            partial(read_columns, table, besides) if besides else None,
         )
 
     return Source(
@@ -114,8 +124,12 @@ def table_source(
             "features": fit_standardise,
             "columns": partial(fit_columns, kinds=kinds),
         }[kind],
-        feature_names=None if kind == "image" else tuple(columns),
-        saw=said(kinds, train) if kinds else _beside_images(train, columns[0], no_inputs) * (kind == "image"),
+        feature_names=(tuple(besides) or None) if kind == "image" else tuple(columns),
+        saw=_said_of_images(train, columns[0], no_inputs, besides)
+        if kind == "image"
+        else said(kinds, train) * bool(kinds),
+        fit_frame=partial(fit_columns, kinds=besides) if besides else None,
+        image_column=columns[0] if kind == "image" else None,
     )
 
 
@@ -188,18 +202,21 @@ def image_column(table: Table, name: str) -> bool:
         return {"bytes", "path"} <= {*fields} and is_binary(fields["bytes"]) and is_string(fields["path"])
     if not is_string(kind):
         return is_binary(kind)
-    values = table.content[name].to_pylist()
-    other = [
-        row
-        for row, value in enumerate(values)
-        if value is None or Path(value).suffix.lower() not in IMAGE_SUFFIXES
-    ]
+    values, other = table.content[name].to_pylist(), _no_paths(table, name)
     if values and 0 < len(other) < len(values) / 2:
         raise ValueError(
             f"column '{name}' of {table.origin} needs paths of images ({', '.join(sorted(IMAGE_SUFFIXES))}) in "
             f"every row or in few; row {other[0]} holds {values[other[0]]!r}, most others hold paths"
         )
     return bool(values) and not other
+
+
+def _no_paths(table: Table, name: str) -> list[int]:
+    """Rows of a column of texts that are no paths of images; none of other columns."""
+    if not is_string(table.content.schema.field(name).type):
+        return []
+    values = enumerate(table.content[name].to_pylist())
+    return [row for row, v in values if v is None or Path(v).suffix.lower() not in IMAGE_SUFFIXES]
 
 
 def is_binary(kind: pa.DataType) -> bool:
@@ -214,11 +231,11 @@ def _samples(table: Table, labels: set[str | None], types: Mapping[str, str]) ->
         raise ValueError(
             f"a table needs an image, text or numeric column besides its labels; it has: {', '.join(names)}"
         )
-    if types:
-        return rest, "columns"
-    images = [name for name in rest if image_column(table, name)]
+    images = _image_columns(table, rest, types)
     if images:
         return images[:1], "image"
+    if types:
+        return rest, "columns"
     kinds = [table.content.schema.field(name).type for name in rest]
     if len(rest) == 1 and is_string(kinds[0]):
         _check_words(table, rest[0])
@@ -227,11 +244,51 @@ def _samples(table: Table, labels: set[str | None], types: Mapping[str, str]) ->
     return rest, "features" if all(is_number) and not has_gaps(table, rest) else "columns"
 
 
-def _beside_images(table: Table, image: str, no_inputs: set[str | None]) -> str:
-    """What is said of columns that stand beside that of the images and are no labels: a network takes one kind of input."""
+def _image_columns(table: Table, names: Sequence[str], types: Mapping[str, str]) -> list[str]:
+    """Those that hold images; of paths in most rows of a column something else may be said."""
+    return [
+        name for name in names if not (name in types and _no_paths(table, name)) and image_column(table, name)
+    ]
+
+
+def _beside_images(
+    table: Table, image: str, no_inputs: set[str | None], types: Mapping[str, str], wanted: Wanted
+) -> dict[str, str]:
+    """What the columns hold that are inputs beside the images: those that are named, for others may give labels away.
+
+    Raises:
+        ValueError: if one of them is not there, or holds images or targets.
+    """
+    names = _free_beside(table, image, no_inputs)
+    for name in wanted.types:
+        if name == image or _image_columns(table, [n for n in names if n == name], types):
+            raise ValueError(
+                f"--types says what columns beside the images hold; '{name}' of {table.origin} holds images: leave it out"
+            )
+        if name in no_inputs:
+            raise ValueError(
+                f"--types takes columns in as inputs; '{name}' of {table.origin} holds labels, or is left out"
+            )
+    require_kinds(names, wanted.types)
+    if wanted.stream and types:
+        raise ValueError(
+            f"--stream takes images alone, and --types takes columns of {table.origin} in beside them: leave one of them out"
+        )
+    return {name: types[name] for name in names if name in types}
+
+
+def _free_beside(table: Table, image: str, no_inputs: set[str | None]) -> list[str]:
     names = [n for n in table.content.column_names if n != image and n not in no_inputs]
-    unused = [name for name in names if not PANDAS_INDEX.fullmatch(name)]
-    return f"the images of column '{image}' are the inputs; not used: {', '.join(unused)}" if unused else ""
+    return [name for name in names if not PANDAS_INDEX.fullmatch(name)]
+
+
+def _said_of_images(table: Table, image: str, no_inputs: set[str | None], besides: Mapping[str, str]) -> str:
+    """Which columns beside that of the images are learned from; empty where there is none."""
+    unused = [name for name in _free_beside(table, image, no_inputs) if name not in besides]
+    inputs = f"and {len(besides)} columns are inputs" if besides else "are the inputs"
+    taken = f"; {listed(besides, table)}" if besides else ""
+    left = f"; not used: {', '.join(unused)} (--types COLUMN=KIND takes them in)" if unused else ""
+    return f"the images of column '{image}' {inputs}{taken}{left}" if besides or unused else ""
 
 
 def _check_words(table: Table, name: str) -> None:

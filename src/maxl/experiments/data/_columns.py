@@ -164,6 +164,12 @@ def kinds_of(table: Table, names: Sequence[str], given: Mapping[str, str]) -> di
     Raises:
         ValueError: if a column can be none, or holds something else than what is said.
     """
+    require_kinds(names, given)
+    return {name: given.get(name) or _kind(table, name) for name in names}
+
+
+def require_kinds(names: Sequence[str], given: Mapping[str, str]) -> None:
+    """ValueError unless each column of which something is said is among ``names``, and it is one of ``KINDS``."""
     for name, kind in given.items():
         if name not in names:
             raise ValueError(
@@ -171,7 +177,6 @@ def kinds_of(table: Table, names: Sequence[str], given: Mapping[str, str]) -> di
             )
         if kind not in KINDS:
             raise ValueError(f"--types needs one of {', '.join(KINDS)} for each column; got {name}={kind}")
-    return {name: given.get(name) or _kind(table, name) for name in names}
 
 
 def _kind(table: Table, name: str) -> str:
@@ -202,6 +207,13 @@ def _kind(table: Table, name: str) -> str:
 
 def said(kinds: Mapping[str, str], table: Table) -> str:
     """The columns in a line, and what they are taken for."""
+    return (
+        f"{len(kinds)} columns are inputs; {listed(kinds, table)} (--drop leaves out, --types says otherwise)"
+    )
+
+
+def listed(kinds: Mapping[str, str], table: Table) -> str:
+    """The columns of each kind, and how many of their values are missing."""
     missing = {name: _missing(table.content[name]) for name in kinds}
     parts = []
     for kind in KINDS:
@@ -212,7 +224,7 @@ def said(kinds: Mapping[str, str], table: Table) -> str:
         ]
         if names:
             parts.append(f"{kind}: {', '.join(names)}")
-    return f"{len(kinds)} columns are inputs; {'; '.join(parts)} (--drop leaves out, --types says otherwise)"
+    return "; ".join(parts)
 
 
 def _is_text(kind: pa.DataType) -> bool:

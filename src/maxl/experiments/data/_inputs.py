@@ -27,6 +27,15 @@ class Inputs:
 
     inputs: Sequence[Samples]
     transform: Transform
+    beside: Beside | None = None
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Features of the columns beside the images of each part, and how they were made."""
+
+    features: Sequence[Tensor]
+    columns: Columns
 
 
 def make_inputs(parts: Sequence[Part], source: Source, name: str, options: Options) -> Inputs:
@@ -46,7 +55,21 @@ def make_inputs(parts: Sequence[Part], source: Source, name: str, options: Optio
     if made.inputs[0].ndim != 4:
         return made
     channels = max(x.shape[1] for x in made.inputs)  # grey parts follow coloured ones
-    return Inputs([_with_channels(x, channels) for x in made.inputs], made.transform)
+    same = [_with_channels(x, channels) for x in made.inputs]
+    return Inputs(same, made.transform, _beside(parts, source, name, options))
+
+
+def _beside(parts: Sequence[Part], source: Source, name: str, options: Options) -> Beside | None:
+    """What stands beside images, its statistics those of the training part."""
+    if source.fit_frame is None:
+        return None
+    frames = [part.frame(np.arange(len(part))) for part in parts if part.frame is not None]
+    columns = source.fit_frame(frames[0])
+    if options.like is not None:
+        before = _like(options.like, columns, source.feature_names or (), name)
+        assert isinstance(before, Columns)  # as what it is like
+        columns = before
+    return Beside([columns(frame) for frame in frames], columns)
 
 
 def _with_channels(x: Samples, channels: int) -> Samples:
@@ -59,7 +82,7 @@ def _held(parts: Sequence[Part], source: Source, name: str, options: Options) ->
     """Decoded at once."""
     raw = parts[0].read(np.arange(len(parts[0])))
     transform = _as_is if source.fit is None else source.fit(raw)
-    if options.like is not None:
+    if options.like is not None and source.fit_frame is None:
         transform = _like(options.like, transform, source.feature_names or (), name)
     rest = (transform(part.read(np.arange(len(part)))) for part in parts[1:])
     return Inputs([transform(raw), *rest], transform)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maxl.experiments.data._arrow import image_column, image_content, to_numpy
+from maxl.experiments.data._arrow import image_column, image_content, image_in, to_numpy
 from maxl.experiments.data._label_cells import encode_known, holds_cells
 from maxl.experiments.data._labels import check_column
 from maxl.experiments.data._source import Column, Part, nearest
@@ -152,8 +152,15 @@ def image_items(table: Table, base: Path, leave_out: Sequence[str]) -> list[byte
         found = f"it has {', '.join(columns)}" if columns else "it has none"
         raise ValueError(f"a run on images needs one column of images in {table.origin}; {found}")
 
-    def where(row: int) -> str:
-        return f"the image in column '{columns[0]}', row {row} of {table.origin},"
+    return images_of_column(table, columns[0], base)
 
-    cells = enumerate(table.content[columns[0]].to_pylist())
-    return [image_content(item, base, partial(where, row)) for row, item in cells]
+
+def images_of_column(table: Table, name: str, base: Path) -> list[bytes | Path]:
+    """The images of a column, encoded or as paths, one a row; relative paths start from ``base``.
+
+    Raises:
+        ValueError: if a row has none.
+    """
+    rows = np.arange(len(table.content))
+    cells = enumerate(table.content[name].to_pylist())
+    return [image_content(item, base, partial(image_in, table, name, rows, row)) for row, item in cells]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from maxl.experiments.data._columns import Columns
 from maxl.experiments.data._features import Standardise, TextFeatures
@@ -99,7 +100,7 @@ def load(
         ignore_index: Value of masks that stands for no class.
         drop: Columns of a table to leave out.
         types: What columns of a table hold, "number", "category", "date" or "text", where their values would be taken
-            for something else.
+            for something else. Of a table of images, the columns that are inputs beside them: no other is.
         like: How features were made of other samples with the same columns, to be made so again: ``DataSet.features``,
             ``text`` or ``columns``. By default they are fitted to the training samples.
         stream: Leave samples on disk and read them batch by batch, to the same bits: images in folders, images in tables or
@@ -194,11 +195,13 @@ def from_source(source: Source, name: str, options: Options) -> DataSet:
     inputs, transform = made.inputs, made.transform
     channels = inputs[0].shape[1]
     is_image = inputs[0].ndim == 4
+    beside: Sequence[Tensor | None] = [None] * len(inputs) if made.beside is None else made.beside.features
+    columns = None if made.beside is None else made.beside.columns
     return DataSet(
         name=name,
-        train=train.split(inputs[0], scale),
-        validation=None if validation is None else validation.split(inputs[2], scale),
-        test=test.split(inputs[1], scale),
+        train=train.split(inputs[0], scale, beside[0]),
+        validation=None if validation is None else validation.split(inputs[2], scale, beside[2]),
+        test=test.split(inputs[1], scale, beside[1]),
         primary_names=targets.names,
         human_names=human_names,
         mean=(PIXEL_MEAN,) * channels if is_image else (0.0,),
@@ -213,7 +216,8 @@ def from_source(source: Source, name: str, options: Options) -> DataSet:
         text=replace(transform, column=source.feature_names[0])
         if source.feature_names and isinstance(transform, TextFeatures)
         else None,
-        columns=transform if isinstance(transform, Columns) else None,
+        columns=transform if isinstance(transform, Columns) else columns,
+        image_column=source.image_column,
         task=targets.task,
         targets=scale,
         saw="\n".join(line for line in said if line),
@@ -243,7 +247,7 @@ class _Labelled:
             self.places[index], self.part.rows(index), self.primary[index], human, probe, trusted
         )
 
-    def split(self, x: Samples, scale: Features | None) -> Split:
+    def split(self, x: Samples, scale: Features | None, columns: Tensor | None) -> Split:
         human, probe = (
             None if labels is None else torch.from_numpy(labels) for labels in (self.human, self.probe)
         )
@@ -251,7 +255,7 @@ class _Labelled:
         if scale is not None:
             primary = scale.standardise(primary)
         trusted = None if self.trusted is None else torch.from_numpy(self.trusted)
-        return Split(x, primary, human, probe, torch.from_numpy(self.places), trusted)
+        return Split(x, primary, human, probe, torch.from_numpy(self.places), trusted, columns)
 
 
 def _only_trusted(part: _Labelled, said: list[str]) -> _Labelled:

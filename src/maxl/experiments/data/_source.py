@@ -14,6 +14,8 @@ from torch import Tensor
 if TYPE_CHECKING:  # it takes a while to import
     import pandas as pd
 
+    from maxl.experiments.data._columns import Columns
+
 IntArray: TypeAlias = npt.NDArray[np.int64]
 Raw: TypeAlias = "Tensor | list[str] | pd.DataFrame"
 Transform: TypeAlias = Callable[[Raw], Tensor]
@@ -48,12 +50,14 @@ class Part:
         origin: How messages name it: "'file'" as a rule.
         look: The shape of the given rows' samples, the same for all of them, without decoding them; None where ``read``
             is meant to be called once, for all rows together.
+        frame: Of images: the columns of the given rows that are inputs beside them; None where there are none.
     """
 
     columns: dict[str, Column]
     read: Callable[[IntArray], Raw]
     origin: str
     look: Callable[[IntArray], tuple[int, ...]] | None = None
+    frame: Callable[[IntArray], pd.DataFrame] | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())).values)
@@ -61,12 +65,13 @@ class Part:
     def rows(self, index: IntArray) -> Part:
         """The part made of these rows only."""
         columns = {name: Column(column.values[index], column.names) for name, column in self.columns.items()}
-        read, look = self.read, self.look  # and not the part, whose columns may be let go
+        read, look, frame = self.read, self.look, self.frame  # and not the part, whose columns may be let go
         return Part(
             columns,
             lambda rows: read(index[rows]),
             self.origin,
             None if look is None else lambda rows: look(index[rows]),
+            None if frame is None else lambda rows: frame(index[rows]),
         )
 
 
@@ -108,8 +113,10 @@ class Source:
         fit: For raw material that needs statistics (features, text): called with the training samples that
             were kept, returns the transform for every part. None for images.
         flip: As in `DataSet`.
-        feature_names: Columns of numeric features, in order, or the one of text; None for images.
+        feature_names: Columns of numeric features, in order, the one of text, or those beside images; None for images alone.
         saw: What the columns of a table of several kinds were taken for, in a line.
+        fit_frame: The same as ``fit`` for the columns beside images; None where there are none.
+        image_column: The column of a table that holds its images; None for anything else.
     """
 
     train: Part
@@ -121,6 +128,8 @@ class Source:
     flip: bool = True
     feature_names: tuple[str, ...] | None = None
     saw: str = ""
+    fit_frame: Callable[[pd.DataFrame], Columns] | None = None
+    image_column: str | None = None
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maxl.experiments.data._image_transform import ImageTransform
+from maxl.experiments.data._mixed import beside
 from maxl.experiments.data._streamed import read_batches
 from maxl.experiments.data._types import Split
 
@@ -19,7 +20,7 @@ class Batch(NamedTuple):
     """One batch.
 
     Attributes:
-        x: Inputs, float32, normalised, shape (B, C, H, W) or (B, D).
+        x: Inputs, float32, normalised, shape (B, C, H, W) or (B, D); of images beside columns (B, D + C·H·W).
         primary: Targets, as in the split: classes of shape (B,), labels (B, C) or numbers (B, D).
         human: Human labels, int64, shape (B,), or None.
         index: Positions of the samples in the split, int64, shape (B,).
@@ -174,6 +175,7 @@ class BatchStream:
             if self.augment:
                 x = augment_batch(x, shifts[0, taken], shifts[1, taken], flips[taken], self.pad)
             x = x if self._scaling is None else _scale(x, *self._scaling)
+            x = beside(None if split.columns is None else split.columns[index], x)
             yield Batch(x, split.primary[index], None if split.human is None else split.human[index], index)
 
     def _taken(self, start: int, end: int) -> slice:
@@ -194,12 +196,12 @@ def evaluation_batches(
     indices = torch.split(torch.arange(len(split), device=split.x.device), batch_size)
     for index, x in zip(indices, read_batches(split.x, indices), strict=True):
         index, x = index.to(device), x.to(device)
-        primary, human = (
-            None if labels is None else labels[index.to(labels.device)].to(device)
-            for labels in (split.primary, split.human)
+        primary, human, columns = (
+            None if part is None else part[index.to(part.device)].to(device)
+            for part in (split.primary, split.human, split.columns)
         )
         assert primary is not None
-        yield Batch(normalise(x, mean, std), primary, human, index)
+        yield Batch(beside(columns, normalise(x, mean, std)), primary, human, index)
 
 
 def _scale_and_shift(

@@ -11,6 +11,7 @@ from torch import Tensor
 from maxl.experiments.data._columns import Columns
 from maxl.experiments.data._features import TextFeatures
 from maxl.experiments.data._image_transform import ImageTransform
+from maxl.experiments.data._mixed import MixedShape, image_shape
 from maxl.experiments.data._streamed import Samples, StreamedSamples
 
 
@@ -28,6 +29,7 @@ class Split:
             for.
         trusted: Bool, shape (N,): whose labels can be trusted where others may be wrong; None where nobody said.
         rows: Where each sample stands in that part of the data's source, int64, shape (N,); None where nobody said.
+        columns: Features of the columns that stand beside the images, float32, shape (N, D); None where there are none.
     """
 
     x: Samples
@@ -36,6 +38,7 @@ class Split:
     probe: Tensor | None = None
     rows: Tensor | None = None
     trusted: Tensor | None = None
+    columns: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not (self.x.dtype == torch.uint8 and self.x.ndim == 4) and not (
@@ -70,6 +73,16 @@ class Split:
                 f"Split.trusted must be bool of shape ({len(self.x)},); got {self.trusted.dtype} of shape "
                 f"{tuple(self.trusted.shape)}"
             )
+        if self.columns is not None and not (
+            self.x.ndim == 4
+            and self.columns.dtype == torch.float32
+            and self.columns.dim() == 2
+            and len(self.columns) == len(self.x)
+        ):
+            raise ValueError(
+                f"Split.columns must be float32 of shape ({len(self.x)}, D), beside images; got {self.columns.dtype} of shape "
+                f"{tuple(self.columns.shape)} beside samples of shape {tuple(self.x.shape)}"
+            )
 
     def __len__(self) -> int:
         return len(self.x)
@@ -91,7 +104,8 @@ class Split:
 
     def _with(self, x: Samples, do: Callable[[Tensor], Tensor]) -> Split:
         rest = (
-            None if part is None else do(part) for part in (self.human, self.probe, self.rows, self.trusted)
+            None if part is None else do(part)
+            for part in (self.human, self.probe, self.rows, self.trusted, self.columns)
         )
         return Split(x, do(self.primary), *rest)
 
@@ -128,7 +142,9 @@ class DataSet:
         transform: What else changes training images at random, before crops and flips; None for nothing.
         features: Where numeric features came from; None for images and text.
         text: How features were made of texts; None for anything else.
-        columns: How features were made of a table's columns of several kinds; None for anything else.
+        columns: How features were made of a table's columns of several kinds, or of those beside images; None for
+            anything else.
+        image_column: The column of a table that holds its images; None for anything else.
         task: "classification", "multi-label", "regression" or "segmentation".
         targets: Where the numbers of a regression came from; None for another task.
         saw: What columns hold and what they were taken for, in lines, and how a test part was cut;
@@ -148,6 +164,7 @@ class DataSet:
     features: Features | None = None
     text: TextFeatures | None = None
     columns: Columns | None = None
+    image_column: str | None = None
     task: str = "classification"
     targets: Features | None = None
     saw: str = ""
@@ -166,5 +183,13 @@ class DataSet:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one sample, (C, H, W) for images and (D,) for features."""
-        return tuple(self.train.x.shape[1:])
+        """The shape of one sample, (C, H, W) for images and (D,) for features; of both a ``MixedShape``."""
+        shape = tuple(self.train.x.shape[1:])
+        if self.train.columns is None:
+            return shape
+        return MixedShape(self.train.columns.shape[1], (shape[0], shape[1], shape[2]))
+
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """(C, H, W) of the images, alone or beside columns; None for features."""
+        return image_shape(self.input_shape)

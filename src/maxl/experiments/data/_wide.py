@@ -162,6 +162,10 @@ def pieces_source(
         make = partial(_numbers, columns=rest)
         free = [*dict.fromkeys((*asked, *names))]
     else:
+        if wanted.types:
+            raise ValueError(
+                f"--stream takes images alone, and --types takes columns of {train.origin} in beside them: leave one of them out"
+            )
         make = partial(_images, column=image, image_size=wanted.image_size)
         free = [name for name in labels if name != image]
 

@@ -52,7 +52,8 @@ def model_card(run: Path, model: PrimaryModel) -> str:
     summary, config = RunFolder(run).read_summary(), RunFolder(run).read_config(trust=True)
     data = data_name(summary["data"])
     tabular = model.feature_names is not None or summary.get("columns")
-    kind = "image" if model.takes_images else "tabular" if tabular else "text"
+    mixed = not model.takes_images and model.image_shape is not None
+    kind = "mixed" if mixed else "image" if model.takes_images else "tabular" if tabular else "text"
     front = {"library_name": "maxl-torch", "tags": ["maxl", "auxiliary-learning", "model_hub_mixin"]}
     if (kind, model.task) in _PIPELINES:
         front["pipeline_tag"] = _PIPELINES[kind, model.task]
@@ -165,6 +166,8 @@ def _loading(model: PrimaryModel, kind: str, *, code: bool) -> str:
     shape = ", ".join(map(str, model.input_shape))
     inputs = {
         "image": f"images, (N, {shape}), uint8, or floats in [0, 1]; they are normalised inside",
+        "mixed": f"features of columns, as `maxl predict` makes them, and then the pixels of images of shape {model.image_shape}, "
+        f"floats in [0, 1], (N, {shape}); pixels are normalised inside",
         "text": f"features of text or columns, (N, {shape}), as `maxl predict` makes them",
         "tabular": f"columns {', '.join(map(_text, model.feature_names or ()))}, float64 of shape (N, {shape}), as they "
         "stand in the table",

@@ -72,7 +72,7 @@ class RunConfig:
     ignore_index: int = option(255, "value of masks that stands for no class (segmentation)", group="data")
     drop: tuple[str, ...] | None = option(None, "columns of a table to leave out", group="data")
     types: tuple[str, ...] | None = option(
-        None, "COLUMN=KIND, with number, category, date or text, for columns of a table", group="data"
+        None, "COLUMN=KIND: number, category, date or text; beside images: columns learned from", group="data"
     )
     train_size: float | None = option(None, "training samples to use, a count or fraction", group="data")
     validation_size: float = option(0.0, "set aside for validation, a count or fraction", group="data")

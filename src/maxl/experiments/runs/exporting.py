@@ -13,11 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maxl.experiments.data import MixedShape
 from maxl.experiments.runs.files import write_at_once
 from maxl.experiments.runs.folder import RunFolder, require_no_run_file
+from maxl.experiments.runs.inputs import column_features
 from maxl.experiments.runs.model import PrimaryModel, load_model
 from maxl.presets import check_choice
 
+_CHANNELS = {1: ["grey"], 3: ["red", "green", "blue"]}
 FORMATS = {"safetensors": ".safetensors", "torch-export": ".pt2", "onnx": ".onnx"}
 
 
@@ -29,6 +32,9 @@ def export(run: Path, format: str, out: Path, *, trust: bool = False) -> Path:
     | safetensors | weights of trunk and primary head | as for the trunk: normalise with the JSON's mean, std |
     | torch-export | .pt2 program for ``torch.export.load`` | float32 in [0, 1], or raw features, float64; any batch size |
     | onnx | ONNX model, input "x", output "logits" | likewise |
+
+    Of images beside columns an input is one row, which the JSON's input_parts take apart: the features of the columns,
+    then the pixels.
 
     The JSON file has the name of the other with .json behind it: formats side by side keep one each.
 
@@ -76,6 +82,8 @@ def export(run: Path, format: str, out: Path, *, trust: bool = False) -> Path:
         "primary_names",
         "targets",
         "input_shape",
+        "image_shape",
+        "image_column",
         "mean",
         "std",
         "features",
@@ -85,6 +93,8 @@ def export(run: Path, format: str, out: Path, *, trust: bool = False) -> Path:
     described = {name: summary.get(name) for name in kept}
     described["normalisation_inside"] = format != "safetensors"
     described |= {"format": format, **_described(model, inside=format != "safetensors")}
+    if isinstance(model.input_shape, MixedShape):
+        described["input_parts"] = _parts(model.input_shape, folder)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_at_once(sidecar, (json.dumps(described, indent=2) + "\n").encode())
     write_at_once(out, content)
@@ -101,9 +111,16 @@ def _described(model: PrimaryModel, *, inside: bool) -> dict[str, Any]:
     if model.takes_images:
         described |= {
             "input_layout": "NCHW",
-            "input_channels": {1: ["grey"], 3: ["red", "green", "blue"]}.get(model.input_shape[0]),
+            "input_channels": _CHANNELS.get(model.input_shape[0]),
             "input_range": [0.0, 1.0],
             "input": "pixels divided by 255" + ("" if inside else ", then (x - mean) / std by channel"),
+        }
+    elif model.image_shape is not None:
+        described |= {
+            "input_layout": "ND",
+            "input_range": None,
+            "input": "the features of the columns, as maxl predict makes them, then the pixels divided by 255, channel by channel "
+            "and row by row" + ("" if inside else ", then (x - mean) / std of pixels by channel"),
         }
     else:
         columns = (
@@ -132,6 +149,23 @@ def _described(model: PrimaryModel, *, inside: bool) -> dict[str, Any]:
         "output_dtype": "float64" if units else "float32",
         "output_shape": ["N", classes, *pixels],
     }
+
+
+def _parts(shape: MixedShape, folder: RunFolder) -> list[dict[str, Any]]:
+    """Where the numbers of an image beside columns lie in a row of inputs."""
+    names = column_features(folder, shape.columns).transformer.get_feature_names_out()
+    return [
+        {"what": "features of columns", "start": 0, "stop": shape.columns, "names": [*map(str, names)]},
+        {
+            "what": "pixels",
+            "start": shape.columns,
+            "stop": shape[0],
+            "shape": list(shape.image),
+            "layout": "CHW",
+            "channels": _CHANNELS.get(shape.image[0]),
+            "range": [0.0, 1.0],
+        },
+    ]
 
 
 def _torch_export(model: PrimaryModel, path: Path) -> None:
@@ -186,11 +220,13 @@ def _compare(model: PrimaryModel, program: Callable[[Tensor], Tensor]) -> None:
 
 
 def _example(model: PrimaryModel, batch: int) -> Tensor:
-    """Samples like those of training: pixels of all values, or features about their means."""
+    """Samples like those of training: pixels of all values, features about their means."""
     generator = torch.Generator().manual_seed(0)
     if model.feature_names is None and model.takes_images:
         return torch.rand(batch, *model.input_shape, generator=generator)
     x = torch.randn(batch, *model.input_shape, generator=generator)
+    if isinstance(model.input_shape, MixedShape):
+        x[:, model.input_shape.columns :].uniform_(generator=generator)
     return x if model.feature_names is None else x.double() * model.std + model.mean
 
 

@@ -29,7 +29,7 @@ def fingerprint(data: DataSet) -> dict[str, Any]:
     for part in parts.values():
         if part is None:
             continue
-        for samples in (part.x, part.primary, part.human, part.probe, part.trusted):
+        for samples in (part.x, part.columns, part.primary, part.human, part.probe, part.trusted):
             if samples is None:
                 continue
             digest.update(repr(tuple(samples.shape)).encode())

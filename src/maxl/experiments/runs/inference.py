@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from maxl.experiments.runs.build import resolve_device
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.inputs import find_images, read_image, read_prepared_rows, read_rows
 from maxl.experiments.runs.masks import Mask, predict_masks
+from maxl.experiments.runs.mixed_rows import read_mixed_rows
 from maxl.experiments.runs.model import PrimaryModel, load_model
 
 _BATCH = 256
@@ -56,7 +57,8 @@ def predict(
         run: Folder of a finished run.
         source: For images, a folder, searched with its subfolders, one image file, or a CSV or parquet file with a
             column of images or of their paths; for features and text, a CSV or parquet file with the columns of the
-            training table (labels are not needed); for text also a .txt file with a text a line.
+            training table (labels are not needed), which a run on images and columns beside them takes, too; for text
+            also a .txt file with a text a line.
         device: Where to compute.
         trust: As for ``load_model``.
         proba: Also give the probabilities of all classes; those of labels are given anyway.
@@ -87,6 +89,7 @@ def predict(
     if model.task == "segmentation":
         return list(predict_masks(model, find_images(source), resolve_device(device)))
     names: list[Path | int]
+    inputs: Iterable[Tensor]
     if model.takes_images:
         names, images = _images(source)
         parts = (range(start, min(start + _BATCH, len(names))) for start in range(0, len(names), _BATCH))
@@ -94,20 +97,26 @@ def predict(
             torch.cat([read_image(images[i], model.input_shape, _named(names[i], source)) for i in part])
             for part in parts
         )
+        inputs = map(model.normalise, batches)
+    elif model.image_shape is not None:
+        mixed = read_mixed_rows(source, RunFolder(run), model)
+        names = [*range(len(mixed))]
+        ends = (range(start, min(start + _BATCH, len(mixed))) for start in range(0, len(mixed), _BATCH))
+        inputs = map(mixed.inputs, ends)
     else:
         if model.feature_names is None:
             rows = read_prepared_rows(source, RunFolder(run), model.input_shape[0])
         else:
             rows = read_rows(source, model.feature_names)
         names = [*range(len(rows))]
-        batches = (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
+        inputs = (model.normalise(rows[start : start + _BATCH]) for start in range(0, len(rows), _BATCH))
     where = resolve_device(device)
     trunk, primary_head = model.trunk.to(where), model.primary_head.to(where)
     done: list[Tensor] = []
-    for x in batches:
+    for x in inputs:
         with torch.no_grad():
             # Normalised before it moves, and back before it gets units: not every device computes in float64.
-            outputs = _read(model, primary_head(trunk(model.normalise(x).to(where))).float().cpu(), proba)
+            outputs = _read(model, primary_head(trunk(x.to(where))).float().cpu(), proba)
         finite = outputs.isfinite().all(1)
         if not finite.all():
             odd = names[sum(map(len, done)) + int((~finite).nonzero()[0])]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from maxl.experiments.data import (
+    beside,
     class_codes,
     class_folders,
     decode,
@@ -36,6 +37,7 @@ from maxl.experiments.runs.inputs import (
     text_features,
 )
 from maxl.experiments.runs.loading import load_data
+from maxl.experiments.runs.mixed_rows import MixedRows
 from maxl.experiments.runs.model import PrimaryModel
 
 _FINER = "subclass"  # the column of a folder's second level
@@ -88,6 +90,7 @@ def labelled_samples(run: Path, config: RunConfig, model: PrimaryModel, source: 
     |---|---|---|
     | on images | a folder | the folder of an image names its class; of segmentation, files in masks/ |
     | on images | a CSV or parquet file with images or their paths | the columns that training had |
+    | on images and columns | the same, with these columns | likewise |
     | on features or text | a CSV or parquet file with the training columns | likewise |
 
     Args:
@@ -135,8 +138,11 @@ def test_part(run: Path, config: RunConfig, model: PrimaryModel) -> Labelled:
     return Labelled(
         range(len(test)),
         test.primary,
-        lambda rows: normalise(test.x[rows.start : rows.stop], data.mean, data.std),
-        bytes_of if model.takes_images else None,
+        lambda rows: beside(
+            None if test.columns is None else test.columns[rows.start : rows.stop],
+            normalise(test.x[rows.start : rows.stop], data.mean, data.std),
+        ),
+        bytes_of if model.image_shape is not None else None,
     )
 
 
@@ -175,6 +181,9 @@ def _in_table(run: Path, config: RunConfig, model: PrimaryModel, source: Path) -
             model, range(count), items, targets, (), lambda i: f"the image in row {i} of '{source}'"
         )
     folder = RunFolder(run)
+    if model.image_shape is not None:
+        mixed = MixedRows.of(table, source, folder, model)
+        return Labelled(range(count), targets, mixed.inputs, mixed.images)
     if has_columns(folder):
         x = column_rows(column_features(folder, model.input_shape[0]), table, source)
         return Labelled(range(count), targets, lambda part: model.normalise(x[part.start : part.stop]))

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
-from maxl.experiments.data import DataSet, load
+from maxl.experiments.data import DataSet, MixedShape, load
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.machine import threads
 from maxl.experiments.runs.memory import needing_memory
-from maxl.experiments.runs.own_inputs import as_taken, begins_elsewhere, inputs_of_start
+from maxl.experiments.runs.own_inputs import (
+    as_taken,
+    begins_elsewhere,
+    inputs_of_start,
+    require_same_kind,
+)
 from maxl.experiments.runs.transforms import build_transform
 from maxl.experiments.runs.trunks import AUTO, chosen
 
@@ -52,20 +57,22 @@ def load_data(config: RunConfig, finished: RunFolder | None = None) -> DataSet:
             stream=config.stream,
             workers=config.workers,
         )
+    require_same_kind(config, data, finished)
     if own is not None:
         data = as_taken(
             data, own, by=f"--from {config.from_run}" if config.from_run else f"--trunk {config.trunk}"
         )
-    elif like is None and config.from_run is not None and len(data.input_shape) != 3:
+    elif like is None and config.from_run is not None and data.image_shape is None:
         raise ValueError(
             f"--from {config.from_run} takes images; {config.data} has samples of shape {data.input_shape}"
         )
     if config.trunk == AUTO:
         taken = chosen(AUTO, data.task, data.input_shape)
-        shape = "x".join(map(str, data.input_shape))
-        data = dataclasses.replace(
-            data, saw=f"{data.saw}\n--trunk {taken} for inputs of shape {shape}".strip()
-        )
+        shape = "x".join(map(str, data.image_shape or data.input_shape))
+        inputs = f"inputs of shape {shape}"
+        if isinstance(data.input_shape, MixedShape):
+            inputs = f"images of shape {shape}, beside {data.input_shape.columns} features of columns"
+        data = dataclasses.replace(data, saw=f"{data.saw}\n--trunk {taken} for {inputs}".strip())
     if config.transform is not None:
         if data.task == "segmentation":
             raise ValueError("--transform would change images and not their masks: leave it out")

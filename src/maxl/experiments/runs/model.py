@@ -9,12 +9,12 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from maxl.experiments.data import Features, normalise
+from maxl.experiments.data import Features, MixedShape, beside, image_shape, normalise
 from maxl.experiments.runs import trunks
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.measures import task_of
 from maxl.experiments.runs.memory import is_out_of_memory
-from maxl.experiments.runs.summary import require_model
+from maxl.experiments.runs.summary import require_model, shape_of
 from maxl.networks import head
 from maxl.trunks import infer_feature_dim
 
@@ -26,7 +26,8 @@ class PrimaryModel(nn.Module):
         trunk: From normalised inputs to features (N, D).
         primary_head: From features to outputs (N, C).
         primary_names: The C names of the classes, of the labels, or of the numbers to predict.
-        input_shape: Shape of one input: (channels, height, width), or (D,) for features.
+        input_shape: Shape of one input: (channels, height, width), or (D,) for features; of images beside columns a
+            ``MixedShape``.
         mean, std: The run's normalisation, one value a channel, on the scale where white is 1; or one value a
             feature.
         feature_names: The columns of numeric features; None for anything else.
@@ -60,7 +61,7 @@ class PrimaryModel(nn.Module):
         self.primary_names = primary_names
         self.input_shape = input_shape
         self.feature_names = feature_names
-        shape = (-1, *[1] * (len(input_shape) - 1))
+        shape = (-1, *[1] * (len(image_shape(input_shape) or input_shape) - 1))
         # Float32 has seven digits: of a column of Unix seconds it would keep the day and lose the hour.
         dtype = torch.float32 if feature_names is None else torch.float64
         self.register_buffer("mean", torch.tensor(mean, dtype=dtype).view(shape), persistent=False)
@@ -80,7 +81,7 @@ class PrimaryModel(nn.Module):
             )
         summary, config = folder.read_summary(), folder.read_config(trust=trust)
         require_model(summary, folder.summary)
-        shape = tuple(summary["input_shape"])
+        shape = shape_of(summary)
         features, targets = summary.get("features"), summary.get("targets")
         if folder.architecture.is_file():
             folder.verify(folder.architecture, summary)
@@ -105,8 +106,13 @@ class PrimaryModel(nn.Module):
 
     @property
     def takes_images(self) -> bool:
-        """Whether inputs are images rather than features."""
+        """Whether inputs are images, and nothing beside them."""
         return len(self.input_shape) == 3
+
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """(C, H, W) of images, alone or beside columns; None where inputs have none."""
+        return image_shape(self.input_shape)
 
     @property
     def target_scale(self) -> Features | None:
@@ -121,7 +127,8 @@ class PrimaryModel(nn.Module):
 
         Args:
             x: Images of shape ``(N, *input_shape)``, uint8 or floats in [0, 1], or numeric features, float64, as they
-                stand in the table: both are normalised here. Features of text as the run's data set gives them.
+                stand in the table: both are normalised here. Features of text as the run's data set gives them. Of images
+                beside columns the features of the columns, as the data set gives them, and then the pixels in [0, 1].
 
         Raises:
             ValueError: if the samples have another shape than the run's.
@@ -147,9 +154,27 @@ class PrimaryModel(nn.Module):
                 f"samples need the run's shape (N, {', '.join(map(str, self.input_shape))}); "
                 f"got {tuple(x.shape)}"
             )
+        if isinstance(self.input_shape, MixedShape):
+            if not x.is_floating_point():
+                raise ValueError(
+                    f"features of columns and pixels in [0, 1] need to be floats; got {x.dtype}: divide pixels by 255"
+                )
+            shape = self.input_shape
+            columns, pixels = x[:, : shape.columns], x[:, shape.columns :]
+            images = pixels.reshape(x.shape[0], *shape.image)
+            return beside(columns.float(), ((images - self.mean) / self.std).float())
         if x.dtype == torch.uint8:
             return normalise(x, self.mean.flatten().tolist(), self.std.flatten().tolist())
         return ((x - self.mean) / self.std).float()  # features of text: by 0 and 1
+
+    def normalise_beside(self, columns: Tensor, images: Tensor) -> Tensor:
+        """What the trunk takes of images beside columns, float32, to the bits of training.
+
+        Args:
+            columns: Their features, (N, D), as the data set gives them.
+            images: uint8, (N, C, H, W).
+        """
+        return beside(columns, normalise(images, self.mean.flatten().tolist(), self.std.flatten().tolist()))
 
 
 def load_model(run: Path, *, trust: bool = False) -> PrimaryModel:

@@ -6,13 +6,22 @@ import dataclasses
 from functools import partial
 from pathlib import Path
 
-from maxl.experiments.data import Columns, DataSet, Features, Split, StreamedSamples, TextFeatures
+from maxl.experiments.data import (
+    Columns,
+    DataSet,
+    Features,
+    MixedShape,
+    Split,
+    StreamedSamples,
+    TextFeatures,
+    image_shape,
+)
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.inputs import as_channels, column_features, text_features
 from maxl.experiments.runs.libraries import OwnInputs, own_inputs
 from maxl.experiments.runs.names import is_code, library_of
-from maxl.experiments.runs.summary import require_model
+from maxl.experiments.runs.summary import require_model, shape_of
 from maxl.experiments.runs.trunks import AUTO, NAMES
 
 Like = Features | TextFeatures | Columns
@@ -58,19 +67,20 @@ def settled(config: RunConfig, *, trust: bool = False) -> RunConfig:
 
 
 def inputs_of_run(folder: RunFolder) -> tuple[OwnInputs | None, Like | None]:
-    """Images as a finished run takes them, or how it makes features of columns; both None for what has neither.
+    """Images as a finished run takes them, and how it makes features of columns; None for what it has none of.
 
     Raises:
         ValueError: if its summary or what makes its features is damaged.
     """
     summary = folder.read_summary()
     require_model(summary, folder.summary)
-    shape, features = summary["input_shape"], summary.get("features")
+    shape, features = shape_of(summary), summary.get("features")
     if features:
         return None, Features(tuple(features["names"]), tuple(features["mean"]), tuple(features["std"]))
-    if len(shape) == 3:
-        side = shape[1] if shape[1] == shape[2] else None
-        return OwnInputs(shape[0], side, tuple(summary["mean"]), tuple(summary["std"])), None
+    if (image := image_shape(shape)) is not None:
+        side = image[1] if image[1] == image[2] else None
+        images = OwnInputs(image[0], side, tuple(summary["mean"]), tuple(summary["std"]))
+        return images, column_features(folder, shape.columns) if isinstance(shape, MixedShape) else None
     if folder.columns.is_file():
         return None, column_features(folder, shape[0])
     return None, text_features(folder, shape[0]) if folder.text.is_file() else None
@@ -105,6 +115,20 @@ def inputs_of_start(
     return (own_inputs(library, name) if finished is None else inputs_of_run(finished)[0]), None
 
 
+def require_same_kind(config: RunConfig, data: DataSet, finished: RunFolder | None = None) -> None:
+    """ValueError if the run that another starts from takes columns beside images and the other does not, or vice versa."""
+    if config.from_run is None:
+        return
+    before = shape_of((finished or finished_run(config)).read_summary())
+    takes, given = (isinstance(shape, MixedShape) for shape in (before, data.input_shape))
+    if takes != given:
+        words = {True: "columns beside images", False: "no columns beside images"}
+        raise ValueError(
+            f"--from {config.from_run} takes {words[takes]}; {config.data} has {words[given]} as inputs: --types names "
+            "those that are"
+        )
+
+
 def as_taken(data: DataSet, own: OwnInputs, *, by: str) -> DataSet:
     """A data set of images with the channels and the normalisation that a model takes.
 
@@ -116,9 +140,9 @@ def as_taken(data: DataSet, own: OwnInputs, *, by: str) -> DataSet:
     Raises:
         ValueError: if the samples are no images, or have other channels.
     """
-    if len(data.input_shape) != 3:
+    if data.image_shape is None:
         raise ValueError(f"{by} takes images; {data.name} has samples of shape {data.input_shape}: drop it")
-    channels = data.input_shape[0]
+    channels, *size = data.image_shape
     if channels != own.channels and {channels, own.channels} != {1, 3}:
         raise ValueError(
             f"{by} takes images of {own.channels} channels; those of {data.name} have {channels}"
@@ -133,7 +157,7 @@ def as_taken(data: DataSet, own: OwnInputs, *, by: str) -> DataSet:
         changed = x.changed(change, shape) if isinstance(x, StreamedSamples) else change(x)
         return dataclasses.replace(split, x=changed)
 
-    shape = "x".join(map(str, (own.channels, *data.input_shape[1:])))
+    shape = "x".join(map(str, (own.channels, *size)))
     numbers = "; ".join(
         f"{word} {', '.join(f'{value:g}' for value in values)}"
         for word, values in (("mean", own.mean), ("std", own.std))

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.methods import WITHOUT_LABELS
+from maxl.experiments.runs.mixed import MixedTrunk
 from maxl.experiments.runs.trunks import bare
 from maxl.finetuning import freeze, parameter_groups
 
@@ -80,11 +81,16 @@ def freeze_parts(config: RunConfig, trunk: nn.Module) -> list[nn.Module]:
 def network_groups(config: RunConfig, network: nn.Module) -> list[dict[str, Any]]:
     """Parameter groups of a network's optimizer, with their learning rates; the heads' last.
 
+    Beside images the layers of columns learn as the heads do: rates of a trunk are those of the image trunk.
+
     Raises:
         ValueError: if rates are by layer, and the layers of the trunk are not known.
     """
     if config.trunk_learning_rate is None and config.layer_decay is None:
         return [{"params": [p for p in network.parameters() if p.requires_grad], "lr": config.learning_rate}]
+    if isinstance(trunk := network.get_submodule("trunk"), MixedTrunk):
+        heads = {name: part for name, part in network.named_children() if name != "trunk"}
+        network = nn.ModuleDict({"trunk": trunk.image, "columns": trunk.columns, **heads})
     try:
         return parameter_groups(
             network,

@@ -32,7 +32,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from maxl.experiments.data import Samples, read_batches
+from maxl.experiments.data import Samples, beside, read_batches
 from maxl.experiments.runs.files import write_whole
 from maxl.experiments.runs.looks import LOOKS, require_looks
 from maxl.experiments.runs.thumbnails import are_images, thumbnails
@@ -87,6 +87,8 @@ def write_snapshot(
     primary_names: Sequence[str],
     test_probe: Tensor | None = None,
     probe_names: Sequence[str] = (),
+    test_columns: Tensor | None = None,
+    train_columns: Tensor | None = None,
     max_features: int = 1500,
     per_class: int = 8,
     max_classes: int = 24,
@@ -104,6 +106,7 @@ def write_snapshot(
         prepare: From stored samples to the network's inputs, without augmentation.
         primary_names: Names of the primary classes.
         test_probe, probe_names: Classes of the test samples in the column of ``--probe``, where there is one.
+        test_columns, train_columns: Features of columns beside the images of each part, (N, D), where there are some.
         max_features: Test samples to keep, spread evenly over the test set.
         per_class: Images of each auxiliary class.
         max_classes: Auxiliary classes to show; whole primary classes, spread evenly.
@@ -120,13 +123,16 @@ def write_snapshot(
     with torch.no_grad(), _left_as_found(modules):
         if test_primary is not None:
             chosen = torch.linspace(0, len(test_x) - 1, min(max_features, len(test_x))).round().long()
-            features = _features(network, test_x[chosen.to(test_x.device)], prepare)
+            columns = None if test_columns is None else test_columns[chosen.to(test_columns.device)]
+            features = _features(network, test_x[chosen.to(test_x.device)], columns, prepare)
             classes = test_primary[chosen.to(test_primary.device)].cpu()
             if test_probe is not None:
                 probed = test_probe[chosen.to(test_probe.device)].cpu()
         gallery = _empty_gallery()
         if generator is not None and are_images(train_x) and len(train_x):
-            gallery = _gallery(generator, train_x, train_primary, prepare, per_class, max_classes)
+            gallery = _gallery(
+                generator, train_x, train_columns, train_primary, prepare, per_class, max_classes
+            )
     arrays: dict[str, Any] = {
         "features": features.numpy(),
         "feature_primary": classes.numpy(),
@@ -246,23 +252,38 @@ def _left_as_found(modules: Sequence[nn.Module]) -> Iterator[None]:
                 buffer.copy_(before)
 
 
-def _features(network: nn.Module, x: Tensor, prepare: Prepare) -> Tensor:
+def _features(network: nn.Module, x: Tensor, columns: Tensor | None, prepare: Prepare) -> Tensor:
     trunk = network.get_submodule("trunk")
     limit = torch.finfo(torch.float16).max  # beyond it float16 would say infinity
     parts = [
-        trunk(prepare(batch)).flatten(1).float().clamp(-limit, limit).half().cpu()
-        for batch in torch.split(x, _BATCH)
+        trunk(beside(_part(columns, start), prepare(x[start : start + _BATCH])))
+        .flatten(1)
+        .float()
+        .clamp(-limit, limit)
+        .half()
+        .cpu()
+        for start in range(0, len(x), _BATCH)
     ]
     return torch.cat(parts)
 
 
+def _part(columns: Tensor | None, start: int) -> Tensor | None:
+    return None if columns is None else columns[start : start + _BATCH]
+
+
 def _gallery(
-    generator: nn.Module, x: Samples, y: Tensor, prepare: Prepare, per_class: int, max_classes: int
+    generator: nn.Module,
+    x: Samples,
+    columns: Tensor | None,
+    y: Tensor,
+    prepare: Prepare,
+    per_class: int,
+    max_classes: int,
 ) -> dict[str, NDArray[Any]]:
     hierarchy = generator.hierarchy
     assert isinstance(hierarchy, Hierarchy)
     shown = _shown_classes(hierarchy, max_classes)
-    scores, index = _highest(generator, x, y, prepare, shown, per_class)
+    scores, index = _highest(generator, x, columns, y, prepare, shown, per_class)
     images = thumbnails(x[index.flatten().to(x.device)])
     return {
         "gallery_images": images.reshape(*index.shape, *images.shape[1:]),
@@ -273,14 +294,20 @@ def _gallery(
 
 
 def _highest(
-    generator: nn.Module, x: Samples, y: Tensor, prepare: Prepare, shown: Tensor, per_class: int
+    generator: nn.Module,
+    x: Samples,
+    columns: Tensor | None,
+    y: Tensor,
+    prepare: Prepare,
+    shown: Tensor,
+    per_class: int,
 ) -> tuple[Tensor, Tensor]:
     """The highest scores of each class shown and the samples that have them, both (G, n)."""
     best: tuple[Tensor, Tensor] | None = None
     starts = range(0, len(x), _BATCH)
     indices = (torch.arange(start, min(start + _BATCH, len(x))) for start in starts)
     for start, samples in zip(starts, read_batches(x, indices), strict=True):
-        inputs = prepare(samples)
+        inputs = beside(_part(columns, start), prepare(samples))
         labels = generator(inputs, y[start : start + _BATCH].to(inputs.device))
         labels = labels[0] if isinstance(labels, tuple) else labels  # a generator may also give weights
         scores = labels[:, shown.to(labels.device)].float().T

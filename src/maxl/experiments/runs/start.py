@@ -16,6 +16,7 @@ from maxl.experiments.runs.checkpoint import content_checksum
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.libraries import pretrained_weights
+from maxl.experiments.runs.mixed import MixedTrunk
 from maxl.experiments.runs.names import library_of
 from maxl.experiments.runs.warm import Warm, warm_start
 from maxl.experiments.runs.weights_file import COUNTER, Fitted, fit, read_weights
@@ -33,6 +34,7 @@ class Start:
         trunk: Under the names of the trunk's state.
         warm: What else is taken from another run.
         left: What of the source was not taken, and why.
+        part: What of the trunk they are, in words: of weights of others beside columns the image trunk alone.
     """
 
     source: str
@@ -40,6 +42,7 @@ class Start:
     trunk: Mapping[str, Tensor]
     warm: Warm
     left: tuple[str, ...]
+    part: str = "trunk"
 
     def into_trunk(self, trunk: nn.Module) -> None:
         """Sets the weights of a trunk of the run's kind."""
@@ -67,7 +70,7 @@ class Start:
 
     def record(self) -> dict[str, Any]:
         """As start.json has it; plain values."""
-        taken = [f"trunk ({len(self.trunk)} tensors)", *self.warm.taken]
+        taken = [f"{self.part} ({len(self.trunk)} tensors)", *self.warm.taken]
         return {"from": self.source, "sha256": self.sha256, "taken": taken, "left": list(self.left)}
 
 
@@ -99,15 +102,15 @@ def load_start(config: RunConfig, data: DataSet, hierarchy: Hierarchy) -> Start 
         else:
             library, name = library_of(trunks.chosen(config.trunk, data.task, data.input_shape))
             source = f"the weights of {library or 'timm'}:{name}"
-            found = pretrained_weights(library, name, inside, data.input_shape)
+            found = pretrained_weights(library, name, inside, data.image_shape or data.input_shape)
     named = Fitted({before + name: tensor for name, tensor in found.tensors.items()}, found.left)
-    return _start(source, named, Warm())
+    return _start(source, named, Warm(), "image trunk" if isinstance(trunk, MixedTrunk) else "trunk")
 
 
-def _start(source: str, found: Fitted, warm: Warm) -> Start:
+def _start(source: str, found: Fitted, warm: Warm, part: str = "trunk") -> Start:
     parts = {"trunk": found.tensors, "primary": warm.primary_head, "auxiliary": warm.auxiliary_head}
     checksum = content_checksum({**parts, "generator": warm.generator})
-    return Start(source, checksum, found.tensors, warm, (*found.left, *warm.left))
+    return Start(source, checksum, found.tensors, warm, (*found.left, *warm.left), part)
 
 
 def require_same(folder: RunFolder, start: Start | None) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from maxl.experiments.data import TASKS
+from maxl.experiments.data import TASKS, MixedShape
 from maxl.experiments.runs.files import read_json, sha256
 from maxl.experiments.runs.measures import MEASURES, OUTCOMES, Measure, main_measure, task_of
 
@@ -64,12 +64,26 @@ def require_model(summary: Mapping[str, Any], path: Path) -> None:
                 raise ValueError(f"{path} needs {name} for each of {count} targets; got {len(targets[name])}")
     if features and len(features["names"]) != shape[0]:
         raise ValueError(f"{path} needs a name for each of {shape[0]} features; got {len(features['names'])}")
+    if image := summary.get("image_shape"):
+        if len(shape) != 1 or shape[0] <= math.prod(image) or not summary.get("columns") or features:
+            raise ValueError(
+                f"{path} needs columns beside images of shape {tuple(image)}; its shape is {shape}"
+            )
+        shape = image
     for name in ("mean", "std"):
         if len(normalised[name]) not in (1, shape[0]):
             raise ValueError(
                 f"{path} needs {name} for each of {shape[0]} {'channels' if len(shape) == 3 else 'features'}; "
                 f"got {len(normalised[name])}"
             )
+
+
+def shape_of(summary: Mapping[str, Any]) -> tuple[int, ...]:
+    """The shape of one sample of a run's model; a ``MixedShape`` where it is an image beside columns."""
+    (*shape,), image = summary["input_shape"], summary.get("image_shape")
+    if image is None:
+        return tuple(shape)
+    return MixedShape(shape[0] - math.prod(image), (image[0], image[1], image[2]))
 
 
 def is_number(value: object) -> bool:
@@ -148,6 +162,11 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "psi": (_psi, "of whole numbers of at least 1"),
     "primary_names": (_names, "that is a list of names"),
     "input_shape": (_shape, f"of one or three positive whole numbers, {_MOST_VALUES:,} values at most"),
+    "image_shape": (
+        lambda value: _shape(value) and len(value) == 3,
+        f"of three positive whole numbers, {_MOST_VALUES:,} values at most",
+    ),
+    "image_column": _TEXT,
     "mean": (_numbers, "of numbers"),
     "std": (_scales, "of numbers above 0"),
     "features": (_features, "with names, mean and std"),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from maxl.experiments.data import MixedShape, image_shape
 from maxl.experiments.runs.code import importable
 from maxl.experiments.runs.dense import DenseTrunk
 from maxl.experiments.runs.libraries import (
@@ -24,6 +25,7 @@ from maxl.experiments.runs.libraries import (
     unknown,
 )
 from maxl.experiments.runs.memory import is_out_of_memory
+from maxl.experiments.runs.mixed import MixedTrunk
 from maxl.experiments.runs.names import is_code, library_of
 from maxl.experiments.runs.unet import UNet
 from maxl.finetuning import ordered
@@ -190,12 +192,16 @@ def prefix(trunk: nn.Module) -> str:
 def architecture(trunk: nn.Module) -> dict[str, Any] | None:
     """Of a trunk that is a model of transformers, as JSON; None for others, which their names build."""
     config: Any = getattr(bare(trunk), "config", None)
+    trunk = trunk.image if isinstance(trunk, MixedTrunk) else trunk
     if not isinstance(trunk, MeasuredTrunk) or not hasattr(config, "to_dict"):
         return None
     return {name: value for name, value in config.to_dict().items() if name != "_name_or_path"}
 
 
 def _unwrapped(trunk: nn.Module) -> tuple[nn.Module, str]:
+    if isinstance(trunk, MixedTrunk):
+        inside, before = _unwrapped(trunk.image)
+        return inside, f"image.{before}"
     if isinstance(trunk, (MeasuredTrunk, DenseTrunk)):
         inside, before = _unwrapped(trunk.model)
         return inside, f"model.{before}"
@@ -234,9 +240,9 @@ def chosen(name: str, task: str, input_shape: Sequence[int]) -> str:
         return "unet"
     if name != AUTO:
         return name
-    if len(input_shape) != 3:
+    if (shape := image_shape(input_shape)) is None:
         return "resmlp"
-    return "resnet18" if min(input_shape[1:]) >= _LARGE else "convnet4"
+    return "resnet18" if min(shape[1:]) >= _LARGE else "convnet4"
 
 
 def build_for(name: str, task: str, input_shape: Sequence[int], words: Words | None = None) -> nn.Module:
@@ -272,7 +278,8 @@ def build(
 
     Args:
         name: See the table.
-        input_shape: Shape of one sample: (C, H, W), or (D,) for features.
+        input_shape: Shape of one sample: (C, H, W), or (D,) for features. Of a ``MixedShape`` the name is that of the
+            image trunk, beside which residual blocks take the columns; see ``MixedTrunk``.
         width: Width of convnet4.
         dense: Whether features are for each pixel, (N, D, H, W).
         words: What else is said of it.
@@ -283,6 +290,9 @@ def build(
         ValueError: unknown name; features given to a network for images; images too small for it; a function
             that cannot be imported or called, or makes no trunk.
     """
+    if isinstance(input_shape, MixedShape):
+        image = build(name, input_shape.image, width=width, dense=dense, words=words)
+        return MixedTrunk(image, _residual(input_shape.columns), input_shape)
     words = words or Words()
     library, model = library_of(name)
     if is_code(name):
@@ -300,7 +310,11 @@ def build(
     if name == "mlp":
         return MLPTrunk(input_shape)
     if name == "resmlp":
-        return ResidualTrunk(math.prod(input_shape), width=128, depth=2, dropout=0.1)
+        if len(input_shape) == 3:
+            raise ValueError(
+                f"'resmlp' needs features of shape (D,); got images of shape {tuple(input_shape)}: use 'mlp' or 'convnet4'"
+            )
+        return _residual(math.prod(input_shape))
     if len(input_shape) != 3:
         raise ValueError(
             f"'{name}' needs images of shape (C, H, W); got samples of shape {tuple(input_shape)}: use 'resmlp' or 'mlp'"
@@ -329,6 +343,10 @@ def build(
         raise ValueError(unknown(name, [*NAMES, *timm.list_models()], more))
     built = timm_model(model, input_shape)
     return DenseTrunk(built, input_shape) if dense else MeasuredTrunk(built, input_shape)
+
+
+def _residual(inputs: int) -> ResidualTrunk:
+    return ResidualTrunk(inputs, width=128, depth=2, dropout=0.1)
 
 
 def _build_hub(name: str, input_shape: Sequence[int], words: Words) -> nn.Module:
