@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from maxl.check import HypergradientReport, check_hypergradient
-from maxl.experiments.runs.trunks import build
+from maxl.experiments.runs.trunks import build, random_inputs
 from maxl.hierarchy import Hierarchy
 from maxl.hypergradients import RandomState
 from maxl.networks import LabelGenerator, MultiTaskNetwork
@@ -35,7 +35,7 @@ def run_check(
 
     Args:
         trunk: A name that ``trunks.build`` knows, for both networks.
-        input_shape: Shape of one sample, (channels, height, width) for images.
+        input_shape: Shape of one sample, (channels, height, width) for images, (tokens,) for texts.
         num_classes: Primary classes C.
         psi: Auxiliary classes per primary class: one number for all, or C of them.
         batch_size: Samples in the batch.
@@ -71,7 +71,7 @@ def run_check(
         torch.manual_seed(seed)
         network = MultiTaskNetwork(build(trunk, input_shape), hierarchy).to(place)
         generator = LabelGenerator(build(trunk, input_shape), hierarchy).to(place)
-        x = torch.randn(batch_size, *input_shape).to(place)
+        x = random_inputs(network.trunk, batch_size, input_shape).to(place)
         y = torch.randint(0, num_classes, (batch_size,)).to(place)
         return check_hypergradient(
             network, generator, x, y, learning_rate=learning_rate, repeats=repeats, directions=directions

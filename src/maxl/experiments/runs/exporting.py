@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maxl.experiments.data import NO_TOKEN
 from maxl.experiments.runs.files import write_at_once
 from maxl.experiments.runs.folder import RunFolder, require_no_run_file
 from maxl.experiments.runs.model import PrimaryModel, load_model
+from maxl.experiments.runs.trunks import random_inputs
 from maxl.presets import check_choice
 
 FORMATS = {"safetensors": ".safetensors", "torch-export": ".pt2", "onnx": ".onnx"}
@@ -29,6 +31,8 @@ def export(run: Path, format: str, out: Path, *, trust: bool = False) -> Path:
     | safetensors | weights of trunk and primary head | as for the trunk: normalise with the JSON's mean, std |
     | torch-export | .pt2 program for ``torch.export.load`` | float32 in [0, 1], or raw features, float64; any batch size |
     | onnx | ONNX model, input "x", output "logits" | likewise |
+
+    A run on texts as tokens takes tokens in every format, int64 of shape (N, L), and its tokenizer lies beside the file, too.
 
     The JSON file has the name of the other with .json behind it: formats side by side keep one each.
 
@@ -55,7 +59,8 @@ def export(run: Path, format: str, out: Path, *, trust: bool = False) -> Path:
     if out.suffix != FORMATS[format]:
         raise ValueError(f"--out needs to end in {FORMATS[format]} for {format}; got {out}")
     sidecar = out.with_name(out.name + ".json")
-    for file in (out, sidecar):
+    beside = out.with_name(out.name + ".tokenizer.json")
+    for file in (out, sidecar, beside):
         require_no_run_file(file)
     model = load_model(run, trust=trust)
     folder = RunFolder(run)
@@ -80,12 +85,16 @@ def export(run: Path, format: str, out: Path, *, trust: bool = False) -> Path:
         "std",
         "features",
         "columns",
+        "tokens",
         "versions",
     )
     described = {name: summary.get(name) for name in kept}
     described["normalisation_inside"] = format != "safetensors"
     described |= {"format": format, **_described(model, inside=format != "safetensors")}
     out.parent.mkdir(parents=True, exist_ok=True)
+    if model.tokens is not None:
+        described["tokens"] |= {"padding": NO_TOKEN, "kinds": model.tokens.kinds, "tokenizer": beside.name}
+        write_at_once(beside, model.tokens.to_bytes())
     write_at_once(sidecar, (json.dumps(described, indent=2) + "\n").encode())
     write_at_once(out, content)
     return sidecar
@@ -104,6 +113,14 @@ def _described(model: PrimaryModel, *, inside: bool) -> dict[str, Any]:
             "input_channels": {1: ["grey"], 3: ["red", "green", "blue"]}.get(model.input_shape[0]),
             "input_range": [0.0, 1.0],
             "input": "pixels divided by 255" + ("" if inside else ", then (x - mean) / std by channel"),
+        }
+    elif model.tokens is not None:
+        described |= {
+            "input_dtype": "int64",
+            "input_layout": "NL",
+            "input_range": [NO_TOKEN, model.tokens.kinds - 1],
+            "input": "numbers of tokens, as the tokenizer of tokens.tokenizer gives them, which cuts texts as the run does; "
+            "then tokens.padding up to tokens.length",
         }
     else:
         columns = (
@@ -186,11 +203,11 @@ def _compare(model: PrimaryModel, program: Callable[[Tensor], Tensor]) -> None:
 
 
 def _example(model: PrimaryModel, batch: int) -> Tensor:
-    """Samples like those of training: pixels of all values, or features about their means."""
+    """Samples like those of training: pixels of all values, features about their means, or any tokens."""
     generator = torch.Generator().manual_seed(0)
     if model.feature_names is None and model.takes_images:
         return torch.rand(batch, *model.input_shape, generator=generator)
-    x = torch.randn(batch, *model.input_shape, generator=generator)
+    x = random_inputs(model.trunk, batch, model.input_shape, generator)
     return x if model.feature_names is None else x.double() * model.std + model.mean
 
 

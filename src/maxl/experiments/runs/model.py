@@ -9,9 +9,10 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from maxl.experiments.data import Features, normalise
+from maxl.experiments.data import Features, Tokens, normalise
 from maxl.experiments.runs import trunks
 from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.inputs import stored_tokens
 from maxl.experiments.runs.measures import task_of
 from maxl.experiments.runs.memory import is_out_of_memory
 from maxl.experiments.runs.summary import require_model
@@ -26,13 +27,18 @@ class PrimaryModel(nn.Module):
         trunk: From normalised inputs to features (N, D).
         primary_head: From features to outputs (N, C).
         primary_names: The C names of the classes, of the labels, or of the numbers to predict.
-        input_shape: Shape of one input: (channels, height, width), or (D,) for features.
+        input_shape: Shape of one input: (channels, height, width), (D,) for features, or (L,) for tokens.
         mean, std: The run's normalisation, one value a channel, on the scale where white is 1; or one value a
             feature.
         feature_names: The columns of numeric features; None for anything else.
         task: "classification", "multi-label" or "regression".
         target_mean, target_std: What outputs of a regression are in its targets' units: output · std + mean.
+
+    Attributes:
+        tokens: Of a run on texts as tokens: what makes them of texts, called with a list of these; else None.
     """
+
+    tokens: Tokens | None = None
 
     mean: Tensor
     std: Tensor
@@ -99,6 +105,7 @@ class PrimaryModel(nn.Module):
             task=task_of(summary),
             **{f"target_{name}": tuple(targets[name]) for name in ("mean", "std") if targets},
         )
+        model.tokens = stored_tokens(folder)
         folder.verify(folder.model, summary)
         _load_weights(model, folder.model)
         return model.eval()
@@ -121,10 +128,11 @@ class PrimaryModel(nn.Module):
 
         Args:
             x: Images of shape ``(N, *input_shape)``, uint8 or floats in [0, 1], or numeric features, float64, as they
-                stand in the table: both are normalised here. Features of text as the run's data set gives them.
+                stand in the table: both are normalised here. Features of text as the run's data set gives them, or tokens
+                of texts, whole numbers, as ``tokens`` gives them.
 
         Raises:
-            ValueError: if the samples have another shape than the run's.
+            ValueError: if the samples have another shape or kind than the run's.
         """
         return self.in_units(self.outputs(self.normalise(x)))
 
@@ -141,12 +149,18 @@ class PrimaryModel(nn.Module):
         return outputs if self.task != "regression" else outputs.double() * self.target_std + self.target_mean
 
     def normalise(self, x: Tensor) -> Tensor:
-        """What the trunk takes, float32, from what ``forward`` does."""
+        """What the trunk takes, float32 or tokens, from what ``forward`` does."""
         if tuple(x.shape[1:]) != self.input_shape:
             raise ValueError(
                 f"samples need the run's shape (N, {', '.join(map(str, self.input_shape))}); "
                 f"got {tuple(x.shape)}"
             )
+        if self.tokens is not None:
+            if x.is_floating_point():
+                raise ValueError(
+                    f"tokens are whole numbers, as model.tokens makes them of texts; got {x.dtype}"
+                )
+            return x
         if x.dtype == torch.uint8:
             return normalise(x, self.mean.flatten().tolist(), self.std.flatten().tolist())
         return ((x - self.mean) / self.std).float()  # features of text: by 0 and 1

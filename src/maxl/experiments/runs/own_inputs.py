@@ -6,7 +6,7 @@ import dataclasses
 from functools import partial
 from pathlib import Path
 
-from maxl.experiments.data import Columns, DataSet, Features, Split, StreamedSamples, TextFeatures
+from maxl.experiments.data import Columns, DataSet, Features, Split, StreamedSamples, TextFeatures, Tokens
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.inputs import as_channels, column_features, text_features
@@ -15,7 +15,7 @@ from maxl.experiments.runs.names import is_code, library_of
 from maxl.experiments.runs.summary import require_model
 from maxl.experiments.runs.trunks import AUTO, NAMES
 
-Like = Features | TextFeatures | Columns
+Like = Features | TextFeatures | Columns | Tokens
 
 
 def begins_elsewhere(config: RunConfig) -> bool:

@@ -48,6 +48,7 @@ _DATA_FIELDS = (
         "train_size",
         "validation_size",
         "image_size",
+        "text_length",
         "ignore_index",
         "drop",
         "types",
@@ -62,7 +63,7 @@ _DATA_FIELDS = (
 # Fields that ``check`` looks at, beside those of the data.
 _NETWORK_FIELDS = (
     *("method", "psi", "generator_trunk", "trunk_output", "trunk_pool"),
-    *("freeze", "trunk_learning_rate", "layer_decay"),
+    *("freeze", "trunk_learning_rate", "layer_decay", "cluster_features"),
 )
 # Fields that tell settings apart rather than variants of a method.
 _SETTING_FIELDS = ("data", "primary", "task", "trunk", "train_size", "psi")
