@@ -263,7 +263,7 @@ def explained(what: str) -> Iterator[None]:
     """Within: whatever a library raises becomes one sentence on what could not be had."""
     try:
         yield
-    except (ValueError, OSError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
+    except Exception as error:  # of classes of their own, too
         if is_out_of_memory(error) or str(error).startswith("--"):
             raise
         reason = " ".join(str(error).split())

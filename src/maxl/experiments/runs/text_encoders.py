@@ -86,6 +86,7 @@ def hub_tokens(name: str, length: int | None) -> Tokens | None:
 
     with explained(f"the tokenizer of '{name}', in a folder or on the hub,"):
         found: Any = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        embedded = model.get_input_embeddings().num_embeddings
     if not found.is_fast:
         raise ValueError(
             f"--trunk hf: needs a tokenizer of the library tokenizers, which a run can keep as JSON; '{name}' has a "
@@ -100,7 +101,11 @@ def hub_tokens(name: str, length: int | None) -> Tokens | None:
         side=found.truncation_side,
         source=f"hf:{name}",
     )
-    embedded = model.get_input_embeddings().num_embeddings
+    if not {*found.get_vocab()} - {*found.all_special_tokens}:  # what is made where its files are missing
+        raise ValueError(
+            f"an encoder of texts needs its tokenizer; that of '{name}' knows no word: put its files beside the model's "
+            "(tokenizer.json)"
+        )
     if tokens.kinds > embedded:
         raise ValueError(
             f"the tokenizer of '{name}' needs to be its model's: it numbers {tokens.kinds} tokens, of which the model knows "
