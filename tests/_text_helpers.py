@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,16 @@ import torch
 
 WORDS = ["book", "table", "cancel", "rain", "sun", "today", "now", "please", "the", "a"]
 LENGTH = 6  # tokens of a text in most tests
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_garbage() -> Iterator[None]:
+    """A run collects garbage before it begins, among all objects that the imports have made; import it to use it."""
+    transformers()
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def transformers() -> Any:
@@ -53,7 +65,7 @@ def encoder(
     return model
 
 
-def texts(count: int = 60) -> list[tuple[str, str, str]]:
+def texts(count: int = 40) -> list[tuple[str, str, str]]:
     """Texts of one to seven words with their class, weather or restaurant, and a finer one."""
     found = []
     for i in range(count):
@@ -63,7 +75,7 @@ def texts(count: int = 60) -> list[tuple[str, str, str]]:
     return found
 
 
-def write_texts(file: Path, count: int = 60) -> Path:
+def write_texts(file: Path, count: int = 40) -> Path:
     """A CSV file of them, with the columns text, label and finer."""
     rows = ["text,label,finer", *(",".join(row) for row in texts(count))]
     file.write_text("\n".join(rows) + "\n")

@@ -16,6 +16,7 @@ import torch
 from _run_helpers import Interrupted, interrupt_after, metrics, model, tiny
 from _run_helpers import one_thread as one_thread
 from _text_helpers import LENGTH, encoder, texts, transformers, write_texts
+from _text_helpers import little_garbage as little_garbage
 from maxl.experiments.cli import main
 from maxl.experiments.data import NO_TOKEN, DataSet, Tokens
 from maxl.experiments.hub import RunModel
@@ -32,8 +33,6 @@ from maxl.experiments.runs.text_encoders import hub_tokens
 from maxl.experiments.runs.trainer import resume, train
 from maxl.experiments.runs.trunks import Words, bare, build
 from maxl.finetuning import parameter_layers
-
-transformers()
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +79,12 @@ def test_texts_become_the_tokens_that_the_models_own_tokenizer_gives(place: Path
         assert x.tolist() == expected + [NO_TOKEN] * (LENGTH - len(expected))
     longer = sum(len(text.split()) + 2 > LENGTH for text in every)
     assert data.saw.endswith(
-        f"at most {LENGTH} each; {longer} of 60 texts are longer and were cut, which --text-length changes"
+        f"at most {LENGTH} each; {longer} of 40 texts are longer and were cut, which --text-length changes"
     )
     assert (data.input_shape, data.text, data.tokens and data.tokens.column) == ((LENGTH,), None, "text")
     whole = load_data(settings(place, text_length=None))
     assert whole.input_shape == (12,)  # all that the model has positions for
-    assert whole.saw.endswith("at most 12 each; none of 60 texts is longer")
+    assert whole.saw.endswith("at most 12 each; none of 40 texts is longer")
 
 
 @pytest.mark.parametrize("kind", ["Bert", "Roberta"])
@@ -167,8 +166,8 @@ def test_a_run_keeps_all_that_it_needs_of_an_encoder(
         warnings.simplefilter("ignore")  # it was trained on
         accuracy = judge(run, tmp_path / "texts.csv").metrics["accuracy"]
     correct = [name == label for name, (_, label, _) in zip(predicted, every, strict=True)]
-    assert accuracy == pytest.approx(sum(correct) / 60)
-    assert invent(run, tmp_path / "texts.csv").labels.shape == (60, 4)
+    assert accuracy == pytest.approx(sum(correct) / 40)
+    assert invent(run, tmp_path / "texts.csv").labels.shape == (40, 4)
 
     loaded = load_model(run)
     assert loaded.tokens is not None
@@ -200,24 +199,14 @@ def load_tensors(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-@pytest.mark.parametrize("format", ["torch-export", "onnx"])
-def test_an_exported_program_takes_tokens(format: str, place: Path, tmp_path: Path) -> None:
-    packages = ("onnx", "onnxscript", "onnxruntime") if format == "onnx" else ()
-    if missing := [name for name in packages if find_spec(name) is None]:
-        pytest.skip(f"needs {' and '.join(missing)}: the extra onnx")
+def test_an_exported_program_takes_tokens(place: Path, tmp_path: Path) -> None:
     train(settings(place, method="single"), tmp_path / "run")
-    out = tmp_path / ("m.onnx" if format == "onnx" else "m.pt2")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of these packages, about themselves
-        said = json.loads(export(tmp_path / "run", format, out).read_text())  # compared with the model there
-    tokens = {
-        "column": "text",
-        "length": LENGTH,
-        "padding": NO_TOKEN,
-        "kinds": 14,
-        "tokenizer": f"{out.name}.tokenizer.json",
-    }
-    assert said["tokens"] == tokens
+    out = tmp_path / "m.pt2"
+    said = json.loads(
+        export(tmp_path / "run", "torch-export", out).read_text()
+    )  # compared with the model there
+    tokens = {"column": "text", "length": LENGTH, "padding": NO_TOKEN, "kinds": 14}
+    assert said["tokens"] == {**tokens, "tokenizer": "m.pt2.tokenizer.json"}
     assert (said["input_dtype"], said["input_layout"], said["input_shape"]) == ("int64", "NL", [LENGTH])
     from tokenizers import Tokenizer
 
@@ -226,6 +215,12 @@ def test_an_exported_program_takes_tokens(format: str, place: Path, tmp_path: Pa
     assert loaded.tokens is not None
     text = "book a table please now today"
     assert alone.encode(text).ids == loaded.tokens([text])[0].tolist()
+    if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
+        pytest.skip(f"the rest needs {' and '.join(missing)}: the extra onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of these packages, about themselves
+        said = json.loads(export(tmp_path / "run", "onnx", tmp_path / "m.onnx").read_text())  # likewise
+    assert said["tokens"] == {**tokens, "tokenizer": "m.onnx.tokenizer.json"}
 
 
 def test_an_interruption_leaves_no_trace_and_another_run_goes_on_from_it(place: Path, tmp_path: Path) -> None:
@@ -251,7 +246,7 @@ def test_an_interruption_leaves_no_trace_and_another_run_goes_on_from_it(place: 
 
 def test_the_double_gradient_of_an_encoder_of_texts_is_checked_on_tokens(place: Path) -> None:
     report = run_check(f"hf:{place / 'bert'}", (LENGTH,), 2, 2, 4, repeats=1)
-    assert report.recommended == "forward"
+    assert report.recommended in ("forward", "reverse")
     assert all(row.relative_error < 1e-3 for row in report.rows if row.method in ("forward", "reverse"))  # type: ignore[operator]
     trunk = build(f"hf:{place / 'bert'}", (LENGTH,))
     assert [len(layer) for layer in parameter_layers(trunk)] == [5, 16, 16]
