@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -88,7 +90,7 @@ def export(run: Path, format: str, out: Path, *, trust: bool = False) -> Path:
         "tokens",
         "versions",
     )
-    described = {name: summary.get(name) for name in kept}
+    described: dict[str, Any] = {name: summary.get(name) for name in kept}
     described["normalisation_inside"] = format != "safetensors"
     described |= {"format": format, **_described(model, inside=format != "safetensors")}
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -166,22 +168,35 @@ def _onnx(model: PrimaryModel, path: Path) -> None:
         raise ValueError(
             f'--format onnx needs {" and ".join(missing)}: pip install "maxl-torch[onnx]", or choose torch-export'
         )
-    torch.onnx.export(
-        model,
-        (_example(model, 2),),
-        path,
-        input_names=["x"],
-        output_names=["logits"],
-        dynamic_shapes=_dynamic_batch(),
-        dynamo=True,
-        external_data=False,  # one file
-        verbose=False,
-    )
+    with _quiet():
+        torch.onnx.export(
+            model,
+            (_example(model, 2),),
+            path,
+            input_names=["x"],
+            output_names=["logits"],
+            dynamic_shapes=_dynamic_batch(),
+            dynamo=True,
+            external_data=False,  # one file
+            verbose=False,
+        )
     runtime = import_module("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     _compare(model, lambda x: torch.from_numpy(session.run(None, {"x": x.numpy()})[0]))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within: onnxscript does not warn of constants that it leaves as they are; what it writes is compared afterwards."""
+    talk = logging.getLogger("onnxscript")
+    before = talk.level
+    talk.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        talk.setLevel(before)
 
 
 def _compare(model: PrimaryModel, program: Callable[[Tensor], Tensor]) -> None:

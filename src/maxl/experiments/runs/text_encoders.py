@@ -129,7 +129,7 @@ def _check_generator(config: RunConfig, tokens: Tokens | None) -> None:
     if name in (None, SHARED, config.trunk):
         return
     library, model = library_of(name)
-    other = hub_tokens(model, tokens and tokens.length) if library == "hf" else None
+    other = hub_tokens(model, None if tokens is None else tokens.length) if library == "hf" else None
     if (tokens and tokens.tokenizer) != (other and other.tokenizer):
         raise ValueError(
             f"--generator-trunk {name} needs to take what --trunk {config.trunk} does, texts by the same tokenizer or other "

@@ -81,12 +81,8 @@ class TokenTrunk(nn.Module):
         ids = x.long()
         if not torch.compiler.is_compiling():  # nor exporting: a program has one width
             ids = ids[:, : max(1, int((ids != NO_TOKEN).any(0).sum()))]
-        there = ids != NO_TOKEN
-        there[:, 0] = True
-        return {
-            "input_ids": ids.masked_fill(ids == NO_TOKEN, self.padding),
-            "attention_mask": there.long(),
-        }
+        there = torch.cat([torch.ones_like(ids[:, :1]), (ids[:, 1:] != NO_TOKEN).long()], 1)
+        return {"input_ids": ids.masked_fill(ids == NO_TOKEN, self.padding), "attention_mask": there}
 
     def _text(self, *tokens: int) -> Tensor:
         x = torch.full((1, self.length), NO_TOKEN)
@@ -128,4 +124,4 @@ class TokenTrunk(nn.Module):
                 f"features of a text need to be the same beside longer ones; those of {self._name} depend on padding: choose "
                 "a trunk that takes a mask of attention"
             )
-        return alone.shape[1]
+        return int(alone.shape[1])
