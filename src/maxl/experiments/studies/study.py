@@ -37,28 +37,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _DATA_FIELDS = (
-    *(
-        "data",
-        "data_dir",
-        "primary",
-        "human",
-        "probe",
-        "trusted",
-        "task",
-        "train_size",
-        "validation_size",
-        "image_size",
-        "text_length",
-        "ignore_index",
-        "drop",
-        "types",
-        "augment",
-        "trunk",
-        "pretrained",
-        "weights",
-        "from_run",
-        "normalisation",
-    ),
+    *("data", "data_dir", "primary", "human", "probe", "trusted", "task", "train_size", "validation_size"),
+    *("image_size", "text_length", "ignore_index", "drop", "types", "augment"),
+    *("trunk", "pretrained", "weights", "from_run", "normalisation"),
 )
 # Fields that ``check`` looks at, beside those of the data.
 _NETWORK_FIELDS = (
