@@ -52,7 +52,7 @@ def encoder(
         **{
             "vocab_size": len(names),
             "hidden_size": 8,
-            "num_hidden_layers": 2,
+            "num_hidden_layers": 1,
             "num_attention_heads": 2,
             "intermediate_size": 16,
             "max_position_embeddings": positions,
