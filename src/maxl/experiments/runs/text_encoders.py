@@ -92,7 +92,7 @@ def hub_tokens(name: str, length: int | None) -> Tokens | None:
             f"--trunk hf: needs a tokenizer of the library tokenizers, which a run can keep as JSON; '{name}' has a "
             f"{type(found).__name__}: save it as one (tokenizer.json)"
         )
-    most = [limit for limit in (_positions(model), found.model_max_length) if 0 < limit < _UNSTATED]
+    most = [limit for limit in (*_positions(model), found.model_max_length) if 0 < limit < _UNSTATED]
     if length is not None and most and length > min(most):
         raise ValueError(f"--text-length needs to be at most {min(most)} for hf:{name}; got {length}")
     tokens = Tokens.of(
@@ -114,14 +114,17 @@ def hub_tokens(name: str, length: int | None) -> Tokens | None:
     return tokens
 
 
-def _positions(model: Any) -> int:
-    """Tokens that a model has positions for; 0 where it does not say."""
+def _positions(model: Any) -> list[int]:
+    """Tokens that a model says it has positions for; the least of them counts."""
+    stated = getattr(model.config, "max_position_embeddings", None)
+    limits = [stated] if isinstance(stated, int) else []
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and "position" in name.rpartition(".")[2]:
             # Where padding has a position of its own, others are counted from there on.
-            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-    stated = getattr(model.config, "max_position_embeddings", None)
-    return stated if isinstance(stated, int) else 0
+            limits.append(
+                module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+            )
+    return limits
 
 
 def _check_generator(config: RunConfig, tokens: Tokens | None) -> None:
