@@ -211,7 +211,9 @@ def test_a_model_goes_to_the_hub_and_comes_back(
     monkeypatch.setattr("huggingface_hub.hub_mixin.hf_hub_download", config)
     again = RunModel.from_pretrained("owner/name", revision="v1")
     assert sent["wanted"][:2] == ("owner/name", "v1")
-    assert {*SAVED, "architecture.json", "text.safetensors", "columns.skops"} == {*sent["wanted"][2]}
+    assert {*SAVED, "architecture.json", "text.safetensors", "columns.skops", "tokenizer.json"} == {
+        *sent["wanted"][2]
+    }
     with torch.no_grad():
         assert torch.equal(again(samples(model)), model(samples(model)))
 

@@ -113,9 +113,8 @@ def test_weights_that_cannot_be_had_are_one_line(
         ("--pretrained --image-size 16", f"the weights of '{NAME}' could not be had"),
         ("--pretrained --trunk timm:resnet18.none", "timm has no weights 'none' of resnet18: it has "),
         ("--pretrained --trunk timm:test_vit5", "unknown trunk"),
-        ("--pretrained --trunk hf:none/such", "preprocessor_config.json of 'none/such' could not be had"),
         (
-            "--trunk hf:none/such",
+            "--pretrained --trunk hf:none/such",
             "the architecture of 'none/such', in a folder or on the hub, could not be had",
         ),
     ):

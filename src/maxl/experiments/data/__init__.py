@@ -23,6 +23,7 @@ from maxl.experiments.data._stream import Batch, BatchStream, augment_batch, eva
 from maxl.experiments.data._streamed import Samples, StreamedSamples, Unreadable, read_batches, read_pieces
 from maxl.experiments.data._tables import Table, read_table
 from maxl.experiments.data._targets import TASKS
+from maxl.experiments.data._tokens import NO_TOKEN, Tokens
 from maxl.experiments.data._types import DataSet, Features, Split
 from maxl.experiments.data._walk import files_below
 
@@ -34,6 +35,7 @@ __all__ = [
     "LEVEL_3_OF_LEVEL_10",
     "LEVEL_10_OF_COARSE",
     "NAMES",
+    "NO_TOKEN",
     "TASKS",
     "Batch",
     "BatchStream",
@@ -47,6 +49,7 @@ __all__ = [
     "StreamedSamples",
     "Table",
     "TextFeatures",
+    "Tokens",
     "Unreadable",
     "as_cell",
     "augment_batch",

@@ -17,6 +17,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from maxl.experiments.data._arrow_types import is_binary, is_list, is_string, may_label
 from maxl.experiments.data._columns import (
     fit_columns,
     has_gaps,
@@ -153,33 +154,8 @@ def check_labels(table: Table, column: str, role: str, labels: Sequence[str]) ->
         raise ValueError(
             f"{role} labels need whole numbers or text; column '{column}' of {table.origin} is {kind}"
         )
-    if role != "primary" and _is_list(kind):
+    if role != "primary" and is_list(kind):
         raise ValueError(f"{role} labels are one a row; column '{column}' of {table.origin} holds lists")
-
-
-def may_label(kind: pa.DataType) -> bool:
-    types = pa.types
-    return bool(
-        types.is_integer(kind)
-        or types.is_floating(kind)
-        or types.is_boolean(kind)
-        or is_string(kind)
-        or _is_list(kind)
-    )
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    """Whether cells are lists of names or of whole numbers."""
-    types = pa.types
-    if not (types.is_list(kind) or types.is_large_list(kind)):
-        return False
-    return bool(is_string(kind.value_type) or types.is_integer(kind.value_type))
-
-
-def is_string(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind))
 
 
 def default_primary(labels: Sequence[str], class_names: Mapping[str, tuple[str, ...]]) -> str:
@@ -217,10 +193,6 @@ def _no_paths(table: Table, name: str) -> list[int]:
         return []
     values = enumerate(table.content[name].to_pylist())
     return [row for row, v in values if v is None or Path(v).suffix.lower() not in IMAGE_SUFFIXES]
-
-
-def is_binary(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _samples(table: Table, labels: set[str | None], types: Mapping[str, str]) -> tuple[list[str], str]:
@@ -310,7 +282,7 @@ def to_numpy(table: pa.Table, name: str) -> np.ndarray:
     if is_string(column.type):
         # As objects: NumPy's own strings would lose trailing zero bytes, and missing ones stay None.
         return np.array(column.to_pylist(), dtype=object)
-    if _is_list(column.type):
+    if is_list(column.type):
         cells = np.empty(len(column), dtype=object)
         cells[:] = [None if cell is None else tuple(cell) for cell in column.to_pylist()]
         return cells

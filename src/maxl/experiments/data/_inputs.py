@@ -16,6 +16,7 @@ from maxl.experiments.data._images import to_channels
 from maxl.experiments.data._options import Like, Options
 from maxl.experiments.data._source import IntArray, Part, Raw, Source, Transform
 from maxl.experiments.data._streamed import Samples, StreamedSamples
+from maxl.experiments.data._tokens import Tokens, require_texts, token_inputs
 from maxl.experiments.data._types import Features
 
 _LOOKED_AT = 4096  # files whose headers are read together
@@ -23,10 +24,11 @@ _LOOKED_AT = 4096  # files whose headers are read together
 
 @dataclass(frozen=True)
 class Inputs:
-    """Samples of each part, and how they were made of what the source holds."""
+    """Samples of each part, how they were made of what the source holds, and what is to be said of that."""
 
     inputs: Sequence[Samples]
     transform: Transform
+    saw: str = ""
     beside: Beside | None = None
 
 
@@ -44,6 +46,8 @@ def make_inputs(parts: Sequence[Part], source: Source, name: str, options: Optio
     Raises:
         ValueError: if samples cannot be read, differ in size, or cannot be streamed though they are to be.
     """
+    if isinstance(options.like, Tokens):
+        require_texts(options.like, source, name)
     made = (_streamed if options.wanted.stream else _held)(parts, source, name, options)
     first = made.inputs[0].shape[2:]
     for x, part in zip(made.inputs, parts, strict=True):
@@ -56,7 +60,7 @@ def make_inputs(parts: Sequence[Part], source: Source, name: str, options: Optio
         return made
     channels = max(x.shape[1] for x in made.inputs)  # grey parts follow coloured ones
     same = [_with_channels(x, channels) for x in made.inputs]
-    return Inputs(same, made.transform, _beside(parts, source, name, options))
+    return Inputs(same, made.transform, beside=_beside(parts, source, name, options))
 
 
 def _beside(parts: Sequence[Part], source: Source, name: str, options: Options) -> Beside | None:
@@ -80,6 +84,9 @@ def _with_channels(x: Samples, channels: int) -> Samples:
 
 def _held(parts: Sequence[Part], source: Source, name: str, options: Options) -> Inputs:
     """Decoded at once."""
+    if isinstance(options.like, Tokens):
+        tokens, saw = token_inputs(parts, options.like)
+        return Inputs(tokens, options.like, saw)
     raw = parts[0].read(np.arange(len(parts[0])))
     transform = _as_is if source.fit is None else source.fit(raw)
     if options.like is not None and source.fit_frame is None:
@@ -142,6 +149,7 @@ def _like(like: Like, fitted: Transform, columns: Sequence[str], name: str) -> T
         before, now = {like.column: "text"}, dict.fromkeys(columns, "text")
         same, transform = isinstance(fitted, TextFeatures), like
     else:
+        assert isinstance(like, Columns)  # tokens are no features
         before, now = like.kinds, fitted.kinds if isinstance(fitted, Columns) else {}
         same, transform = isinstance(fitted, Columns), like
     if not same or list(before.items()) != list(now.items()):

@@ -26,6 +26,7 @@ from maxl.experiments.data._targets import (
     encode_targets,
     strata,
 )
+from maxl.experiments.data._tokens import Tokens
 from maxl.experiments.data._trusted import BoolArray, cut_trusted_test, read_trusted
 from maxl.experiments.data._types import DataSet, Features, Split
 
@@ -102,7 +103,8 @@ def load(
         types: What columns of a table hold, "number", "category", "date" or "text", where their values would be taken
             for something else. Of a table of images, the columns that are inputs beside them: no other is.
         like: How features were made of other samples with the same columns, to be made so again: ``DataSet.features``,
-            ``text`` or ``columns``. By default they are fitted to the training samples.
+            ``text`` or ``columns``. By default they are fitted to the training samples. ``Tokens`` make tokens of texts, for
+            an encoder.
         stream: Leave samples on disk and read them batch by batch, to the same bits: images in folders, images in tables or
             the paths of them, and numbers in parquet files. ``StreamedSamples`` then stand in for the tensors ``Split.x``.
         workers: Threads that read them ahead of their use.
@@ -193,6 +195,7 @@ def from_source(source: Source, name: str, options: Options) -> DataSet:
         [part.part for part in (train, test, validation) if part is not None], source, name, options
     )
     inputs, transform = made.inputs, made.transform
+    said.append(made.saw)
     channels = inputs[0].shape[1]
     is_image = inputs[0].ndim == 4
     beside: Sequence[Tensor | None] = [None] * len(inputs) if made.beside is None else made.beside.features
@@ -222,6 +225,9 @@ def from_source(source: Source, name: str, options: Options) -> DataSet:
         targets=scale,
         saw="\n".join(line for line in said if line),
         probe_names=labelled.probe_names,
+        tokens=replace(transform, column=source.feature_names[0])
+        if source.feature_names and isinstance(transform, Tokens)
+        else None,
     )
 
 

@@ -11,10 +11,11 @@ from maxl.experiments.data._features import TextFeatures
 from maxl.experiments.data._finer import SUFFIX, FinerClasses, read_finer
 from maxl.experiments.data._source import Wanted
 from maxl.experiments.data._targets import TASKS
+from maxl.experiments.data._tokens import Tokens
 from maxl.experiments.data._types import Features
 from maxl.presets import check_choice
 
-Like = Features | TextFeatures | Columns
+Like = Features | TextFeatures | Columns | Tokens
 
 
 @dataclass(frozen=True)

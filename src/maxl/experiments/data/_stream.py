@@ -20,7 +20,8 @@ class Batch(NamedTuple):
     """One batch.
 
     Attributes:
-        x: Inputs, float32, normalised, shape (B, C, H, W) or (B, D); of images beside columns (B, D + C·H·W).
+        x: Inputs, float32, normalised, shape (B, C, H, W) or (B, D); of images beside columns (B, D + C·H·W); tokens, whole
+            numbers of shape (B, L).
         primary: Targets, as in the split: classes of shape (B,), labels (B, C) or numbers (B, D).
         human: Human labels, int64, shape (B,), or None.
         index: Positions of the samples in the split, int64, shape (B,).
@@ -33,13 +34,13 @@ class Batch(NamedTuple):
 
 
 def normalise(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Bytes to normalised floats: (x / 255 - mean) / std by channel. Features pass through unchanged.
+    """Bytes to normalised floats: (x / 255 - mean) / std by channel. Features and tokens pass through unchanged.
 
     Args:
-        x: Images, uint8, shape (N, C, H, W), or features, float32.
+        x: Images, uint8, shape (N, C, H, W), or features, float32, or tokens.
         mean, std: One value a channel, on the scale where white is 1.
 
-    Returns: float32, the shape of `x`.
+    Returns: float32, the shape of `x`; tokens as they are.
 
     Raises:
         ValueError: if images come with a number of means that is not their number of channels.

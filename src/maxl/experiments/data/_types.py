@@ -13,6 +13,7 @@ from maxl.experiments.data._features import TextFeatures
 from maxl.experiments.data._image_transform import ImageTransform
 from maxl.experiments.data._mixed import MixedShape, image_shape
 from maxl.experiments.data._streamed import Samples, StreamedSamples
+from maxl.experiments.data._tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Split:
 
     Attributes:
         x: Images as uint8, shape (N, C, H, W), or features as float32, shape (N, D): a tensor, or what reads such from
-            disk.
+            disk. Or texts as tokens, int32 or int64 of shape (N, L), ``NO_TOKEN`` behind their ends.
         primary: Classes, int64 of shape (N,); of several labels 0 or 1, int64 of shape (N, C); numbers to predict,
             standardised, float32 of shape (N, D); a class for each pixel, int64 of shape (N, H, W), -100 for none.
         human: Finer human labels, int64, shape (N,), or None where the data set has none.
@@ -41,11 +42,10 @@ class Split:
     columns: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if not (self.x.dtype == torch.uint8 and self.x.ndim == 4) and not (
-            self.x.dtype == torch.float32 and self.x.ndim == 2
-        ):
+        kinds = {4: (torch.uint8,), 2: (torch.float32, torch.int32, torch.int64)}
+        if self.x.dtype not in kinds.get(self.x.ndim, ()):
             raise ValueError(
-                "Split.x must be uint8 images (N, C, H, W) or float32 features (N, D); "
+                "Split.x must be uint8 images (N, C, H, W), float32 features (N, D) or whole numbers of tokens (N, L); "
                 f"got {self.x.dtype} of shape {tuple(self.x.shape)}"
             )
         for name, labels in (
@@ -142,6 +142,7 @@ class DataSet:
         transform: What else changes training images at random, before crops and flips; None for nothing.
         features: Where numeric features came from; None for images and text.
         text: How features were made of texts; None for anything else.
+        tokens: How texts became tokens; None for anything else.
         columns: How features were made of a table's columns of several kinds, or of those beside images; None for
             anything else.
         image_column: The column of a table that holds its images; None for anything else.
@@ -170,6 +171,7 @@ class DataSet:
     saw: str = ""
     probe_names: tuple[str, ...] | None = None
     transform: ImageTransform | None = None
+    tokens: Tokens | None = None
 
     @property
     def num_primary(self) -> int:
@@ -183,7 +185,9 @@ class DataSet:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one sample, (C, H, W) for images and (D,) for features; of both a ``MixedShape``."""
+        """The shape of one sample, (C, H, W) for images, (D,) for features, (L,) for texts as tokens; of images beside
+        columns a ``MixedShape``.
+        """
         shape = tuple(self.train.x.shape[1:])
         if self.train.columns is None:
             return shape

@@ -168,7 +168,9 @@ def _loading(model: PrimaryModel, kind: str, *, code: bool) -> str:
         "image": f"images, (N, {shape}), uint8, or floats in [0, 1]; they are normalised inside",
         "mixed": f"features of columns, as `maxl predict` makes them, and then the pixels of images of shape {model.image_shape}, "
         f"floats in [0, 1], (N, {shape}); pixels are normalised inside",
-        "text": f"features of text or columns, (N, {shape}), as `maxl predict` makes them",
+        "text": f"features of text or columns, (N, {shape}), as `maxl predict` makes them"
+        if model.tokens is None
+        else f"tokens, whole numbers (N, {shape}), as `model.tokens` makes them of a list of texts",
         "tabular": f"columns {', '.join(map(_text, model.feature_names or ()))}, float64 of shape (N, {shape}), as they "
         "stand in the table",
     }["text" if kind == "tabular" and model.feature_names is None else kind]

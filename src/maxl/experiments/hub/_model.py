@@ -28,6 +28,7 @@ _FILES = (
     "architecture.json",
     "text.safetensors",
     "columns.skops",
+    "tokenizer.json",
     "README.md",
 )
 

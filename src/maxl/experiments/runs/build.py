@@ -39,6 +39,7 @@ from maxl.experiments.runs.supervisions import (
     of_given_labels,
     robust,
 )
+from maxl.experiments.runs.text_encoders import check_tokens
 from maxl.hierarchy import Hierarchy
 from maxl.learning import MetaAuxiliaryLearner, MultiTaskLearner, cosine_gate
 from maxl.networks import LabelGenerator, MultiTaskNetwork
@@ -216,6 +217,7 @@ def check(config: RunConfig, data: DataSet) -> str:
     resolve_device(config.device)
     hierarchy = choose_hierarchy(config, data)
     choose_task(config, data)
+    check_tokens(config, data.tokens)
     start = load_start(config, data, hierarchy)
     with torch.random.fork_rng(devices=[]):
         for name in {config.trunk, config.generator_trunk or config.trunk} - {SHARED}:
@@ -246,6 +248,7 @@ def build(
         ValueError: if the config does not fit the data.
     """
     hierarchy, task = choose_hierarchy(config, data), choose_task(config, data)
+    check_tokens(config, data.tokens)
     network = build_network(config, hierarchy, task, data.task, data.input_shape, start)
     layout = memory_format(config, device)
     network.to(device, memory_format=layout)  # type: ignore[call-overload]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from maxl.check import HypergradientReport, check_hypergradient
 from maxl.experiments.runs.fast import FastGain, fast_gain
-from maxl.experiments.runs.trunks import build
+from maxl.experiments.runs.trunks import build, random_inputs
 from maxl.hierarchy import Hierarchy
 from maxl.hypergradients import RandomState
 from maxl.networks import LabelGenerator, MultiTaskNetwork
@@ -30,7 +30,7 @@ class Case:
 
     Attributes:
         trunk: A name that ``trunks.build`` knows, for both networks.
-        input_shape: Shape of one sample, (channels, height, width) for images.
+        input_shape: Shape of one sample, (channels, height, width) for images, (tokens,) for texts.
         num_classes: Primary classes C.
         psi: Auxiliary classes per primary class: one number for all, or C of them.
         batch_size: Samples in the batch.
@@ -85,7 +85,7 @@ class Case:
             torch.manual_seed(self.seed)
             network = MultiTaskNetwork(build(self.trunk, self.input_shape), hierarchy).to(place)
             generator = LabelGenerator(build(self.trunk, self.input_shape), hierarchy).to(place)
-            x = torch.randn(self.batch_size, *self.input_shape).to(place)
+            x = random_inputs(network.trunk, self.batch_size, self.input_shape).to(place)
             y = torch.randint(0, self.num_classes, (self.batch_size,)).to(place)
             return do(network, generator, x, y)
 

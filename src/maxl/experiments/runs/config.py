@@ -77,11 +77,10 @@ class RunConfig:
     train_size: float | None = option(None, "training samples to use, a count or fraction", group="data")
     validation_size: float = option(0.0, "set aside for validation, a count or fraction", group="data")
     image_size: int | None = option(None, "side in pixels to which images are resized", group="data")
-    stream: bool = option(
-        False,
-        "leave the samples on disk; same results",
-        group="data",
+    text_length: int | None = option(
+        None, "tokens of a text for an encoder (default: 128, or the model's most)", group="data"
     )
+    stream: bool = option(False, "leave the samples on disk; same results", group="data")
     augment: str = option(
         "auto",
         "random crops (an eighth of the side) and flips; auto: of colour photographs alone",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maxl.experiments.data import MixedShape
+from maxl.experiments.data import NO_TOKEN, MixedShape
 from maxl.experiments.runs.files import write_at_once
 from maxl.experiments.runs.folder import RunFolder, require_no_run_file
 from maxl.experiments.runs.inputs import column_features
 from maxl.experiments.runs.model import PrimaryModel, load_model
+from maxl.experiments.runs.trunks import random_inputs
 from maxl.presets import check_choice
 
 _CHANNELS = {1: ["grey"], 3: ["red", "green", "blue"]}
@@ -34,7 +37,8 @@ def export(run: Path, format: str, out: Path, *, trust: bool = False) -> Path:
     | onnx | ONNX model, input "x", output "logits" | likewise |
 
     Of images beside columns an input is one row, which the JSON's input_parts take apart: the features of the columns,
-    then the pixels.
+    then the pixels. A run on texts as tokens takes tokens in every format, int64 of shape (N, L), and its tokenizer lies
+    beside the file, too.
 
     The JSON file has the name of the other with .json behind it: formats side by side keep one each.
 
@@ -61,7 +65,8 @@ def export(run: Path, format: str, out: Path, *, trust: bool = False) -> Path:
     if out.suffix != FORMATS[format]:
         raise ValueError(f"--out needs to end in {FORMATS[format]} for {format}; got {out}")
     sidecar = out.with_name(out.name + ".json")
-    for file in (out, sidecar):
+    beside = out.with_name(out.name + ".tokenizer.json")
+    for file in (out, sidecar, beside):
         require_no_run_file(file)
     model = load_model(run, trust=trust)
     folder = RunFolder(run)
@@ -88,14 +93,18 @@ def export(run: Path, format: str, out: Path, *, trust: bool = False) -> Path:
         "std",
         "features",
         "columns",
+        "tokens",
         "versions",
     )
-    described = {name: summary.get(name) for name in kept}
+    described: dict[str, Any] = {name: summary.get(name) for name in kept}
     described["normalisation_inside"] = format != "safetensors"
     described |= {"format": format, **_described(model, inside=format != "safetensors")}
     if isinstance(model.input_shape, MixedShape):
         described["input_parts"] = _parts(model.input_shape, folder)
     out.parent.mkdir(parents=True, exist_ok=True)
+    if model.tokens is not None:
+        described["tokens"] |= {"padding": NO_TOKEN, "kinds": model.tokens.kinds, "tokenizer": beside.name}
+        write_at_once(beside, model.tokens.to_bytes())
     write_at_once(sidecar, (json.dumps(described, indent=2) + "\n").encode())
     write_at_once(out, content)
     return sidecar
@@ -121,6 +130,14 @@ def _described(model: PrimaryModel, *, inside: bool) -> dict[str, Any]:
             "input_range": None,
             "input": "the features of the columns, as maxl predict makes them, then the pixels divided by 255, channel by channel "
             "and row by row" + ("" if inside else ", then (x - mean) / std of pixels by channel"),
+        }
+    elif model.tokens is not None:
+        described |= {
+            "input_dtype": "int64",
+            "input_layout": "NL",
+            "input_range": [NO_TOKEN, model.tokens.kinds - 1],
+            "input": "numbers of tokens, as the tokenizer of tokens.tokenizer gives them, which cuts texts as the run does; "
+            "then tokens.padding up to tokens.length",
         }
     else:
         columns = (
@@ -183,22 +200,35 @@ def _onnx(model: PrimaryModel, path: Path) -> None:
         raise ValueError(
             f'--format onnx needs {" and ".join(missing)}: pip install "maxl-torch[onnx]", or choose torch-export'
         )
-    torch.onnx.export(
-        model,
-        (_example(model, 2),),
-        path,
-        input_names=["x"],
-        output_names=["logits"],
-        dynamic_shapes=_dynamic_batch(),
-        dynamo=True,
-        external_data=False,  # one file
-        verbose=False,
-    )
+    with _quiet():
+        torch.onnx.export(
+            model,
+            (_example(model, 2),),
+            path,
+            input_names=["x"],
+            output_names=["logits"],
+            dynamic_shapes=_dynamic_batch(),
+            dynamo=True,
+            external_data=False,  # one file
+            verbose=False,
+        )
     runtime = import_module("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     _compare(model, lambda x: torch.from_numpy(session.run(None, {"x": x.numpy()})[0]))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within: onnxscript does not warn of constants that it leaves as they are; what it writes is compared afterwards."""
+    talk = logging.getLogger("onnxscript")
+    before = talk.level
+    talk.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        talk.setLevel(before)
 
 
 def _compare(model: PrimaryModel, program: Callable[[Tensor], Tensor]) -> None:
@@ -220,11 +250,11 @@ def _compare(model: PrimaryModel, program: Callable[[Tensor], Tensor]) -> None:
 
 
 def _example(model: PrimaryModel, batch: int) -> Tensor:
-    """Samples like those of training: pixels of all values, features about their means."""
+    """Samples like those of training: pixels of all values, features about their means, or any tokens."""
     generator = torch.Generator().manual_seed(0)
     if model.feature_names is None and model.takes_images:
         return torch.rand(batch, *model.input_shape, generator=generator)
-    x = torch.randn(batch, *model.input_shape, generator=generator)
+    x = random_inputs(model.trunk, batch, model.input_shape, generator)
     if isinstance(model.input_shape, MixedShape):
         x[:, model.input_shape.columns :].uniform_(generator=generator)
     return x if model.feature_names is None else x.double() * model.std + model.mean

@@ -44,6 +44,7 @@ class RunFolder:
     | model.safetensors | trunk and primary head |
     | text.safetensors | of a run on text: how features are made of it |
     | columns.skops | of a run on columns of several kinds: the same |
+    | tokenizer.json | of an encoder of texts: the tokenizer |
     | snapshot.npz | features and gallery for the report |
     | .lock | locked by the process that writes here |
     """
@@ -60,7 +61,8 @@ class RunFolder:
         self.model = path / "model.safetensors"
         self.text = path / "text.safetensors"
         self.columns = path / "columns.skops"
-        self.of_features = (self.text, self.columns)  # at most one of them is there
+        self.tokenizer = path / "tokenizer.json"
+        self.of_features = (self.text, self.columns, self.tokenizer)  # at most one of them is there
         self.snapshot = path / "snapshot.npz"
         self.tensorboard = path / "tensorboard"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from maxl.experiments.data import (
     Columns,
     Table,
     TextFeatures,
+    Tokens,
     decode,
     image_files,
     read_columns,
@@ -113,9 +115,34 @@ def text_features(folder: RunFolder, width: int) -> TextFeatures:
     return features
 
 
+def stored_tokens(folder: RunFolder) -> Tokens | None:
+    """How a run's texts become tokens; None for a run on anything else.
+
+    Raises:
+        ValueError: if the file that says it is missing or damaged.
+    """
+    said = folder.read_summary().get("tokens")
+    if not said:
+        return None
+    stored = _verified(folder, folder.tokenizer, "text")
+    try:
+        tokens = Tokens.read(stored, said["length"], said["column"])
+    except ValueError as error:
+        raise ValueError(f"{stored} does not say how the run reads texts: {error}") from error
+    return dataclasses.replace(tokens, source=f"the run {folder.path}")
+
+
+def text_inputs(folder: RunFolder, width: int) -> TextFeatures | Tokens:
+    """How a run makes features or tokens of texts, so many of each; errors as for both."""
+    tokens = stored_tokens(folder)
+    if tokens is not None and tokens.length != width:
+        raise ValueError(f"{folder.summary} gives texts {tokens.length} tokens and inputs {width}")
+    return text_features(folder, width) if tokens is None else tokens
+
+
 def read_text_rows(source: Path, folder: RunFolder, width: int) -> Tensor:
-    """Texts, a line or row each, as the features that the run was trained on, float32 of shape (N, D)."""
-    features = text_features(folder, width)
+    """Texts, a line or row each, as what the run was trained on: features, float32 (N, D), or tokens, int32 (N, L)."""
+    features = text_inputs(folder, width)
     if source.suffix == ".txt":
         texts = _read_lines(source)
     elif source.suffix in (".csv", ".parquet"):

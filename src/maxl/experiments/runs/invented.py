@@ -157,7 +157,10 @@ def signals_of_run(
     """
     fixed = {name: value for name, value in config.to_dict().items() if name not in MACHINE_FIELDS}
     state = load_end(folder, {**fixed, "label": label})
-    network = build_network(config, hierarchy, _task(model), model.task, model.input_shape)
+    network = build_network(
+        *(config, hierarchy, _task(model), model.task, model.input_shape),
+        architecture=folder.read_architecture(),
+    )
     generator = make(config, network, model.task, model.input_shape)
     of_network, of_generator = kept_networks(state)
     try:

@@ -34,7 +34,7 @@ from maxl.experiments.runs.inputs import (
     column_rows,
     has_columns,
     read_image,
-    text_features,
+    text_inputs,
 )
 from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.mixed_rows import MixedRows
@@ -187,7 +187,7 @@ def _in_table(run: Path, config: RunConfig, model: PrimaryModel, source: Path) -
     if has_columns(folder):
         x = column_rows(column_features(folder, model.input_shape[0]), table, source)
         return Labelled(range(count), targets, lambda part: model.normalise(x[part.start : part.stop]))
-    text = None if model.feature_names is not None else text_features(folder, model.input_shape[0])
+    text = None if model.feature_names is not None else text_inputs(folder, model.input_shape[0])
     needed = model.feature_names if text is None else (text.column,)
     assert needed is not None  # a run on features or on text
     if missing := [name for name in needed if name not in table.content.column_names]:

@@ -99,13 +99,13 @@ def hub_config(name: str) -> Any:
 
 
 def hub_model(architecture: Any) -> nn.Module:
-    """An encoder of transformers for images, with fresh weights.
+    """An encoder of transformers for images or texts, with fresh weights.
 
     Args:
         architecture: A config of transformers, or its values as in JSON.
 
     Raises:
-        ValueError: if it is no model that takes images.
+        ValueError: if it is no model that takes images or texts, or one that writes texts.
     """
     transformers = _transformers()
     if isinstance(architecture, Mapping):
@@ -115,10 +115,15 @@ def hub_model(architecture: Any) -> nn.Module:
             architecture = transformers.AutoConfig.for_model(kind, **values)
     with explained(f"a model of kind {architecture.model_type}"):
         model: Any = transformers.AutoModel.from_config(architecture, trust_remote_code=False)
-    if model.main_input_name != "pixel_values":
+    if model.main_input_name not in ("pixel_values", "input_ids"):
         raise ValueError(
-            f"--trunk hf: takes models of images; a {architecture.model_type} takes {model.main_input_name}: train it in "
-            "Python, by maxl.Features"
+            f"--trunk hf: takes models of images or texts; a {architecture.model_type} takes {model.main_input_name}: train "
+            "it in Python, by maxl.Features"
+        )
+    if takes_text(model) and getattr(architecture, "is_encoder_decoder", False):
+        raise ValueError(
+            f"--trunk hf: takes encoders of text; a {architecture.model_type} has a decoder, too: choose one such as BERT, or "
+            "train its encoder in Python, by maxl.Features"
         )
     for name in ("pooler", "pooling_layer"):  # an untrained layer, as a rule, and not what is read
         if isinstance(getattr(model, name, None), nn.Module) and any(
@@ -126,6 +131,11 @@ def hub_model(architecture: Any) -> nn.Module:
         ):
             setattr(model, name, None)
     return model  # type: ignore[no-any-return]
+
+
+def takes_text(model: nn.Module) -> bool:
+    """Whether a model of transformers takes tokens of texts."""
+    return getattr(model, "main_input_name", None) == "input_ids"
 
 
 def pretrained_weights(
@@ -253,7 +263,7 @@ def explained(what: str) -> Iterator[None]:
     """Within: whatever a library raises becomes one sentence on what could not be had."""
     try:
         yield
-    except (ValueError, OSError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
+    except Exception as error:  # of classes of their own, too
         if is_out_of_memory(error) or str(error).startswith("--"):
             raise
         reason = " ".join(str(error).split())

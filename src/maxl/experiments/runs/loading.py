@@ -7,14 +7,17 @@ import dataclasses
 from maxl.experiments.data import DataSet, MixedShape, load
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.libraries import OwnInputs
 from maxl.experiments.runs.machine import threads
 from maxl.experiments.runs.memory import needing_memory
 from maxl.experiments.runs.own_inputs import (
+    Like,
     as_taken,
     begins_elsewhere,
     inputs_of_start,
     require_same_kind,
 )
+from maxl.experiments.runs.text_encoders import tokens_of
 from maxl.experiments.runs.transforms import build_transform
 from maxl.experiments.runs.trunks import AUTO, chosen
 
@@ -29,8 +32,9 @@ def load_data(config: RunConfig, finished: RunFolder | None = None) -> DataSet:
     Raises:
         ValueError: as ``data.load``, or if the weights that the run starts from take other inputs.
     """
-    own, like = None, None
-    if begins_elsewhere(config):
+    own: OwnInputs | None = None
+    like: Like | None = tokens_of(config, finished)
+    if like is None and begins_elsewhere(config):
         own, like = inputs_of_start(config, finished)
     with (
         threads(config.threads),

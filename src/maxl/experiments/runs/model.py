@@ -9,9 +9,10 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from maxl.experiments.data import Features, MixedShape, beside, image_shape, normalise
+from maxl.experiments.data import Features, MixedShape, Tokens, beside, image_shape, normalise
 from maxl.experiments.runs import trunks
 from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.inputs import stored_tokens
 from maxl.experiments.runs.measures import task_of
 from maxl.experiments.runs.memory import is_out_of_memory
 from maxl.experiments.runs.summary import require_model, shape_of
@@ -26,14 +27,19 @@ class PrimaryModel(nn.Module):
         trunk: From normalised inputs to features (N, D).
         primary_head: From features to outputs (N, C).
         primary_names: The C names of the classes, of the labels, or of the numbers to predict.
-        input_shape: Shape of one input: (channels, height, width), or (D,) for features; of images beside columns a
-            ``MixedShape``.
+        input_shape: Shape of one input: (channels, height, width), (D,) for features, or (L,) for tokens; of images beside
+            columns a ``MixedShape``.
         mean, std: The run's normalisation, one value a channel, on the scale where white is 1; or one value a
             feature.
         feature_names: The columns of numeric features; None for anything else.
         task: "classification", "multi-label" or "regression".
         target_mean, target_std: What outputs of a regression are in its targets' units: output · std + mean.
+
+    Attributes:
+        tokens: Of a run on texts as tokens: what makes them of texts, called with a list of these; else None.
     """
+
+    tokens: Tokens | None = None
 
     mean: Tensor
     std: Tensor
@@ -100,6 +106,7 @@ class PrimaryModel(nn.Module):
             task=task_of(summary),
             **{f"target_{name}": tuple(targets[name]) for name in ("mean", "std") if targets},
         )
+        model.tokens = stored_tokens(folder)
         folder.verify(folder.model, summary)
         _load_weights(model, folder.model)
         return model.eval()
@@ -127,11 +134,12 @@ class PrimaryModel(nn.Module):
 
         Args:
             x: Images of shape ``(N, *input_shape)``, uint8 or floats in [0, 1], or numeric features, float64, as they
-                stand in the table: both are normalised here. Features of text as the run's data set gives them. Of images
-                beside columns the features of the columns, as the data set gives them, and then the pixels in [0, 1].
+                stand in the table: both are normalised here. Features of text as the run's data set gives them, or tokens
+                of texts, whole numbers, as ``tokens`` gives them. Of images beside columns the features of the columns,
+                as the data set gives them, and then the pixels in [0, 1].
 
         Raises:
-            ValueError: if the samples have another shape than the run's.
+            ValueError: if the samples have another shape or kind than the run's.
         """
         return self.in_units(self.outputs(self.normalise(x)))
 
@@ -148,7 +156,7 @@ class PrimaryModel(nn.Module):
         return outputs if self.task != "regression" else outputs.double() * self.target_std + self.target_mean
 
     def normalise(self, x: Tensor) -> Tensor:
-        """What the trunk takes, float32, from what ``forward`` does."""
+        """What the trunk takes, float32 or tokens, from what ``forward`` does."""
         if tuple(x.shape[1:]) != self.input_shape:
             raise ValueError(
                 f"samples need the run's shape (N, {', '.join(map(str, self.input_shape))}); "
@@ -163,6 +171,12 @@ class PrimaryModel(nn.Module):
             columns, pixels = x[:, : shape.columns], x[:, shape.columns :]
             images = pixels.reshape(x.shape[0], *shape.image)
             return beside(columns.float(), ((images - self.mean) / self.std).float())
+        if self.tokens is not None:
+            if x.is_floating_point():
+                raise ValueError(
+                    f"tokens are whole numbers, as model.tokens makes them of texts; got {x.dtype}"
+                )
+            return x
         if x.dtype == torch.uint8:
             return normalise(x, self.mean.flatten().tolist(), self.std.flatten().tolist())
         return ((x - self.mean) / self.std).float()  # features of text: by 0 and 1

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -53,6 +53,7 @@ def build_network(
     kind: str,
     input_shape: tuple[int, ...],
     start: Start | None = None,
+    architecture: Mapping[str, Any] | None = None,
 ) -> MultiTaskNetwork:
     """Trunk and heads, as they are before training.
 
@@ -63,12 +64,14 @@ def build_network(
         kind: Its name, as in a summary.
         input_shape: Of one sample.
         start: Weights to begin with; fresh ones by default.
+        architecture: Of a trunk of transformers, to be looked up by name by default.
 
     Raises:
         ValueError: if the trunk does not fit the samples.
     """
+    words = replace(trunks.Words.of(config), architecture=architecture)
     with seeded(config.seed, 0):
-        trunk = trunks.build_for(config.trunk, kind, input_shape, trunks.Words.of(config))
+        trunk = trunks.build_for(config.trunk, kind, input_shape, words)
     width = infer_feature_dim(trunk)
     assert width is not None  # every trunk that is built by name states it
     with seeded(config.seed, 1):
@@ -112,7 +115,7 @@ def build_generator(
             generator = make.sharing(network)
         else:
             name = config.trunk if alike else str(config.generator_trunk)
-            words = trunks.Words.of(config) if alike else None
+            words = _words(config, network) if alike else None
             trunk = trunks.build_for(name, kind, input_shape, words)
             generator = make(trunk, network.hierarchy, task=network.task)
     if start is not None:
@@ -129,11 +132,16 @@ def build_judged(
             trunk: nn.Module = SharedTrunk(network)
         else:
             name, alike = config.generator_trunk or config.trunk, config.generator_trunk is None
-            trunk = trunks.build_for(name, kind, input_shape, trunks.Words.of(config) if alike else None)
+            trunk = trunks.build_for(name, kind, input_shape, _words(config, network) if alike else None)
         classes = network.hierarchy.num_primary
         if config.method == "reweighted":
             return WeightGenerator(trunk, classes)
         return LabelCorrector(trunk, classes, confidence=config.confidence)
+
+
+def _words(config: RunConfig, network: MultiTaskNetwork) -> trunks.Words:
+    """What makes a trunk as the network's own was made, with nothing looked up again."""
+    return replace(trunks.Words.of(config), architecture=trunks.architecture(network.trunk))
 
 
 def _generator_kind(config: RunConfig) -> _MakeGenerator:

@@ -68,6 +68,8 @@ def _structure(trainer: Trainer) -> dict[str, Any]:
     parts = {"test": data.test} | ({} if data.validation is None else {"validation": data.validation})
     entries: dict[str, Any] = {}
     for suffix, points in (("", _features), ("_inputs", _inputs)):
+        if points is _inputs and data.tokens is not None:
+            continue  # numbers of tokens say nothing by their size
         scored = [(points(trainer, part), _probe(part)) for part in parts.values()]
         found = few_shot_accuracy(
             points(trainer, data.train),

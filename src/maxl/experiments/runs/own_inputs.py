@@ -14,6 +14,7 @@ from maxl.experiments.data import (
     Split,
     StreamedSamples,
     TextFeatures,
+    Tokens,
     image_shape,
 )
 from maxl.experiments.runs.config import RunConfig
@@ -24,7 +25,7 @@ from maxl.experiments.runs.names import is_code, library_of
 from maxl.experiments.runs.summary import require_model, shape_of
 from maxl.experiments.runs.trunks import AUTO, NAMES
 
-Like = Features | TextFeatures | Columns
+Like = Features | TextFeatures | Columns | Tokens
 
 
 def begins_elsewhere(config: RunConfig) -> bool:

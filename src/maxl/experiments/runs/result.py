@@ -33,6 +33,8 @@ def write_result(trainer: Trainer, memory: PeakMemory) -> dict[str, Any]:
         write_at_once(trainer.folder.text, data.text.to_bytes())
     if data.columns is not None:
         write_at_once(trainer.folder.columns, data.columns.to_bytes())
+    if data.tokens is not None:
+        write_at_once(trainer.folder.tokenizer, data.tokens.to_bytes())
     write_snapshot(
         trainer.folder.snapshot,
         network=setup.network,
@@ -84,6 +86,9 @@ def write_result(trainer: Trainer, memory: PeakMemory) -> dict[str, Any]:
         "std": list(data.std),
         "features": None if data.features is None else dataclasses.asdict(data.features),
         "columns": None if data.columns is None else data.columns.kinds,
+        "tokens": None
+        if data.tokens is None
+        else {"column": data.tokens.column, "length": data.tokens.length},
         "targets": None if data.targets is None else dataclasses.asdict(data.targets),
         "start": None if trainer.start is None else trainer.start.record(),
         **trainer.origin,

@@ -35,6 +35,7 @@ _AT_LEAST: dict[str, float] = {
             "look_every",
             "checkpoint_every",
             "image_size",
+            "text_length",
             "threads",
             "workers",
         ),

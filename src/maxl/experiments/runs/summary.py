@@ -130,6 +130,10 @@ def _features(value: object) -> bool:
     )
 
 
+def _tokens(value: object) -> bool:
+    return isinstance(value, dict) and _text(value.get("column")) and _whole(1)(value.get("length"))
+
+
 def _checksums(value: object) -> bool:
     return isinstance(value, dict) and all(map(_text, value.values()))
 
@@ -171,6 +175,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "std": (_scales, "of numbers above 0"),
     "features": (_features, "with names, mean and std"),
     "targets": (_features, "with names, mean and std"),
+    "tokens": (_tokens, "with a column and a length"),
     "checksums": (_checksums, "of text by file"),
     "versions": (lambda value: isinstance(value, dict), "by name"),
 }

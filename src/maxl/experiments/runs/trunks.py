@@ -20,6 +20,7 @@ from maxl.experiments.runs.libraries import (
     hub_config,
     hub_model,
     model_layers,
+    takes_text,
     timm_model,
     torchvision_model,
     unknown,
@@ -27,6 +28,7 @@ from maxl.experiments.runs.libraries import (
 from maxl.experiments.runs.memory import is_out_of_memory
 from maxl.experiments.runs.mixed import MixedTrunk
 from maxl.experiments.runs.names import is_code, library_of
+from maxl.experiments.runs.token_trunk import TokenTrunk
 from maxl.experiments.runs.unet import UNet
 from maxl.finetuning import ordered
 from maxl.trunks import Features, ResidualTrunk
@@ -193,9 +195,18 @@ def architecture(trunk: nn.Module) -> dict[str, Any] | None:
     """Of a trunk that is a model of transformers, as JSON; None for others, which their names build."""
     config: Any = getattr(bare(trunk), "config", None)
     trunk = trunk.image if isinstance(trunk, MixedTrunk) else trunk
-    if not isinstance(trunk, MeasuredTrunk) or not hasattr(config, "to_dict"):
+    if not isinstance(trunk, MeasuredTrunk | TokenTrunk) or not hasattr(config, "to_dict"):
         return None
     return {name: value for name, value in config.to_dict().items() if name != "_name_or_path"}
+
+
+def random_inputs(
+    trunk: nn.Module, count: int, input_shape: Sequence[int], generator: torch.Generator | None = None
+) -> Tensor:
+    """Random samples of a kind that a trunk takes: standard normal numbers, or tokens."""
+    if isinstance(trunk, TokenTrunk):
+        return trunk.random_tokens(count, generator)
+    return torch.randn(count, *input_shape, generator=generator)
 
 
 def _unwrapped(trunk: nn.Module) -> tuple[nn.Module, str]:
@@ -205,6 +216,8 @@ def _unwrapped(trunk: nn.Module) -> tuple[nn.Module, str]:
     if isinstance(trunk, (MeasuredTrunk, DenseTrunk)):
         inside, before = _unwrapped(trunk.model)
         return inside, f"model.{before}"
+    if isinstance(trunk, TokenTrunk):
+        return trunk.features.module, "features.module."
     return (trunk.module, "module.") if isinstance(trunk, Features) else (trunk, "")
 
 
@@ -273,13 +286,13 @@ def build(
     | unet | a small U-Net, for segmentation: features for each pixel | 32 |
     | any model of timm, also as timm:NAME | untrained, its classifier removed | its own; with a decoder 64 a pixel |
     | torchvision:NAME | untrained, its classifier's last layer removed | its own |
-    | hf:NAME, or hf:FOLDER | an encoder of transformers for images, untrained | its own |
+    | hf:NAME, or hf:FOLDER | an encoder of transformers for images or for tokens of texts, untrained | its own |
     | module:function | what your function makes of `input_shape` | its own |
 
     Args:
         name: See the table.
-        input_shape: Shape of one sample: (C, H, W), or (D,) for features. Of a ``MixedShape`` the name is that of the
-            image trunk, beside which residual blocks take the columns; see ``MixedTrunk``.
+        input_shape: Shape of one sample: (C, H, W), (D,) for features, or (L,) for tokens of texts. Of a ``MixedShape`` the
+            name is that of the image trunk, beside which residual blocks take the columns; see ``MixedTrunk``.
         width: Width of convnet4.
         dense: Whether features are for each pixel, (N, D, H, W).
         words: What else is said of it.
@@ -315,10 +328,9 @@ def build(
                 f"'resmlp' needs features of shape (D,); got images of shape {tuple(input_shape)}: use 'mlp' or 'convnet4'"
             )
         return _residual(math.prod(input_shape))
-    if len(input_shape) != 3:
-        raise ValueError(
-            f"'{name}' needs images of shape (C, H, W); got samples of shape {tuple(input_shape)}: use 'resmlp' or 'mlp'"
-        )
+    if library == "hf":
+        return _build_hub(model, input_shape, words)
+    _require_images(name, input_shape)
     if name == "unet":
         return UNet(input_shape)
     if name == "convnet4":
@@ -332,8 +344,6 @@ def build(
         return ConvTrunk(input_shape, _VGG_BLOCKS[name])
     if library == "torchvision":
         return MeasuredTrunk(torchvision_model(model), input_shape)
-    if library == "hf":
-        return _build_hub(model, input_shape, words)
     import timm
 
     if not timm.is_model(model):
@@ -349,12 +359,27 @@ def _residual(inputs: int) -> ResidualTrunk:
     return ResidualTrunk(inputs, width=128, depth=2, dropout=0.1)
 
 
+def _require_images(name: str, input_shape: Sequence[int]) -> None:
+    if len(input_shape) != 3:
+        raise ValueError(
+            f"'{name}' needs images of shape (C, H, W); got samples of shape {tuple(input_shape)}: use 'resmlp' or 'mlp'"
+        )
+
+
 def _build_hub(name: str, input_shape: Sequence[int], words: Words) -> nn.Module:
     """Of transformers; by default the mean over the tokens, or pixels, of the last layer."""
     model = hub_model(words.architecture or hub_config(name))
     output, pool = words.output or "last_hidden_state", words.pool
     picked = Words(output, pool if words.output is not None or pool is not None else "mean").picking(model)
-    return MeasuredTrunk(picked, input_shape)
+    if not takes_text(model):
+        _require_images(f"hf:{name}", input_shape)
+        return MeasuredTrunk(picked, input_shape)
+    if len(input_shape) != 1:
+        raise ValueError(
+            f"'hf:{name}' reads texts; got samples of shape {tuple(input_shape)}: choose another trunk"
+        )
+    assert isinstance(picked, Features)  # an output is named
+    return TokenTrunk(picked, input_shape)
 
 
 def _build_own(name: str, input_shape: Sequence[int], words: Words, *, dense: bool) -> nn.Module:

@@ -21,7 +21,7 @@ FIXED = {
     **dict.fromkeys(
         (
             *("data", "primary", "task", "human", "probe", "probe_shots", "ignore_index", "drop", "types"),
-            *("train_size", "validation_size", "image_size", "augment"),
+            *("train_size", "validation_size", "image_size", "text_length", "augment"),
         ),
         "it says what is learned from",
     ),

@@ -37,32 +37,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _DATA_FIELDS = (
-    *(
-        "data",
-        "data_dir",
-        "primary",
-        "human",
-        "probe",
-        "trusted",
-        "task",
-        "train_size",
-        "validation_size",
-        "image_size",
-        "ignore_index",
-        "drop",
-        "types",
-        "augment",
-        "trunk",
-        "pretrained",
-        "weights",
-        "from_run",
-        "normalisation",
-    ),
+    *("data", "data_dir", "primary", "human", "probe", "trusted", "task", "train_size", "validation_size"),
+    *("image_size", "text_length", "ignore_index", "drop", "types", "augment"),
+    *("trunk", "pretrained", "weights", "from_run", "normalisation"),
 )
 # Fields that ``check`` looks at, beside those of the data.
 _NETWORK_FIELDS = (
     *("method", "psi", "generator_trunk", "trunk_output", "trunk_pool"),
-    *("freeze", "trunk_learning_rate", "layer_decay"),
+    *("freeze", "trunk_learning_rate", "layer_decay", "cluster_features"),
 )
 # Fields that tell settings apart rather than variants of a method.
 _SETTING_FIELDS = ("data", "primary", "task", "trunk", "train_size", "psi")
