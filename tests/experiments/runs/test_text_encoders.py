@@ -20,7 +20,7 @@ from _text_helpers import little_garbage as little_garbage
 from maxl.experiments.cli import main
 from maxl.experiments.data import NO_TOKEN, DataSet, Tokens
 from maxl.experiments.hub import RunModel
-from maxl.experiments.runs.checking import run_check
+from maxl.experiments.runs.checking import Case, run_check
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.exporting import export
 from maxl.experiments.runs.inference import predict
@@ -242,7 +242,7 @@ def test_an_interruption_leaves_no_trace_and_another_run_goes_on_from_it(place: 
 
 
 def test_the_double_gradient_of_an_encoder_of_texts_is_checked_on_tokens(place: Path) -> None:
-    report = run_check(f"hf:{place / 'bert'}", (LENGTH,), 2, 2, 4, repeats=1)
+    report = run_check(Case(f"hf:{place / 'bert'}", (LENGTH,), 2, 2, 4), repeats=1)
     assert report.recommended in ("forward", "reverse")
     assert all(row.relative_error < 1e-3 for row in report.rows if row.method in ("forward", "reverse"))  # type: ignore[operator]
     trunk = build(f"hf:{place / 'bert'}", (LENGTH,))
