@@ -76,18 +76,18 @@ class Tokens:
 
     def __call__(self, raw: Raw) -> Tensor:
         """Texts as numbers of tokens, int32 of shape (N, L), ``NO_TOKEN`` behind the end of each."""
+        assert isinstance(raw, list)
         return self.counted(raw)[0]
 
-    def counted(self, raw: Raw) -> tuple[Tensor, int]:
+    def counted(self, texts: list[str]) -> tuple[Tensor, int]:
         """The same, and how many texts were cut.
 
         Raises:
             ValueError: if there is no memory for them.
         """
-        assert isinstance(raw, list)
-        require_memory(4 * len(raw) * self.length, f"{len(raw)} texts of {self.length} tokens")
-        made, cut = np.full((len(raw), self.length), NO_TOKEN, dtype=np.int32), 0
-        for row, encoded in enumerate(self._encoded(raw)):
+        require_memory(4 * len(texts) * self.length, f"{len(texts)} texts of {self.length} tokens")
+        made, cut = np.full((len(texts), self.length), NO_TOKEN, dtype=np.int32), 0
+        for row, encoded in enumerate(self._encoded(texts)):
             made[row, : len(encoded.ids)] = encoded.ids
             cut += bool(encoded.overflowing)
         return torch.from_numpy(made), cut
@@ -141,7 +141,11 @@ def require_texts(tokens: Tokens, source: Source, name: str) -> None:
 
 def token_inputs(parts: Sequence[Part], tokens: Tokens) -> tuple[list[Tensor], str]:
     """The samples of all parts as tokens, and what is to be said of them, in a line."""
-    made = [tokens.counted(part.read(np.arange(len(part)))) for part in parts]
+    made = []
+    for part in parts:
+        texts = part.read(np.arange(len(part)))
+        assert isinstance(texts, list)  # a source of texts is the caller's
+        made.append(tokens.counted(texts))
     count, cut = sum(len(x) for x, _ in made), sum(cut for _, cut in made)
     longer = (
         f"; {cut} of {count} texts are longer and were cut, which --text-length changes"

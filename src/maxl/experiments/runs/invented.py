@@ -65,7 +65,7 @@ class InventedLabels:
 
     @property
     def block_names(self) -> tuple[str, ...]:
-        """A name for each block of ψ: of its class or label, "none" for that of samples without a label."""
+        """A name for each block of ψ, that of its class or label, or "none" where samples have no label."""
         blocks = self.hierarchy.num_primary
         return ("all samples",) if blocks == 1 else (*self.primary_names, "none")[:blocks]
 
