@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,13 @@ def tiny(**changes: Any) -> RunConfig:
 @cache
 def digits(seed: int = 0) -> DataSet:
     return load_data(tiny(seed=seed))
+
+
+def runs_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of a study one after another in this process: starting others takes longer than the runs."""
+    monkeypatch.setattr(
+        "maxl.experiments.studies.workers.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1)
+    )
 
 
 class Interrupted(Exception):

@@ -6,14 +6,13 @@ import json
 import struct
 import warnings
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from _run_helpers import digits, metrics, model, tiny
+from _run_helpers import digits, metrics, model, runs_here, tiny
 from _run_helpers import one_thread as one_thread
 from maxl.experiments.cli import main
 from maxl.experiments.runs.config import RunConfig
@@ -119,9 +118,7 @@ def test_only_finite_numbers_are_logged(tmp_path: Path) -> None:
 
 
 def test_every_run_of_a_study_is_tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "maxl.experiments.studies.workers.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1)
-    )
+    runs_here(monkeypatch)
     Study(tiny(epochs=1), ["single", "uniform"], [0]).run(tmp_path, jobs=1, track=[Noted])
     notes = [(tmp_path / "runs" / m / "seed0" / "noted.txt").read_text() for m in ("single", "uniform")]
     assert [note.splitlines()[0] for note in notes] == ["start single", "start uniform"]

@@ -8,7 +8,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 
 from _data_helpers import write_cifar100_parquet
 from _run_helpers import one_thread as one_thread
+from _run_helpers import runs_here
 from maxl.experiments.data import load
 from maxl.experiments.studies.study import Study
 from maxl.hierarchy import Hierarchy
@@ -131,9 +131,7 @@ def test_the_ablation_crosses_psi_with_the_entropy_weight() -> None:
 def test_a_recipe_from_beginning_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        "maxl.experiments.studies.workers.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1)
-    )
+    runs_here(monkeypatch)
     monkeypatch.setattr("maxl.experiments.studies.workers.os.cpu_count", lambda: 1)
     write_cifar100_parquet(tmp_path / "cifar100", per_fine_class=1)
     recipe, common = importlib.import_module("cifar100_hierarchy"), importlib.import_module("_common")

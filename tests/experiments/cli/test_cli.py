@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from _data_helpers import pixels, write_csv, write_parquet
-from _run_helpers import files, metrics, tiny
+from _run_helpers import files, metrics, runs_here, tiny
 from _run_helpers import one_thread as one_thread
 from maxl.experiments.cli import main, parser
 from maxl.experiments.runs.config import RunConfig
@@ -307,9 +306,7 @@ def test_a_diverging_run_ends_in_one_line(here: Path, capfd: pytest.CaptureFixtu
 def test_compare_prints_a_table_and_repeats_no_run(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        "maxl.experiments.studies.workers.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1)
-    )
+    runs_here(monkeypatch)
     monkeypatch.setattr("maxl.experiments.studies.workers.os.cpu_count", lambda: 1)
     reported: list[Path] = []  # the page itself has tests of its own
     monkeypatch.setattr(

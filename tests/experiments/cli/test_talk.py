@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import pytest
 import torch
 
 from _data_helpers import write_csv
-from _run_helpers import digits, metrics, tiny
+from _run_helpers import digits, metrics, runs_here, tiny
 from _run_helpers import one_thread as one_thread
 from maxl.experiments.cli import main, parser
 from maxl.experiments.cli.listen import listening, note
@@ -47,9 +46,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Studies run in this process."""
-    monkeypatch.setattr(
-        "maxl.experiments.studies.workers.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1)
-    )
+    runs_here(monkeypatch)
     monkeypatch.setattr("maxl.experiments.report.write_report", lambda folder: folder / "report.html")
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import re
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from _run_helpers import files, one_thread
+from _run_helpers import files, one_thread, runs_here
 from _target_helpers import LABELS, colours, columns, prices, write_table
 from maxl.experiments.cli import main
 
@@ -142,9 +141,7 @@ def test_a_run_repeats_from_its_own_config(here: Path, capsys: pytest.CaptureFix
 def test_a_study_compares_by_the_measure_of_its_task(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        "maxl.experiments.studies.workers.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1)
-    )
+    runs_here(monkeypatch)
     assert run(f"compare {PRICE} --methods single maxl --seeds 0 1 --out study") == 0
     out, err = capsys.readouterr()
     assert err.startswith("maxl: note: column 'price' holds 80 different numbers")
@@ -166,9 +163,7 @@ def test_a_study_compares_by_the_measure_of_its_task(
 def test_targets_may_vary_in_a_grid(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        "maxl.experiments.studies.workers.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1)
-    )
+    runs_here(monkeypatch)
     line = f"compare --data colours.csv --primary red {SMALL} --methods single --seeds 0 --out study"
     assert run(f"{line} --grid task=classification,multi-label,regression") == 0
     results = pd.read_csv(here / "study" / "results.csv").set_index("task")

@@ -6,13 +6,12 @@ import csv
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from _data_helpers import write_csv
-from _run_helpers import files, tiny
+from _run_helpers import files, runs_here, tiny
 from _run_helpers import one_thread as one_thread
 from maxl.experiments.cli import main
 from maxl.experiments.runs.folder import RunFolder
@@ -63,9 +62,7 @@ def test_names_are_no_markup(name: str, here: Path, capsys: pytest.CaptureFixtur
 def test_the_folder_of_a_study_is_no_markup(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        "maxl.experiments.studies.workers.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1)
-    )
+    runs_here(monkeypatch)
     monkeypatch.setattr("maxl.experiments.studies.workers.os.cpu_count", lambda: 1)
     monkeypatch.setattr("maxl.experiments.report.write_report", lambda folder: folder / "report.html")
     line = f"compare {SMALL.replace('--method single ', '')} --methods single --seeds 0 --jobs 1 --out s[/z]"

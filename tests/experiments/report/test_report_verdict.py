@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from _report_helpers import write_run
+from _run_helpers import runs_here
 from maxl.experiments.cli import main
 from maxl.experiments.report.markdown import markdown
 from maxl.experiments.report.page import page, sections
@@ -175,9 +175,7 @@ def tiny(method: str, seed: int) -> RunConfig:
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of a study one after another here: starting processes takes longer than the runs."""
-    monkeypatch.setattr(
-        "maxl.experiments.studies.workers.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1)
-    )
+    runs_here(monkeypatch)
 
 
 @pytest.mark.usefixtures("in_this_process")

@@ -6,7 +6,6 @@ import json
 import math
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pandas as pd
 import pytest
 
 from _run_helpers import one_thread as one_thread
-from _run_helpers import tiny
+from _run_helpers import runs_here, tiny
 from maxl import experiments
 from maxl.experiments.cli import main
 from maxl.experiments.report.advice import write_advice
@@ -39,9 +38,7 @@ from maxl.experiments.studies.remaining import COST
 @pytest.fixture
 def few_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Real runs, one after another in this process, as few as show what there is to show."""
-    monkeypatch.setattr(
-        "maxl.experiments.studies.workers.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1)
-    )
+    runs_here(monkeypatch)
     monkeypatch.setattr("maxl.experiments.studies.workers.os.cpu_count", lambda: 1)
     monkeypatch.setattr(procedure, "time_runs", lambda _: (1.0, 0.0))
     for name, value in (

@@ -13,14 +13,13 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from _run_helpers import TINY, files, metrics, tiny
+from _run_helpers import TINY, files, metrics, runs_here, tiny
 from _run_helpers import one_thread as one_thread
 from maxl.experiments.cli import main
 from maxl.experiments.runs.files import RunWarning
@@ -76,9 +75,7 @@ def processes(session: int) -> list[str]:
 @pytest.fixture
 def local_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Local runs one after another here: starting processes takes longer than the runs."""
-    monkeypatch.setattr(
-        "maxl.experiments.studies.workers.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1)
-    )
+    runs_here(monkeypatch)
 
 
 def same_tables(first: Path, second: Path) -> None:

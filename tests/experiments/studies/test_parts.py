@@ -6,13 +6,12 @@ import os
 import shlex
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from _run_helpers import TINY, files, tiny
+from _run_helpers import TINY, files, runs_here, tiny
 from _run_helpers import one_thread as one_thread
 from maxl.experiments.cli import main
 from maxl.experiments.runs.folder import RunFolder
@@ -29,9 +28,7 @@ SMALL = (
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "maxl.experiments.studies.workers.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1)
-    )
+    runs_here(monkeypatch)
     monkeypatch.setattr("maxl.experiments.studies.workers.os.cpu_count", lambda: 1)
 
 

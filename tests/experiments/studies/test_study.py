@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from _run_helpers import files, metrics, tiny
+from _run_helpers import files, metrics, runs_here, tiny
 from _run_helpers import one_thread as one_thread
 from maxl.experiments.cli.show import run_table, study_tables
 from maxl.experiments.report.runs import load_study
@@ -29,9 +29,7 @@ from maxl.experiments.studies.workers import device_count, run_jobs
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs one after another here: starting processes takes longer than the runs."""
-    monkeypatch.setattr(
-        "maxl.experiments.studies.workers.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(1)
-    )
+    runs_here(monkeypatch)
     monkeypatch.setattr("maxl.experiments.studies.workers.os.cpu_count", lambda: 1)
 
 

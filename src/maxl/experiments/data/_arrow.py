@@ -242,11 +242,17 @@ def _beside_images(
                 f"--types takes columns in as inputs; '{name}' of {table.origin} holds labels, or is left out"
             )
     require_kinds(names, wanted.types)
-    if wanted.stream and types:
-        raise ValueError(
-            f"--stream takes images alone, and --types takes columns of {table.origin} in beside them: leave one of them out"
-        )
+    if wanted.stream:
+        refuse_beside_streamed(types, table.origin)
     return {name: types[name] for name in names if name in types}
+
+
+def refuse_beside_streamed(types: Mapping[str, str], origin: str) -> None:
+    """ValueError if columns are asked for beside images that stay on disk."""
+    if types:
+        raise ValueError(
+            f"--stream takes images alone, and --types takes columns of {origin} in beside them: leave one of them out"
+        )
 
 
 def _free_beside(table: Table, image: str, no_inputs: set[str | None]) -> list[str]:

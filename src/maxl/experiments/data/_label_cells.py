@@ -8,11 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from maxl.experiments.data._labels import check_alike
-from maxl.experiments.data._source import Column, IntArray, Part, nearest
+from maxl.experiments.data._source import Column, IntArray, Part, nearest, some_of
 
 _SURE = (";", "|")  # between labels, as a rule; a comma may as well belong to a name
 _LIST = re.compile(r"\s*[\[({].*[\])}]\s*", re.DOTALL)  # how programs write lists into a cell
-_SHOWN = 10  # labels that a message lists
 
 
 def holds_cells(column: Column) -> bool:
@@ -23,8 +22,10 @@ def holds_cells(column: Column) -> bool:
 def looks_several(column: Column) -> str | None:
     """What parts the labels of a column, ";", "|" or "list", where its cells look like several labels; else None.
 
-    A column of text does if a separator occurs and the labels between repeat: they are fewer than the different cells.
+    Numbers do not; a column of text does if a separator occurs and the labels between repeat: they are fewer than the different cells.
     """
+    if not holds_cells(column):
+        return None
     cells = [value for value in column.values if value is not None]
     if any(isinstance(value, tuple) for value in cells):
         return "list"
@@ -88,9 +89,8 @@ def encode_known(part: Part, name: str, names: Sequence[str]) -> IntArray:
     rows = _labels_of(part, name, _separator([part], name))
     for i, row in enumerate(rows):
         if odd := sorted({*row} - {*names}):
-            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
             raise ValueError(
-                f"every label needs to be one of the run's ({', '.join(names[:_SHOWN])}{more}); row {i} of {part.origin} has "
+                f"every label needs to be one of the run's ({some_of(names)}); row {i} of {part.origin} has "
                 f"{odd[0]!r} in column '{name}'{nearest(odd[0], names)}"
             )
     return _zeros_and_ones(rows, tuple(names))

@@ -14,12 +14,11 @@ from torch import Tensor
 from maxl.experiments.data._arrow import image_column, image_content, image_in, to_numpy
 from maxl.experiments.data._label_cells import encode_known, holds_cells
 from maxl.experiments.data._labels import check_column
-from maxl.experiments.data._source import Column, Part, nearest
+from maxl.experiments.data._source import Column, Part, nearest, some_of
 from maxl.experiments.data._tables import Table, class_names
 from maxl.experiments.data._targets import check_judgeable, encode_targets
 
 _WHOLE = re.compile(r"\s*\+?([0-9]+)(\.0*)?\s*")  # as a table may write the number of a class
-_SHOWN = 10  # classes that a message lists
 _PARTS = ("train", "training", "test", "testing", "valid", "validation", "val")
 
 
@@ -39,14 +38,13 @@ def class_codes(values: Sequence[str], names: Sequence[str], where: Callable[[in
     unknown = [i for i, code in enumerate(found) if code is None]
     if unknown:
         first = values[unknown[0]]
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         hint = (
             "; the folder seems to hold parts: name one of them"
             if first.lower() in _PARTS
             else nearest(first, names)
         )
         raise ValueError(
-            f"every class needs to be one of the run's ({', '.join(names[:_SHOWN])}{more}); {where(unknown[0])} has "
+            f"every class needs to be one of the run's ({some_of(names)}); {where(unknown[0])} has "
             f"{first!r} ({len(unknown)} such samples){hint}"
         )
     return torch.tensor([code for code in found if code is not None], dtype=torch.int64)

@@ -200,6 +200,12 @@ def from_source(source: Source, name: str, options: Options) -> DataSet:
     is_image = inputs[0].ndim == 4
     beside: Sequence[Tensor | None] = [None] * len(inputs) if made.beside is None else made.beside.features
     columns = None if made.beside is None else made.beside.columns
+    names = source.feature_names
+    named = (
+        replace(transform, column=names[0])
+        if names and isinstance(transform, TextFeatures | Tokens)
+        else None
+    )
     return DataSet(
         name=name,
         train=train.split(inputs[0], scale, beside[0]),
@@ -216,18 +222,14 @@ def from_source(source: Source, name: str, options: Options) -> DataSet:
         features=None
         if source.feature_names is None or not isinstance(transform, Standardise)
         else Features(source.feature_names, tuple(transform.mean.tolist()), tuple(transform.std.tolist())),
-        text=replace(transform, column=source.feature_names[0])
-        if source.feature_names and isinstance(transform, TextFeatures)
-        else None,
+        text=named if isinstance(named, TextFeatures) else None,
         columns=transform if isinstance(transform, Columns) else columns,
         image_column=source.image_column,
         task=targets.task,
         targets=scale,
         saw="\n".join(line for line in said if line),
         probe_names=labelled.probe_names,
-        tokens=replace(transform, column=source.feature_names[0])
-        if source.feature_names and isinstance(transform, Tokens)
-        else None,
+        tokens=named if isinstance(named, Tokens) else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -130,6 +130,11 @@ class Source:
     saw: str = ""
     fit_frame: Callable[[pd.DataFrame], Columns] | None = None
     image_column: str | None = None
+
+
+def some_of(names: Sequence[str], most: int = 10) -> str:
+    """Names in a row, so many of them, for messages."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

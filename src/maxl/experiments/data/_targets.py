@@ -135,7 +135,7 @@ def _look(part: Part, columns: tuple[str, ...]) -> tuple[str, str]:
         return "segmentation", "each image has a mask: segmentation"
     if column.names is not None:
         return "classification", f"column '{name}' holds {len(column.names)} named classes: classification"
-    if mark := looks_several(column) if holds_cells(column) else None:
+    if mark := looks_several(column):
         how = "lists" if mark == "list" else f"several labels a row, parted by '{mark}'"
         return "multi-label", f"column '{name}' holds {how}: multi-label" + (
             "" if mark == "list" else "; if each cell is one class, say --task classification"
@@ -147,9 +147,8 @@ def _look(part: Part, columns: tuple[str, ...]) -> tuple[str, str]:
     many = len(distinct) > _MANY
     if finite.dtype.kind == "f" and (finite != np.floor(finite)).any():
         told = f"column '{name}' holds {len(distinct)} different numbers, not all of them whole"
-        slips = (
-            not many and float((finite == np.floor(finite)).mean()) >= _MOSTLY
-        )  # among classes; ``encode`` names them
+        # A few of them among classes are slips, which ``encode`` names.
+        slips = not many and float((finite == np.floor(finite)).mean()) >= _MOSTLY
         task = "classification" if slips else "regression"
         return task, f"{told}: {task}"
     told = f"column '{name}' holds {len(distinct)} different whole numbers"

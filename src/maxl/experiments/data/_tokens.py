@@ -14,11 +14,9 @@ from torch import Tensor
 
 from maxl.experiments.data._features import fit_text
 from maxl.experiments.data._memory import require_memory
-from maxl.experiments.data._source import Part, Raw, Source
+from maxl.experiments.data._source import Part, Raw, Source, some_of
 
-NO_TOKEN = (
-    -1
-)  # where a text has ended: no token's number, though the one of padding may be another token's as well
+NO_TOKEN = -1  # where a text has ended: no token's number, as that of padding may be
 _TEXTS = 4096  # made tokens at a time: what a tokenizer says of each takes more memory than its numbers
 
 
@@ -131,10 +129,9 @@ def require_texts(tokens: Tokens, source: Source, name: str) -> None:
     if source.fit is fit_text:
         return
     columns = source.feature_names or ()
-    shown = ", ".join(columns[:10]) + (f" and {len(columns) - 10} more" if len(columns) > 10 else "")
     raise ValueError(
         f"{tokens.source} takes texts, one column of them; '{name}' has "
-        + (f"the columns {shown}: leave out the others with --drop" if columns else "images")
+        + (f"the columns {some_of(columns)}: leave out the others with --drop" if columns else "images")
         + ", or choose another --trunk"
     )
 

@@ -20,6 +20,7 @@ from maxl.experiments.data._arrow import (
     default_primary,
     dropped,
     image_column,
+    refuse_beside_streamed,
     table_source,
     to_numpy,
 )
@@ -160,10 +161,7 @@ def pieces_source(
         make = partial(_numbers, columns=rest)
         free = [*dict.fromkeys((*asked, *names))]
     else:
-        if wanted.types:
-            raise ValueError(
-                f"--stream takes images alone, and --types takes columns of {train.origin} in beside them: leave one of them out"
-            )
+        refuse_beside_streamed(wanted.types, train.origin)
         make = partial(_images, column=image, image_size=wanted.image_size)
         free = [name for name in labels if name != image]
 

@@ -15,7 +15,7 @@ from maxl.experiments.report.parts import Figure, Note, Part, Points
 from maxl.experiments.report.runs import Run, Setting
 from maxl.experiments.report.series import curves, ends_table, nested_mean, thinned
 from maxl.experiments.report.style import Look
-from maxl.experiments.runs.evaluation import INFORMATIVE
+from maxl.experiments.runs.evaluation import INFORMATIVE, block_names
 
 
 def labels_over_epochs(setting: Setting, looks: Mapping[str, Look]) -> list[Part]:
@@ -191,5 +191,5 @@ def class_names(setting: Setting, count: int) -> list[str]:
             if names is None and run.snapshot is not None:
                 names = run.snapshot.primary_names
             if names is not None and len(names) in (count, count - 1):
-                return [str(name) for name in (*names, "none")][:count]
+                return [*block_names([str(name) for name in names], count)]
     return [f"class {c}" for c in range(count)]

@@ -163,6 +163,11 @@ def members_of(y: Tensor, c: int, hierarchy: Hierarchy) -> Tensor:
     return y[:, c] == 1 if c < y.shape[1] else ~y.any(1)
 
 
+def block_names(names: Sequence[str], blocks: int) -> tuple[str, ...]:
+    """Names of as many blocks as there are classes or labels, or of one more, which is that of samples without a label."""
+    return (*names, "none")[:blocks]
+
+
 def information(labels: Tensor, y: Tensor, hierarchy: Hierarchy) -> Tensor:
     """``label_information``; of several labels, within each set of them, whose samples may use the same classes."""
     if y.dim() == 1 or hierarchy.num_primary == 1:

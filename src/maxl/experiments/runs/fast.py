@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from maxl.experiments.runs.config import RunConfig
-from maxl.experiments.runs.methods import LEARNED_METHODS, SHARED
+from maxl.experiments.runs.rules import against_compiling
 from maxl.learning import MetaAuxiliaryLearner
 from maxl.networks import LabelGenerator, MultiTaskNetwork
 
@@ -41,22 +41,20 @@ def fast_settings(config: RunConfig, device: torch.device) -> dict[str, Any]:
     settings: dict[str, Any] = {"channels_last": True}
     if torch.cuda.is_bf16_supported(including_emulation=False):
         settings["precision"] = "bf16"
-    if compiles(config):
+    if against_compiling(config) is None:
         settings["compile"] = True
     return settings
-
-
-def compiles(config: RunConfig) -> bool:
-    """Whether the passes of a run's method can go through torch.compile."""
-    shared = config.generator_trunk == SHARED and config.method in LEARNED_METHODS
-    return config.method != "gated" and not shared
 
 
 def told(settings: Mapping[str, Any], device: torch.device) -> str:
     """What ``--fast`` does, in a line."""
     if not settings:
         return f"--fast: nothing is both faster and safe on every {device.type}; docs/speed.md says what may be worth a try"
-    return "--fast: " + ", ".join(f"{name} {value}" for name, value in settings.items())
+    return f"--fast: {_listed(settings)}"
+
+
+def _listed(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
 @dataclass(frozen=True)
@@ -77,9 +75,8 @@ class FastGain:
     difference: float
 
     def __str__(self) -> str:
-        settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
         return (
-            f"--fast             {settings}: {self.fast_seconds:.4f} s an exact iteration instead of {self.seconds:.4f}, "
+            f"--fast             {_listed(self.settings)}: {self.fast_seconds:.4f} s an exact iteration instead of {self.seconds:.4f}, "
             f"{self.seconds / self.fast_seconds:.2f} times as fast, after {self.compile_seconds:.0f} s to compile; the step of the "
             f"generator differs by {self.difference:.1e} of its length"
         )
@@ -104,11 +101,11 @@ def fast_gain(
         learning_rate: Of SGD, for both.
         repeats: Timed iterations of each; they take turns, since a busy machine hits both alike.
     """
-    plain, fast = (_Trial(network, generator, x, y, chosen, learning_rate) for chosen in ({}, settings))
-    first_plain, first_fast = plain.step(), fast.step()
+    plain, fast = (_Trial(network, generator, chosen, learning_rate) for chosen in ({}, settings))
+    first_plain, first_fast = plain.step(x, y), fast.step(x, y)
     moved = plain.moved()
     difference = torch.linalg.vector_norm(fast.moved() - moved) / torch.linalg.vector_norm(moved)
-    times: Sequence[tuple[float, float]] = [(plain.step(), fast.step()) for _ in range(repeats)]
+    times: Sequence[tuple[float, float]] = [(plain.step(x, y), fast.step(x, y)) for _ in range(repeats)]
     seconds, fast_seconds = (statistics.median(each) for each in zip(*times, strict=True))
     return FastGain(
         dict(settings), seconds, fast_seconds, max(0.0, first_fast - first_plain), float(difference)
@@ -116,14 +113,12 @@ def fast_gain(
 
 
 class _Trial:
-    """Copies of two networks that are trained on one batch."""
+    """Copies of two networks, which learn."""
 
     def __init__(
         self,
         network: MultiTaskNetwork,
         generator: LabelGenerator,
-        x: Tensor,
-        y: Tensor,
         settings: Mapping[str, Any],
         learning_rate: float,
     ) -> None:
@@ -132,7 +127,6 @@ class _Trial:
         network.to(memory_format=layout)
         self.generator.to(memory_format=layout)
         self.before = self._weights()
-        self.x, self.y = x, y
         self.learner = MetaAuxiliaryLearner(
             network,
             self.generator,
@@ -142,12 +136,12 @@ class _Trial:
             compile=bool(settings.get("compile")),
         )
 
-    def step(self) -> float:
+    def step(self, x: Tensor, y: Tensor) -> float:
         """Seconds of an iteration."""
-        self._wait()
+        _wait(x.device)
         start = time.perf_counter()
-        self.learner.step(self.x, self.y)
-        self._wait()
+        self.learner.step(x, y)
+        _wait(x.device)
         return time.perf_counter() - start
 
     def moved(self) -> Tensor:
@@ -157,6 +151,7 @@ class _Trial:
     def _weights(self) -> Tensor:
         return torch.cat([p.detach().flatten().double().cpu() for p in self.generator.parameters()])
 
-    def _wait(self) -> None:
-        if self.x.device.type == "cuda":
-            torch.cuda.synchronize(self.x.device)
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from maxl.experiments.data import image_items, read_table
+from maxl.experiments.data import image_items
 from maxl.experiments.runs.build import resolve_device
 from maxl.experiments.runs.folder import RunFolder
-from maxl.experiments.runs.inputs import find_images, read_image, read_prepared_rows, read_rows
+from maxl.experiments.runs.inputs import (
+    find_images,
+    image_in_row,
+    read_image,
+    read_prepared_rows,
+    read_rows,
+    table_with,
+)
 from maxl.experiments.runs.masks import Mask, predict_masks
 from maxl.experiments.runs.mixed_rows import read_mixed_rows
 from maxl.experiments.runs.model import PrimaryModel, load_model
@@ -89,37 +96,29 @@ def predict(
     if model.task == "segmentation":
         return list(predict_masks(model, find_images(source), resolve_device(device)))
     names: list[Path | int]
-    inputs: Iterable[Tensor]
+    inputs: Callable[[range], Tensor]
     if model.takes_images:
-        names, images = _images(source)
-        parts = (range(start, min(start + _BATCH, len(names))) for start in range(0, len(names), _BATCH))
-        batches = (
-            torch.cat([read_image(images[i], model.input_shape, _named(names[i], source)) for i in part])
-            for part in parts
-        )
-        inputs = map(model.normalise, batches)
+        names, inputs = _images(source, model)
     elif model.image_shape is not None:
         mixed = read_mixed_rows(source, RunFolder(run), model)
-        names = [*range(len(mixed))]
-        ends = (range(start, min(start + _BATCH, len(mixed))) for start in range(0, len(mixed), _BATCH))
-        inputs = map(mixed.inputs, ends)
+        names, inputs = [*range(len(mixed))], mixed.inputs
     else:
         if model.feature_names is None:
             rows = read_prepared_rows(source, RunFolder(run), model.input_shape[0])
         else:
             rows = read_rows(source, model.feature_names)
-        names = [*range(len(rows))]
-        inputs = (model.normalise(rows[start : start + _BATCH]) for start in range(0, len(rows), _BATCH))
+        names, inputs = [*range(len(rows))], lambda part: model.normalise(rows[part.start : part.stop])
     where = resolve_device(device)
     trunk, primary_head = model.trunk.to(where), model.primary_head.to(where)
     done: list[Tensor] = []
-    for x in inputs:
+    for start in range(0, len(names), _BATCH):
+        x = inputs(range(start, min(start + _BATCH, len(names))))
         with torch.no_grad():
             # Normalised before it moves, and back before it gets units: not every device computes in float64.
             outputs = _read(model, primary_head(trunk(x.to(where))).float().cpu(), proba)
         finite = outputs.isfinite().all(1)
         if not finite.all():
-            odd = names[sum(map(len, done)) + int((~finite).nonzero()[0])]
+            odd = names[start + int((~finite).nonzero()[0])]
             raise ValueError(
                 f"predict needs samples like those of training; {'row ' if isinstance(odd, int) else ''}{odd} of "
                 f"{source} is so far from them that the model gives no number for it"
@@ -141,21 +140,21 @@ def predict(
     ]
 
 
-def _images(source: Path) -> tuple[list[Path | int], Sequence[Path | bytes]]:
-    """Images, and what names each: its file, or its row in a table."""
-    if source.suffix not in (".csv", ".parquet"):
-        files = find_images(source)
-        return [*files], files
-    table = read_table(source)
-    items = image_items(table, source.parent, ())
-    if not items:
-        raise ValueError(f"predict needs at least one row; {source} has none")
-    return [*range(len(items))], items
+def _images(source: Path, model: PrimaryModel) -> tuple[list[Path | int], Callable[[range], Tensor]]:
+    """What names each image, its file or its row in a table, and what makes inputs of some of them."""
+    names: list[Path | int]
+    items: Sequence[Path | bytes]
+    if source.suffix in (".csv", ".parquet"):
+        items = image_items(table_with((), source), source.parent, ())
+        names, where = [*range(len(items))], [image_in_row(i, source) for i in range(len(items))]
+    else:
+        items = find_images(source)
+        names, where = [*items], [f"'{file}'" for file in items]
 
+    def inputs(part: range) -> Tensor:
+        return model.normalise(torch.cat([read_image(items[i], model.input_shape, where[i]) for i in part]))
 
-def _named(name: Path | int, source: Path) -> str:
-    """How a message names an image."""
-    return f"the image in row {name} of '{source}'" if isinstance(name, int) else f"'{name}'"
+    return names, inputs
 
 
 def _read(model: PrimaryModel, outputs: Tensor, proba: bool) -> Tensor:

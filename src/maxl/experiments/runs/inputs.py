@@ -34,12 +34,12 @@ def read_rows(file: Path, names: tuple[str, ...]) -> Tensor:
     """The columns of a table that the run was trained on, float64 of shape (N, D)."""
     if file.suffix not in (".csv", ".parquet"):
         raise ValueError(f"predict needs a CSV or parquet file for a run on features; got {file}")
-    table = _table_with(names, file)
+    table = table_with(names, file)
     return read_features(table, names, np.arange(len(table.content)))
 
 
-def _table_with(names: Sequence[str], file: Path) -> Table:
-    """A table that has the columns of the training table, and rows."""
+def table_with(names: Sequence[str], file: Path) -> Table:
+    """The table in a file; ValueError unless it has these columns of the training table, and rows."""
     table = read_table(file)
     if missing := [name for name in names if name not in table.content.column_names]:
         raise ValueError(f"predict needs the columns of the training table; {file} lacks {missing[0]!r}")
@@ -55,7 +55,7 @@ def read_prepared_rows(source: Path, folder: RunFolder, width: int) -> Tensor:
     if source.suffix not in (".csv", ".parquet"):
         raise ValueError(f"predict needs a CSV or parquet file for a run on a table; got {source}")
     columns = column_features(folder, width)
-    return column_rows(columns, _table_with(list(columns.kinds), source), source)
+    return column_rows(columns, table_with(list(columns.kinds), source), source)
 
 
 def has_columns(folder: RunFolder) -> bool:
@@ -146,7 +146,7 @@ def read_text_rows(source: Path, folder: RunFolder, width: int) -> Tensor:
     if source.suffix == ".txt":
         texts = _read_lines(source)
     elif source.suffix in (".csv", ".parquet"):
-        table = _table_with([features.column], source)
+        table = table_with([features.column], source)
         texts = read_texts(table, features.column, np.arange(len(table.content)))
     else:
         raise ValueError(f"predict needs a .txt, CSV or parquet file for a run on text; got {source}")
@@ -176,6 +176,11 @@ def read_image(item: Path | bytes, shape: tuple[int, ...], name: str = "") -> Te
     if image.shape[2:] != (height, width):
         image = transforms.resize(image, [height, width], antialias=True)
     return as_channels(image, channels)
+
+
+def image_in_row(row: int, source: Path) -> str:
+    """How messages name an image of a table."""
+    return f"the image in row {row} of '{source}'"
 
 
 def as_channels(images: Tensor, channels: int) -> Tensor:

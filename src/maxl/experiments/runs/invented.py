@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from maxl.experiments.runs.build import resolve_device
 from maxl.experiments.runs.checkpoint import kept_networks, load_end
 from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
-from maxl.experiments.runs.evaluation import evaluating
+from maxl.experiments.runs.evaluation import block_names, evaluating
 from maxl.experiments.runs.files import RunWarning
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.labelled import Labelled, labelled_samples
@@ -67,7 +67,7 @@ class InventedLabels:
     def block_names(self) -> tuple[str, ...]:
         """A name for each block of ψ, that of its class or label, or "none" where samples have no label."""
         blocks = self.hierarchy.num_primary
-        return ("all samples",) if blocks == 1 else (*self.primary_names, "none")[:blocks]
+        return ("all samples",) if blocks == 1 else block_names(self.primary_names, blocks)
 
     @property
     def likeliest(self) -> Tensor:

@@ -20,7 +20,14 @@ from maxl.experiments.runs.files import RunWarning
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.labelled import Labelled, labelled_samples, test_part
 from maxl.experiments.runs.machine import origin, tensor_float32, threads
-from maxl.experiments.runs.measures import MEASURES, intersections_over_unions, kept, pixel_counts, score
+from maxl.experiments.runs.measures import (
+    MEASURES,
+    intersections_over_unions,
+    kept,
+    pixel_counts,
+    pixel_scores,
+    score,
+)
 from maxl.experiments.runs.model import PrimaryModel, load_model
 from maxl.experiments.runs.networks import memory_format
 from maxl.experiments.runs.trainer import EVALUATION_BATCH
@@ -272,7 +279,7 @@ def _segmentation(kind: _Kind, predicted: Tensor, targets: Tensor, names: tuple[
     left_out = _absent(absent, "class", "classes", "mIoU")
     if ignored := int((targets == IGNORED).sum()):
         left_out.append(f"{ignored} pixels that stand for no class")
-    return dict(score(kind, predicted, targets)), rows, None, left_out
+    return dict(pixel_scores(of_pixels)), rows, None, left_out
 
 
 _BY_TASK: dict[str, Callable[[_Kind, Tensor, Tensor, tuple[str, ...]], _Scores]] = {

@@ -33,6 +33,7 @@ from maxl.experiments.runs.inputs import (
     column_features,
     column_rows,
     has_columns,
+    image_in_row,
     read_image,
     text_inputs,
 )
@@ -177,9 +178,7 @@ def _in_table(run: Path, config: RunConfig, model: PrimaryModel, source: Path) -
     rows = np.arange(count)
     if model.takes_images:
         items = image_items(table, source.parent, (*written, *model.primary_names))
-        return _of_images(
-            model, range(count), items, targets, (), lambda i: f"the image in row {i} of '{source}'"
-        )
+        return _of_images(model, range(count), items, targets, (), lambda i: image_in_row(i, source))
     folder = RunFolder(run)
     if model.image_shape is not None:
         mixed = MixedRows.of(table, source, folder, model)

@@ -165,7 +165,7 @@ def score(data: Judged, outputs: Tensor, targets: Tensor) -> dict[str, float]:
         and is nan where that leaves none.
     """
     if data.task == "segmentation":
-        return _segmentation(outputs, targets, data.num_primary)
+        return pixel_scores(pixel_counts(outputs, targets, data.num_primary))
     outputs, targets = outputs.cpu(), targets.cpu()  # not every device computes in float64
     if data.task == "classification":
         return _classification(outputs, targets)
@@ -227,9 +227,8 @@ def _auroc(scores: Tensor, targets: Tensor) -> float:
     return sum(areas) / len(areas) if areas else math.nan
 
 
-def _segmentation(predicted: Tensor, targets: Tensor, classes: int) -> dict[str, float]:
-    """Over all pixels of all images; classes that do not occur have no part in the mean."""
-    counts = pixel_counts(predicted, targets, classes)
+def pixel_scores(counts: Tensor) -> dict[str, float]:
+    """The measures of segmentation, from ``pixel_counts``; classes that do not occur have no part in the mean."""
     hit, there = counts.diag(), counts.sum(1)
     iou = intersections_over_unions(counts)
     return {"miou": float(iou[there > 0].mean()), "pixel_accuracy": float(hit.sum() / counts.sum())}

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from maxl.experiments.data import MixedShape, Table, images_of_column, read_table
+from maxl.experiments.data import MixedShape, Table, images_of_column
 from maxl.experiments.runs.folder import RunFolder
-from maxl.experiments.runs.inputs import column_features, column_rows, read_image
+from maxl.experiments.runs.inputs import column_features, column_rows, image_in_row, read_image, table_with
 from maxl.experiments.runs.model import PrimaryModel
 
 
@@ -69,8 +69,7 @@ class MixedRows:
         """
         shape = self.model.image_shape
         assert shape is not None  # the constructor has looked
-        named = ((i, f"the image in row {i} of '{self.source}'") for i in rows)
-        return torch.cat([read_image(self.items[i], shape, name) for i, name in named])
+        return torch.cat([read_image(self.items[i], shape, image_in_row(i, self.source)) for i in rows])
 
     def inputs(self, rows: range) -> Tensor:
         """What the trunk takes of some rows."""
@@ -87,7 +86,4 @@ def read_mixed_rows(source: Path, folder: RunFolder, model: PrimaryModel) -> Mix
         raise ValueError(
             f"predict needs a CSV or parquet file for a run on images and columns beside them; got {source}"
         )
-    table = read_table(source)
-    if not len(table.content):
-        raise ValueError(f"predict needs at least one row; {source} has none")
-    return MixedRows.of(table, source, folder, model)
+    return MixedRows.of(table_with((), source), source, folder, model)

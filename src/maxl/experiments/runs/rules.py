@@ -109,6 +109,15 @@ def _check_ranges(config: RunConfig) -> None:
         )
 
 
+def against_compiling(config: RunConfig) -> str | None:
+    """Why the passes of a run's method cannot go through torch.compile; None where they can."""
+    if config.method == "gated":
+        return "--method gated cannot be compiled"
+    if config.generator_trunk == SHARED and config.method in (*LEARNED_METHODS, *JUDGED_METHODS):
+        return "--generator-trunk shared reads the network's features in passing"
+    return None
+
+
 def _check_combinations(config: RunConfig) -> None:
     if config.teach_part < 1 and (config.lookahead != "update" or config.schedule != "iteration"):
         raise ValueError(
@@ -124,11 +133,8 @@ def _check_combinations(config: RunConfig) -> None:
             "--method gated acts on the update just taken: use it with --lookahead update and "
             "--schedule iteration"
         )
-    if config.method == "gated" and config.compile:
-        raise ValueError("--method gated cannot be compiled: drop --compile")
-    taught = (*LEARNED_METHODS, *JUDGED_METHODS)
-    if config.generator_trunk == SHARED and config.compile and config.method in taught:
-        raise ValueError("--generator-trunk shared reads the network's features in passing: drop --compile")
+    if config.compile and (reason := against_compiling(config)) is not None:
+        raise ValueError(f"{reason}: drop --compile")
     if config.evaluate == "rotating" and (config.cache_labels or config.schedule == "epochs"):
         raise ValueError(
             "--evaluate rotating trains on other samples in each epoch: use it without --cache-labels "
