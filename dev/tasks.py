@@ -3,7 +3,7 @@
     python dev/tasks.py run --data-dir DIR [--only penguins scene] [--jobs 2]    # what the table lacks
     python dev/tasks.py write                                                   # the table of docs/evidence.md
 
-DIR holds tables/, multilabel/, camvid/ and clinc150/. The reference is scikit-learn's MLP on the same features, or for
+DIR holds tables/, multilabel/, camvid/, clinc150/ and cifar100/. The reference is scikit-learn's MLP on the same features, or for
 images a plain PyTorch loop with the same network. Results are kept in dev/evidence/tasks.csv, a row a run.
 """
 
@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from PIL import Image
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -56,6 +57,21 @@ def camvid(folder: Path, seed: int) -> DataSet:
     return load(str(folder / "camvid"), image_size=32, ignore_index=11, train_size=200, seed=seed)
 
 
+def photographs(folder: Path, seed: int) -> DataSet:
+    """A folder of files, train/class/finer class/N.png, of 2,500 and 2,000 pictures of CIFAR-100, read at 16 pixels."""
+    source = load("cifar100", data_dir=folder / "cifar100", human="fine_label", train_size=2500, seed=seed)
+    random = torch.Generator().manual_seed(0)
+    some = torch.randperm(len(source.test), generator=random)[:2000]
+    with tempfile.TemporaryDirectory() as place:
+        for name, part in (("train", source.train), ("test", source.test.select(some))):
+            finer = part.human if part.human is not None else part.primary
+            for i, (x, coarse, fine) in enumerate(zip(part.x, part.primary, finer, strict=True)):
+                parent = Path(place, name, source.primary_names[coarse], str(int(fine)))
+                parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(x.movedim(0, -1).numpy()).save(parent / f"{i}.png")
+        return load(place, image_size=16, seed=seed)
+
+
 def clinc150(folder: Path, seed: int) -> DataSet:
     """Domains, from a fifth of the sentences."""
     return load("clinc150", data_dir=folder / "clinc150", train_size=3000, seed=seed)
@@ -77,6 +93,7 @@ SETS: dict[str, tuple[Callable[[Path, int], DataSet], dict[str, Any]]] = {
         lambda folder, seed: load("digits", train_size=500, seed=seed),
         {"epochs": 30, "batch_size": 50},
     ),
+    "photographs": (photographs, {"epochs": 20, "batch_size": 50}),
     "camvid": (camvid, {"epochs": 10, "batch_size": 10}),
 }
 

@@ -60,6 +60,13 @@ def test_lightnings_trainer_trains() -> None:
     assert float(accuracy) > 0.7
 
 
+def test_a_vision_transformer_learns() -> None:
+    pytest.importorskip("timm", reason="needs timm")
+    command = [sys.executable, str(EXAMPLES / "timm_vit.py"), "--epochs", "5"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(done.stdout.splitlines()[-1].removeprefix("test accuracy ")) > 0.4
+
+
 def test_hugging_faces_trainer_trains() -> None:
     pytest.importorskip("accelerate", reason="needs accelerate")
     command = [sys.executable, str(EXAMPLES / "huggingface_trainer.py"), "--epochs", "8"]

@@ -22,7 +22,7 @@ from maxl.experiments.studies.study import Study
 NAMES = ("uniform", "maxl", "human", "random")
 
 
-def judged(folder: Path, accuracies: Mapping[str, list[float]]) -> Verdict:
+def judged(folder: Path, accuracies: Mapping[str, list[float]], **summary: object) -> Verdict:
     """The verdict on methods with these test accuracies, one a seed."""
     for method, values in accuracies.items():
         for seed, value in enumerate(values):
@@ -35,6 +35,7 @@ def judged(folder: Path, accuracies: Mapping[str, list[float]]) -> Verdict:
                 test_accuracy=value,
                 seconds_total=120.0 if method == "maxl" else 60.0,
                 bare=True,
+                **summary,
             )
     (found,) = verdicts(load_study(folder))
     return found
@@ -73,6 +74,35 @@ def test_a_gain_without_a_control_asks_for_one(tmp_path: Path) -> None:
     assert found.command is not None
     assert "--methods single uniform maxl" in found.command
     assert "--seeds 5 6 7 8 9" in found.command  # that nothing was seen of
+
+
+@pytest.mark.parametrize(
+    ("gain", "samples", "answer", "said"),
+    [
+        (0.0, 300, "no", "No: the other method does not gain 1 point or more"),
+        (
+            0.0,
+            299,
+            "cannot tell",
+            "Cannot tell: the test part has 299 samples, too few to exclude a gain of 1 point.",
+        ),
+        (0.04, 125, "yes", "Yes: uniform is better"),
+        (
+            0.04,
+            60,
+            "cannot tell",
+            "Cannot tell: the test part has 60 samples, and a gain on fewer than 5 of them",
+        ),
+    ],
+)
+def test_a_small_test_part_shows_nothing_however_many_seeds_agree(
+    tmp_path: Path, gain: float, samples: int, answer: str, said: str
+) -> None:
+    found = judged(tmp_path, {"single": SINGLE, "uniform": above(gain, 0.0001)}, test_size=samples)
+    assert found.answer == answer
+    assert found.headline.startswith(said)
+    if answer == "cannot tell":
+        assert found.advice.startswith("Keep single. More seeds would not help: a larger test part would.")
 
 
 def test_where_nothing_differs_no_method_is_named(tmp_path: Path) -> None:

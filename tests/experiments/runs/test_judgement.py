@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from _data_helpers import pixels, write_cifar100_parquet, write_image
 from _judged_helpers import CASES, CLASSES, VOID
 from _run_helpers import one_thread as one_thread
 from _run_helpers import tiny
+from maxl.experiments.cli import main
 from maxl.experiments.runs.files import RunWarning
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.inference import Labels, Prediction, predict
@@ -56,6 +58,25 @@ def test_a_runs_own_test_samples_give_the_figures_of_its_summary(case: str, runs
     assert (own.per_class, own.confusion) == (given.per_class, given.confusion)
     assert given.samples == own.samples
     assert given.names == tuple(summary["primary_names"])
+
+
+def test_rows_for_a_data_set_known_by_name_have_its_own_column_of_labels(tmp_path: Path) -> None:
+    domains = {"bank": ["balance", "transfer"], "travel": ["visa", "flight"]}
+    sentences = [
+        [f"{i} my {intent}", intent] for i in range(8) for intents in domains.values() for intent in intents
+    ]
+    parts = {"train": sentences, "val": sentences[:8], "test": sentences[8:16]}
+    (tmp_path / "data_full.json").write_text(json.dumps(parts))
+    (tmp_path / "domains.json").write_text(json.dumps(domains))
+    summary = train(
+        tiny(data="clinc150", data_dir=str(tmp_path), train_size=24, method="maxl"), tmp_path / "run"
+    )
+    domain_of = {intent: domain for domain, intents in domains.items() for intent in intents}
+    rows = [(sentence, domain_of[intent]) for sentence, intent in parts["test"]]
+    pd.DataFrame(rows, columns=["text", "domain"]).to_csv(tmp_path / "new.csv", index=False)
+    assert judge(tmp_path / "run", tmp_path / "new.csv").metrics["accuracy"] == summary["test_accuracy"]
+    main(["labels", str(tmp_path / "run"), str(tmp_path / "new.csv"), "--out", str(tmp_path / "labels.csv")])
+    assert len(pd.read_csv(tmp_path / "labels.csv")) == len(rows)
 
 
 def test_classes_one_by_one(runs: Runs) -> None:

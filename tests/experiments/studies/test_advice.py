@@ -62,9 +62,10 @@ class Runs:
         test_gains: dict[str, float] | None = None,
         noise: float = 0.003,
         seconds: float = 1.0,
+        test_samples: int = 1000,
     ) -> None:
         self.gains, self.test_gains = gains, gains if test_gains is None else test_gains
-        self.noise, self.seconds = noise, seconds
+        self.noise, self.seconds, self.test_samples = noise, seconds, test_samples
         self.trained: list[RunConfig] = []
         self.now = 0.0
 
@@ -108,6 +109,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Runs]:
         monkeypatch.setattr("maxl.experiments.studies.workers.run_jobs", runs)
         monkeypatch.setattr(procedure, "time_runs", lambda _: (runs.seconds, 0.0))
         monkeypatch.setattr(procedure, "time", runs)
+        monkeypatch.setattr(procedure, "counted", lambda *_: runs.test_samples)
         return runs
 
     return start
@@ -237,7 +239,17 @@ def test_seeds_are_added_while_it_is_open_and_the_budget_holds_them(
     assert "Learned labels were left out: the budget does not hold them." in given["sentences"]
     assert 3 <= given["seeds"] < len(FINAL_SEEDS)
     assert given["minutes"] == pytest.approx(runs.now / 60)
-    assert given["minutes"] <= 60 == given["predicted_minutes"]
+    assert given["minutes"] <= 60
+    assert given["predicted_minutes"] <= 60
+
+
+def test_where_all_goes_as_usual_it_takes_as_long_as_was_predicted(
+    pretend: Callable[..., Runs], tmp_path: Path
+) -> None:
+    pretend(gains={}, noise=0.004, seconds=30)
+    given = advise(config(folder(tmp_path / "data")), tmp_path / "out", budget=1e6, jobs=1)
+    assert given["verdict"] == "does not help"
+    assert 1 / 1.5 < given["minutes"] / given["predicted_minutes"] < 1.5
 
 
 def test_a_gain_that_the_control_shows_too_is_not_credited_to_the_labels(
@@ -338,7 +350,7 @@ def test_the_command_ends_in_one_verdict(
     assert told.out.count("helps: human against single, accuracy") == 1
     assert "human beats tuned single-task training by" in told.out
     assert (tmp_path / "out" / "report.html").exists()
-    assert "minutes: single-task training is tuned" in told.err
+    assert "usually about 1.1: single-task training is tuned" in told.err
     assert main(["advise", *flags, "--aim", "noise", "--out", str(tmp_path / "other")]) == 2
     told = capsys.readouterr()
     assert told.err.startswith("maxl: error: --aim noise needs samples whose labels are right")
@@ -433,6 +445,34 @@ def test_verdicts(shift: float, sign: int, verdict: str, said: str) -> None:
     difference = paired_difference(values(shift, sign), values(0))
     assert judge(difference) == verdict
     assert said in words("maxl", difference, ACCURACY)
+
+
+@pytest.mark.parametrize(
+    ("shift", "samples", "verdict", "said"),
+    [
+        (0.0, 300, "does not help", "less than 1 point of gain"),
+        (0.0, 299, "cannot tell", "but the test part has 299 samples, too few to exclude a gain of 1 point"),
+        (0.05, 101, "helps", "beats tuned single-task training by +5.0 points"),
+        (0.05, 99, "cannot tell", "a gain on fewer than 5 of them may be luck with those"),
+        (0.0, 8, "cannot tell", "the test part has 8 samples"),
+    ],
+)
+def test_a_small_test_part_tells_nothing_however_many_seeds_agree(
+    shift: float, samples: int, verdict: str, said: str
+) -> None:
+    difference = paired_difference(values(shift, -1), values(0))
+    assert judge(difference, samples) == verdict
+    assert said in words("maxl", difference, ACCURACY, samples)
+    assert judge(difference) == ("helps" if shift else "does not help")
+
+
+def test_advice_on_a_small_test_part_does_not_say_that_nothing_helps(
+    pretend: Callable[..., Runs], tmp_path: Path
+) -> None:
+    pretend(gains={}, noise=1e-5, test_samples=8)
+    given = advise(config(folder(tmp_path / "data")), tmp_path / "out", budget=1e6)
+    assert given["verdict"] == "cannot tell"
+    assert "the test part has 8 samples" in given["sentences"][0]
 
 
 def test_seeds_that_agree_but_are_too_few_tell_nothing() -> None:

@@ -17,7 +17,7 @@ from maxl.experiments.data._labelled import class_codes, image_items, images_of_
 from maxl.experiments.data._load import load
 from maxl.experiments.data._masks import IGNORED, labelled_masks
 from maxl.experiments.data._mixed import MixedShape, beside, image_shape
-from maxl.experiments.data._open import NAMES
+from maxl.experiments.data._open import NAMES, label_column
 from maxl.experiments.data._select import balanced_order
 from maxl.experiments.data._stream import Batch, BatchStream, augment_batch, evaluation_batches, normalise
 from maxl.experiments.data._streamed import Samples, StreamedSamples, Unreadable, read_batches, read_pieces
@@ -65,6 +65,7 @@ __all__ = [
     "image_items",
     "image_shape",
     "images_of_column",
+    "label_column",
     "labelled_masks",
     "load",
     "load_arrays",

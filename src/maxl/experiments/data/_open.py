@@ -29,7 +29,7 @@ class _Known:
         read: Reads the published archive in a folder; None where the folder does not hold it.
         files: What `read` looks for, for messages.
         hub: Repository and configuration on the hub, where it is there in this layout.
-        label: Its column of labels on the hub.
+        label: Its column of labels.
     """
 
     read: Callable[[Path, int | None], Source | None]
@@ -58,11 +58,19 @@ def _known() -> dict[str, _Known]:
             lambda folder, size: folders.ucf101(folder, size or _UCF_FRAME_SIZE),
             "folders of frames named v_<Class>_g<group>_c<clip>, or the folders train and test",
         ),
-        "clinc150": _Known(lambda folder, _: clinc150(folder), "data_full.json and domains.json"),
+        "clinc150": _Known(
+            lambda folder, _: clinc150(folder), "data_full.json and domains.json", label="domain"
+        ),
     }
 
 
 NAMES = ("digits", *_known())
+
+
+def label_column(name: str) -> str | None:
+    """The column of labels that a data set known by name is learned by where none is asked for; None for others."""
+    known = _known().get(name)
+    return None if known is None else known.label
 
 
 def open_source(

@@ -17,6 +17,7 @@ from maxl.experiments.runs.measures import Measure, main_measure, task_of
 from maxl.experiments.runs.methods import METHODS
 from maxl.experiments.runs.metrics import read_metrics
 from maxl.experiments.runs.snapshot import Snapshot, read_snapshot
+from maxl.experiments.studies.resolution import counted
 from maxl.experiments.studies.statistics import Psi, compare, parse_psi, settings
 from maxl.experiments.studies.variants import base_method, irrelevant_fields, variant_name
 
@@ -85,6 +86,14 @@ class Setting:
     def measure(self) -> Measure:
         """What its runs are compared by."""
         return main_measure(task_of(next(iter(self.methods.values()))[0].summary))
+
+    @property
+    def test_samples(self) -> int | None:
+        """How many the test part has; None where the measure does not count samples, or older runs do not say."""
+        summaries = [run.summary for runs in self.methods.values() for run in runs]
+        return min(
+            (n for s in summaries if (n := counted(task_of(s), s.get("test_size"))) is not None), default=None
+        )
 
     @property
     def place(self) -> tuple[tuple[str, Hashable], ...]:

@@ -14,6 +14,7 @@ from maxl.experiments.runs.measures import Measure
 from maxl.experiments.runs.methods import JUDGED_METHODS, LEARNED_METHODS, NOISE_METHODS
 from maxl.experiments.studies.decisions import CONTROL_OF
 from maxl.experiments.studies.intervals import POWER, seeds_to_detect
+from maxl.experiments.studies.resolution import excludes, lacking, shows
 from maxl.experiments.studies.statistics import REFERENCES, RELEVANT, intervals_text
 from maxl.experiments.studies.variants import base_method
 
@@ -66,12 +67,16 @@ def verdict_of(study: Results, setting: Setting) -> Verdict:
     if base is None or table.empty:
         return _nothing(setting)
     rows = [dict(row) for _, row in against(setting, base).iterrows()]
-    better = [row for row in rows if row["low"] > 0]
+    samples = setting.test_samples
+    better = [row for row in rows if row["low"] > 0 and shows(samples, row["difference"])]
+    lucky = [row for row in rows if row["low"] > 0 and row not in better]
     worse = [row for row in rows if row["high"] < 0]
     # Not excluded: a gain of a point. A difference without an interval (one seed, or too few that agree) excludes nothing.
     unsure = [row for row in rows if not row["high"] < RELEVANT and not row["low"] > 0 and not _all_tied(row)]
     if better:
         return _helps(setting, base, rows, better)
+    if samples is not None and rows and (lucky or not (unsure or excludes(samples, RELEVANT))):
+        return _too_small(setting, base, rows, samples)
     if unsure or not rows:
         return _cannot_tell(setting, base, rows, unsure)
     if worse:
@@ -227,6 +232,21 @@ def _cannot_tell(
     return Verdict(
         setting.name, UNSURE, headline, facts, advice, compare(setting, kept, fresh(setting, needed))
     )
+
+
+def _too_small(setting: Setting, base: str, rows: list[dict[str, Any]], samples: int) -> Verdict:
+    """Seeds that agree on a test part that cannot show it."""
+    measure = setting.measure
+    gain = max(float(row["difference"]) for row in rows)
+    facts = [
+        ("By how much", f"{_ranges(rows, measure)}, on these test samples"),
+        ("Against what", _against(setting, base, rows)),
+        ("At what cost", _cost(setting, base)),
+        *_labels(setting),
+    ]
+    why = lacking(samples, gain, measure.difference_text(RELEVANT))
+    told = f"Keep {base}. More seeds would not help: a larger test part would."
+    return Verdict(setting.name, UNSURE, f"Cannot tell: {why}.", facts, *use(told, setting.methods[base]))
 
 
 def _nothing(setting: Setting) -> Verdict:

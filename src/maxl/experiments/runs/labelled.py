@@ -18,6 +18,7 @@ from maxl.experiments.data import (
     decode,
     image_files,
     image_items,
+    label_column,
     labelled_masks,
     normalise,
     read_features,
@@ -165,7 +166,8 @@ def _in_folders(config: RunConfig, model: PrimaryModel, source: Path) -> Labelle
 
 
 def _in_table(run: Path, config: RunConfig, model: PrimaryModel, source: Path) -> Labelled:
-    column = config.primary if isinstance(config.primary, str) else None
+    asked = config.primary or label_column(config.data)
+    column = asked if isinstance(asked, str) else None
     in_cells = model.task == "multi-label" and column not in model.primary_names
     written = (column or "label",) if model.task == "classification" or in_cells else ()
     table = read_table(source, text=written)

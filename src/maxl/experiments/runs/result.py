@@ -62,6 +62,7 @@ def write_result(trainer: Trainer, memory: PeakMemory) -> dict[str, Any]:
         "task": data.task,
         # Held-out samples are labels that were paid for: methods with and without them compare.
         "train_size": trainer.outer.paid_for,
+        "test_size": len(data.test),
         "psi": None if config.method in (*WITHOUT_LABELS, *HUMAN_METHODS) else list(setup.hierarchy.psi),
         "auxiliary_classes": 0 if config.method in WITHOUT_LABELS else setup.hierarchy.num_auxiliary,
         "trunk": chosen(config.trunk, data.task, data.input_shape),

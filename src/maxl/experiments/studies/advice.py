@@ -43,6 +43,7 @@ from maxl.experiments.studies.decisions import (
 from maxl.experiments.studies.intervals import paired_difference
 from maxl.experiments.studies.pace import runs_at_a_time, time_runs
 from maxl.experiments.studies.remaining import COST
+from maxl.experiments.studies.resolution import counted
 from maxl.experiments.studies.statistics import RELEVANT
 from maxl.experiments.studies.study import Study
 
@@ -219,12 +220,22 @@ class _Procedure:
             )
         most = tuning + len(SCREENING_SEEDS) * (screening + self._cost(self.learned))
         most += len(FINAL_SEEDS) * self._cost([BASELINE, self.learned[0], self.fixed[0]])
-        predicted = min(self.budget, most / 60)
+        predicted = min(self.budget, self._likely(tuning, screening) / 60)
         self.tell(
-            f"{least / 60:.1f} to {predicted:.1f} minutes: single-task training is tuned, {', '.join(self.fixed)} are "
-            f"screened, {self.aim.of_generators.lower()} only if need be, and fresh seeds have the last word"
+            f"{least / 60:.1f} to {min(self.budget, most / 60):.1f} minutes, usually about {predicted:.1f}: single-task "
+            f"training is tuned, {', '.join(self.fixed)} are screened, {self.aim.of_generators.lower()} only if need be, and fresh seeds have the last word"
         )
         self.plan["predicted_minutes"] = predicted
+
+    def _likely(self, tuning: float, screening: float) -> float:
+        """Seconds where all goes as it usually does: an answer at the second look, and generators if the aim asks for them."""
+        looks, final = (_LOOKS[0] if _LOOKS else FEWEST), [BASELINE, *self.fixed[:2]]
+        seeds = looks
+        if self.aim.usually_helped:
+            screening += self._cost(self.learned)
+            seeds = len(FINAL_SEEDS) // 2
+        further = len(TUNING_SEEDS) * self._cost([BASELINE])  # one learning rate beyond the three
+        return tuning + further + looks * screening + seeds * self._cost(final)
 
     def _cost(self, methods: Sequence[str]) -> float:
         """Seconds of one seed of some methods, runs at a time counted."""
@@ -328,8 +339,9 @@ class _Procedure:
         if BASELINE not in values or candidate not in values:
             raise ValueError(f"every final run of {candidate} or {BASELINE} diverged: lower --learning-rate")
         difference = paired_difference(values[candidate], values[BASELINE])
-        verdict, control = judge(difference), None
-        sentences = [f"{words(candidate, difference, self.measure)}."]
+        samples = counted(self.data.task, len(self.data.test))
+        verdict, control = judge(difference, samples), None
+        sentences = [f"{words(candidate, difference, self.measure, samples)}."]
         if len(methods) > 2 and methods[2] in values:
             versus = paired_difference(values[candidate], values[methods[2]])
             control = {

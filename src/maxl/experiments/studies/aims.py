@@ -36,6 +36,11 @@ class Aim:
         return self.name == "noise"
 
     @property
+    def usually_helped(self) -> bool:
+        """Whether some method usually shows an effect, so that generators are tried, too (docs/evidence.md): no accuracy's."""
+        return self.name != "accuracy"
+
+    @property
     def validation(self) -> float:
         """Part of the samples that can judge which is set aside for validation, where none is asked for."""
         return 0.5 if self.of_noise else 0.2

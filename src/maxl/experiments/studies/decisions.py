@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from maxl.experiments.runs.measures import Measure
 from maxl.experiments.runs.methods import LEARNED_METHODS
 from maxl.experiments.studies.intervals import PairedDifference, paired_differences, seeds_to_detect
+from maxl.experiments.studies.resolution import excludes, lacking, shows
 from maxl.experiments.studies.statistics import RELEVANT
 
 if TYPE_CHECKING:
@@ -125,19 +126,20 @@ def screen(values: Values) -> Screened:
     return Screened(dict(zip(others, paired_differences(pairs), strict=True)))
 
 
-def judge(difference: PairedDifference, relevant: float = RELEVANT) -> str:
+def judge(difference: PairedDifference, samples: int | None = None, relevant: float = RELEVANT) -> str:
     """The verdict on a final comparison: "helps", "does not help" or "cannot tell".
 
-    It helps where the interval is above zero; it does not where the interval excludes a relevant gain, 1 point.
+    It helps where the interval is above zero; it does not where the interval excludes a relevant gain, 1 point. Where
+    ``samples`` says how many the test part has, they have to be enough to show a gain, or to exclude one (``resolution``).
     """
     if difference.low > 0:
-        return "helps"
-    return "does not help" if difference.high < relevant else "cannot tell"
+        return "helps" if shows(samples, difference.mean) else "cannot tell"
+    return "does not help" if difference.high < relevant and excludes(samples, relevant) else "cannot tell"
 
 
-def words(method: str, difference: PairedDifference, measure: Measure) -> str:
+def words(method: str, difference: PairedDifference, measure: Measure, samples: int | None = None) -> str:
     """The final comparison in a sentence."""
-    told, size = judge(difference), measure.signed_text(difference.mean)
+    told, size = judge(difference, samples), measure.signed_text(difference.mean)
     if math.isnan(difference.low):
         return f"{method} cannot be told from {BASELINE}: {difference.n} seeds agree on {size}, which is too few to claim it"
     low, high = measure.signed_text(difference.low, unit=False), measure.signed_text(difference.high)
@@ -149,6 +151,9 @@ def words(method: str, difference: PairedDifference, measure: Measure) -> str:
             f"{method} does not help: {interval} against tuned single-task training, less than "
             f"{measure.difference_text(RELEVANT)} of gain"
         )
+    if samples is not None and judge(difference) != told:
+        why = lacking(samples, difference.mean, measure.difference_text(RELEVANT))
+        return f"cannot tell whether {method} helps: {interval}, but {why}"
     found = difference.detectable
     power = (
         "" if math.isnan(found) else f"; so many seeds find {measure.difference_text(found)} with 80 % power"
