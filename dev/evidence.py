@@ -45,7 +45,8 @@ KEY = ("method", "settings", "seed")
 
 def config(name: str, method: str, **changes: Any) -> RunConfig:
     """The settings of a method on a data set; ``changes`` come last."""
-    tuned = TUNED.get(name, {}) | TUNED_METHODS.get(name, {}).get(method, {})
+    as_of = VARIANTS[method].tuned_as if method in VARIANTS else None
+    tuned = TUNED.get(name, {}) | TUNED_METHODS.get(name, {}).get(as_of or method, {})
     if method in VARIANTS:
         tuned |= {**VARIANTS[method].settings, "method": "maxl"}
     values = {**ADAM, **SETTINGS[name], "method": method, **tuned, **changes}

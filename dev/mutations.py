@@ -99,7 +99,7 @@ MUTATIONS = (
         "hypergradients/_purity.py",
         "start = {**start, **weights, **renormalised(module, weights)}",
         "start = {**start, **weights}",
-        TRUTHS,
+        "learning/test_around_the_network.py",
     ),
     Mutation("hypergradients/_finite.py", " or all(", " or True or all(", "hypergradients/test_finite.py"),
     Mutation(

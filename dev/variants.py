@@ -32,6 +32,7 @@ class Variant:
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     adapt: Callable[[Trainer], None] = lambda trainer: None
+    tuned_as: str | None = None  # the method whose tuned settings it has; its own name's by default
 
 
 def sharp(trainer: Trainer) -> None:
@@ -75,6 +76,7 @@ VARIANTS: dict[str, Variant] = {
     "held-out": Variant({**_LIVELY, "evaluate": "held-out"}),  # as AuxiLearn does (Navon et al., 2021)
     "rotating": Variant({**_LIVELY, "evaluate": "rotating"}),
     "information": Variant({**_LIVELY, "regulariser": "information"}),
+    "shared": Variant({"generator_trunk": "shared"}, tuned_as="maxl"),  # dev/shared_trunk.py
 }
 
 
