@@ -306,7 +306,7 @@ def test_wrong_labels_cheap_methods_first_and_learned_ones_against_the_best_of_t
     assert advice["control"]["against"] == "fine-tuned"
     assert advice["control"]["interval"][0] > 0
     assert {c.method for c in runs.trained if c.seed in SCREENING_SEEDS} == {
-        *("single", "small-loss", "gce", "trusted-only", "fine-tuned", "corrected", "reweighted")
+        *("single", "small-loss", "gce", "agreement", "trusted-only", "fine-tuned", "corrected", "reweighted")
     }
     assert {c.method for c in runs.trained if c.seed in FINAL_SEEDS} == {"single", "corrected", "fine-tuned"}
     assert {c.validation_size for c in runs.trained} == {0.5}

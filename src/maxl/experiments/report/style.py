@@ -29,6 +29,7 @@ _METHODS: dict[str, tuple[str, str]] = {
     "gated": ("#6573C3", "12px,4px"),
     "small-loss": ("#4C7F9E", "4px,2px,4px,6px"),
     "gce": ("#9C7A3C", "7px,5px"),
+    "agreement": ("#5B7F4A", "11px,3px,3px,3px"),
     "trusted-only": ("#747F8C", "1px,4px"),
     "fine-tuned": ("#2F8F86", "9px,4px,1px,4px,1px,4px"),
     "reweighted": ("#B8558C", "16px,4px"),

@@ -7,7 +7,7 @@ METHODS = (
     *("prototypes-shuffled", "prototypes", "prototypical"),
     *("human-shuffled", "human"),
     *("maxl", "weighted", "wamal", "gated"),
-    *("small-loss", "gce", "trusted-only", "fine-tuned", "reweighted", "corrected"),
+    *("small-loss", "gce", "agreement", "trusted-only", "fine-tuned", "reweighted", "corrected"),
 )
 HUMAN_METHODS = (
     "prototypical",
@@ -24,16 +24,23 @@ CLUSTER_METHODS = (
     "contrastive",
     *PROTOTYPE_METHODS,
 )  # samples are clustered first
+PREPARED_METHODS = (*CLUSTER_METHODS, "agreement")  # networks or clusters come before the first epoch
 LEARNED_METHODS = ("maxl", "weighted", "wamal", "gated")  # a generator is trained
 # For given labels that are partly wrong, without a second task: another loss, trusted samples to train on, or a generator
 # that they judge.
 ROBUST_METHODS = ("small-loss", "gce")
 JUDGED_METHODS = ("reweighted", "corrected")
-CHEAP_METHODS = (*ROBUST_METHODS, "trusted-only", "fine-tuned")  # without a generator, given the same samples
+CHEAP_METHODS = (
+    *ROBUST_METHODS,
+    "agreement",
+    "trusted-only",
+    "fine-tuned",
+)  # without a generator, given the same samples
 NOISE_METHODS = (*CHEAP_METHODS, *JUDGED_METHODS)
 WITHOUT_LABELS = ("single", *NOISE_METHODS)  # no second task
 TUNED_METHODS = (
     *ROBUST_METHODS,
+    "agreement",
     "fine-tuned",
     *JUDGED_METHODS,
 )  # end on trusted samples, where there are some

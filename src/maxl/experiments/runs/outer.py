@@ -38,9 +38,11 @@ class OuterData:
         config: The run.
         split: All training samples.
         stream: Makes batches of a split.
+        kept: Positions of the samples to train on, in as many steps as all of them would take, where the others' labels are
+            taken for wrong.
 
     Attributes:
-        train: The samples on which the run trains in one epoch or another.
+        train: The samples on which the run trains in one epoch or another, and those that it passes over.
         batches: Batches of ``train``.
 
     Raises:
@@ -48,7 +50,9 @@ class OuterData:
             that is held out would be less than a sample, or all; or if trusted samples are needed and there are none.
     """
 
-    def __init__(self, config: RunConfig, split: Split, stream: MakeStream) -> None:
+    def __init__(
+        self, config: RunConfig, split: Split, stream: MakeStream, kept: Tensor | None = None
+    ) -> None:
         self._kind = config.evaluate if config.method in _TAUGHT else "same"
         self._seed, self._stream = config.seed, stream
         self.train = split
@@ -61,6 +65,7 @@ class OuterData:
         elif self._kind == "rotating":
             self._folds = folds(split, fold_count(config), config.seed)
         self.batches = stream(self.train, config.seed)
+        self._kept = None if kept is None else stream(self.train.select(kept), config.seed)
         self._judged = config.method in JUDGED_METHODS
         self._trusted = trusted_stream(config, self.train, stream)
         self._alone_from = config.epochs - config.epochs_on_trusted
@@ -85,8 +90,9 @@ class OuterData:
     def epoch(self, epoch: int) -> Iterator[tuple[Batch, OuterBatch]]:
         """The batches of an epoch, counted from 0: a pure function of the seed and the epoch."""
         if self._trusted is not None and self._alone_from <= epoch < META_PASS:
-            alone = over_and_over(self._trusted, len(self.batches), epoch)
-            yield from ((batch, None) for batch in itertools.islice(alone, len(self.batches)))
+            yield from self._some(self._trusted, epoch)
+        elif self._kept is not None:
+            yield from self._some(self._kept, epoch)
         elif self._trusted is not None and self._judged:
             judges = _pairs(over_and_over(self._trusted, len(self.batches), epoch))
             yield from zip(self.batches.epoch(epoch), judges, strict=False)
@@ -104,6 +110,11 @@ class OuterData:
             yield from zip(self.batches.epoch(epoch), outer_batches, strict=False)
         else:
             yield from ((batch, None) for batch in self.batches.epoch(epoch))
+
+    def _some(self, stream: BatchStream, epoch: int) -> Iterator[tuple[Batch, OuterBatch]]:
+        """An epoch's steps on batches of a part of the samples, over and over."""
+        batches = over_and_over(stream, len(self.batches), epoch)
+        yield from ((batch, None) for batch in itertools.islice(batches, len(self.batches)))
 
 
 def trusted_stream(config: RunConfig, split: Split, stream: MakeStream) -> BatchStream | None:

@@ -71,6 +71,10 @@ class Processes:
         if not self.first:
             torch.manual_seed(torch.initial_seed() + (self.rank << 32))
 
+    def first_of(self, value: Any) -> Any:
+        """What the first process has, in all of them."""
+        return value if self.alone else self._everybodys(value)[0]
+
     def total(self, number: float) -> float:
         """The sum over all processes."""
         if self.alone:

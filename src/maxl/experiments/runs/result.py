@@ -10,7 +10,7 @@ from maxl.experiments.runs.files import write_at_once
 from maxl.experiments.runs.looks import looks
 from maxl.experiments.runs.machine import PeakMemory
 from maxl.experiments.runs.measures import MEASURES
-from maxl.experiments.runs.methods import CLUSTER_METHODS, HUMAN_METHODS, WITHOUT_LABELS
+from maxl.experiments.runs.methods import HUMAN_METHODS, PREPARED_METHODS, WITHOUT_LABELS
 from maxl.experiments.runs.outcomes import outcomes
 from maxl.experiments.runs.snapshot import write_snapshot
 from maxl.experiments.runs.trunks import chosen
@@ -77,7 +77,7 @@ def write_result(trainer: Trainer, memory: PeakMemory) -> dict[str, Any]:
         "seconds_per_step": trainer.train_seconds / steps,
         # Networks that are trained for the labels, before the first epoch, are part of what a method costs.
         "seconds_total": trainer.train_seconds
-        + (trainer.preparation_seconds if config.method in CLUSTER_METHODS else 0.0),
+        + (trainer.preparation_seconds if config.method in PREPARED_METHODS else 0.0),
         "peak_memory_bytes": memory.read(),
         "primary_names": list(data.primary_names),
         "input_shape": list(data.input_shape),

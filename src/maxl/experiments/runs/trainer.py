@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from maxl.experiments.data import Batch, BatchStream, DataSet, Split, evaluation_batches
+from maxl.experiments.runs.agreement import agreeing
 from maxl.experiments.runs.best import Best
 from maxl.experiments.runs.build import Setup, build, choose_hierarchy, resolve_device
 from maxl.experiments.runs.checkpoint import load_checkpoint, save_checkpoint
@@ -90,12 +91,15 @@ class Trainer:
         self.device = resolve_device(config.device)
         data = load_data(config) if data is None else data
         with threads(config.threads):
-            self.outer = OuterData(config, data.train, partial(self._stream, data))
+            began = time.perf_counter()
+            kept = None
+            if config.method == "agreement":
+                kept = processes.first_of(agreeing(config, data, self.device))
+            self.outer = OuterData(config, data.train, partial(self._stream, data), kept)
             self.data = dataclasses.replace(data, train=self.outer.train)
             self.stream = self.outer.batches
             with needing_memory("building the networks", "choose a smaller --trunk or --psi"):
                 self.start = load_start(config, self.data, choose_hierarchy(config, self.data))
-                began = time.perf_counter()
                 self.setup: Setup = build(config, self.data, self.device, self.start, processes)
                 self.preparation_seconds = time.perf_counter() - began
         watched = config.patience is not None or config.keep == "best"

@@ -16,17 +16,23 @@ import torch
 from maxl.experiments.data import DataSet
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.folder import RunFolder
-from maxl.experiments.runs.methods import CLUSTER_METHODS, JUDGED_METHODS, LEARNED_METHODS, PROTOTYPE_METHODS
+from maxl.experiments.runs.methods import (
+    JUDGED_METHODS,
+    LEARNED_METHODS,
+    PREPARED_METHODS,
+    PROTOTYPE_METHODS,
+)
 from maxl.experiments.runs.trainer import train
 from maxl.hypergradients import RandomState
 
 if TYPE_CHECKING:
     from maxl.experiments.studies.study import PlannedRun
 
-# Time of a run as a multiple of single-task training's; clusters of trunk features need one of these first.
+# Time of a run as a multiple of single-task training's; clusters of trunk features need one of these first, and
+# agreement two on half of the samples each.
 COST = {
     **dict.fromkeys((*LEARNED_METHODS, *JUDGED_METHODS), 4.0),
-    **dict.fromkeys(CLUSTER_METHODS, 2.0),
+    **dict.fromkeys(PREPARED_METHODS, 2.0),
     **dict.fromkeys(PROTOTYPE_METHODS, 14.0),  # ten networks first, by default
 }
 _STEPS, _SECONDS = 8, 2.0  # steps that are timed after the first, or fewer where they take so long
