@@ -42,7 +42,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 SEEDS = {"digits-structured": range(20), "digits-symmetric": range(20), "mnist-structured": range(10)}
 CHOOSING_SEEDS, RATES = (1000, 1001, 1002), (3e-4, 1e-3, 3e-3)
 CHEAP, LEARNED = ("small-loss", "gce", "trusted-only", "fine-tuned"), ("corrected", "reweighted")
-ARMS = ("single", *CHEAP, *LEARNED)
+LATER = ("agreement",)  # added when the planned arms were done: no part of the plan's decision
+ARMS = ("single", *CHEAP, *LATER, *LEARNED)
 TRUSTED, VALIDATION, TEST = 100, 50, 500
 SHARED: dict[str, Any] = {
     "trunk": "mlp",
@@ -184,9 +185,15 @@ def write(options: argparse.Namespace) -> None:
             f"\n{setting}: n = {gate.n}, fine-tuned against single {gate.mean:+.2f} ({gate.low:+.2f} to {gate.high:+.2f})"
         )
         for arm in ARMS:
-            print(f"| {arm} | {interval_text(mean_interval(values[arm].values()), 2)} |")
+            if arm in values:
+                print(f"| {arm} | {interval_text(mean_interval(values[arm].values()), 2)} |")
         for arm, d in zip(LEARNED, versus, strict=True):
             print(f"{arm} against {cheap}: {d.mean:+.2f} ({d.low:+.2f} to {d.high:+.2f}), p = {d.p:.4f}")
+        later = [(arm, other) for arm in LATER if arm in values for other in (cheap, *LEARNED)]
+        for (arm, other), d in zip(
+            later, paired_differences([(values[a], values[b]) for a, b in later]), strict=True
+        ):
+            print(f"{arm} against {other}, beside the plan: {d.mean:+.2f} ({d.low:+.2f} to {d.high:+.2f})")
         if gate.low > 0:
             least[setting] = min(1.0, 2 * min(d.p for d in versus))
     highest = 0.0
