@@ -142,6 +142,15 @@ def test_what_is_not_there_is_named(name: str, options: dict[str, Any], error: t
     assert "\n" not in str(caught.value)
 
 
+def test_a_folder_whose_name_is_nearly_right_is_suggested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my-images").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="unknown data set 'my-image'; did you mean 'my-images'"):
+        load("my-image")
+
+
 @pytest.mark.parametrize(
     "name", ["mnist", "cifar10", "cifar100", "svhn", "cinic10", "imagenet32", "ucf101", "clinc150"]
 )

@@ -113,7 +113,7 @@ def open_source(
             f"no file or folder '{name}'{'' if data_dir is None else f', nor in {data_dir}'}"
         )
     raise ValueError(
-        f"unknown data set '{name}'{nearest(name, NAMES)}; known: {', '.join(NAMES)}, "
+        f"unknown data set '{name}'{nearest(name, (*NAMES, *_beside(name)))}; known: {', '.join(NAMES)}, "
         "a folder of images, a .csv or .parquet file, or hf:owner/name"
     )
 
@@ -245,3 +245,11 @@ def _open_hub(
         wanted=wanted,
         base=Path(),
     )
+
+
+def _beside(name: str) -> list[str]:
+    """Files and folders where one of that name was looked for, written as it is."""
+    place = Path(name).parent
+    if not place.is_dir():
+        return []
+    return [str(place / entry.name) for entry in place.iterdir() if not entry.name.startswith(".")]

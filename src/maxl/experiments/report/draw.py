@@ -63,7 +63,7 @@ def settled(
 ) -> tuple[tuple[float, float], bool]:
     """Ends of an axis for curves that begin far from where they end, and whether some of their beginning is beyond.
 
-    The first fifth of the epochs counts only as far as that leaves the rest at least half of the height; of fewer than four
+    The first fifth of the epochs counts only as far as that leaves the rest at least half of the height; of fewer than eight
     all count.
 
     Args:
@@ -72,7 +72,7 @@ def settled(
     """
     last = max(curve.index.max() for curve in curves.values())
     first = min(curve.index.min() for curve in curves.values())
-    after = first + 0.2 * (last - first) * (max(map(len, curves.values())) >= 4)
+    after = first + 0.2 * (last - first) * (max(map(len, curves.values())) >= 8)
     low, high = _extent([curve[curve.index >= after] for curve in curves.values()])
     means = [float(value) for curve in curves.values() for value in curve["mean"]]
     bottom, top = min(means), max(means)

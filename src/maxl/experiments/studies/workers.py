@@ -26,6 +26,8 @@ from maxl.experiments.studies.launcher import Crew, Job
 from maxl.experiments.tracking import TrackerFactory
 
 _MOST_AT_A_TIME = 16  # by default: each has PyTorch and the data set in memory of its own
+# Of a process that ends without a word. The last one: it runs the script again from its top, as a new process does.
+_CAUSES = "killed, out of memory, or started by a script of yours outside of `if __name__ == '__main__':`"
 _TRIES = 2  # of a run whose process dies, which a full memory does to an innocent one too
 _PATIENCE = 30.0  # seconds in which a process that is asked to end saves what it has reported
 _STALE = 10.0  # seconds in which a process whose study has ended does so too
@@ -73,7 +75,7 @@ class _LocalCrew:
         dead = run_jobs(
             jobs, processes=processes, devices=self._devices, tick=tick, track=track, wait=self._wait
         )
-        return {path: f"the process of {path} died twice (killed, or out of memory)" for path in dead}
+        return {path: f"the process of {path} died twice ({_CAUSES})" for path in dead}
 
 
 def device_count(name: str) -> int:
@@ -129,9 +131,7 @@ def run_jobs(
                     deaths[path] += 1
                     if deaths[path] < _TRIES:
                         waiting.appendleft(job)
-                        message = (
-                            f"{path}: its process died (killed, or out of memory); it is started once more"
-                        )
+                        message = f"{path}: its process died ({_CAUSES}); it is started once more"
                         warnings.warn(message, RunWarning, stacklevel=2)
             tick(len(waiting) + len(running))
     except BaseException:
