@@ -313,11 +313,13 @@ def test_compare_says_how_long_it_takes_before_it_starts(
     assert main(line.split()) == 0
     err = capsys.readouterr().err.splitlines()
     first = next(
-        i for i, one in enumerate(err) if re.fullmatch(r"maxl: note: about \d+ seconds? for 2 runs", one)
+        i
+        for i, one in enumerate(err)
+        if re.fullmatch(r"maxl: note: about \d+ seconds? for 2 runs, once processes have started", one)
     )
     assert any(one.startswith("maxl: note: study: 4 of 4 epochs") for one in err[first:])
     assert main([*line.split(), "--methods", "single", "uniform", "random"]) == 0
-    assert re.search(r"about \d+ seconds? for 1 run\n", capsys.readouterr().err)
+    assert re.search(r"about \d+ seconds? for 1 run, once processes have started\n", capsys.readouterr().err)
     assert main([*line.split(), "--quiet"]) == 0
     out, err_text = capsys.readouterr()
     assert "against single" in out

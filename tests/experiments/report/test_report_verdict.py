@@ -141,6 +141,14 @@ def test_a_study_that_is_too_small_says_what_it_could_have_found(tmp_path: Path)
     assert len(seeds) > 5
 
 
+def test_what_a_further_study_leaves_out_is_named(tmp_path: Path) -> None:
+    found = judged(tmp_path, {"single": SINGLE, "random": above(0.005, 0.004), "maxl": above(-0.02)})
+    assert found.answer == "cannot tell"
+    assert "(maxl cannot gain 1 point and is left out):" in found.advice
+    assert found.command is not None
+    assert "--methods single random --seeds" in found.command
+
+
 def test_more_seeds_than_anybody_trains_are_not_asked_for(tmp_path: Path) -> None:
     found = judged(tmp_path, {"single": SINGLE, "maxl": above(0.01, 0.08)})
     assert found.answer == "cannot tell"

@@ -139,7 +139,7 @@ def test_a_study_whose_worker_is_killed_has_the_table_of_a_local_one(
     assert [row["epoch"] for row in metrics(path)] == list(range(1, epochs + 1))
     assert progress[-1][:2] == (count * epochs, count * epochs)
     assert progress[-1][2].startswith(f"{count}/{count} runs")
-    assert estimates[0].endswith(f"for {count} runs, 2 at a time")
+    assert estimates[0].endswith(f"for {count} runs, 2 at a time, once processes have started")
     study.run(tmp_path / "local", jobs=1)
     same_tables(tmp_path / "ray", tmp_path / "local")
     for run in study.plan():

@@ -98,7 +98,7 @@ def cost(setting: Setting, looks: Mapping[str, Look]) -> list[Part]:
             x=table[name].tolist(),
             orientation="h",
             marker={"color": [looks[label].colour for label in table["Method"]]},
-            texttemplate="%{x:.4~g}",
+            texttemplate="%{x:.4~r}",
             hovertemplate="%{y}: %{x:.4~g}<extra></extra>",
         )
         plot.add_trace(bars, row=row, col=1)

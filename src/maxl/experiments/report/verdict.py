@@ -221,14 +221,15 @@ def _cannot_tell(
             "test part, or more training samples, make runs agree better."
         )
         return Verdict(setting.name, UNSURE, headline, facts, *use(told, setting.methods[base]))
-    advice = (
-        f"Repeat it with {needed} seeds that nothing was seen of{_minutes_of(setting, kept, needed)}; so many find "
-        f"{measure.difference_text(RELEVANT)} with {100 * POWER:.0f} % power:"
-    )
-    if math.isnan(most):
-        advice = (
-            f"Repeat it with {needed} seeds that nothing was seen of{_minutes_of(setting, kept, needed)}:"
+    advice = f"Repeat it with {needed} seeds that nothing was seen of{_minutes_of(setting, kept, needed)}"
+    if not math.isnan(most):
+        advice += f"; so many find {measure.difference_text(RELEVANT)} with {100 * POWER:.0f} % power"
+    if rest := list(dict.fromkeys(b for b in map(base_method, setting.methods) if b not in kept)):
+        cannot = (
+            f"cannot gain {measure.difference_text(RELEVANT)} and {'are' if len(rest) > 1 else 'is'} left out"
         )
+        advice += f" ({' and '.join(rest)} {cannot})"
+    advice += ":"
     return Verdict(
         setting.name, UNSURE, headline, facts, advice, compare(setting, kept, fresh(setting, needed))
     )

@@ -277,7 +277,8 @@ class Study:
         remaining = Remaining(out, planned, places)
         if todo and estimate is not None and (seconds := remaining.expected(single)) is not None:
             side = f", {places} at a time" if places > 1 else ""
-            estimate(f"about {duration_text(seconds)} for {len(todo)} run{'s' * (len(todo) > 1)}{side}")
+            many = f"{len(todo)} run{'s' * (len(todo) > 1)}"
+            estimate(f"about {duration_text(seconds)} for {many}{side}, once processes have started")
 
         def tick(left: int) -> None:
             seconds = remaining.left() if left else None
