@@ -37,7 +37,7 @@ class Aim:
 
     @property
     def usually_helped(self) -> bool:
-        """Whether some method usually shows an effect, so that generators are tried, too (docs/evidence.md): no accuracy's."""
+        """Whether some method usually shows an effect, so that generators are tried, too; on accuracy none does (docs/evidence.md)."""
         return self.name != "accuracy"
 
     @property
