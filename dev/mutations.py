@@ -114,7 +114,12 @@ MUTATIONS = (
     Mutation(
         "learning/_tracker.py", "None or c is None else c * f for", "None or c is None else f for", LEARNERS
     ),
-    Mutation("learning/_tracker.py", "p._backward_hooks or", "False and", LEARNERS),
+    Mutation(
+        "learning/_tracker.py",
+        "p._backward_hooks or",
+        "False and",
+        "hypergradients/test_right_or_refused.py",
+    ),
     Mutation("learning/_teacher.py", "tuple(g + s[start:end] for", "tuple(g for", LEARNERS),
     Mutation(
         "learning/_multitask.py",
