@@ -119,6 +119,14 @@ def read(file: Path) -> pd.DataFrame:
     )
 
 
+def of_set(rows: pd.DataFrame, name: str, methods: Sequence[str]) -> dict[str, dict[int, float]]:
+    """Test results of one of several data sets in a table, by method and seed."""
+    rows = rows[rows.settings == f"data={name}"]
+    return {
+        m: {int(r.seed): float(r.test_accuracy) for r in rows[rows.method == m].itertuples()} for m in methods
+    }
+
+
 def run(name: str, options: argparse.Namespace) -> None:
     """Every method on every seed."""
     tasks: list[Task] = [

@@ -16,7 +16,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from evidence import HERE, read, text, work
+from evidence import HERE, of_set, read, text, work
 from evidence import one as trained
 from maxl.experiments.studies.intervals import PairedDifference, paired_differences
 
@@ -48,10 +48,7 @@ def tell() -> None:
     rows = read(FILE)
     found: dict[str, list[dict[int, float]]] = {}
     for name in SETTINGS:
-        of = rows[rows.settings == f"data={name}"]
-        pair = [
-            {int(r.seed): float(r.test_accuracy) for r in of[of.method == m].itertuples()} for m in METHODS
-        ]
+        pair = list(of_set(rows, name, METHODS).values())
         if all(len(values) == len(SEEDS) for values in pair):
             found[name] = pair
     if missing := [name for name in SETTINGS if name not in found]:

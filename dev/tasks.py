@@ -24,7 +24,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from evidence import HERE, read, text, work
+from evidence import HERE, of_set, read, text, work
 from maxl.experiments.data import IGNORED, DataSet, evaluation_batches, load, load_frames
 from maxl.experiments.runs.build import choose_hierarchy, choose_task
 from maxl.experiments.runs.config import RunConfig
@@ -182,11 +182,7 @@ def write() -> None:
     titles = ["data", "measure", *METHODS, *(f"{a} − {b}" for a, b in pairs)]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for name in SETS:
-        of_set = rows[rows.settings == f"data={name}"]
-        values = {
-            m: {int(r.seed): float(r.test_accuracy) for r in of_set[of_set.method == m].itertuples()}
-            for m in METHODS
-        }
+        values = of_set(rows, name, METHODS)
         if any(len(v) < 2 for v in values.values()):
             continue
         cells = []
@@ -196,7 +192,9 @@ def write() -> None:
         for a, b in pairs:
             d = paired_difference(values[a], values[b], comparisons=len(pairs))
             cells.append(f"{100 * d.mean:+.1f} ± {50 * (d.high - d.low):.1f}".replace("-", "−"))
-        lines.append(f"| {name} | {of_set.measure.iloc[0]} | {' | '.join(cells)} |")
+        lines.append(
+            f"| {name} | {rows[rows.settings == f'data={name}'].measure.iloc[0]} | {' | '.join(cells)} |"
+        )
     page = PAGE.read_text().splitlines()
     first = page.index(lines[0])
     last = next(i for i in range(first, len(page)) if not page[i].startswith("|"))

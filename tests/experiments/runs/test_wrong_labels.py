@@ -152,6 +152,12 @@ def test_a_class_that_nobody_agrees_with_stays() -> None:
     assert {*range(12)} <= {*kept.tolist()}
 
 
+def test_networks_that_diverge_on_parts_are_refused() -> None:
+    settings = config("agreement", trunk="mlp", optimizer="sgd", learning_rate=1e30, train_size=None)
+    with pytest.raises(ValueError, match="--method agreement trains networks on parts of the samples"):
+        agreeing(settings, blobs(wrong=12), torch.device("cpu"))
+
+
 def blobs(wrong: int) -> DataSet:
     """A hundred points of two classes far apart; of the first so many the label is the other one, and two of these are trusted."""
     random = torch.Generator().manual_seed(0)

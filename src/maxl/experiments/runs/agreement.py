@@ -23,7 +23,7 @@ from maxl.experiments.runs.evaluation import evaluating
 from maxl.experiments.runs.machine import tensor_float32
 from maxl.experiments.runs.outer import folds
 from maxl.experiments.runs.start import load_start
-from maxl.experiments.runs.stepping import plain_step, training_stream
+from maxl.experiments.runs.stepping import train_plainly, training_stream
 from maxl.hypergradients import RandomState
 
 _BATCH = 500  # samples predicted at a time
@@ -72,17 +72,16 @@ def _predictions(
     torch.manual_seed(config.seed)
     part = dataclasses.replace(data, train=data.train.select(seen))
     setup = build(config, part, device, load_start(config, part, choose_hierarchy(config, part)))
-    setup.train()
-    stream = training_stream(config, part, part.train, config.seed, device)
-    for epoch in range(config.epochs):
-        for i, batch in enumerate(stream.epoch(epoch)):
-            setup.set_learning_rates(epoch, i, len(stream))
-            result = plain_step(setup.learner, batch, config.max_grad_norm)
-        if not bool(result.loss.isfinite()):
-            raise ValueError(
-                "--method agreement trains networks on parts of the samples; a loss of theirs is not finite: lower "
-                "--learning-rate"
-            )
     batches = evaluation_batches(data.train.select(unseen), _BATCH, data.mean, data.std, device)
-    with evaluating(setup.network):
-        return torch.cat([setup.network.predict(batch.x).argmax(1).cpu() for batch in batches])
+    try:
+        train_plainly(setup, training_stream(config, part, part.train, config.seed, device), config)
+        with evaluating(setup.network):
+            outputs = torch.cat([setup.network.predict(batch.x).cpu() for batch in batches])
+    except FloatingPointError:
+        outputs = torch.full((1,), torch.nan)
+    if not outputs.isfinite().all():
+        raise ValueError(
+            "--method agreement trains networks on parts of the samples; a loss or output of theirs is not finite: lower "
+            "--learning-rate"
+        )
+    return outputs.argmax(1)

@@ -24,7 +24,7 @@ from maxl.experiments.runs.machine import tensor_float32
 from maxl.experiments.runs.methods import CLUSTER_METHODS, PROTOTYPE_METHODS, WITHOUT_LABELS
 from maxl.experiments.runs.networks import seeded
 from maxl.experiments.runs.prototypes import prototypical_labels
-from maxl.experiments.runs.stepping import plain_step, training_stream
+from maxl.experiments.runs.stepping import train_plainly, training_stream
 from maxl.hierarchy import Hierarchy
 from maxl.hypergradients import RandomState
 from maxl.supervision import FixedLabels, NoLabels, Source, UniformLabels
@@ -149,11 +149,7 @@ def _trained_features(config: RunConfig, data: DataSet, device: torch.device, bu
         setup = build(dataclasses.replace(config, method="single"))
         torch.manual_seed(config.seed)
         stream = training_stream(config, data, data.train, config.seed, device)
-        setup.train()
-        for epoch in range(config.epochs):
-            for i, batch in enumerate(stream.epoch(epoch)):
-                setup.set_learning_rates(epoch, i, len(stream))
-                plain_step(setup.learner, batch, config.max_grad_norm)
+        train_plainly(setup, stream, config)
     with evaluating(setup.network):
         batches = evaluation_batches(data.train, _BATCH, data.mean, data.std, device)
         return torch.cat([setup.network.trunk(b.x) for b in batches])

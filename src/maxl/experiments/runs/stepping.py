@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,9 @@ from maxl.experiments.data import Batch, BatchStream, DataSet, Split
 from maxl.experiments.runs.config import RunConfig
 from maxl.hypergradients import Inputs
 from maxl.learning import MetaAuxiliaryLearner, MultiTaskLearner, StepResult
+
+if TYPE_CHECKING:
+    from maxl.experiments.runs.build import Setup
 
 
 def training_stream(
@@ -43,6 +48,15 @@ def plain_step(learner: MultiTaskLearner, batch: Batch, limit: float | None) -> 
     torch.nn.utils.clip_grad_norm_(learner.weights().values(), limit)
     learner.optimizer.step()
     return result
+
+
+def train_plainly(setup: Setup, stream: BatchStream, config: RunConfig) -> None:
+    """All epochs of a run that takes plain steps, without looks and checkpoints: a network that another run needs first."""
+    setup.train()
+    for epoch in range(config.epochs):
+        for i, batch in enumerate(stream.epoch(epoch)):
+            setup.set_learning_rates(epoch, i, len(stream))
+            plain_step(setup.learner, batch, config.max_grad_norm)
 
 
 def taught_step(

@@ -16,8 +16,9 @@ _COUNTED = ("classification", "multi-label")  # tasks whose measures count sampl
 
 def counted(task: str, samples: float | None) -> int | None:
     """Test samples, where the task's measures count them; None where they do not, or nobody knows how many there are."""
-    unknown = samples is None or not math.isfinite(samples)
-    return None if unknown or task not in _COUNTED else int(samples or 0)
+    if samples is None or not math.isfinite(samples) or task not in _COUNTED:
+        return None
+    return int(samples)
 
 
 def excludes(samples: int | None, gain: float) -> bool:
