@@ -349,11 +349,11 @@ def test_a_share_of_less_than_a_sample_judges_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_masks_have_no_clusters() -> None:
+def test_masks_have_no_prototypes() -> None:
     data = dataclasses.replace(digits(), task="segmentation")
     chosen = config()
     given = chosen, data, choose_hierarchy(chosen, digits()), Classification(), CPU
-    with pytest.raises(ValueError, match="--method prototypes clusters whole images"):
+    with pytest.raises(ValueError, match=r"--method prototypes learns a label for each image.*: use kmeans"):
         fixed_source(*given, partial(build, data=data, device=CPU))
 
 

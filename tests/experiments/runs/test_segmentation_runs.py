@@ -113,7 +113,10 @@ def test_a_size_stretches_images_and_masks_alike(folder: Path) -> None:
     assert right[sure].float().mean() > 0.95
 
 
-@pytest.mark.parametrize("method", ["single", "uniform", "frozen", "random", "maxl", "weighted", "gated"])
+@pytest.mark.parametrize(
+    "method",
+    ["single", "uniform", "frozen", "random", "kmeans-shuffled", "kmeans", "maxl", "weighted", "gated"],
+)
 def test_every_source_of_labels_trains_on_pixels(method: str, folder: Path, tmp_path: Path) -> None:
     summary = train(config(folder, method), tmp_path / "run")
     assert summary["task"] == "segmentation"
@@ -256,7 +259,10 @@ def test_empty_folders_and_mixed_sizes_are_refused(broken: Path) -> None:
 
 
 def test_what_does_not_go_with_pixels_is_refused(folder: Path, broken: Path, tmp_path: Path) -> None:
-    for method, told in (("kmeans", "labels for pixels"), ("human", "needs primary classes with finer")):
+    for method, told in (
+        ("contrastive", "needs one class a sample"),
+        ("human", "needs primary classes with finer"),
+    ):
         with pytest.raises(ValueError, match=told):
             train(config(folder, method), tmp_path / "never")
     with pytest.raises(ValueError, match="would move images and not their masks"):

@@ -3,7 +3,7 @@
 | name | labels of a sample |
 |---|---|
 | random | one auxiliary class of its primary class, drawn once for the whole run |
-| kmeans | its cluster among its primary class's samples, in the latent space of an auto-encoder |
+| kmeans | its cluster among its primary class's samples, in the latent space of an auto-encoder; of pixels see ``pixels`` |
 | prototypical | its nearest prototype of a human class, see ``prototypes`` |
 | human | a finer human label |
 | prototypes | learned from clusters on, see ``crossfit`` |
@@ -24,6 +24,8 @@ from maxl.experiments.runs.evaluation import members_of
 from maxl.hierarchy import Hierarchy
 from maxl.hypergradients import RandomState
 from maxl.tasks import Classification, Task
+
+AUTO_ENCODER_EPOCHS = 20
 
 
 def random_labels(primary: Tensor, hierarchy: Hierarchy, seed: int, task: Task | None = None) -> Tensor:
@@ -84,6 +86,8 @@ def _clusters(latent: Tensor, primary: Tensor, hierarchy: Hierarchy, seed: int) 
     for c in range(hierarchy.num_primary):
         members = members_of(labels, c, hierarchy).nonzero().squeeze(1)
         block = (hierarchy.owner == c).nonzero().squeeze(1)
+        if not len(members):  # a class of the test part alone
+            continue
         if len(members) < len(block):
             raise ValueError(
                 f"k-means needs at least as many samples as clusters in each class; got {len(members)} "
@@ -166,7 +170,7 @@ class AutoEncoder(nn.Module):
 def auto_encode(
     x: Tensor,
     *,
-    epochs: int = 20,
+    epochs: int = AUTO_ENCODER_EPOCHS,
     latent_dim: int = 64,
     batch_size: int = 100,
     learning_rate: float = 1e-3,

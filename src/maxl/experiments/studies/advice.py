@@ -136,7 +136,7 @@ class _Procedure:
         if data.saw:
             tell(data.saw)
         self.aim, self.measure = aim, aim.measure(data.task)
-        self.fixed, self.learned = aim.cheap(base, data), aim.learned(LEARNED)
+        self.fixed, self.learned = aim.cheap(base), aim.learned(LEARNED)
         self.data = data
         self.started = time.monotonic()
         self.before = float(self.plan.get("seconds", 0.0))
