@@ -17,6 +17,7 @@ from maxl.experiments.data import DataSet
 from maxl.experiments.runs.trainer import Trainer
 from maxl.experiments.runs.trunks import build
 from maxl.learning import MetaAuxiliaryLearner
+from maxl.presets import PRESETS
 from several_steps import SeveralSteps
 
 SHARPNESS = 10.0  # 1 / temperature of the labels
@@ -76,7 +77,13 @@ VARIANTS: dict[str, Variant] = {
     "held-out": Variant({**_LIVELY, "evaluate": "held-out"}),  # as AuxiLearn does (Navon et al., 2021)
     "rotating": Variant({**_LIVELY, "evaluate": "rotating"}),
     "information": Variant({**_LIVELY, "regulariser": "information"}),
-    "shared": Variant({"generator_trunk": "shared"}, tuned_as="maxl"),  # dev/shared_trunk.py
+    # dev/decide.py
+    "shared": Variant({"generator_trunk": "shared"}, tuned_as="maxl"),
+    "everyday": Variant({**PRESETS["everyday"], "cache_labels": True}, tuned_as="maxl"),
+    "shared-every": Variant(
+        {**PRESETS["everyday"], "meta_every": 8, "generator_trunk": "shared"}, tuned_as="maxl"
+    ),
+    "shared-part": Variant({"teach_part": 1 / 8, "generator_trunk": "shared"}, tuned_as="maxl"),
 }
 
 
