@@ -83,7 +83,9 @@ VARIANTS: dict[str, Variant] = {
     "shared-every": Variant(
         {**PRESETS["everyday"], "meta_every": 8, "generator_trunk": "shared"}, tuned_as="maxl"
     ),
-    "shared-part": Variant({"teach_part": 1 / 8, "generator_trunk": "shared"}, tuned_as="maxl"),
+    "shared-part": Variant(
+        {"evaluate": "same", "teach_part": 1 / 8, "generator_trunk": "shared"}, tuned_as="maxl"
+    ),
 }
 
 
