@@ -13,7 +13,7 @@ from maxl.experiments.cli import main
 from maxl.experiments.runs import fast
 from maxl.experiments.runs.checking import Case, run_gain
 from maxl.experiments.runs.config import RunConfig
-from maxl.experiments.runs.fast import fast_settings, told
+from maxl.experiments.runs.fast import fast_settings, slower, told
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 
@@ -93,3 +93,13 @@ def test_the_gain_is_that_of_the_settings(capsys: pytest.CaptureFixture[str]) ->
     assert "precision bf16:" in str(lower)
     assert main(["check", "--trunk", "mlp", "--shape", "6", "--device", "cpu"]) == 0
     assert "--fast: nothing is both faster and safe on every cpu" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_bfloat16_that_a_processor_imitates_is_told(has: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: has, raising=False)
+    told = slower(RunConfig(precision="bf16"), torch.device("cpu"))
+    assert ("imitates it" in told) is not has
+    assert slower(RunConfig(), torch.device("cpu")) == ""
+    assert slower(RunConfig(precision="bf16"), torch.device("cuda")) == ""

@@ -177,7 +177,13 @@ def read_config(namespace: argparse.Namespace, defaults: dict[str, Any] | None =
         values |= from_file
     values |= typed
     config = RunConfig.from_dict(values, "command line")
-    return _faster(config, typed) if getattr(namespace, "fast", False) else config
+    config = _faster(config, typed) if getattr(namespace, "fast", False) else config
+    if config.precision == "bf16":  # else PyTorch is not needed yet
+        from maxl.experiments.runs.build import resolve_device
+        from maxl.experiments.runs.fast import slower
+
+        note(slower(config, resolve_device(config.device)))
+    return config
 
 
 def _faster(config: RunConfig, typed: Collection[str]) -> RunConfig:

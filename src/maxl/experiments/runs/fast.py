@@ -53,6 +53,16 @@ def told(settings: Mapping[str, Any], device: torch.device) -> str:
     return f"--fast: {_listed(settings)}"
 
 
+def slower(config: RunConfig, device: torch.device) -> str:
+    """That the precision of a run makes it slower on its device, in a line; empty where it does not, or nobody knows."""
+    if config.precision != "bf16" or device.type != "cpu":
+        return ""
+    known = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not known or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return ""
+    return "--precision bf16: this processor has no bfloat16 of its own and imitates it, which takes longer than float32"
+
+
 def _listed(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in settings.items())
 
