@@ -31,9 +31,11 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def learner(
-    compile: bool, *, dropout: float = 0.0, optimizer: Any = None, **options: Any
+    compile: bool, *, dropout: float = 0.0, optimizer: Any = None, shared: bool = False, **options: Any
 ) -> maxl.MetaAuxiliaryLearner:
     network, generator = pair(dropout)
+    if shared:
+        generator = maxl.LabelGenerator.sharing(network)
     optimizer = optimizer or functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9)
     return maxl.MetaAuxiliaryLearner(
         network,
@@ -71,6 +73,52 @@ def test_compiled_steps_equal_eager_ones(options: dict[str, Any]) -> None:
         1e-9 if options.get("hypergradient") == "finite-difference" else 1e-12
     )  # it divides by a small step
     assert relative_error(compiled, eager) < bound
+
+
+@pytest.mark.parametrize(
+    "lookahead", [maxl.Taken(), maxl.Taken(recompute=True), maxl.Next(), maxl.Virtual()], ids=repr
+)
+@pytest.mark.usefixtures("float64", "traced")
+def test_compiled_steps_equal_eager_ones_of_a_generator_that_shares_the_trunk(lookahead: Any) -> None:
+    results = []
+    for compiled in (False, True):
+        one = learner(compiled, dropout=0.5, shared=True, lookahead=lookahead)
+        generator = one.generator
+        before = flatten([*generator.parameters()])
+        results.append(after_steps(one))
+        assert relative_error(flatten([*generator.parameters()]), before) > 1e-6
+        if compiled:
+            assert one.passes is not None
+            assert one.passes.call.compiled is not None
+    assert relative_error(results[1], results[0]) < 1e-12
+
+
+def heads_in_place(width: int, count: int) -> nn.Module:
+    return nn.Sequential(nn.LeakyReLU(0.1, inplace=True), nn.Linear(width, count))
+
+
+@pytest.mark.usefixtures("float64", "traced")
+def test_features_that_a_head_changes_in_place_stay_what_the_trunk_gave() -> None:
+    results = []
+    for in_place in (False, True):
+        torch.manual_seed(0)
+        hierarchy = maxl.Hierarchy.uniform(3, 2)
+        trunk = nn.Sequential(nn.Flatten(), nn.Linear(192, 8))
+        head = heads_in_place(8, 3)
+        if not in_place:
+            head[0] = nn.LeakyReLU(0.1)
+        network = maxl.MultiTaskNetwork(
+            trunk, hierarchy, feature_dim=8, primary_head=head, auxiliary_head=nn.Linear(8, 6)
+        )
+        generator = maxl.LabelGenerator.sharing(network)
+        optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (network, generator)]
+        one = maxl.MetaAuxiliaryLearner(network, generator, *optimizers, compile=True)
+        batch_x, y = batch()
+        expected = generator.of_features(trunk(batch_x).detach(), y)
+        labels = one.step(batch_x, y).labels
+        assert labels is not None
+        results.append(relative_error(labels, expected.detach()))
+    assert max(results) < 1e-12
 
 
 @pytest.mark.usefixtures("traced")
@@ -199,9 +247,11 @@ def test_a_trunk_with_a_graph_break_still_trains() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("evaluate", ["same", "next"])
-def test_generated_code_takes_the_same_steps(evaluate: str) -> None:
+def test_generated_code_takes_the_same_steps(evaluate: str, shared: bool) -> None:
     eager, compiled = (
-        after_steps(learner(c, dropout=0.3, lookahead="update", evaluate=evaluate)) for c in (False, True)
+        after_steps(learner(c, dropout=0.3, shared=shared, lookahead="update", evaluate=evaluate))
+        for c in (False, True)
     )
     assert relative_error(compiled, eager) < 1e-5

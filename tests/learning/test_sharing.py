@@ -173,12 +173,10 @@ def test_a_batch_in_parts_has_the_labels_of_each_parts_features() -> None:
     assert relative_error(results[1], results[0]) < 1e-12
 
 
-def test_another_network_or_a_compiled_one_is_refused() -> None:
+def test_another_network_is_refused() -> None:
     network, generator = networks()
     with pytest.raises(ValueError, match="needs to be trained with that very network"):
         make(copy.deepcopy(network), generator)
-    with pytest.raises(ValueError, match="drop compile=True"):
-        make(network, generator, compile=True)
     copied, along = copy.deepcopy((network, generator))
     make(copied, along)
 
@@ -193,6 +191,21 @@ class Calling(maxl.MultiTaskNetwork):
     def forward(self, x: Tensor) -> Any:
         features = self.use(self.trunk, x)
         return self.primary_head(features), self.auxiliary_head(features)
+
+
+def test_a_compiled_pass_that_would_not_be_the_networks_is_refused() -> None:
+    network = Calling(lambda trunk, x: 2 * trunk(x))
+    with pytest.raises(ValueError, match="got Calling, whose forward is its own: drop compile=True"):
+        make(network, maxl.LabelGenerator.sharing(network), compile=True)
+    plain, generator = networks()
+    learner = make(plain, generator, compile=True)
+    handle = plain.register_forward_hook(lambda *_: None)
+    with pytest.raises(ValueError, match="calls no hooks of the network itself"):
+        learner.step(*batch())
+    handle.remove()
+    plain.register_forward_pre_hook(lambda *_: None)
+    with pytest.raises(ValueError, match="calls no hooks of the network itself"):
+        learner.step(*batch())
 
 
 USES: dict[str, tuple[Callable[[nn.Module, Tensor], Tensor], int]] = {

@@ -5,7 +5,7 @@ differentiate. All share the direction u of ``Problem.direction`` and differ in 
 """
 
 from maxl.hypergradients._api import WAYS, as_way, hypergradient
-from maxl.hypergradients._compiled import Compiled, CompiledPasses
+from maxl.hypergradients._compiled import Compiled, CompiledPasses, WithFeatures
 from maxl.hypergradients._dual_kernels import DualKernels, NoForwardFormula, Recording
 from maxl.hypergradients._fallback import Check, OrReverse, missing_forward_formula
 from maxl.hypergradients._finite import all_finite
@@ -66,6 +66,7 @@ __all__ = [
     "TrainingLoss",
     "UpdateRule",
     "Way",
+    "WithFeatures",
     "alike",
     "all_finite",
     "are",

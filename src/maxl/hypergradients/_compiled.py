@@ -60,19 +60,39 @@ class Compiled:
         return self.function(*args)
 
 
+class WithFeatures(Compiled):
+    """A pass that gives features besides; they are kept until they are taken."""
+
+    _features: Tensor | None = None
+
+    def __call__(self, *args: Any) -> Any:
+        outputs, self._features = super().__call__(*args)
+        return outputs
+
+    def take(self) -> Tensor:
+        """Of the last pass."""
+        features, self._features = self._features, None
+        assert features is not None
+        return features
+
+
 class CompiledPasses:
     """Compiled passes of one module; weights, buffers and random numbers are used as in eager passes.
 
     Args:
         module: The network, or the generator.
         name: What to call it in warnings.
+        features: The training pass also gives the trunk's features, by the module's ``with_features``.
     """
 
-    def __init__(self, module: nn.Module, name: str) -> None:
+    def __init__(self, module: nn.Module, name: str, *, features: bool = False) -> None:
         self.module = module
 
         def call(*inputs: Inputs) -> Any:
             return module(*inputs)
+
+        def featured(x: Inputs) -> Any:
+            return module.with_features(x)  # type: ignore[operator]
 
         def predict(x: Inputs) -> Any:
             return module.predict(x)  # type: ignore[operator]
@@ -85,7 +105,9 @@ class CompiledPasses:
         ) -> Any:
             return jvp(lambda w: as_tuple(functional_call(module, {**fixed, **w}, (x,))), (moved,), (along,))
 
-        self.call = Compiled(call, f"the {name}'s pass")
+        self.call = (
+            WithFeatures(featured, f"the {name}'s pass") if features else Compiled(call, f"the {name}'s pass")
+        )
         self.predict = Compiled(predict, f"the {name}'s primary pass")
         self._replaced = Compiled(replaced, f"the {name}'s pass with other weights")
         # Not in parts: these would be an eager functional transform, which the eager pass of dual numbers beats.

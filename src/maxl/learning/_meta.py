@@ -110,7 +110,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         )
         check_pair(network, generator, meta_optimizer, compile=compile)
         source = generated(generator, chosen.cache_size, chosen.world, autocast=autocast, compile=compile)
-        self._set_up(network, optimizer, chosen, source, autocast, check_finite, compile)
+        self._set_up(network, optimizer, chosen, source, autocast, check_finite, compile, source.shares)
         self.labels: Generated = source
         self.generator = generator
         self.meta_optimizer = meta_optimizer
@@ -331,7 +331,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             batch.problem.buffers = spare_buffers(self.network)
             keep = not self.lookahead.recompute and batch.rows is None
             batch.problem.recording = self.recording(outputs=keep)
-        with batch.problem.recording or nullcontext(), self.labels.watching() as features:
+        with batch.problem.recording or nullcontext(), self.labels.watching(self.passes) as features:
             outputs = super()._outputs(batch)
         batch.features = features[0] if features else None
         if self.lookahead.follows:

@@ -82,6 +82,7 @@ class MultiTaskLearner:
         autocast: torch.dtype | None,
         check_finite: bool,
         compile: bool,
+        features: bool = False,
     ) -> None:
         if chosen.mix.splits and compile:
             raise ValueError("a gate needs two backward passes through one pass; use it without compile=True")
@@ -94,7 +95,7 @@ class MultiTaskLearner:
         self.source = source
         self.autocast = autocast
         self.check_finite = check_finite
-        self.passes = CompiledPasses(network, "network") if compile else None
+        self.passes = CompiledPasses(network, "network", features=features) if compile else None
         self.steps = 0
         self._part: tuple[Outputs, Tensor, Signals] | None = None  # rows of the last part of a batch
         self._filled = False  # whether gradients of this learner wait for the optimizer's step

@@ -21,7 +21,7 @@ from maxl.learning._part import Part
 from maxl.learning._schedule import Every, Schedule
 from maxl.learning._taken import Taken
 from maxl.learning._virtual import Virtual
-from maxl.networks import WeightedLabelGenerator
+from maxl.networks import MultiTaskNetwork, WeightedLabelGenerator
 from maxl.presets import check_choice
 from maxl.supervision import AuxiliaryLabels, Supervision, WeightedLabels
 from maxl.tasks import Classification, Task, WithLoss
@@ -194,9 +194,11 @@ def check_pair(
             "a generator that shares a trunk needs to be trained with that very network; got another one: copy both in "
             "one call, copy.deepcopy((network, generator))"
         )
-    if shared is not None and compile:
+    as_written = getattr(type(network), "forward", None) is MultiTaskNetwork.forward
+    if shared is not None and compile and not as_written:
         raise ValueError(
-            "a shared trunk's features are read by a hook, which a compiled pass has not; drop compile=True"
+            f"a compiled pass gives a shared trunk's features as maxl.MultiTaskNetwork makes them; got {type(network).__name__}, "
+            "whose forward is its own: drop compile=True"
         )
     own = {id(p) for p in network.parameters()}
     if any(id(p) in own and p.requires_grad for p in generator.parameters()):

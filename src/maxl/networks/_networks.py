@@ -108,6 +108,13 @@ class MultiTaskNetwork(nn.Module):
         features = checked_features(self.trunk(x), self._width, self.trunk, self.task)
         return Logits(self.primary_head(features), self.auxiliary_head(features))
 
+    def with_features(self, x: Inputs) -> tuple[Logits, Tensor]:
+        """What ``forward`` gives, and what the trunk gives: a copy without a graph, which no head can change."""
+        given = self.trunk(x)
+        constant = given.detach().clone()
+        features = checked_features(given, self._width, self.trunk, self.task)
+        return Logits(self.primary_head(features), self.auxiliary_head(features)), constant
+
     def predict(self, x: Inputs) -> Tensor:
         """Primary logits alone, shape (N, C), or (N, H, W, C): inference costs what the single-task network costs."""
         logits: Tensor = self.primary_head(

@@ -10,7 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maxl.hypergradients import CompiledPasses, Inputs, Signals, as_tuple, device_of, pure_call, purely
+from maxl.hypergradients import (
+    CompiledPasses,
+    Inputs,
+    Signals,
+    WithFeatures,
+    as_tuple,
+    device_of,
+    pure_call,
+    purely,
+)
 from maxl.supervision._label_cache import LabelCache
 from maxl.worlds import Alone, World
 
@@ -36,19 +45,37 @@ class Generated:
         self._pure = partial(pure_call, generator) if passes is None else passes.pure
         self.autocast = autocast
 
+    @property
+    def shares(self) -> bool:
+        """Whether the generator reads the network's own features."""
+        return getattr(self.generator, "shared", None) is not None
+
     @contextmanager
-    def watching(self) -> Iterator[list[Tensor]]:
+    def watching(self, passes: CompiledPasses | None = None) -> Iterator[list[Tensor]]:
         """Within: a training pass of the network whose trunk the generator shares. What is yielded then holds its features.
 
         It stays empty for a generator with a trunk of its own.
 
+        Args:
+            passes: The network's compiled passes, or None for eager ones.
+
         Raises:
-            ValueError: if the pass does not call the trunk once as a module, or changes its features in place.
+            ValueError: if the pass does not call the trunk once as a module, or changes its features in place; of a compiled
+                pass, if the network itself has hooks.
         """
         seen: list[Tensor] = []
-        network = getattr(self.generator, "shared", None)
-        if network is None:
+        if not self.shares:
             yield seen
+            return
+        network: Any = self.generator.shared
+        if passes is not None and isinstance(passes.call, WithFeatures):
+            if network._forward_hooks or network._forward_pre_hooks:
+                raise ValueError(
+                    "a compiled pass that shares its trunk's features calls no hooks of the network itself; got some: put them "
+                    "on its trunk or heads, or drop compile=True"
+                )
+            yield seen
+            seen.append(passes.call.take())
             return
 
         versions: list[int] = []
@@ -209,7 +236,8 @@ def generated(
         autocast: Lower precision for the generator's passes, or None.
         compile: Pass through ``torch.compile``.
     """
-    passes = CompiledPasses(generator, "generator") if compile else None
+    shares = getattr(generator, "shared", None) is not None  # then there is a head's pass alone
+    passes = CompiledPasses(generator, "generator") if compile and not shares else None
     if cache_size:
         return Cached(generator, cache_size, world, autocast=autocast, passes=passes)
     return Generated(generator, autocast=autocast, passes=passes)

@@ -170,12 +170,6 @@ def test_an_interruption_leaves_no_trace(
     assert summary["test_accuracy"] == metrics(tmp_path / "whole")[-1]["test_accuracy"]
 
 
-def test_a_shared_trunk_goes_without_compilation() -> None:
-    with pytest.raises(ValueError, match="reads the network's features in passing: drop --compile"):
-        tiny(method="maxl", generator_trunk="shared", compile=True)
-    tiny(method="single", generator_trunk="shared", compile=True)  # a study's other methods
-
-
 LOOKS: dict[str, dict[str, Any]] = {
     "dropout": {},
     "batch statistics": {"trunk": "convnet4", "label_statistics": "batch"},

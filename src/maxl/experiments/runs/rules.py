@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING
 
 from maxl.experiments.runs.methods import (
     CLUSTER_METHODS,
-    JUDGED_METHODS,
-    LEARNED_METHODS,
     PROTOTYPE_METHODS,
-    SHARED,
 )
 from maxl.experiments.runs.noise_rules import check_noise
 from maxl.experiments.runs.values import flag
@@ -113,8 +110,6 @@ def against_compiling(config: RunConfig) -> str | None:
     """Why the passes of a run's method cannot go through torch.compile; None where they can."""
     if config.method == "gated":
         return "--method gated cannot be compiled"
-    if config.generator_trunk == SHARED and config.method in (*LEARNED_METHODS, *JUDGED_METHODS):
-        return "--generator-trunk shared reads the network's features in passing"
     return None
 
 
