@@ -75,9 +75,7 @@ def test_compiled_steps_equal_eager_ones(options: dict[str, Any]) -> None:
     assert relative_error(compiled, eager) < bound
 
 
-@pytest.mark.parametrize(
-    "lookahead", [maxl.Taken(), maxl.Taken(recompute=True), maxl.Next(), maxl.Virtual()], ids=repr
-)
+@pytest.mark.parametrize("lookahead", [maxl.Taken(recompute=True), maxl.Next()], ids=["low memory", "next"])
 @pytest.mark.usefixtures("float64", "traced")
 def test_compiled_steps_equal_eager_ones_of_a_generator_that_shares_the_trunk(lookahead: Any) -> None:
     results = []
@@ -93,32 +91,23 @@ def test_compiled_steps_equal_eager_ones_of_a_generator_that_shares_the_trunk(lo
     assert relative_error(results[1], results[0]) < 1e-12
 
 
-def heads_in_place(width: int, count: int) -> nn.Module:
-    return nn.Sequential(nn.LeakyReLU(0.1, inplace=True), nn.Linear(width, count))
-
-
 @pytest.mark.usefixtures("float64", "traced")
 def test_features_that_a_head_changes_in_place_stay_what_the_trunk_gave() -> None:
-    results = []
-    for in_place in (False, True):
-        torch.manual_seed(0)
-        hierarchy = maxl.Hierarchy.uniform(3, 2)
-        trunk = nn.Sequential(nn.Flatten(), nn.Linear(192, 8))
-        head = heads_in_place(8, 3)
-        if not in_place:
-            head[0] = nn.LeakyReLU(0.1)
-        network = maxl.MultiTaskNetwork(
-            trunk, hierarchy, feature_dim=8, primary_head=head, auxiliary_head=nn.Linear(8, 6)
-        )
-        generator = maxl.LabelGenerator.sharing(network)
-        optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (network, generator)]
-        one = maxl.MetaAuxiliaryLearner(network, generator, *optimizers, compile=True)
-        batch_x, y = batch()
-        expected = generator.of_features(trunk(batch_x).detach(), y)
-        labels = one.step(batch_x, y).labels
-        assert labels is not None
-        results.append(relative_error(labels, expected.detach()))
-    assert max(results) < 1e-12
+    torch.manual_seed(0)
+    hierarchy = maxl.Hierarchy.uniform(3, 2)
+    trunk = nn.Sequential(nn.Flatten(), nn.Linear(192, 8))
+    heads = nn.Sequential(nn.LeakyReLU(0.1, inplace=True), nn.Linear(8, 3)), nn.Linear(8, 6)
+    network = maxl.MultiTaskNetwork(
+        trunk, hierarchy, feature_dim=8, primary_head=heads[0], auxiliary_head=heads[1]
+    )
+    generator = maxl.LabelGenerator.sharing(network)
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (network, generator)]
+    compiled = maxl.MetaAuxiliaryLearner(network, generator, *optimizers, compile=True)
+    x, y = batch()
+    expected = generator.of_features(trunk(x).detach(), y).detach()
+    labels = compiled.step(x, y).labels
+    assert labels is not None
+    assert relative_error(labels, expected) < 1e-12
 
 
 @pytest.mark.usefixtures("traced")
