@@ -50,6 +50,7 @@ def run_study(study: Study, out: Path, jobs: int | None, launcher: Launcher | No
             launcher=launcher,
         )
         advance(total)  # runs that were there already, and those that ended early, are done too
+    note("writing the report")
     report = write_report(out)  # before anything is printed: whoever reads may stop after the first line
     show = console()
     for table, lines in study_tables(results):

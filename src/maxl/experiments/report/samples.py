@@ -21,7 +21,7 @@ _SEED = 0  # t-SNE is random; the same report shows the same picture
 _TELLING = ("single", "kmeans", "human", "maxl")  # methods worth a look
 _MOST_PANELS = 12  # a panel costs seconds
 _FEWEST_SAMPLES = 10
-_MOST_SAMPLES = 1000  # a panel; t-SNE's time grows faster than their number
+_MOST_SAMPLES = 600  # a panel; t-SNE's time grows faster than their number
 
 
 def features(study: Results) -> list[Part]:
@@ -115,11 +115,13 @@ def _embedding(run: Run) -> Figure:
 def _tsne(wide: np.ndarray) -> np.ndarray:
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     components = min(50, *wide.shape)
-    compact = PCA(components, random_state=_SEED).fit_transform(wide)
     perplexity = min(30.0, (len(wide) - 1) / 3)
-    flat: np.ndarray = TSNE(perplexity=perplexity, init="pca", random_state=_SEED).fit_transform(compact)
+    with threadpool_limits(1):  # threads wait for each other in a loop: five times as long where others use the cores
+        compact = PCA(components, random_state=_SEED).fit_transform(wide)
+        flat: np.ndarray = TSNE(perplexity=perplexity, init="pca", random_state=_SEED).fit_transform(compact)
     return flat
 
 
