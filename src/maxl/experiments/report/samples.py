@@ -119,7 +119,8 @@ def _tsne(wide: np.ndarray) -> np.ndarray:
 
     components = min(50, *wide.shape)
     perplexity = min(30.0, (len(wide) - 1) / 3)
-    with threadpool_limits(1):  # threads wait for each other in a loop: five times as long where others use the cores
+    # Several threads wait for each other in a loop: five times as long where others use the cores.
+    with threadpool_limits(1):
         compact = PCA(components, random_state=_SEED).fit_transform(wide)
         flat: np.ndarray = TSNE(perplexity=perplexity, init="pca", random_state=_SEED).fit_transform(compact)
     return flat

@@ -110,7 +110,8 @@ def shuffled_within_classes(labels: Tensor, classes: Tensor, seed: int) -> Tenso
         classes: Of the same samples, int64 of shape (N,); sets of several labels, shape (N, C).
         seed: Draws the order; torch's global generator is not touched.
     """
-    _, of_sample = torch.unique(classes.cpu(), dim=0, return_inverse=True)
+    rows = 0 if classes.dim() > 1 else None  # of millions of pixels rows are slow to compare
+    _, of_sample = torch.unique(classes.cpu(), dim=rows, return_inverse=True)
     generator = torch.Generator().manual_seed(seed)
     source = torch.arange(len(labels))
     for c in range(int(of_sample.max()) + 1):

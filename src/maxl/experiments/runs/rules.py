@@ -6,10 +6,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING
 
-from maxl.experiments.runs.methods import (
-    CLUSTER_METHODS,
-    PROTOTYPE_METHODS,
-)
+from maxl.experiments.runs.methods import CLUSTER_METHODS, PROTOTYPE_METHODS
 from maxl.experiments.runs.noise_rules import check_noise
 from maxl.experiments.runs.values import flag
 from maxl.experiments.tracking import NAMES
