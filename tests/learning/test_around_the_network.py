@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -387,13 +388,20 @@ def test_gradients_of_any_precision_may_be_multiplied_and_not_changed(dtype: tor
 # Compiled by its user
 
 
+def two_steps(learner: maxl.MetaAuxiliaryLearner) -> None:
+    for seed in range(2):
+        learner.step(*rows(seed))
+
+
 @pytest.mark.filterwarnings("ignore")  # PyTorch's, of its own code
 def test_a_network_that_its_user_compiled_is_followed_or_refused() -> None:
     network, generator = small()
     options = {"fullgraph": False, "backend": "aot_eager"}
     learner = make(torch.compile(network, **options), generator, lookahead=maxl.Next())  # type: ignore[call-overload]
-    for seed in range(2):
-        learner.step(*rows(seed))
+    follows = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 15)  # its graphs in forward mode
+    refusal = pytest.raises(ValueError, match="reverse mode needs a network that is not compiled")
+    with nullcontext() if follows else refusal:
+        two_steps(learner)
     learner = make(torch.compile(network, **options), generator, way=maxl.Reverse())  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="reverse mode needs a network that is not compiled"):
         learner.step(*rows())
