@@ -105,15 +105,17 @@ class MultiTaskNetwork(nn.Module):
 
     def forward(self, x: Inputs) -> Logits:
         """Logits of both tasks, shapes (N, C) and (N, K)."""
-        features = checked_features(self.trunk(x), self._width, self.trunk, self.task)
-        return Logits(self.primary_head(features), self.auxiliary_head(features))
+        return self._heads(self.trunk(x))
 
     def with_features(self, x: Inputs) -> tuple[Logits, Tensor]:
         """What ``forward`` gives, and what the trunk gives: a copy without a graph, which no head can change."""
         given = self.trunk(x)
         constant = given.detach().clone()
+        return self._heads(given), constant
+
+    def _heads(self, given: Tensor) -> Logits:
         features = checked_features(given, self._width, self.trunk, self.task)
-        return Logits(self.primary_head(features), self.auxiliary_head(features)), constant
+        return Logits(self.primary_head(features), self.auxiliary_head(features))
 
     def predict(self, x: Inputs) -> Tensor:
         """Primary logits alone, shape (N, C), or (N, H, W, C): inference costs what the single-task network costs."""
