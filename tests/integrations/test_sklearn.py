@@ -57,7 +57,7 @@ def test_classes_are_learned_by_every_method(method: str) -> None:
 
 @pytest.mark.parametrize(
     ("outputs", "method"),
-    [(0, "uniform"), (1, "single"), (3, "maxl")],
+    [(0, "uniform"), (1, "single"), (3, "uniform"), *((n, "maxl") for n in (0, 3))],
 )
 def test_numbers_are_learned_in_the_users_units(outputs: int, method: str) -> None:
     x, _ = table(200)

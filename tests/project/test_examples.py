@@ -13,7 +13,7 @@ import torch.distributed as dist
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-@pytest.mark.parametrize("method", ["uniform", "maxl"])
+@pytest.mark.parametrize("method", ["single", "uniform", "maxl"])
 def test_the_plain_loop_learns(method: str) -> None:
     command = [sys.executable, str(EXAMPLES / "loop.py"), "--epochs", "10", "--method", method]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -62,9 +62,9 @@ def test_lightnings_trainer_trains() -> None:
 
 def test_a_vision_transformer_learns() -> None:
     pytest.importorskip("timm", reason="needs timm")
-    command = [sys.executable, str(EXAMPLES / "timm_vit.py"), "--epochs", "2"]
+    command = [sys.executable, str(EXAMPLES / "timm_vit.py"), "--epochs", "5"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert float(done.stdout.splitlines()[-1].removeprefix("test accuracy ")) > 0.2
+    assert float(done.stdout.splitlines()[-1].removeprefix("test accuracy ")) > 0.4
 
 
 def test_hugging_faces_trainer_trains() -> None:
