@@ -3,8 +3,8 @@
     python dev/decide.py run shared-trunk [--data-dir DIR] [--only digits clinc150] [--jobs 2]    # what the table lacks
     python dev/decide.py tell shared-trunk                                                         # differences, and the decision
 
-Settings, and MAXL's own as they were tuned, are those of dev/settings.py, in float32 throughout (processors without bfloat16
-imitate it, ten times as slowly); seeds are fresh. DIR holds mnist/, clinc150/ and cifar100/. Results are kept in
+Settings, and MAXL's own as they were tuned, are those of dev/settings.py; seeds are fresh. Precision is one for all ways of a setting:
+float32, in place of a bfloat16 that some processors imitate ten times as slowly, but for cifar100-2500, which takes hours in float32. DIR holds mnist/, clinc150/ and cifar100/. Results are kept in
 dev/evidence/NAME.csv, a row a run.
 
 The rule: a way is no worse than the present one if no setting's interval, simultaneous over all settings and ways, lies below zero,
@@ -15,52 +15,68 @@ becomes the default; else the present one stays.
 |---|---|---|
 | shared-trunk | a generator with a trunk of its own, exact | a head on the network's features, exact |
 | everyday | own trunk, a meta step in each sixth step, labels kept in between | shared trunk: in each eighth; in each, on an eighth of the batch |
+| corrected, reweighted | a generator with a trunk of its own, on data with wrong labels (dev/noise.py) | on the network's features |
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import noise
 from evidence import HERE, of_set, read, text, work
 from evidence import one as trained
 from maxl.experiments.studies.intervals import PairedDifference, paired_differences
 
 SEEDS = range(20, 30)
 TOLERATED = 0.005
+PRECISION = {"cifar100-2500": "bf16"}  # float32 elsewhere
 _CHEAP = ("digits", "digits-sgd", "digits-noisy", "mnist", "clinc150", "clinc150-noisy")
+_NOISY = ("digits-structured", "digits-symmetric")
+
+
+def one(name: str, method: str, changes: dict[str, Any], seed: int, data_dir: str | None) -> dict[str, Any]:
+    """A run of a way of dev/variants.py; its table says of which setting."""
+    folder = name.split("-")[0]
+    place = None if data_dir is None or folder == "digits" else str(Path(data_dir) / folder)
+    row = trained(name, method, {"precision": PRECISION.get(name, "float32")}, seed, place)
+    columns = ("method", "seed", "test_accuracy", "validation_accuracy", "train_accuracy", "seconds_total")
+    return {"settings": text(changes), **{c: row[c] for c in columns}}
+
+
+def corrections(
+    method: str, name: str, way: str, changes: dict[str, Any], seed: int, data_dir: str | None
+) -> dict[str, Any]:
+    """A run of a method for wrong labels at its chosen rate; ``way`` is its generator's trunk."""
+    row = noise.one(name, method, {**noise.best(name, method), "generator_trunk": way}, seed, data_dir)
+    return {**row, "method": way, "settings": text(changes)}
 
 
 @dataclass(frozen=True)
 class Question:
-    """The ways, the present one first, by their names among dev/variants.py; and where they are tried."""
+    """The ways, the present one first; where they are tried; and what trains a run, called as ``one``."""
 
     ways: tuple[str, ...]
     settings: tuple[str, ...]
+    one: Callable[[str, str, dict[str, Any], int, str | None], dict[str, Any]]
 
 
 QUESTIONS = {
-    "shared-trunk": Question(("maxl", "shared"), (*_CHEAP, "cifar100-2500")),
-    "everyday": Question(("everyday", "shared-every", "shared-part"), _CHEAP),
+    "shared-trunk": Question(("maxl", "shared"), (*_CHEAP, "cifar100-2500"), one),
+    "everyday": Question(("everyday", "shared-every", "shared-part"), _CHEAP, one),
+    **{m: Question(("own", "shared"), _NOISY, partial(corrections, m)) for m in noise.LEARNED},
 }
-
-
-def one(name: str, method: str, changes: dict[str, Any], seed: int, data_dir: str | None) -> dict[str, Any]:
-    """A run; its table says of which setting."""
-    folder = name.split("-")[0]
-    place = None if data_dir is None or folder == "digits" else str(Path(data_dir) / folder)
-    row = trained(name, method, {"precision": "float32"}, seed, place)
-    columns = ("method", "seed", "test_accuracy", "validation_accuracy", "train_accuracy", "seconds_total")
-    return {"settings": text(changes), **{c: row[c] for c in columns}}
 
 
 def run(name: str, options: argparse.Namespace) -> None:
     """What the table lacks."""
     for setting in options.only or QUESTIONS[name].settings:
         tasks = [(setting, way, {"data": setting}, seed) for seed in SEEDS for way in QUESTIONS[name].ways]
-        work(tasks, HERE / f"{name}.csv", options.data_dir, options.jobs, one)
+        work(tasks, HERE / f"{name}.csv", options.data_dir, options.jobs, QUESTIONS[name].one)
 
 
 def tell(name: str) -> None:

@@ -47,6 +47,7 @@ ARMS = ("single", *CHEAP, *LATER, *LEARNED)
 TRUSTED, VALIDATION, TEST = 100, 50, 500
 SHARED: dict[str, Any] = {
     "trunk": "mlp",
+    "generator_trunk": "own",
     "epochs": 40,
     "batch_size": 100,
     "device": "cpu",

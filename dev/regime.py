@@ -38,6 +38,7 @@ _SHARED: dict[str, Any] = {
     "image_size": 16,
     "train_size": 10000,
     "trunk": "regime:quarter_vgg16",
+    "generator_trunk": "own",
     "epochs": 60,
     "batch_size": 100,
     "optimizer": "sgd",

@@ -13,6 +13,7 @@ HUMAN = (
     *("cifar100-2500", "cifar100-10000", "cifar100-full", "cifar100-long"),
 )
 ADAM: dict[str, Any] = {
+    "generator_trunk": "own",
     "optimizer": "adam",
     "learning_rate": 1e-3,
     "decay": "cosine",

@@ -122,6 +122,23 @@ DAMAGES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
 }
 
 
+def test_a_checkpoint_of_before_there_was_a_word_for_a_trunk_of_its_own(tmp_path: Path) -> None:
+    own = {"method": "maxl", "generator_trunk": "own", "epochs": 3}
+    train(tiny(**own), tmp_path / "whole", data=digits())
+    cut(tmp_path / "run", epoch=3, **own)
+    file = tmp_path / "run" / "config.yaml"
+    text = file.read_text().partition("\n")[2]  # without its checksum
+    file.write_text(text.replace("generator_trunk: own", "generator_trunk: null"))
+
+    def older(state: dict[str, Any]) -> None:
+        state["identity"]["config"]["generator_trunk"] = None
+        state["checksum"] = content_checksum({n: v for n, v in state.items() if n != "checksum"})
+
+    edit(older)(tmp_path / "run", tmp_path)
+    resume(tmp_path / "run")
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
+
+
 def nested(depth: int) -> list[Any]:
     return [nested(depth - 1)] if depth else []
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+import maxl
+from maxl.experiments.cli import parser, read_config
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.methods import METHODS, NOISE_METHODS
 from maxl.experiments.runs.values import nearest
@@ -35,6 +37,20 @@ def test_an_empty_mapping_gives_the_defaults_and_every_field_has_help() -> None:
 def test_the_learning_rate_follows_the_optimizer_unless_it_is_given() -> None:
     assert (RunConfig().learning_rate, RunConfig(optimizer="sgd").learning_rate) == (1e-3, 0.01)
     assert RunConfig(optimizer="sgd", learning_rate=0.5).learning_rate == 0.5
+
+
+def test_older_files_name_no_trunk_of_the_generator_where_it_has_its_own(tmp_path: Path) -> None:
+    assert RunConfig().generator_trunk == "shared"
+    (tmp_path / "c.yaml").write_text("generator_trunk: null\n")
+    assert RunConfig.read(tmp_path / "c.yaml").generator_trunk == "own"
+
+
+def test_what_presets_say_of_a_run() -> None:
+    for name in maxl.PRESETS:
+        config = read_config(parser().parse_args(["train", "--preset", name, "--out", "run"]))
+        assert config.generator_trunk == ("own" if name == "paper" else "shared")
+    typed = ["train", "--preset", "paper", "--generator-trunk", "shared", "--out", "run"]
+    assert read_config(parser().parse_args(typed)).generator_trunk == "shared"
 
 
 def test_a_config_cannot_be_changed() -> None:

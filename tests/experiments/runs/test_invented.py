@@ -6,6 +6,7 @@ import csv
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,16 +19,19 @@ from _run_helpers import one_thread as one_thread
 from maxl.experiments.cli import main
 from maxl.experiments.data import as_cell, load
 from maxl.experiments.report.browser import hierarchy_csv, of_labels
-from maxl.experiments.runs.evaluation import evaluating
+from maxl.experiments.runs.diagnostics import label_metrics
+from maxl.experiments.runs.evaluation import describe_labels, evaluating
+from maxl.experiments.runs.files import RunWarning
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.invented import invent
 from maxl.experiments.runs.trainer import Trainer, train
 from maxl.hypergradients import as_tuple
 
 METHODS = {
-    "photographs": {"method": "maxl"},
+    "photographs": {"method": "maxl", "generator_trunk": "own"},
+    "photographs, shared": {"method": "maxl"},
     "colours": {"method": "weighted"},
-    "features": {"method": "gated", "generator_trunk": "shared"},
+    "features": {"method": "gated"},
     "prices": {"method": "frozen"},
 }
 
@@ -43,7 +47,7 @@ class Trained:
         """The run, its training samples and its trainer."""
         if case not in self.made:
             (self.root / case).mkdir()
-            config, test = CASES[case](self.root / case)
+            config, test = CASES[case.partition(",")[0]](self.root / case)
             run = self.root / f"{case}-run"
             changed = replace(config, meta_learning_rate=0.02, **METHODS[case])  # type: ignore[arg-type]
             trainer = Trainer(changed, RunFolder(run))
@@ -60,14 +64,27 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 @pytest.mark.parametrize("case", METHODS)
 def test_labels_are_those_of_the_generator_in_training(case: str, trained: Trained) -> None:
     run, source, trainer = trained[case]
-    found = invent(run, source, device="cpu")
-    generator = trainer.setup.generator
+    by_batches = (
+        nullcontext()
+        if case != "photographs, shared"
+        else pytest.warns(RunWarning, match=r"in the trunk that")
+    )
+    with by_batches:  # of BatchNorm in the trunk that the generator shares
+        found = invent(run, source, device="cpu")
+    generator, network = trainer.setup.generator, trainer.setup.network
     assert generator is not None
+    assert (generator.shared is network) == (case not in ("photographs", "prices"))
+    network.train()
+    before = label_metrics(trainer)["label_entropy"]
     with evaluating(generator):
+        assert not any(m.training for m in (*(generator.shared or generator).modules(), *generator.modules()))
         batches = trainer.in_order(trainer.data.train)
         signals = zip(*(as_tuple(generator(b.x, b.primary)) for b in batches), strict=True)
         labels, *weights = [torch.cat(parts) for parts in signals]
+    assert network.training
     assert torch.equal(found.labels, labels)
+    described = describe_labels(labels, found.data.targets, found.hierarchy, generator.task)
+    assert described.entropy == before
     assert torch.equal(found.data.targets, trainer.data.train.primary)
     assert found.hierarchy == trainer.setup.hierarchy
     assert (found.weights is None) == (METHODS[case]["method"] != "weighted")
@@ -218,7 +235,7 @@ def test_methods_without_a_generator_say_why_they_have_no_labels(
 ) -> None:
     run, source, _ = trained["features"]
     config = RunFolder(run).read_config()
-    train(replace(config, method=method, generator_trunk=None, epochs=1), tmp_path / "run")
+    train(replace(config, method=method, epochs=1), tmp_path / "run")
     assert main(["labels", str(tmp_path / "run"), str(source)]) == 2
     err = capfd.readouterr().err
     assert re.search(f"is of method {method}, which has none: .*{reason}", err), err

@@ -120,7 +120,7 @@ def test_methods_of_every_kind_train_on_texts(place: Path, tmp_path: Path) -> No
         **{method: {} for method in ("uniform", "frozen", "weighted")},
         "kmeans": {"cluster_features": "trunk"},
         "human": {"drop": None, "human": "finer"},
-        "maxl": {"generator_trunk": "shared", "probe": "finer", "drop": None},
+        "maxl": {"probe": "finer", "drop": None},
     }
     loaded: dict[str, DataSet] = {}
     for method, more in changes.items():

@@ -132,7 +132,12 @@ def test_the_config_file_of_a_run_repeats_it(tmp_path: Path) -> None:
 RESUMED: dict[str, dict[str, Any]] = {
     "next batch, cached labels": {"evaluate": "next", "meta_every": 2, "cache_labels": True},
     "next batch, update open at the checkpoint": {"evaluate": "next", "trunk": "convnet4"},
-    "batch statistics": {"evaluate": "next", "trunk": "convnet4", "label_statistics": "batch"},
+    "batch statistics": {
+        "evaluate": "next",
+        "trunk": "convnet4",
+        "label_statistics": "batch",
+        "generator_trunk": "own",
+    },
     "weighted, adam": {"method": "weighted", "optimizer": "adam", "meta_optimizer": "adam"},
     "held out": {"evaluate": "held-out", "trunk": "convnet4", "optimizer": "sgd", "momentum": 0.9},
     "rotating folds": {"evaluate": "rotating", "held_out": 0.3},
@@ -141,12 +146,12 @@ RESUMED: dict[str, dict[str, Any]] = {
     "single, momentum": {"method": "single", "optimizer": "sgd", "momentum": 0.9, "weight_decay": 1e-3},
     "k-means": {"method": "kmeans", "optimizer": "adamw"},
     "dropout": {"trunk": "with dropout", "evaluate": "next"},
-    "shared trunk": {"trunk": "convnet4", "generator_trunk": "shared", "evaluate": "next"},
+    "a trunk of its own": {"trunk": "convnet4", "generator_trunk": "own", "evaluate": "next"},
     "rates by layer, frozen parts, warm-up": {
         **{"trunk": "convnet4", "evaluate": "next", "optimizer": "adamw", "warmup": 1.5},
         **{"freeze": ["layers.0", "layers.1"], "layer_decay": 0.7, "trunk_learning_rate": 5e-4},
     },
-    "shared trunk, cached labels": {"generator_trunk": "shared", "meta_every": 2, "cache_labels": True},
+    "a trunk of its own, cached labels": {"generator_trunk": "own", "meta_every": 2, "cache_labels": True},
 }
 
 
@@ -172,8 +177,8 @@ def test_an_interruption_leaves_no_trace(
 
 LOOKS: dict[str, dict[str, Any]] = {
     "dropout": {},
-    "batch statistics": {"trunk": "convnet4", "label_statistics": "batch"},
-    "dropout and batch statistics": {"label_statistics": "batch"},
+    "batch statistics": {"trunk": "convnet4", "label_statistics": "batch", "generator_trunk": "own"},
+    "dropout and batch statistics": {"label_statistics": "batch", "generator_trunk": "own"},
     "random labels": {"method": "random"},
     "rotating folds": {"evaluate": "rotating", "held_out": 0.3},
 }

@@ -83,7 +83,7 @@ def test_a_downloaded_folder_runs_no_command(here: Path, capfd: pytest.CaptureFi
     text = folder.config.read_text()
     summary = json.loads(folder.summary.read_text())
     del summary["checksum"]
-    for field in ("trunk: mlp", "generator_trunk: null"):
+    for field in ("trunk: mlp", "generator_trunk: shared"):
         folder.config.write_text(text.replace(field, field.split(":")[0] + ": subprocess:call"))
         folder.summary.write_text(json.dumps({**summary, "input_shape": ["touch", str(here / "mark")]}))
         for line in ("predict run evil_trunk.py", "export run --out m.safetensors"):
@@ -126,7 +126,7 @@ def test_a_config_file_needs_trust_and_a_trunk_that_is_typed_does_not(here: Path
         ({"generator_trunk": "own:make"}, True),
         ({"transform": ["RandAugment", "own:noisy"]}, True),
         ({"transform": ("own:noisy",)}, True),
-        ({"trunk": "timm:resnet18", "generator_trunk": None}, False),
+        ({"trunk": "timm:resnet18", "generator_trunk": "own"}, False),
         ({"trunk": "hf:google/vit", "transform": ["RandAugment"]}, False),
         ({}, False),
     ],

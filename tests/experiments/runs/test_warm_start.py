@@ -54,7 +54,7 @@ def test_trunk_heads_and_generator_of_a_run_are_taken_where_they_fit(earlier: Pa
         ({"method": "kmeans"}, "method maxl, not kmeans"),
         ({"method": "weighted"}, "method maxl, not weighted"),
         ({"method": "maxl", "psi": [4]}, "another psi"),
-        ({"method": "maxl", "generator_trunk": "shared"}, "another --generator-trunk"),
+        ({"method": "maxl", "generator_trunk": "own"}, "another --generator-trunk"),
         ({"method": "frozen"}, "method maxl, not frozen"),
     ],
 )

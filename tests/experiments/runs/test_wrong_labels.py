@@ -222,10 +222,10 @@ def test_without_trusted_samples_losses_stay_and_judges_are_held_out(tmp_path: P
 
 def test_generators_of_their_own_trunk_and_of_the_networks(tmp_path: Path) -> None:
     for method, kind in (("reweighted", WeightGenerator), ("corrected", LabelCorrector)):
-        own = trainer(tmp_path, method).setup.generator
+        own = trainer(tmp_path, method, generator_trunk="own").setup.generator
         assert isinstance(own, kind)
         assert own.shared is None
-        run = trainer(tmp_path, method, generator_trunk="shared")
+        run = trainer(tmp_path, method)
         assert isinstance(run.setup.generator, kind)
         assert run.setup.generator.shared is run.setup.network
         run.fit()

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from maxl.experiments.cli.listen import note
 from maxl.experiments.cli.terminal import visible
 from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.methods import OWN
 from maxl.experiments.runs.names import refuse_code
 from maxl.experiments.runs.values import flag, nearest
 from maxl.presets import PRESETS, check_choice
@@ -28,6 +29,11 @@ _TITLES = {
     "training": "training",
     "meta": "label generator",
     "machine": "machine",
+}
+# What a preset says of a run, beside what it says of its meta steps.
+_OF_PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"generator_trunk": OWN},
+    "everyday": {"cache_labels": True},
 }
 _MANY = 12  # choices, beyond which --help lists none
 # What most people need; the rest is listed by --help-all.
@@ -167,7 +173,7 @@ def read_config(namespace: argparse.Namespace, defaults: dict[str, Any] | None =
     values: dict[str, Any] = dict(defaults or {})
     if (preset := getattr(namespace, "preset", None)) is not None:
         check_choice("--preset", preset, tuple(PRESETS))
-        values |= PRESETS[preset] | {"cache_labels": preset == "everyday"}
+        values |= PRESETS[preset] | _OF_PRESETS.get(preset, {})
     names = {f.name for f in dataclasses.fields(RunConfig)}
     typed = {name: value for name, value in vars(namespace).items() if name in names}
     if (path := getattr(namespace, "config", None)) is not None:

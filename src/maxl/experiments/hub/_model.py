@@ -161,7 +161,7 @@ def _without_places(config: RunConfig) -> RunConfig:
         data=data_name(config.data),
         data_dir=None,
         trunk=without_place(config.trunk),
-        generator_trunk=config.generator_trunk and without_place(config.generator_trunk),
+        generator_trunk=without_place(config.generator_trunk),
         weights=config.weights and Path(config.weights).name,
         from_run=config.from_run and Path(config.from_run).name,
     )

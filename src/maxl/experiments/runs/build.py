@@ -17,6 +17,7 @@ from maxl.experiments.runs.methods import (
     HUMAN_METHODS,
     JUDGED_METHODS,
     NOISE_METHODS,
+    OWN,
     SHARED,
     WITHOUT_LABELS,
 )
@@ -220,7 +221,7 @@ def check(config: RunConfig, data: DataSet) -> str:
     check_tokens(config, data.tokens)
     start = load_start(config, data, hierarchy)
     with torch.random.fork_rng(devices=[]):
-        for name in {config.trunk, config.generator_trunk or config.trunk} - {SHARED}:
+        for name in {config.trunk, config.generator_trunk} - {OWN, SHARED}:
             words = trunks.Words.of(config) if name == config.trunk else None
             trunk = trunks.build_for(name, data.task, data.input_shape, words)
             if name == config.trunk:

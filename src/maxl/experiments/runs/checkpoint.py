@@ -18,6 +18,7 @@ from maxl.experiments.runs.files import RunWarning, sha256, write_whole
 from maxl.experiments.runs.fingerprint import what_changed
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.memory import bytes_asked, is_out_of_memory
+from maxl.experiments.runs.values import as_now
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "epoch": int,
@@ -220,7 +221,7 @@ def _check(state: dict[str, Any], folder: RunFolder, config: Mapping[str, Any], 
     if found != state["checksum"]:
         raise ValueError(f"{path} is damaged: it does not have its checksum")
     saved = state["identity"]["config"]
-    differing = [n for n, v in saved.items() if n in config and config[n] != v]
+    differing = [n for n, v in saved.items() if n in config and config[n] != as_now(n, v)]
     if differing:
         raise ValueError(f"{path} belongs to another run: it differs in {', '.join(sorted(differing))}")
     lines = folder.metrics.read_bytes() if folder.metrics.is_file() else b""

@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 
 from maxl.experiments.runs.files import YAML_LIMIT, parse_yaml, read_bytes
-from maxl.experiments.runs.methods import METHODS, TUNED_METHODS
+from maxl.experiments.runs.methods import METHODS, SHARED, TUNED_METHODS
 from maxl.experiments.runs.names import refuse_code
 from maxl.experiments.runs.rules import check_rules
-from maxl.experiments.runs.values import coerce, nearest
+from maxl.experiments.runs.values import as_now, coerce, nearest
 
 _TASKS = (
     "auto",
@@ -25,15 +25,8 @@ _TASKS = (
 # Fields that may differ between the calls that share a run or a study.
 MACHINE_FIELDS = frozenset(
     (
-        "data_dir",
-        "stream",
-        "workers",
-        "device",
-        "threads",
-        "tensorboard",
-        "track",
-        "checkpoint_every",
-        "look_every",
+        *("data_dir", "stream", "workers", "device", "threads"),
+        *("tensorboard", "track", "checkpoint_every", "look_every"),
     )
 )
 
@@ -110,9 +103,9 @@ class RunConfig:
         group="method",
         choices=("mean", "first"),
     )
-    generator_trunk: str | None = option(
-        None,
-        "trunk of the label generator (default: as --trunk, of its own), or shared: a head on the network's features",
+    generator_trunk: str = option(
+        SHARED,
+        "of the label generator: shared, a head on the network's features; own, another like --trunk; or a name",
         group="method",
     )
     gamma: float = option(
@@ -302,7 +295,7 @@ class RunConfig:
     )
     label_statistics: str = option(
         "running",
-        "generator's BatchNorm: running statistics (a label depends on its sample alone) or batch",
+        "BatchNorm of a generator trunk of its own: running statistics (a label depends on its sample alone), or batch",
         group="meta",
         choices=("running", "batch"),
     )
@@ -356,7 +349,7 @@ class RunConfig:
         for key in values:
             if key not in fields:
                 raise ValueError(f"{source} has an unknown key {key!r}{nearest(str(key), fields)}")
-        cleaned = {key: coerce(fields[key], value, source) for key, value in values.items()}
+        cleaned = {key: coerce(fields[key], as_now(key, value), source) for key, value in values.items()}
         return cls(**cleaned)
 
     @classmethod

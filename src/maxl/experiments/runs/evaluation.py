@@ -25,11 +25,12 @@ INFORMATIVE = 0.02  # of the largest entropy: labels with less mutual informatio
 
 @contextmanager
 def evaluating(*modules: nn.Module | None) -> Any:
-    """Eval mode and no gradients within; each module's own modes come back after."""
-    modes = [(m, m.training) for module in modules if module is not None for m in module.modules()]
-    for module in modules:
-        if module is not None:
-            module.eval()
+    """Eval mode and no gradients within, also for a network whose trunk a generator shares; modes come back after."""
+    asked = [module for module in modules if module is not None]
+    asked += [n for module in asked if isinstance(n := getattr(module, "shared", None), nn.Module)]
+    modes = [(m, m.training) for module in asked for m in module.modules()]
+    for module in asked:
+        module.eval()
     try:
         with torch.no_grad():
             yield

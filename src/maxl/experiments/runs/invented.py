@@ -19,7 +19,7 @@ from maxl.experiments.runs.files import RunWarning
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.labelled import Labelled, labelled_samples
 from maxl.experiments.runs.machine import threads
-from maxl.experiments.runs.methods import NOISE_METHODS
+from maxl.experiments.runs.methods import LEARNED_METHODS, NOISE_METHODS, SHARED
 from maxl.experiments.runs.model import PrimaryModel, load_model
 from maxl.experiments.runs.networks import GENERATOR_METHODS, build_generator, build_network, memory_format
 from maxl.experiments.runs.trainer import EVALUATION_BATCH
@@ -119,17 +119,24 @@ def invent(
             f"labels are written one a sample; those of segmentation, as in {run}, are for pixels"
         )
     hierarchy = Hierarchy(_psi(folder, summary, model))
-    if config.label_statistics == "batch":
-        warnings.warn(
-            "in training a label depended on the batch that its sample came in (label_statistics batch); these are by "
-            "the generator's running statistics",
-            RunWarning,
-            stacklevel=2,
-        )
     data, (labels, *more) = signals_of_run(
         folder, config, str(summary["method"]), model, hierarchy, build_generator, source, device
     )
+    if (reason := _by_batches(config, model)) is not None:
+        warnings.warn(
+            f"in training a label depended on the batch that its sample came in ({reason}); these are by running statistics",
+            RunWarning,
+            stacklevel=2,
+        )
     return InventedLabels(data, hierarchy, model.primary_names, labels, more[0] if more else None)
+
+
+def _by_batches(config: RunConfig, model: PrimaryModel) -> str | None:
+    """Why labels in training were of their batches, not of their samples alone; None where they were of these."""
+    if config.method in LEARNED_METHODS and config.generator_trunk == SHARED:
+        batches = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.trunk.modules())
+        return "BatchNorm in the trunk that the generator shares" if batches else None
+    return "label_statistics batch" if config.label_statistics == "batch" else None
 
 
 def signals_of_run(
@@ -204,9 +211,7 @@ def _task(model: PrimaryModel) -> Task:
 
 def _signals(generator: nn.Module, data: Labelled, device: torch.device) -> list[Tensor]:
     done: list[tuple[Tensor, ...]] = []
-    shared = generator.shared
-    assert shared is None or isinstance(shared, nn.Module)
-    with evaluating(generator, shared):
+    with evaluating(generator):
         for start in range(0, len(data), EVALUATION_BATCH):
             rows = range(start, min(start + EVALUATION_BATCH, len(data)))
             targets = data.targets[rows.start : rows.stop].to(device)

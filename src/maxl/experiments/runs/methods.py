@@ -45,4 +45,4 @@ TUNED_METHODS = (
     *JUDGED_METHODS,
 )  # end on trusted samples, where there are some
 WEIGHTED_METHODS = ("weighted", "wamal")  # it also weighs each sample's auxiliary loss
-SHARED = "shared"  # as generator_trunk: the network's own trunk
+SHARED, OWN = "shared", "own"  # as generator_trunk: the network's own trunk, another one like it

@@ -12,7 +12,7 @@ from torch import nn
 
 from maxl.experiments.runs import trunks
 from maxl.experiments.runs.config import RunConfig
-from maxl.experiments.runs.methods import LEARNED_METHODS, SHARED, WEIGHTED_METHODS
+from maxl.experiments.runs.methods import LEARNED_METHODS, OWN, SHARED, WEIGHTED_METHODS
 from maxl.hierarchy import Hierarchy
 from maxl.networks import (
     LabelGenerator,
@@ -109,12 +109,12 @@ def build_generator(
     """
     make = _generator_kind(config)
     # Labels of a generator that is not trained are those of one function throughout.
-    alike = config.generator_trunk in (None, SHARED, config.trunk)
+    alike = config.generator_trunk in (OWN, SHARED, config.trunk)
     with seeded(config.seed, 3):
         if config.generator_trunk == SHARED and config.method in LEARNED_METHODS:
             generator = make.sharing(network)
         else:
-            name = config.trunk if alike else str(config.generator_trunk)
+            name = config.trunk if alike else config.generator_trunk
             words = _words(config, network) if alike else None
             trunk = trunks.build_for(name, kind, input_shape, words)
             generator = make(trunk, network.hierarchy, task=network.task)
@@ -131,7 +131,8 @@ def build_judged(
         if config.generator_trunk == SHARED:
             trunk: nn.Module = SharedTrunk(network)
         else:
-            name, alike = config.generator_trunk or config.trunk, config.generator_trunk is None
+            alike = config.generator_trunk == OWN
+            name = config.trunk if alike else config.generator_trunk
             trunk = trunks.build_for(name, kind, input_shape, _words(config, network) if alike else None)
         classes = network.hierarchy.num_primary
         if config.method == "reweighted":

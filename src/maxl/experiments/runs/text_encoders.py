@@ -12,7 +12,7 @@ from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.inputs import stored_tokens
 from maxl.experiments.runs.libraries import explained, hub_config, hub_model, takes_text
-from maxl.experiments.runs.methods import CLUSTER_METHODS, SHARED
+from maxl.experiments.runs.methods import CLUSTER_METHODS, OWN, SHARED
 from maxl.experiments.runs.names import library_of
 from maxl.experiments.runs.own_inputs import finished_run
 
@@ -129,12 +129,12 @@ def _positions(model: Any) -> list[int]:
 
 def _check_generator(config: RunConfig, tokens: Tokens | None) -> None:
     name = config.generator_trunk
-    if name in (None, SHARED, config.trunk):
+    if name in (OWN, SHARED, config.trunk):
         return
     library, model = library_of(name)
     other = hub_tokens(model, None if tokens is None else tokens.length) if library == "hf" else None
     if (tokens and tokens.tokenizer) != (other and other.tokenizer):
         raise ValueError(
             f"--generator-trunk {name} needs to take what --trunk {config.trunk} does, texts by the same tokenizer or other "
-            "inputs: leave it out, or use shared"
+            "inputs: use own or shared"
         )

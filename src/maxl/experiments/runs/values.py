@@ -6,6 +6,8 @@ import dataclasses
 from difflib import get_close_matches
 from typing import Any
 
+from maxl.experiments.runs.methods import OWN
+
 _FLAGS = {"from_run": "--from"}  # from is no name that Python takes for a field
 
 
@@ -19,6 +21,11 @@ def nearest(name: str, known: Any) -> str:
     names = [str(k) for k in known]
     match = get_close_matches(name, names, n=1, cutoff=0.5)
     return f"; did you mean {match[0]!r}?" if match else f"; choose from {', '.join(names)}"
+
+
+def as_now(name: str, value: Any) -> Any:
+    """A field's value from a file, by the word for it where an older version had none."""
+    return OWN if name == "generator_trunk" and value is None else value
 
 
 def coerce(f: dataclasses.Field[Any], value: Any, source: str) -> Any:

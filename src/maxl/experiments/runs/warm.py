@@ -15,7 +15,7 @@ from maxl.experiments.runs.checkpoint import kept_networks, load_end
 from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.measures import task_of
-from maxl.experiments.runs.methods import LEARNED_METHODS, SHARED, WITHOUT_LABELS
+from maxl.experiments.runs.methods import LEARNED_METHODS, OWN, SHARED, WITHOUT_LABELS
 from maxl.experiments.runs.names import is_code
 from maxl.experiments.runs.own_inputs import finished_run
 from maxl.experiments.runs.trunks import chosen
@@ -163,4 +163,4 @@ def _generator_trunk(config: RunConfig, summary: Mapping[str, Any]) -> str:
     """What a generator's trunk is made from; that of the network itself unless it is named."""
     if config.generator_trunk == SHARED:
         return SHARED
-    return _plain(str(summary["trunk"] if config.generator_trunk is None else config.generator_trunk))
+    return _plain(str(summary["trunk"] if config.generator_trunk == OWN else config.generator_trunk))

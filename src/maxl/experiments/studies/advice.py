@@ -27,6 +27,7 @@ from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.lock import locked, require_unlocked
 from maxl.experiments.runs.measures import main_measure
 from maxl.experiments.runs.methods import CLUSTER_METHODS
+from maxl.experiments.runs.values import as_now
 from maxl.experiments.studies.aims import Aim
 from maxl.experiments.studies.decisions import (
     BASELINE,
@@ -159,7 +160,7 @@ class _Procedure:
             **(plan.get("config") or {}),
         }  # of an older version, which had fewer
         for name, value in identity["config"].items():
-            if stored[name] != value:
+            if as_now(name, stored[name]) != value:
                 raise ValueError(
                     f"--out needs a new folder or one of the same advice; {self.out} was made with {name} "
                     f"{stored.get(name)!r}, not {value!r}"

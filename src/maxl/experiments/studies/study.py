@@ -24,7 +24,7 @@ from maxl.experiments.runs.methods import METHODS
 from maxl.experiments.runs.outer import check_held_out
 from maxl.experiments.runs.own_inputs import settled
 from maxl.experiments.runs.tracked import require_trackers
-from maxl.experiments.runs.values import nearest
+from maxl.experiments.runs.values import as_now, nearest
 from maxl.experiments.studies.launcher import LEASE, Crew, Launcher
 from maxl.experiments.studies.remaining import Remaining, duration_text, lines, time_single
 from maxl.experiments.studies.tables import divergences, write_tables
@@ -302,7 +302,7 @@ class Study:
         start from. Of runs that are trained elsewhere the device may be missing here.
         """
         if known := _read_record(out):
-            differing = [k for k, v in self._identity().items() if k in known and known[k] != v]
+            differing = [k for k, v in self._identity().items() if k in known and as_now(k, known[k]) != v]
             if differing:
                 name = differing[0]
                 raise ValueError(

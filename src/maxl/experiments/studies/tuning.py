@@ -34,6 +34,7 @@ from maxl.experiments.runs.lock import locked, require_unlocked
 from maxl.experiments.runs.measures import Measure, main_measure
 from maxl.experiments.runs.tracked import require_trackers
 from maxl.experiments.runs.trainer import resume, train
+from maxl.experiments.runs.values import as_now
 from maxl.experiments.studies.space import (
     Between,
     Space,
@@ -168,7 +169,7 @@ class _Search:
         for part in ("config", "space"):
             stored = record.get(part) or {}
             for name in {**identity[part], **stored}:
-                if stored.get(name) != identity[part].get(name):
+                if as_now(name, stored.get(name)) != as_now(name, identity[part].get(name)):
                     raise ValueError(
                         f"--out needs a new folder or one of the same search; {self.out} was made with {name} "
                         f"{stored.get(name)!r}, not {identity[part].get(name)!r}"
