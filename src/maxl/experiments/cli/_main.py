@@ -33,7 +33,7 @@ from maxl.experiments.cli._launch import add_launcher_flags, launch
 from maxl.experiments.cli._predict import add_commands
 from maxl.experiments.cli._train import add_train, once, out_folder
 from maxl.experiments.cli._tune import add_tune
-from maxl.experiments.cli.listen import listening
+from maxl.experiments.cli.listen import listening, note
 from maxl.experiments.cli.place import as_typed_here, command_line
 from maxl.experiments.cli.terminal import close_quietly, prepare_streams, shown, visible
 from maxl.experiments.runs.config import RunConfig
@@ -356,6 +356,9 @@ def _check(namespace: argparse.Namespace) -> None:
         namespace.batch_size,
         device=str(device),
         seed=namespace.seed,
+    )
+    note(
+        f"measuring one iteration of {case.trunk} on {device}, and its gradient against float64 and finite differences"
     )
     report = run_check(case)
     settings = fast_settings(RunConfig(), device)
