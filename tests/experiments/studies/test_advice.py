@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -201,7 +202,11 @@ def test_advice_holds_what_it_promises_and_repeats_itself(
     assert given["difference"] == pytest.approx((final["human"] - final["single"]).mean())
     assert given["seeds"] == len(final) >= 5
     page = write_advice(out).read_text()
-    assert "Verdict: helps." in page
+    assert re.search(
+        r'data-answer="yes"><p class="answer">Yes: human is better than tuned single-task training by', page
+    )
+    assert f"{given['sentences'][0][1:]}" in page  # its first letter is a capital there
+    assert "Use human." in page
     trained = len(runs.trained)
     assert advise(base, out, budget=2e6, tell=said.append) == given
     assert "chosen by the test part" in said[-1]
@@ -349,6 +354,7 @@ def test_the_command_ends_in_one_verdict(
     told = capsys.readouterr()
     assert told.out.count("helps: human against single, accuracy") == 1
     assert "human beats tuned single-task training by" in told.out
+    assert "Next: Use human." in told.out
     assert (tmp_path / "out" / "report.html").exists()
     assert "usually about 1.1: single-task training is tuned" in told.err
     assert main(["advise", *flags, "--aim", "noise", "--out", str(tmp_path / "other")]) == 2

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maxl.experiments.cli._arguments import (
     add_config_flags,
@@ -17,7 +18,11 @@ from maxl.experiments.cli._arguments import (
 )
 from maxl.experiments.cli._study import LINES_APART
 from maxl.experiments.cli.listen import note
+from maxl.experiments.cli.place import command_line
 from maxl.experiments.cli.terminal import shown
+
+if TYPE_CHECKING:
+    from maxl.experiments.report.parts import Decision
 
 _AIMS = ("accuracy", "structure", "noise")  # those of ``studies.aims``, which --help cannot wait for
 
@@ -55,7 +60,7 @@ def add_advise(commands: Any) -> None:
 
 def _advise(namespace: argparse.Namespace) -> None:
     from maxl.experiments.cli.show import console
-    from maxl.experiments.report.advice import write_advice
+    from maxl.experiments.report.advice import decided, write_advice
     from maxl.experiments.runs.own_inputs import settled
     from maxl.experiments.studies.advice import advise
 
@@ -73,6 +78,7 @@ def _advise(namespace: argparse.Namespace) -> None:
     report = write_advice(namespace.out)
     out = console()
     out.print(_box(advice))
+    out.print(shown(_next(decided(namespace.out))), soft_wrap=True)
     out.print(f"Studies, plan.json and advice.json: {shown(namespace.out)}", soft_wrap=True)
     out.print(f"Report: {shown(report)}", soft_wrap=True)
 
@@ -95,6 +101,12 @@ def _bars() -> Iterator[Any]:
             current["advance"](done, note)
 
         yield progress
+
+
+def _next(found: Decision) -> str:
+    """What to do now, with its command as it is typed here."""
+    words = [] if found.command is None else [command_line(shlex.split(found.command)[1:])]
+    return "\n  ".join([f"Next: {found.advice}", *words])
 
 
 def _box(advice: Mapping[str, Any]) -> Any:

@@ -166,10 +166,10 @@ def parser() -> Parser:
     report = commands.add_parser(
         "report",
         help="an HTML page from a study or a run",
-        description="Writes report.html into the folder of a study or a run: one file, which opens without a network.",
+        description="Writes report.html into the folder of a study, a run or an advice: one file, which opens without a network.",
         epilog="example:\n  maxl report study",
     )
-    report.add_argument("folder", type=Path, help="folder of a study or a run")
+    report.add_argument("folder", type=Path, help="folder of a study, a run or an advice")
     report.add_argument("--out", type=Path, help="file to write (default: FOLDER/report.html)")
     report.set_defaults(run=_report)
     add_evaluate(commands)

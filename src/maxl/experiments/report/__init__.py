@@ -17,7 +17,7 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
     ``report.html``: a hierarchy that ``maxl train --human`` takes.
 
     Args:
-        folder: A study (run folders at any depth) or one run folder.
+        folder: A study (run folders at any depth), one run folder, or a finished advice.
         out: The file to write; ``report.html`` in ``folder`` by default.
 
     Returns:
@@ -27,11 +27,14 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
         FileNotFoundError: if the folder does not exist.
         ValueError: if it holds no finished run, or a run folder is broken; the message names it.
     """
+    from maxl.experiments.report.advice import write_advice
     from maxl.experiments.report.browser import hierarchy_csv
     from maxl.experiments.report.page import page, sections
     from maxl.experiments.report.parts import Browser
     from maxl.experiments.report.runs import load_study
 
+    if (Path(folder) / "advice.json").is_file():
+        return write_advice(Path(folder), None if out is None else Path(out))
     study = load_study(Path(folder))
     path = Path(folder) / "report.html" if out is None else Path(out)
     found = sections(study, path)

@@ -9,8 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from maxl.experiments.report.advised import decision, differences
 from maxl.experiments.report.html import document
-from maxl.experiments.report.parts import Part, Points, Section, Table
+from maxl.experiments.report.page import scripts
+from maxl.experiments.report.parts import Decision, Part, Points, Section, Table
 from maxl.experiments.runs.files import read_json, write_at_once
 from maxl.experiments.runs.measures import Measure, main_measure, task_of
 from maxl.experiments.studies.aims import Aim
@@ -19,8 +21,8 @@ from maxl.experiments.studies.intervals import interval_text, mean_interval
 _QUESTION = ("Do finer labels help", "Does anything help against wrong labels")
 
 
-def write_advice(folder: Path) -> Path:
-    """Writes ``report.html`` into the folder of a finished advice, and returns it.
+def write_advice(folder: Path, out: Path | None = None) -> Path:
+    """Writes the report of a finished advice, by default ``report.html`` in its folder, and returns its path.
 
     Raises:
         ValueError: if the advice is not finished.
@@ -29,28 +31,42 @@ def write_advice(folder: Path) -> Path:
         raise ValueError(
             f"a report needs a finished advice; {folder} has no advice.json: call maxl advise again"
         )
-    advice, plan = read_json(folder / "advice.json"), read_json(folder / "plan.json")
-    path = folder / "report.html"
+    advice, plan, final = _found(folder)
+    path = folder / "report.html" if out is None else out
     data = Path(str(plan["config"]["data"])).name
-    write_at_once(
-        path,
-        document(
-            f"{_QUESTION[advice['aim'] == 'noise']} on {data}?", _sections(folder, advice, plan), []
-        ).encode(),
+    of_trunk = f"trunk {final['trunk'].iloc[0]} · {advice['seeds']} fresh seeds · aim: {advice['aim']}"
+    text = document(
+        f"{_QUESTION[advice['aim'] == 'noise']} on {data}?",
+        _sections(folder, advice, plan, final),
+        scripts(),
+        subtitle=of_trunk,
     )
+    write_at_once(path, text.encode())
     return path
 
 
-def _sections(folder: Path, advice: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Section]:
-    final = pd.read_csv(folder / "final" / "results.csv")
-    task = task_of(dict(final.iloc[0]))
-    measure = Aim(advice["aim"]).measure(task)
-    facts = [
-        f"Verdict: {advice['verdict']}.",
-        *advice["sentences"],
-        f"It costs {advice['cost']:.1f} times single-task training.",
-        f"{advice['minutes']:.1f} minutes, of {advice['predicted_minutes']:.1f} predicted.",
-    ]
+def decided(folder: Path) -> Decision:
+    """The box on top of the report of a finished advice."""
+    advice, plan, final = _found(folder)
+    return decision(folder, advice, plan, _measure(advice, final))
+
+
+def _found(folder: Path) -> tuple[dict[str, Any], dict[str, Any], pd.DataFrame]:
+    return (
+        read_json(folder / "advice.json"),
+        read_json(folder / "plan.json"),
+        pd.read_csv(folder / "final" / "results.csv"),
+    )
+
+
+def _measure(advice: Mapping[str, Any], final: pd.DataFrame) -> Measure:
+    return Aim(advice["aim"]).measure(task_of(dict(final.iloc[0])))
+
+
+def _sections(
+    folder: Path, advice: Mapping[str, Any], plan: Mapping[str, Any], final: pd.DataFrame
+) -> list[Section]:
+    task, measure = task_of(dict(final.iloc[0])), _measure(advice, final)
     rules = [
         "Learning rate, candidate and number of seeds were chosen by validation results; the final comparison is on the test "
         "part, by seeds that nothing was chosen by.",
@@ -58,8 +74,12 @@ def _sections(folder: Path, advice: Mapping[str, Any], plan: Mapping[str, Any]) 
         "that of drawing the test set.",
     ]
     return [
-        Section("Summary", "", [Points(facts, "What was found"), Points(rules, "How to read this")]),
-        Section("Final comparison", f"Test {measure.title}.", [_final(final, advice, measure)]),
+        Section("Verdict", "", [decision(folder, advice, plan, measure)]),
+        Section(
+            "Final comparison",
+            f"Test {measure.title}.",
+            [differences(advice, measure), _final(final, advice, measure), Points(rules, "How to read this")],
+        ),
         Section("How it was chosen", "Validation results alone.", _chosen(plan, measure, main_measure(task))),
     ]
 

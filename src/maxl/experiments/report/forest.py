@@ -28,7 +28,36 @@ def forest(setting: Setting, looks: Mapping[str, Look]) -> Part:
     panels = {name: rows for name in _references(setting) if not (rows := _rows(setting, name)).empty}
     if not panels:
         return Note(f"{setting.name}: no differences, because there is nothing to compare with.")
-    measure = setting.measure
+    every = pd.concat(list(panels.values()))
+    return intervals(
+        panels,
+        looks,
+        setting.measure,
+        title=f"Differences to {' and '.join(panels)}: {setting.name}",
+        intervals_are=intervals_text(every["comparisons"]),
+        name=f"differences {setting.name}",
+    )
+
+
+def intervals(
+    panels: Mapping[str, pd.DataFrame],
+    looks: Mapping[str, Look],
+    measure: Measure,
+    *,
+    title: str,
+    intervals_are: str,
+    name: str,
+) -> Figure:
+    """Differences with their intervals.
+
+    Args:
+        panels: By what the methods are compared with; rows have method, difference, low and high, NaN where unknown.
+        looks: Of the methods.
+        measure: What differs.
+        title: Of the figure.
+        intervals_are: What kind they are of.
+        name: Of an image file.
+    """
     counts = [len(rows) for rows in panels.values()]
     height = _EDGES + _ROW * sum(counts) + _GAP * (len(panels) - 1)
     plot = make_subplots(
@@ -37,15 +66,15 @@ def forest(setting: Setting, looks: Mapping[str, Look]) -> Part:
         row_heights=counts,
         shared_xaxes=True,
         vertical_spacing=_GAP / (height - _EDGES) if len(panels) > 1 else 0,
-        subplot_titles=[f"against {name}" for name in panels],
+        subplot_titles=[f"against {other}" for other in panels],
     )
     for number, rows in enumerate(panels.values(), start=1):
         for row in (dict(row) for _, row in rows.iterrows()):
             plot.add_trace(_interval(row, looks[str(row["method"])], measure), row=number, col=1)
-        names = [str(name) for name in rows["method"]]
+        names = [str(method) for method in rows["method"]]
         room = [len(names) - 0.5, -0.75]  # above the first row for its numbers
         axis = {"type": "category", "range": room, "showgrid": False, "tickvals": names}
-        plot.update_yaxes(**axis, ticktext=[_short(name) for name in names], row=number, col=1)
+        plot.update_yaxes(**axis, ticktext=[_short(method) for method in names], row=number, col=1)
         plot.add_vline(x=0, line={"width": 1.5, "color": "#808080"}, row=number, col=1)
         edge = measure.scale * RELEVANT
         band = {"fillcolor": "#808080", "opacity": 0.14, "line_width": 0, "layer": "below"}
@@ -54,18 +83,17 @@ def forest(setting: Setting, looks: Mapping[str, Look]) -> Part:
     plot.update_annotations(x=0, xanchor="left", font={"size": 14})
     plot.update_xaxes(title=f"Difference ({what})", showticklabels=True, row=len(panels), col=1)
     plot.update_layout(showlegend=False, margin={"t": 34})
-    every = pd.concat(list(panels.values()))
     return Figure(
-        title=f"Differences to {' and '.join(panels)}: {setting.name}",
+        title=title,
         plot=plot,
         description=(
-            f"Mean difference in test {measure.title}, paired by seed, with {intervals_text(every['comparisons'])}. Right of the "
+            f"Mean difference in test {measure.title}, paired by seed, with {intervals_are}. Right of the "
             f"line is better. An interval that crosses the line shows no difference; the grey band is "
             f"±{measure.difference_text(RELEVANT)}, too little to act on. {_told(panels, measure)}"
         ),
         table=_table(panels, measure),
         height=height,
-        name=f"differences {setting.name}",
+        name=name,
     )
 
 

@@ -373,6 +373,8 @@ class _Procedure:
             "interval": [_finite(difference.low), _finite(difference.high)],
             "seeds": difference.n,
             "detectable": _finite(difference.detectable),
+            "spread": _finite(difference.spread),
+            "test_samples": samples,
             "control": control,
             "cost": _finite(cost),
             "minutes": self.seconds / 60,

@@ -1,0 +1,173 @@
+"""What the report of an advice begins with: the decision, what to do next, and a picture of what they rest on."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from maxl.experiments.report.commands import new_folder
+from maxl.experiments.report.forest import intervals
+from maxl.experiments.report.parts import Decision, Figure
+from maxl.experiments.report.style import looks
+from maxl.experiments.report.verdict import MOST_SEEDS, NO, UNSURE, USUAL_SEEDS, YES
+from maxl.experiments.runs.measures import Measure
+from maxl.experiments.runs.names import names_code
+from maxl.experiments.studies.decisions import BASELINE
+from maxl.experiments.studies.intervals import POWER, seeds_to_detect
+from maxl.experiments.studies.resolution import excludes, shows
+from maxl.experiments.studies.statistics import RELEVANT
+
+_ANSWERS = {"helps": YES, "does not help": NO, "cannot tell": UNSURE}
+
+
+def decision(folder: Path, advice: Mapping[str, Any], plan: Mapping[str, Any], measure: Measure) -> Decision:
+    """The answer, what it rests on, and what to do next.
+
+    Args:
+        folder: Of the finished advice.
+        advice: Its advice.json.
+        plan: Its plan.json.
+        measure: What was to get better.
+    """
+    method, first, more = advice["method"], *_apart(advice["sentences"])
+    control = advice["control"]
+    against = (
+        f"single-task training, tuned (learning rate {advice['learning_rate']:g}), paired by fresh seeds"
+    )
+    if control is not None:
+        against += f"; against {control['against']}: {_difference(control, measure)}"
+    facts = [
+        ("By how much", first),
+        ("Against what", against),
+        ("At what cost", _cost(advice)),
+        *([("Besides", " ".join(more))] if more else []),
+    ]
+    told, command = _next(folder, advice, plan, measure)
+    return Decision(_ANSWERS[advice["verdict"]], _headline(method, advice, measure), facts, told, command)
+
+
+def differences(advice: Mapping[str, Any], measure: Measure) -> Figure:
+    """The candidate's differences to single-task training and to its control, each with its interval."""
+    method, control = str(advice["method"]), advice["control"]
+    panels = {BASELINE: _row(method, advice)}
+    if control is not None:
+        panels[str(control["against"])] = _row(method, control)
+    return intervals(
+        panels,
+        looks([BASELINE, method]),
+        measure,
+        title="The candidate on fresh seeds",
+        intervals_are="95 % intervals, each of one comparison",
+        name="candidate",
+    )
+
+
+def _row(method: str, compared: Mapping[str, Any]) -> pd.DataFrame:
+    low, high = compared["interval"]
+    numbers = {"difference": compared["difference"], "low": low, "high": high}
+    return pd.DataFrame([{"method": method, **{k: math.nan if n is None else n for k, n in numbers.items()}}])
+
+
+def _apart(sentences: list[str]) -> tuple[str, list[str]]:
+    """The first sentence, which compares, as one of its own, and the others."""
+    first, *others = sentences
+    return first[0].upper() + first[1:], others
+
+
+def _headline(method: str, advice: Mapping[str, Any], measure: Measure) -> str:
+    control = advice["control"]
+    if advice["verdict"] == "helps":
+        said = f"Yes: {method} is better than tuned single-task training by {measure.difference_text(advice['difference'])}."
+        if control is not None and not (control["interval"][0] or 0.0) > 0:
+            said += f" It is not shown to beat {control['against']}."
+        return said
+    if advice["verdict"] == "does not help":
+        return f"No: {method}, the likeliest to help, gains less than {measure.difference_text(RELEVANT)}."
+    return f"Cannot tell whether {method}, the likeliest to help, helps."
+
+
+def _difference(compared: Mapping[str, Any], measure: Measure) -> str:
+    low, high = compared["interval"]
+    if low is None or high is None:
+        return measure.signed_text(compared["difference"])
+    low, high = (measure.signed_text(end, unit=False) for end in (low, high))
+    return f"{measure.signed_text(compared['difference'])} ({low} to {high})"
+
+
+def _cost(advice: Mapping[str, Any]) -> str:
+    times = "–" if advice["cost"] is None else f"{advice['cost']:.1f}"
+    return (
+        f"{times} times single-task training. This advice took {advice['minutes']:.1f} minutes; "
+        f"{advice['predicted_minutes']:.1f} were predicted"
+    )
+
+
+def _next(
+    folder: Path, advice: Mapping[str, Any], plan: Mapping[str, Any], measure: Measure
+) -> tuple[str, str | None]:
+    """What to do, and the command for it where there is one."""
+    method = advice["method"]
+    if advice["verdict"] == "helps":
+        return _use(folder, plan, method, f"Use {method}.")
+    keep = f"Keep {BASELINE}, at a learning rate of {advice['learning_rate']:g}"
+    if advice["verdict"] == "does not help":
+        return _use(folder, plan, BASELINE, f"{keep}: the rest brings nothing here.")
+    samples, spread = advice.get("test_samples"), advice.get("spread")
+    if not (
+        excludes(samples, RELEVANT) and (advice["difference"] <= 0 or shows(samples, advice["difference"]))
+    ):
+        return _use(folder, plan, BASELINE, f"{keep}. More seeds would not help: a larger test part would.")
+    methods = [BASELINE, method, *([advice["control"]["against"]] if advice["control"] else [])]
+    needed = (
+        max(USUAL_SEEDS, seeds_to_detect(RELEVANT, spread, len(methods) - 1, most=MOST_SEEDS + 1))
+        if spread
+        else 0
+    )
+    relevant = measure.difference_text(RELEVANT)
+    if not needed or needed > MOST_SEEDS:
+        why = (
+            f"To find {relevant} would take more than {MOST_SEEDS} seeds"
+            if needed
+            else "Too few seeds are known"
+        )
+        return _use(
+            folder,
+            plan,
+            BASELINE,
+            f"{keep}. {why}: a larger test part, or more samples, make runs agree better.",
+        )
+    told = f"Repeat it with {needed} seeds that nothing was seen of; so many find {relevant} with {100 * POWER:.0f} % power:"
+    return told, _compare(folder, plan, methods, needed)
+
+
+def _use(folder: Path, plan: Mapping[str, Any], method: str, told: str) -> tuple[str, str | None]:
+    seed = min(plan["final"]["seeds"])
+    run = _run(folder, method, seed)
+    if not (run / "model.safetensors").is_file():
+        return told, None
+    words = ("maxl", "export", str(run), "--format", "safetensors", "--out", "model.safetensors")
+    return f"{told} Its model of seed {seed}:", shlex.join([*words, *_trust(plan)])
+
+
+def _compare(folder: Path, plan: Mapping[str, Any], methods: list[str], count: int) -> str | None:
+    file = _run(folder, methods[1], min(plan["final"]["seeds"])) / "config.yaml"
+    if not file.is_file():
+        return None
+    first = 1 + max(plan["final"]["seeds"])
+    seeds = map(str, range(first, first + count))
+    out = new_folder(folder, "again")
+    words = ("maxl", "compare", "--config", str(file), "--methods", *methods, "--seeds", *seeds)
+    return shlex.join([*words, "--out", str(out), *_trust(plan)])
+
+
+def _run(folder: Path, method: str, seed: int) -> Path:
+    return folder / "final" / "runs" / method / f"seed{seed}"
+
+
+def _trust(plan: Mapping[str, Any]) -> list[str]:
+    return ["--trust"] * names_code(plan["config"])

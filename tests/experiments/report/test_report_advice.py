@@ -1,0 +1,172 @@
+"""What the report of an advice begins with: an answer, what it rests on, and a command that can be typed."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from maxl.experiments.cli import parser
+from maxl.experiments.report import write_report
+from maxl.experiments.report.advised import decision, differences
+from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.measures import main_measure
+from maxl.experiments.studies.intervals import smallest_detectable
+
+ACCURACY = main_measure("classification")
+KEPT = ("single", "kmeans", "kmeans-shuffled")
+Advice = dict[str, Any]
+
+
+def advice(**changes: Any) -> Advice:
+    return {
+        **{"verdict": "cannot tell", "aim": "accuracy", "method": "kmeans", "against": "single"},
+        **{"difference": 0.004, "interval": [-0.01, 0.018], "seeds": 5, "detectable": 0.02},
+        **{"spread": 0.011, "test_samples": 2000, "cost": 2.0, "minutes": 3.0, "predicted_minutes": 4.0},
+        "control": {"against": "kmeans-shuffled", "difference": 0.001, "interval": [-0.02, 0.02]},
+        **{"learning_rate": 0.003, "sentences": ["cannot tell.", "Learned labels were left out."]},
+        **changes,
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished advice, as far as its report looks at it."""
+    monkeypatch.chdir(tmp_path)
+    out = Path("advice")
+    for method in KEPT:
+        run = out / "final" / "runs" / method / "seed3000"
+        run.mkdir(parents=True)
+        RunConfig(method=method).write(run / "config.yaml")
+        (run / "model.safetensors").write_bytes(b"")
+    return out
+
+
+def plan(**changes: Any) -> Advice:
+    config = RunConfig(data="table.csv", **changes).to_dict()
+    screening = {"differences": {"kmeans": {"mean": 0.01, "low": 0.0, "high": 0.02}}, "seeds": 5}
+    return {
+        **{"aim": "accuracy", "config": config, "final": {"methods": list(KEPT), "seeds": [3000, 3001]}},
+        **{"tuning": {"means": {"0.003": 0.9}}, "learning_rate": 0.003, "candidate": "kmeans"},
+        **{"screening": screening, "learned": "left out: the budget does not hold them"},
+    }
+
+
+def test_a_method_that_helps_is_to_be_used(folder: Path) -> None:
+    helps = {"verdict": "helps", "difference": 0.02, "interval": [0.01, 0.03]}
+    box = decision(folder, advice(**helps), plan(), ACCURACY)
+    assert box.answer == "yes"
+    assert box.headline == (
+        "Yes: kmeans is better than tuned single-task training by 2 points. It is not shown to beat kmeans-shuffled."
+    )
+    assert box.advice == "Use kmeans. Its model of seed 3000:"
+    assert box.command == (
+        "maxl export advice/final/runs/kmeans/seed3000 --format safetensors --out model.safetensors"
+    )
+    control = {"against": "kmeans-shuffled", "difference": 0.02, "interval": [0.01, 0.03]}
+    for beaten in (control, None):
+        box = decision(folder, advice(**helps, control=beaten), plan(), ACCURACY)
+        assert box.headline == "Yes: kmeans is better than tuned single-task training by 2 points."
+    facts = dict(decision(folder, advice(**helps, control=control), plan(), ACCURACY).facts)
+    assert facts["Against what"].endswith("against kmeans-shuffled: +2.0 points (+1.0 to +3.0)")
+    assert facts["Besides"] == "Learned labels were left out."
+
+
+def test_where_nothing_helps_single_task_training_is_kept(folder: Path) -> None:
+    box = decision(folder, advice(verdict="does not help"), plan(), ACCURACY)
+    assert (box.answer, box.headline) == ("no", "No: kmeans, the likeliest to help, gains less than 1 point.")
+    assert box.advice.startswith("Keep single, at a learning rate of 0.003: the rest brings nothing here.")
+    assert "runs/single/seed3000" in str(box.command)
+
+
+def test_where_it_cannot_be_told_more_seeds_can_be_had_where_they_help(folder: Path) -> None:
+    box = decision(folder, advice(), plan(), ACCURACY)
+    assert (box.answer, box.headline) == (
+        "cannot tell",
+        "Cannot tell whether kmeans, the likeliest to help, helps.",
+    )
+    assert box.advice.startswith("Repeat it with 15 seeds that nothing was seen of; so many find 1 point")
+    assert smallest_detectable(0.011, 15, 2) <= 0.01 < smallest_detectable(0.011, 14, 2)
+    words = shlex.split(str(box.command))
+    typed = parser().parse_args(words[1:])
+    assert words[0] == "maxl"
+    assert typed.methods == list(KEPT)
+    assert typed.seeds == list(range(3002, 3017))
+    assert str(typed.out) == "advice-again"
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"test_samples": 60}, "More seeds would not help: a larger test part would."),
+        ({"difference": 0.002}, "More seeds would not help: a larger test part would."),
+        ({"spread": 0.2}, "To find 1 point would take more than 100 seeds"),
+        ({"spread": None}, "Too few seeds are known"),
+        ({"spread": 0.0}, "Too few seeds are known"),
+    ],
+)
+def test_where_more_seeds_do_not_help_none_are_asked_for(changes: Advice, why: str, folder: Path) -> None:
+    box = decision(folder, advice(**changes), plan(), ACCURACY)
+    assert why in box.advice
+    assert "runs/single/seed3000" in str(box.command)
+
+
+def test_code_that_a_config_names_needs_trust_in_the_next_command_too(folder: Path) -> None:
+    for told in (advice(), advice(verdict="does not help")):
+        box = decision(folder, told, plan(trunk="own:make"), ACCURACY)
+        assert str(box.command).endswith(" --trust")
+
+
+def test_no_command_names_a_file_that_is_gone(folder: Path) -> None:
+    def without(name: str, told: Advice) -> str | None:
+        for file in folder.rglob(name):
+            file.unlink()
+        return decision(folder, told, plan(), ACCURACY).command
+
+    assert without("model.safetensors", advice(verdict="helps")) is None
+    assert without("config.yaml", advice()) is None
+
+
+def test_the_picture_has_the_intervals_of_the_verdict(folder: Path) -> None:
+    figure = differences(advice(), ACCURACY)
+    assert figure.table is not None
+    assert figure.table.to_dict("records") == [
+        {"Method": "kmeans", "Against": "single", "Difference": "+0.40", "Low": "−1.00", "High": "+1.80"},
+        {
+            **{"Method": "kmeans", "Against": "kmeans-shuffled"},
+            **{"Difference": "+0.10", "Low": "−2.00", "High": "+2.00"},
+        },
+    ]
+    unknown = differences(advice(interval=[None, None], control=None), ACCURACY)
+    assert unknown.table is not None
+    assert list(unknown.table["Low"]) == ["–"]
+
+
+@pytest.fixture
+def finished(folder: Path) -> Callable[[Advice], str]:
+    """Writes what an advice leaves, and its report."""
+
+    def write(told: Advice) -> str:
+        rows = [
+            {"method": m, "seed": s, "test_accuracy": 0.9 + s / 1e5, "task": "classification", "trunk": "mlp"}
+            for m in KEPT
+            for s in (3000, 3001)
+        ]
+        pd.DataFrame(rows).to_csv(folder / "final" / "results.csv", index=False)
+        (folder / "advice.json").write_text(json.dumps(told))
+        (folder / "plan.json").write_text(json.dumps(plan()))
+        return write_report(folder).read_text()
+
+    return write
+
+
+def test_the_report_of_the_folder_is_that_of_the_advice(finished: Callable[[Advice], str]) -> None:
+    text = finished(advice())
+    assert "Do finer labels help on table.csv?" in text
+    assert text.index('data-answer="cannot tell"') < text.index("The candidate on fresh seeds")
+    assert "trunk mlp · 5 fresh seeds · aim: accuracy" in text
