@@ -85,6 +85,7 @@ def test_labels_are_those_of_the_generator_in_training(case: str, trained: Train
     assert torch.equal(found.labels, labels)
     described = describe_labels(labels, found.data.targets, found.hierarchy, generator.task)
     assert described.entropy == before
+    assert found.verdict == described.verdict()
     assert torch.equal(found.data.targets, trainer.data.train.primary)
     assert found.hierarchy == trainer.setup.hierarchy
     assert (found.weights is None) == (METHODS[case]["method"] != "weighted")
@@ -106,8 +107,10 @@ def test_lines_of_a_file_and_pictures_by_class(
     out, page = tmp_path / "new" / "labels.csv", tmp_path / "labels.html"
     line = ["labels", str(run), str(source), "--out", str(out), "--gallery", str(page), "--proba"]
     assert main([*line, "--device", "cpu"]) == 0
-    assert "24 samples, 6 auxiliary classes" in capsys.readouterr().out
+    said = capsys.readouterr().out
     found = invent(run, source, device="cpu")
+    assert "24 samples, 6 auxiliary classes" in said
+    assert ("the labels carry no information" in said) == (found.verdict is not None)
     rows = table(out.read_text())
     assert len(rows) == 24
     for i, row in enumerate(rows):

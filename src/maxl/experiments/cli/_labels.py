@@ -195,5 +195,6 @@ def _said(invented: InventedLabels) -> list[str]:
     return [
         f"{len(invented.data)} samples, {every} auxiliary classes, {used} of them the likeliest one of a sample",
         f"mean entropy {float(invented.entropy.mean()):.3f} nats",
+        *([] if invented.verdict is None else [invented.verdict]),
         *([] if invented.weights is None else [f"mean weight {float(invented.weights.mean()):.3f}"]),
     ]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from maxl.experiments.runs.build import resolve_device
 from maxl.experiments.runs.checkpoint import kept_networks, load_end
 from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
-from maxl.experiments.runs.evaluation import block_names, evaluating
+from maxl.experiments.runs.evaluation import block_names, describe_labels, evaluating
 from maxl.experiments.runs.files import RunWarning
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.labelled import Labelled, labelled_samples
@@ -55,6 +55,7 @@ class InventedLabels:
         primary_names: Of the C classes or labels, or of the numbers to predict.
         labels: Soft labels, float32 of shape (N, K); each row is a distribution over what its sample may use.
         weights: Of the samples' auxiliary losses, above 0, shape (N,); None where the method learns none.
+        verdict: What is wrong with the labels, in words: that they say nothing of their samples; else None.
     """
 
     data: Labelled
@@ -62,6 +63,7 @@ class InventedLabels:
     primary_names: tuple[str, ...]
     labels: Tensor
     weights: Tensor | None
+    verdict: str | None
 
     @property
     def block_names(self) -> tuple[str, ...]:
@@ -128,7 +130,8 @@ def invent(
             RunWarning,
             stacklevel=2,
         )
-    return InventedLabels(data, hierarchy, model.primary_names, labels, more[0] if more else None)
+    verdict = describe_labels(labels, data.targets, hierarchy, _task(model)).verdict()
+    return InventedLabels(data, hierarchy, model.primary_names, labels, more[0] if more else None, verdict)
 
 
 def _by_batches(config: RunConfig, model: PrimaryModel) -> str | None:
