@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -218,3 +221,21 @@ def test_without_a_network_the_error_says_what_to_do(monkeypatch: pytest.MonkeyP
     with pytest.raises(ConnectionError, match=r"cannot fetch 'uoft-cs/cifar10'.*--data-dir") as caught:
         load("cifar10")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted by Linux alone")
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_reading_leaves_no_threads_at_work(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / f"t.{kind}"
+    frame = pd.DataFrame({f"column{i}": np.arange(500) / 7 for i in range(20)})
+    frame.to_csv(file, index=False) if kind == "csv" else frame.to_parquet(file)
+    program = (
+        "import os, sys; from pathlib import Path; import pyarrow.csv, pyarrow.parquet\n"
+        "from maxl.experiments.data._tables import read_table\n"
+        "count = lambda: len(os.listdir('/proc/self/task'))\n"
+        "before = count(); read_table(Path(sys.argv[1])); print(count() - before)"
+    )
+    found = subprocess.run([sys.executable, "-c", program, str(file)], capture_output=True, text=True)
+    assert int(found.stdout) <= 1, (
+        found.stderr
+    )  # one is the allocator's; readers' abort a process that ends early

@@ -139,7 +139,7 @@ def read_table(file: Path, text: Sequence[str] = ()) -> Table:
 def _read_parquet(file: Path) -> pa.Table:
     from pyarrow import parquet
 
-    table = parquet.read_table(file, page_checksum_verification=True)
+    table = parquet.read_table(file, page_checksum_verification=True, use_threads=False, pre_buffer=False)
     table.validate(full=True)  # text that is not UTF-8, and offsets that lead nowhere
     return table
 
@@ -151,6 +151,8 @@ def _read_csv(file: Path, text: Sequence[str]) -> pa.Table:
     _check_csv(file, content)
     table = arrow_csv.read_csv(
         pa.BufferReader(content),
+        # Arrow's threads outlive the reading, and a process that ends early, with a message, may be aborted by them.
+        read_options=arrow_csv.ReadOptions(use_threads=False),
         parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
         convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(text, pa.string())),
     )
