@@ -113,12 +113,17 @@ def _box(advice: Mapping[str, Any]) -> Any:
     from rich import box
     from rich.panel import Panel
 
+    from maxl.experiments.runs.measures import MEASURES, PROBE
+
     against = f"{advice['method']} against {advice['against']}"
     lines = [
         *advice["sentences"],
-        f"Cost: {advice['cost']:.1f} times single-task training; {advice['minutes']:.1f} minutes for this advice.",
+        f"Cost: {advice['cost']:.1f} times single-task training; {advice['minutes']:.1f} minutes for this advice, "
+        f"{advice['predicted_minutes']:.1f} predicted.",
     ]
-    title = f"{advice['verdict']}: {against}, {advice['measure'].removeprefix('test_').replace('_', ' ')}"
+    every = [PROBE, *(m for measures in MEASURES.values() for m in measures)]
+    titles = {m.key: m.title for m in every}
+    title = f"{advice['verdict']}: {against}, {titles.get(advice['measure'], advice['measure'])}"
     return Panel(
         shown("\n".join(lines)), title=shown(title), title_align="left", box=box.ROUNDED, safe_box=True
     )

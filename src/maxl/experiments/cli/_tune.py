@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,14 +74,18 @@ def _tune(namespace: argparse.Namespace) -> None:
     out.print(_table(found))
     states = found.trials["state"].value_counts()
     said = ", ".join(f"{count} {state}" for state, count in states.items())
+    count = len(found.trials)
+    ended = f" The budget ended it before {namespace.trials}." if count < namespace.trials else ""
     out.print(
-        f"{len(found.trials)} trials: {said}. Chosen by validation results; the test part decided nothing."
+        f"{count} trial{'s' if count != 1 else ''}: {said}.{ended} Chosen by validation results; the test part decided nothing."
     )
     best = namespace.out / "best.yaml"
     out.print(f"Trials, trials.csv and journal: {shown(namespace.out)}", soft_wrap=True)
     out.print(f"Best settings: {shown(best)}", soft_wrap=True)
     trust = ["--trust"] * names_code(vars(base))
-    again = command_line(["train", "--config", str(best), *trust, "--out", "run"])
+    number = next(i for i in itertools.count(1) if not Path(f"run-{i}" if i > 1 else "run").exists())
+    run = "run" if number == 1 else f"run-{number}"
+    again = command_line(["train", "--config", str(best), *trust, "--out", run])
     out.print(f"Next: {shown(again)}", soft_wrap=True)
 
 

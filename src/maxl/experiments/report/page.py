@@ -18,7 +18,7 @@ from maxl.experiments.report.labels import label_diagnostics, labels_by_class
 from maxl.experiments.report.parts import Browser, Decision, Note, Part, Points, Section
 from maxl.experiments.report.runs import Results, Setting, data_name
 from maxl.experiments.report.samples import features, gallery
-from maxl.experiments.report.structure import structure
+from maxl.experiments.report.structure import kept_fact, structure
 from maxl.experiments.report.style import Look, looks, templates
 from maxl.experiments.report.summary import compared, found, limits
 from maxl.experiments.report.tables import accuracy_table, comparison_table, outcome_table
@@ -149,18 +149,17 @@ def sections(study: Results, file: Path | None = None) -> list[Section]:
 def decision(study: Results) -> Section:
     """The verdict; of several settings their sum, with each behind a line."""
     each = verdicts(study)
-    if len(each) == 1:
-        return Section(VERDICT, "", [replace(_box(each[0]), title="")])
-    boxes = [_box(v) for v in each]
+    boxes = [_box(v, setting) for v, setting in zip(each, study.settings, strict=True)]
+    if len(boxes) == 1:
+        return Section(VERDICT, "", [replace(boxes[0], title="")])
     answer, headline = overall(each)
     rows = [(v.setting, v.headline) for v in each]
     return Section(VERDICT, "", [Decision(answer, headline, rows, details=boxes)])
 
 
-def _box(verdict: Verdict) -> Decision:
-    return Decision(
-        verdict.answer, verdict.headline, verdict.facts, verdict.advice, verdict.command, verdict.setting
-    )
+def _box(verdict: Verdict, setting: Setting) -> Decision:
+    facts = [*verdict.facts, *kept_fact(setting)]
+    return Decision(verdict.answer, verdict.headline, facts, verdict.advice, verdict.command, verdict.setting)
 
 
 def _differences(setting: Setting, look: Mapping[str, Look]) -> list[Part]:

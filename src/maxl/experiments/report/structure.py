@@ -14,21 +14,40 @@ from maxl.experiments.report.style import Look
 from maxl.experiments.report.tables import signed
 from maxl.experiments.runs.measures import PROBE
 from maxl.experiments.studies.intervals import PairedDifference, mean_interval
-from maxl.experiments.studies.structure import against_single, kept_text
+from maxl.experiments.studies.structure import against_single, kept_sentences, kept_text
 
 _ROW, _EDGES = 44, 96  # heights in CSS pixels: of a method, above and below
 
 
-def structure(setting: Setting, looks: Mapping[str, Look]) -> Part:
-    """The probe's accuracy of each method with its interval, and of the raw inputs as a line."""
-    probed = {
+def kept_fact(setting: Setting) -> list[tuple[str, str]]:
+    """What the features keep of the column that was looked for, as a line of the verdict; none where nothing is compared."""
+    probed = _probed(setting)
+    said = kept_sentences(_values(probed))
+    if not said:
+        return []
+    column = next(iter(probed.values()))[0].summary["probe"]
+    return [("What features keep", f"of {column}, by a probe: {' '.join(said)}")]
+
+
+def _probed(setting: Setting) -> dict[str, list[Run]]:
+    """The runs that were given a column to look for, by method."""
+    return {
         label: runs
         for label, found in setting.methods.items()
         if (runs := [run for run in found if run.summary.get(PROBE.key) is not None])
     }
+
+
+def _values(probed: Mapping[str, list[Run]]) -> dict[str, dict[int, float]]:
+    return {label: {run.seed: _points(run, PROBE.key) for run in runs} for label, runs in probed.items()}
+
+
+def structure(setting: Setting, looks: Mapping[str, Look]) -> Part:
+    """The probe's accuracy of each method with its interval, and of the raw inputs as a line."""
+    probed = _probed(setting)
     if not probed:
         return Note(f"{setting.name}: no structure, because no run was given a column to look for (--probe).")
-    values = {label: {run.seed: _points(run, PROBE.key) for run in runs} for label, runs in probed.items()}
+    values = _values(probed)
     differences = against_single(values)
     of_inputs = [
         _points(run, "test_probe_inputs")

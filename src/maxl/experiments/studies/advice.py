@@ -302,7 +302,8 @@ class _Procedure:
             f"not needed: {self.aim.no_effect.lower()} show no effect here" if found.no_effect else "run"
         )
         if not found.no_effect and self._affordable(reserve, self.learned) < count:
-            learned = "left out: the budget does not hold them"
+            short = self._cost(self.learned) * (count - self._affordable(reserve, self.learned)) / 60
+            learned = f"left out: the budget is about {math.ceil(short)} minutes short of them"
         if learned == "run":
             found = self._screened(tuned, [*methods, *self.learned], count)
         candidate = found.candidate

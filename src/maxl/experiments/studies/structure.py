@@ -24,9 +24,22 @@ def against_single(probed: Probed) -> dict[str, PairedDifference]:
 
 def kept_text(probed: Probed) -> str:
     """Which methods keep more or less than single-task training, by those intervals; "" where nothing is compared."""
+    said, differences = kept_sentences(probed), against_single(probed)
+    if not said:
+        return ""
+    said.append(f"Differences have {intervals_text(d.comparisons for d in differences.values() if d.n > 1)}.")
+    if told := [label for label in probed if base_method(label) in HUMAN_METHODS]:
+        said.append(
+            f"Labels by people ({', '.join(told)}) may be that very column: they show what there is to keep."
+        )
+    return " ".join(said)
+
+
+def kept_sentences(probed: Probed) -> list[str]:
+    """The methods alone: a sentence for those that keep more, one for those that keep less; [] where nothing is compared."""
     differences = {label: d for label, d in against_single(probed).items() if d.n > 1}
     if not differences:
-        return ""
+        return []
     sides = {
         "more": [label for label, d in differences.items() if d.low > 0],
         "less": [label for label, d in differences.items() if d.high < 0],
@@ -38,11 +51,4 @@ def kept_text(probed: Probed) -> str:
         for side, labels in sides.items()
         if labels
     ]
-    if not said:
-        said = ["None keeps more or less than single-task training, as far as so many seeds can tell."]
-    said.append(f"Differences have {intervals_text(d.comparisons for d in differences.values())}.")
-    if told := [label for label in probed if base_method(label) in HUMAN_METHODS]:
-        said.append(
-            f"Labels by people ({', '.join(told)}) may be that very column: they show what there is to keep."
-        )
-    return " ".join(said)
+    return said or ["None keeps more or less than single-task training, as far as so many seeds can tell."]
