@@ -20,7 +20,7 @@ from _run_helpers import digits, metrics, runs_here, tiny
 from _run_helpers import one_thread as one_thread
 from maxl.experiments.cli import main, parser
 from maxl.experiments.cli.listen import listening, note
-from maxl.experiments.cli.place import command_line
+from maxl.experiments.cli.place import as_typed_here, command_line
 from maxl.experiments.cli.show import progress_bar, run_table
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.folder import RunFolder
@@ -357,6 +357,10 @@ def test_errors_name_a_command_that_works_here(
     monkeypatch.setattr("maxl.experiments.cli.place._start", lambda: ["uv", "run", "maxl"])
     assert main(["export", "run"]) == 2
     assert capsys.readouterr().err.endswith("continue it with uv run maxl train --resume run\n")
+    needs = 'needs onnx: pip install "maxl-torch[onnx]", or choose another'
+    assert as_typed_here(needs) == "needs onnx: uv run --extra onnx maxl ..., or choose another"
+    monkeypatch.setattr("maxl.experiments.cli.place._start", lambda: ["maxl"])
+    assert as_typed_here(needs) == needs
 
 
 # Completion

@@ -31,8 +31,14 @@ def command_line(words: Sequence[str]) -> str:
 
 
 def as_typed_here(message: str) -> str:
-    """A message of the package with the command that it tells to call as it is typed here."""
-    start = shlex.join(_start())
+    """A message of the package with the commands that it tells to call as they are typed here."""
+    words = _start()
+    start = shlex.join(words)
+    if words[0] == "uv":  # a clone has an environment of its own
+        extra = shlex.join([*words[:2], "--extra", "NAME", *words[2:], "..."])
+        message = re.sub(
+            r'pip install "maxl-torch\[(\w+)\]"', lambda found: extra.replace("NAME", found[1]), message
+        )
     return re.sub(r"\b(with|call) maxl (?=[a-z])", lambda found: f"{found[1]} {start} ", message)
 
 
