@@ -105,6 +105,18 @@ def test_a_small_test_part_shows_nothing_however_many_seeds_agree(
         assert found.advice.startswith("Keep single. More seeds would not help: a larger test part would.")
 
 
+def test_where_nothing_is_learned_yet_nothing_is_compared(tmp_path: Path) -> None:
+    runs = {"single": SINGLE, "uniform": above(-0.02), "maxl": above(0.001)}
+    found = judged(tmp_path / "none", runs, test_constant=0.795)
+    assert found.answer == "cannot tell"
+    assert found.headline == (
+        "Cannot tell: no method is 1 point better than one answer for all samples (79.50 %)."
+    )
+    assert found.advice.startswith("Train longer, or at another learning rate")
+    assert judged(tmp_path / "some", runs, test_constant=0.79).headline.startswith("No: ")
+    assert judged(tmp_path / "one", {**runs, "maxl": above(0.05)}, test_constant=0.8).answer == "yes"
+
+
 def test_where_nothing_differs_no_method_is_named(tmp_path: Path) -> None:
     others = {name: above(0.0002 * i) for i, name in enumerate(NAMES)}
     found = judged(tmp_path, {"single": SINGLE, **others})

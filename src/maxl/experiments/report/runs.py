@@ -96,6 +96,15 @@ class Setting:
         )
 
     @property
+    def constant(self) -> float | None:
+        """What an answer that is the same for all samples gets by the measure; None where that is not known."""
+        if self.measure.name == "r2":
+            return 0.0
+        summaries = [run.summary for runs in self.methods.values() for run in runs]
+        known = [float(s["test_constant"]) for s in summaries if s.get("test_constant") is not None]
+        return max(known, default=None) if self.measure.name == "accuracy" else None
+
+    @property
     def place(self) -> tuple[tuple[str, Hashable], ...]:
         """The setting without ψ."""
         return _place(self.facts)

@@ -67,7 +67,12 @@ def verdict_of(study: Results, setting: Setting) -> Verdict:
     if base is None or table.empty:
         return _nothing(setting)
     rows = [dict(row) for _, row in against(setting, base).iterrows()]
-    samples = setting.test_samples
+    samples, constant = setting.test_samples, setting.constant
+    means = [
+        sum(float(r.summary[measure.key]) for r in runs) / len(runs) for runs in setting.methods.values()
+    ]
+    if constant is not None and max(means) < constant + RELEVANT:
+        return _nothing_learned(setting, base, rows, constant)
     better = [row for row in rows if row["low"] > 0 and shows(samples, row["difference"])]
     lucky = [row for row in rows if row["low"] > 0 and row not in better]
     worse = [row for row in rows if row["high"] < 0]
@@ -248,6 +253,14 @@ def _too_small(setting: Setting, base: str, rows: list[dict[str, Any]], samples:
     why = lacking(samples, gain, measure.difference_text(RELEVANT))
     told = f"Keep {base}. More seeds would not help: a larger test part would."
     return Verdict(setting.name, UNSURE, f"Cannot tell: {why}.", facts, *use(told, setting.methods[base]))
+
+
+def _nothing_learned(setting: Setting, base: str, rows: list[dict[str, Any]], constant: float) -> Verdict:
+    what = f"one answer for all samples ({setting.measure.text(constant)})"
+    headline = f"Cannot tell: no method is {setting.measure.difference_text(RELEVANT)} better than {what}."
+    facts = [("Against what", _against(setting, base, rows)), ("At what cost", _cost(setting, base))]
+    advice = "Train longer, or at another learning rate, before labels are compared."
+    return Verdict(setting.name, UNSURE, headline, facts, advice, None)
 
 
 def _nothing(setting: Setting) -> Verdict:

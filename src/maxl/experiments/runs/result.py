@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from maxl.experiments.data import normalise
+from maxl.experiments.data import DataSet, normalise
 from maxl.experiments.runs.files import write_at_once
 from maxl.experiments.runs.looks import looks
 from maxl.experiments.runs.machine import PeakMemory
@@ -63,6 +63,7 @@ def write_result(trainer: Trainer, memory: PeakMemory) -> dict[str, Any]:
         # Held-out samples are labels that were paid for: methods with and without them compare.
         "train_size": trainer.outer.paid_for,
         "test_size": len(data.test),
+        "test_constant": _constant(data),
         "psi": None if config.method in (*WITHOUT_LABELS, *HUMAN_METHODS) else list(setup.hierarchy.psi),
         "auxiliary_classes": 0 if config.method in WITHOUT_LABELS else setup.hierarchy.num_auxiliary,
         "trunk": chosen(config.trunk, data.task, data.input_shape),
@@ -95,6 +96,14 @@ def write_result(trainer: Trainer, memory: PeakMemory) -> dict[str, Any]:
         **trainer.origin,
     }
     return trainer.folder.write_summary(summary)
+
+
+def _constant(data: DataSet) -> float | None:
+    """Test accuracy of naming the class that is most frequent in training for every sample; None for other tasks."""
+    if data.task != "classification":
+        return None
+    most = data.train.primary.bincount().argmax()
+    return float((data.test.primary == most.to(data.test.primary.device)).double().mean())
 
 
 def _kept_row(trainer: Trainer) -> tuple[dict[str, Any], dict[str, Any]]:
