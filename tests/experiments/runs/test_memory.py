@@ -122,7 +122,7 @@ def test_memory_that_runs_out_elsewhere_is_one_sentence_too(
         raise CPU
 
     monkeypatch.setattr("maxl.experiments.runs.checking.build", short)
-    assert main(["check", "--trunk", "mlp", "--shape", "4", "--device", "cpu"]) == 2
+    assert main(["check", "--trunk", "mlp", "--shape", "4", "--device", "cpu", "--quiet"]) == 2
     assert capfd.readouterr().err == (
         "maxl: error: memory ran out in maxl check (5.00 GiB more were asked for): ask for less, or end other programs\n"
     )

@@ -457,7 +457,7 @@ def test_a_field_that_changes_a_method_is_not_called_irrelevant_to_it(tmp_path: 
 
 
 def test_a_label_depends_on_its_sample_alone_from_the_first_step(tmp_path: Path) -> None:
-    run = trainer(tmp_path, trunk="convnet4", epochs=1)
+    run = trainer(tmp_path, trunk="convnet4", generator_trunk="own", epochs=1)
     used: list[tuple[torch.Tensor, ...]] = []
     run.setup.generator.register_forward_hook(lambda _m, args, out: used.append((*args, out.detach())))
     run._calibrate()
@@ -465,7 +465,7 @@ def test_a_label_depends_on_its_sample_alone_from_the_first_step(tmp_path: Path)
     batch = next(run.stream.epoch(0))
     run.setup.learner.step(batch.x, batch.primary, batch.index)
     x, y, labels = used[0]
-    fresh = trainer(tmp_path, trunk="convnet4", epochs=1)
+    fresh = trainer(tmp_path, trunk="convnet4", generator_trunk="own", epochs=1)
     fresh._calibrate()
     with torch.no_grad():
         alone = torch.cat([fresh.setup.generator(x[i : i + 1], y[i : i + 1]) for i in range(len(x))])

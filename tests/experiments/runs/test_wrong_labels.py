@@ -232,16 +232,16 @@ def test_generators_of_their_own_trunk_and_of_the_networks(tmp_path: Path) -> No
         (tmp_path / "run").rename(tmp_path / method)
 
 
-def test_corrections_are_learned_from_the_trusted(tmp_path: Path) -> None:
-    run = Trainer(
-        config("corrected", epochs=30, meta_learning_rate=0.01), RunFolder(tmp_path / "run"), noisy()
-    )
+@pytest.mark.parametrize(("trunk", "times"), [("own", 1.5), ("shared", 1.2)])
+def test_corrections_are_learned_from_the_trusted(trunk: str, times: float, tmp_path: Path) -> None:
+    asked = config("corrected", epochs=30, meta_learning_rate=0.01, generator_trunk=trunk)
+    run = Trainer(asked, RunFolder(tmp_path / "run"), noisy())
     run.fit()
     given, trusted = run.data.train.primary, run.data.train.trusted
     assert trusted is not None
     truth = torch.where(trusted, given, (given - 1) % 10)
     probability = _signals(run)[torch.arange(100), truth]
-    assert probability[~trusted].mean() > 1.5 * 0.15 / 9  # what it began with
+    assert probability[~trusted].mean() > times * 0.15 / 9  # what it began with
 
 
 def _signals(run: Trainer) -> torch.Tensor:
