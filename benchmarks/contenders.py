@@ -94,10 +94,10 @@ def contenders() -> dict[str, Contender]:
         "maxl shared trunk, same batch, an eighth": Contender(
             learner(shared=True, teach_part=0.125), floor=3.75
         ),
-        "maxl shared trunk, next batch, each eighth step": Contender(
-            learner(shared=True, evaluate="next", meta_every=8), 8, 3 + 4 / 8
+        "maxl everyday preset": Contender(learner(shared=True, **everyday), every, 3 + 4 / every),
+        "maxl forward, everyday, labels kept": Contender(
+            learner(cached=True, **everyday), every, 3 + 7 / every
         ),
-        "maxl everyday preset": Contender(learner(cached=True, **everyday), every, 3 + 7 / every),
         "maxl finite-difference": Contender(learner("finite-difference"), floor=11),
         "maxl reverse, virtual step": Contender(learner("reverse", lookahead="virtual")),
     }

@@ -44,7 +44,7 @@ def ways(precision: torch.dtype | None, compile: bool) -> dict[str, Contender]:
         "human": Contender(fixed(True)),
         "MAXL exact": Contender(learner(**options)),
         "MAXL exact, low memory": Contender(learner(favour="memory", **options)),
-        "MAXL everyday": Contender(learner(cached=True, **everyday, **options), everyday["meta_every"]),
+        "MAXL everyday": Contender(learner(shared=True, **everyday, **options), everyday["meta_every"]),
     }
 
 

@@ -14,7 +14,7 @@ becomes the default; else the present one stays.
 | question | present | others |
 |---|---|---|
 | shared-trunk | a generator with a trunk of its own, exact | a head on the network's features, exact |
-| everyday | own trunk, a meta step in each sixth step, labels kept in between | shared trunk: in each eighth; in each, on an eighth of the batch |
+| everyday | own trunk, a meta step in each sixth step, labels kept in between | shared trunk: in each eighth, labels made anew in all; in each, on an eighth of the batch |
 | corrected, reweighted | a generator with a trunk of its own, on data with wrong labels (dev/noise.py) | on the network's features |
 """
 

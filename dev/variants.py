@@ -17,7 +17,6 @@ from maxl.experiments.data import DataSet
 from maxl.experiments.runs.trainer import Trainer
 from maxl.experiments.runs.trunks import build
 from maxl.learning import MetaAuxiliaryLearner
-from maxl.presets import PRESETS
 from several_steps import SeveralSteps
 
 SHARPNESS = 10.0  # 1 / temperature of the labels
@@ -79,9 +78,9 @@ VARIANTS: dict[str, Variant] = {
     "information": Variant({**_LIVELY, "regulariser": "information"}),
     # dev/decide.py
     "shared": Variant({"generator_trunk": "shared"}, tuned_as="maxl"),
-    "everyday": Variant({**PRESETS["everyday"], "cache_labels": True}, tuned_as="maxl"),
+    "everyday": Variant({"evaluate": "next", "meta_every": 6, "cache_labels": True}, tuned_as="maxl"),
     "shared-every": Variant(
-        {**PRESETS["everyday"], "meta_every": 8, "generator_trunk": "shared"}, tuned_as="maxl"
+        {"evaluate": "next", "meta_every": 8, "generator_trunk": "shared"}, tuned_as="maxl"
     ),
     "shared-part": Variant(
         {"evaluate": "same", "teach_part": 1 / 8, "generator_trunk": "shared"}, tuned_as="maxl"

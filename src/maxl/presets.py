@@ -13,9 +13,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "exact": {"lookahead": "update"},
     # Judged by the next batch, whose primary gradient the next training step needs anyway. Exact.
     "next": {"lookahead": "update", "evaluate": "next"},
-    # The same every sixth step. Exact where a meta step is taken; with ``cache_size`` the other steps train on
-    # each sample's last label instead of making it anew, a label that is some epochs and another crop old.
-    "everyday": {"lookahead": "update", "evaluate": "next", "meta_every": 6},
+    # The same every eighth step, exact where a meta step is taken. A generator that shares the network's trunk makes
+    # labels of the other steps for nothing; for one with a trunk of its own ``cache_size`` keeps each sample's last.
+    "everyday": {"lookahead": "update", "evaluate": "next", "meta_every": 8},
 }
 """Keyword arguments of ``MetaAuxiliaryLearner``, and fields of a run's config, by name. "exact" is the default."""
 

@@ -31,10 +31,7 @@ _TITLES = {
     "machine": "machine",
 }
 # What a preset says of a run, beside what it says of its meta steps.
-_OF_PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {"generator_trunk": OWN},
-    "everyday": {"cache_labels": True},
-}
+_OF_PRESETS: dict[str, dict[str, Any]] = {"paper": {"generator_trunk": OWN}}
 _MANY = 12  # choices, beyond which --help lists none
 # What most people need; the rest is listed by --help-all.
 _MAIN = frozenset(
