@@ -42,8 +42,8 @@ def ways(precision: torch.dtype | None, compile: bool) -> dict[str, Contender]:
     return {
         "single": Contender(fixed(False)),
         "human": Contender(fixed(True)),
-        "MAXL exact": Contender(learner(**options)),
-        "MAXL exact, low memory": Contender(learner(favour="memory", **options)),
+        "MAXL exact": Contender(learner(shared=True, **options)),
+        "MAXL exact, low memory": Contender(learner(shared=True, favour="memory", **options)),
         "MAXL everyday": Contender(learner(shared=True, **everyday, **options), everyday["meta_every"]),
     }
 

@@ -104,16 +104,25 @@ def test_where_it_cannot_be_told_more_seeds_can_be_had_where_they_help(folder: P
     ("changes", "why"),
     [
         ({"test_samples": 60}, "More seeds would not help: a larger test part would."),
-        ({"difference": 0.002}, "More seeds would not help: a larger test part would."),
+        (
+            {"difference": 0.002, "interval": [0.0005, 0.004]},
+            "More seeds would not help: a larger test part would.",
+        ),
         ({"spread": 0.2}, "To find 1 point would take more than 100 seeds"),
-        ({"spread": None}, "Too few seeds are known"),
-        ({"spread": 0.0}, "Too few seeds are known"),
+        ({"spread": None}, "How far seeds scatter is not known"),
+        ({"spread": 0.0}, "How far seeds scatter is not known"),
     ],
 )
 def test_where_more_seeds_do_not_help_none_are_asked_for(changes: Advice, why: str, folder: Path) -> None:
     box = decision(folder, advice(**changes), plan(), ACCURACY)
     assert why in box.advice
     assert "runs/single/seed3000" in str(box.command)
+
+
+@pytest.mark.parametrize("difference", [0.0, 0.001, 0.0024, 0.0026, 0.009])
+def test_where_the_interval_is_open_the_mean_alone_says_nothing(difference: float, folder: Path) -> None:
+    box = decision(folder, advice(difference=difference), plan(), ACCURACY)
+    assert box.advice.startswith("Repeat it with 15 seeds")
 
 
 def test_code_that_a_config_names_needs_trust_in_the_next_command_too(folder: Path) -> None:

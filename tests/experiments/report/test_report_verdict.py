@@ -105,16 +105,29 @@ def test_a_small_test_part_shows_nothing_however_many_seeds_agree(
         assert found.advice.startswith("Keep single. More seeds would not help: a larger test part would.")
 
 
-def test_where_nothing_is_learned_yet_nothing_is_compared(tmp_path: Path) -> None:
-    runs = {"single": SINGLE, "uniform": above(-0.02), "maxl": above(0.001)}
-    found = judged(tmp_path / "none", runs, test_constant=0.795)
-    assert found.answer == "cannot tell"
-    assert found.headline == (
-        "Cannot tell: no method is 1 point better than one answer for all samples (79.50 %)."
-    )
-    assert found.advice.startswith("Train longer, or at another learning rate")
-    assert judged(tmp_path / "some", runs, test_constant=0.79).headline.startswith("No: ")
-    assert judged(tmp_path / "one", {**runs, "maxl": above(0.05)}, test_constant=0.8).answer == "yes"
+@pytest.mark.parametrize(
+    ("others", "constant", "answer"),
+    [
+        ({"uniform": above(0.0, 0.0004), "maxl": above(0.001)}, 0.795, "cannot tell"),
+        ({"uniform": above(0.0, 0.0004), "maxl": above(0.001)}, 0.78, "no"),  # there is something to compare
+        ({"uniform": above(0.0, 0.0004), "maxl": above(0.05)}, 0.86, "yes"),  # what is shown is shown
+        ({"uniform": above(-0.03)}, 0.86, "no"),
+    ],
+)
+def test_where_nothing_is_learned_yet_nothing_is_compared(
+    others: Mapping[str, list[float]], constant: float, answer: str, tmp_path: Path
+) -> None:
+    found = judged(tmp_path, {"single": SINGLE, **others}, test_constant=constant)
+    assert found.answer == answer
+    assert found.headline.startswith("Cannot tell: nothing is learned yet") == (answer == "cannot tell")
+    if answer == "cannot tell":
+        assert found.advice.startswith("Train longer, or at another learning rate")
+
+
+def test_where_one_answer_is_nearly_always_right_little_is_much(tmp_path: Path) -> None:
+    near = [0.9985, 0.9984, 0.9986, 0.9985, 0.9983]
+    found = judged(tmp_path, {"single": near, "maxl": [v + 0.0001 for v in near]}, test_constant=0.991)
+    assert "nothing is learned" not in found.headline
 
 
 def test_where_nothing_differs_no_method_is_named(tmp_path: Path) -> None:

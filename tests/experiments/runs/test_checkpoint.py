@@ -17,6 +17,7 @@ from _run_helpers import digits, metrics, tiny
 from _run_helpers import one_thread as one_thread
 from maxl.experiments.data import DataSet
 from maxl.experiments.report import write_report
+from maxl.experiments.report.runs import load_study
 from maxl.experiments.runs.checkpoint import content_checksum
 from maxl.experiments.runs.exporting import export
 from maxl.experiments.runs.files import RunWarning
@@ -137,6 +138,7 @@ def test_a_checkpoint_of_before_there_was_a_word_for_a_trunk_of_its_own(tmp_path
     edit(older)(tmp_path / "run", tmp_path)
     resume(tmp_path / "run")
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
+    assert load_study(tmp_path / "run").runs[0].config["generator_trunk"] == "own"
 
 
 def nested(depth: int) -> list[Any]:

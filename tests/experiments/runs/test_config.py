@@ -90,6 +90,10 @@ def test_every_method_is_a_config(method: str) -> None:
         ({"evaluate": "next", "lookahead": "virtual"}, "use it with --lookahead update"),
         ({"evaluate": "next", "schedule": "epochs"}, "--schedule epochs has no next batch"),
         ({"evaluate": "rotating", "cache_labels": True}, "use it without --cache-labels"),
+        (
+            {"label_statistics": "batch"},
+            "is of a generator with a trunk of its own: add --generator-trunk own",
+        ),
         ({"method": "gated", "lookahead": "virtual"}, "--method gated acts on the update just taken"),
         ({"momentum": 0.9, "optimizer": "adam"}, "--momentum goes with --optimizer sgd; got adam"),
     ],

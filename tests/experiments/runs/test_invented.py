@@ -62,7 +62,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 @pytest.mark.parametrize("case", METHODS)
-def test_labels_are_those_of_the_generator_in_training(case: str, trained: Trained) -> None:
+def test_labels_are_those_of_the_generator_in_training(
+    case: str, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, source, trainer = trained[case]
     by_batches = (
         nullcontext()
@@ -86,6 +88,9 @@ def test_labels_are_those_of_the_generator_in_training(case: str, trained: Train
     described = describe_labels(labels, found.data.targets, found.hierarchy, generator.task)
     assert described.entropy == before
     assert found.verdict == described.verdict()
+    monkeypatch.setattr("maxl.experiments.runs.invented._ENOUGH", len(found.data) + 1)
+    with by_batches:
+        assert invent(run, source, device="cpu").verdict is None  # too few to say it
     assert torch.equal(found.data.targets, trainer.data.train.primary)
     assert found.hierarchy == trainer.setup.hierarchy
     assert (found.weights is None) == (METHODS[case]["method"] != "weighted")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from _run_helpers import digits, tiny
 from _run_helpers import one_thread as one_thread
@@ -57,6 +59,8 @@ def test_the_summary_of_another_tool_is_named(name: str, tmp_path: Path) -> None
         "psi": [[], "x", [1, "a"], [[1]], 0, [0], 1.5],
         "test_accuracy": [2, -1, "x", [], True, float("nan"), HUGE],
         "train_accuracy": ["x", 1.5],
+        "test_constant": ["x", 1.5, []],
+        "test_size": ["x", []],
         "label_verdict": [5, []],
         "seconds_per_step": ["x", [], -1],
         "peak_memory_bytes": ["x", -1],
@@ -269,3 +273,13 @@ def test_weights_that_are_not_the_models_are_refused(
     assert len(lines) == 9
     assert all("model.safetensors" in line for line in lines)
     assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_what_one_answer_gets_is_by_the_class_that_training_has_most_of(tmp_path: Path) -> None:
+    data = digits()
+    most = (data.train.primary == 3).nonzero().flatten()
+    rows = torch.cat([torch.arange(len(data.train.primary)), most, most])
+    data = dataclasses.replace(data, train=data.train.select(rows))
+    summary = train(tiny(method="single", epochs=1), tmp_path / "run", data=data)
+    assert summary["test_constant"] == pytest.approx(float((data.test.primary == 3).double().mean()))
+    assert summary["test_size"] == len(data.test)

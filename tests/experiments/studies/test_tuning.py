@@ -319,6 +319,10 @@ def test_the_command_ends_with_a_table_and_a_command_that_works(
     assert (stored.psi, stored.validation_size) == ((3,), 0.0)
     assert stored.batch_size in (20, 50)
     assert stored == read_config(parser().parse_checked(["train", "--config", "tune/best.yaml"]))
+    assert main([*line.replace("--trials 2", "--trials 3").split(), "--budget", "1e-9", "--quiet"]) == 0
+    out = capsys.readouterr().out
+    assert "2 trials: 2 finished. The budget ended it before 3. Chosen" in out
+    assert out.endswith("--config tune/best.yaml --out run-2\n")
 
 
 def test_an_interrupt_names_the_same_command(

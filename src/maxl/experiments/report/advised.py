@@ -19,7 +19,7 @@ from maxl.experiments.runs.measures import Measure
 from maxl.experiments.runs.names import names_code
 from maxl.experiments.studies.decisions import BASELINE
 from maxl.experiments.studies.intervals import POWER, seeds_to_detect
-from maxl.experiments.studies.resolution import excludes, shows
+from maxl.experiments.studies.resolution import excludes
 from maxl.experiments.studies.statistics import RELEVANT
 
 _ANSWERS = {"helps": YES, "does not help": NO, "cannot tell": UNSURE}
@@ -117,10 +117,8 @@ def _next(
     keep = f"Keep {BASELINE}, at a learning rate of {advice['learning_rate']:g}"
     if advice["verdict"] == "does not help":
         return _use(folder, plan, BASELINE, f"{keep}: the rest brings nothing here.")
-    samples, spread = advice.get("test_samples"), advice.get("spread")
-    if not (
-        excludes(samples, RELEVANT) and (advice["difference"] <= 0 or shows(samples, advice["difference"]))
-    ):
+    samples, spread, low = advice.get("test_samples"), advice.get("spread"), advice["interval"][0]
+    if not excludes(samples, RELEVANT) or (low is not None and low > 0):  # seeds agree, on too few samples
         return _use(folder, plan, BASELINE, f"{keep}. More seeds would not help: a larger test part would.")
     methods = [BASELINE, method, *([advice["control"]["against"]] if advice["control"] else [])]
     needed = (
@@ -129,18 +127,12 @@ def _next(
         else 0
     )
     relevant = measure.difference_text(RELEVANT)
-    if not needed or needed > MOST_SEEDS:
-        why = (
-            f"To find {relevant} would take more than {MOST_SEEDS} seeds"
-            if needed
-            else "Too few seeds are known"
-        )
-        return _use(
-            folder,
-            plan,
-            BASELINE,
-            f"{keep}. {why}: a larger test part, or more samples, make runs agree better.",
-        )
+    if not needed:
+        return _use(folder, plan, BASELINE, f"{keep}. How far seeds scatter is not known from these.")
+    if needed > MOST_SEEDS:
+        why = f"To find {relevant} would take more than {MOST_SEEDS} seeds"
+        better = "a larger test part, or more samples, make runs agree better"
+        return _use(folder, plan, BASELINE, f"{keep}. {why}: {better}.")
     told = f"Repeat it with {needed} seeds that nothing was seen of; so many find {relevant} with {100 * POWER:.0f} % power:"
     return told, _compare(folder, plan, methods, needed)
 

@@ -17,6 +17,7 @@ from maxl.experiments.runs.measures import Measure, main_measure, task_of
 from maxl.experiments.runs.methods import METHODS
 from maxl.experiments.runs.metrics import read_metrics
 from maxl.experiments.runs.snapshot import Snapshot, read_snapshot
+from maxl.experiments.runs.values import as_now
 from maxl.experiments.studies.resolution import counted
 from maxl.experiments.studies.statistics import Psi, compare, parse_psi, settings
 from maxl.experiments.studies.variants import base_method, irrelevant_fields, variant_name
@@ -94,6 +95,12 @@ class Setting:
         return min(
             (n for s in summaries if (n := counted(task_of(s), s.get("test_size"))) is not None), default=None
         )
+
+    @property
+    def best(self) -> float:
+        """The highest mean of the measure over the runs of a method."""
+        key = self.measure.key
+        return max(sum(float(r.summary[key]) for r in runs) / len(runs) for runs in self.methods.values())
 
     @property
     def constant(self) -> float | None:
@@ -292,7 +299,8 @@ def _load_run(folder: Path) -> Run:
     rows = read_metrics(files.metrics)
     if files.snapshot.exists():
         files.verify(files.snapshot, summary)
-    return Run(folder, summary, pd.DataFrame(rows), _flat(files.read_settings(summary)))
+    settings = {name: as_now(name, value) for name, value in files.read_settings(summary).items()}
+    return Run(folder, summary, pd.DataFrame(rows), _flat(settings))
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

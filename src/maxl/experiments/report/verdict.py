@@ -68,10 +68,8 @@ def verdict_of(study: Results, setting: Setting) -> Verdict:
         return _nothing(setting)
     rows = [dict(row) for _, row in against(setting, base).iterrows()]
     samples, constant = setting.test_samples, setting.constant
-    means = [
-        sum(float(r.summary[measure.key]) for r in runs) / len(runs) for runs in setting.methods.values()
-    ]
-    if constant is not None and max(means) < constant + RELEVANT:
+    shown = any(row["low"] > 0 or row["high"] < 0 for row in rows)
+    if constant is not None and not shown and setting.best < constant + min(RELEVANT, (1 - constant) / 10):
         return _nothing_learned(setting, base, rows, constant)
     better = [row for row in rows if row["low"] > 0 and shows(samples, row["difference"])]
     lucky = [row for row in rows if row["low"] > 0 and row not in better]
@@ -256,11 +254,11 @@ def _too_small(setting: Setting, base: str, rows: list[dict[str, Any]], samples:
 
 
 def _nothing_learned(setting: Setting, base: str, rows: list[dict[str, Any]], constant: float) -> Verdict:
-    what = f"one answer for all samples ({setting.measure.text(constant)})"
-    headline = f"Cannot tell: no method is {setting.measure.difference_text(RELEVANT)} better than {what}."
+    gets = f"one answer for all samples gets ({setting.measure.text(constant)})"
+    headline = f"Cannot tell: nothing is learned yet; no method gets more than {gets}."
     facts = [("Against what", _against(setting, base, rows)), ("At what cost", _cost(setting, base))]
-    advice = "Train longer, or at another learning rate, before labels are compared."
-    return Verdict(setting.name, UNSURE, headline, facts, advice, None)
+    told = "Train longer, or at another learning rate, before labels are compared."
+    return Verdict(setting.name, UNSURE, headline, facts, told, None)
 
 
 def _nothing(setting: Setting) -> Verdict:

@@ -29,7 +29,7 @@ class Case:
     """Freshly built networks and random inputs.
 
     Attributes:
-        trunk: A name that ``trunks.build`` knows, for both networks.
+        trunk: A name that ``trunks.build`` knows, for both networks: the generator has a trunk of its own, the harder case.
         input_shape: Shape of one sample, (channels, height, width) for images, (tokens,) for texts.
         num_classes: Primary classes C.
         psi: Auxiliary classes per primary class: one number for all, or C of them.

@@ -44,6 +44,9 @@ _WITHOUT = {
 }
 
 
+_ENOUGH = 5  # samples a class, at which what labels say of them is told
+
+
 @dataclass(frozen=True)
 class InventedLabels:
     """Auxiliary labels of N samples over K auxiliary classes.
@@ -55,7 +58,7 @@ class InventedLabels:
         primary_names: Of the C classes or labels, or of the numbers to predict.
         labels: Soft labels, float32 of shape (N, K); each row is a distribution over what its sample may use.
         weights: Of the samples' auxiliary losses, above 0, shape (N,); None where the method learns none.
-        verdict: What is wrong with the labels, in words: that they say nothing of their samples; else None.
+        verdict: What is wrong with the labels, in words: that they say nothing of their samples; None too where there are few.
     """
 
     data: Labelled
@@ -130,7 +133,9 @@ def invent(
             RunWarning,
             stacklevel=2,
         )
-    verdict = describe_labels(labels, data.targets, hierarchy, _task(model)).verdict()
+    verdict = None
+    if len(data) >= _ENOUGH * hierarchy.num_primary:  # of a sample or two a class no label says anything
+        verdict = describe_labels(labels, data.targets, hierarchy, _task(model)).verdict()
     return InventedLabels(data, hierarchy, model.primary_names, labels, more[0] if more else None, verdict)
 
 

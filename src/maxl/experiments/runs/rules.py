@@ -6,7 +6,13 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING
 
-from maxl.experiments.runs.methods import CLUSTER_METHODS, PROTOTYPE_METHODS
+from maxl.experiments.runs.methods import (
+    CLUSTER_METHODS,
+    JUDGED_METHODS,
+    LEARNED_METHODS,
+    PROTOTYPE_METHODS,
+    SHARED,
+)
 from maxl.experiments.runs.noise_rules import check_noise
 from maxl.experiments.runs.values import flag
 from maxl.experiments.tracking import NAMES
@@ -111,6 +117,11 @@ def against_compiling(config: RunConfig) -> str | None:
 
 
 def _check_combinations(config: RunConfig) -> None:
+    shared = config.generator_trunk == SHARED and config.method in (*LEARNED_METHODS, *JUDGED_METHODS)
+    if config.label_statistics == "batch" and shared:
+        raise ValueError(
+            "--label-statistics batch is of a generator with a trunk of its own: add --generator-trunk own"
+        )
     if config.teach_part < 1 and (config.lookahead != "update" or config.schedule != "iteration"):
         raise ValueError(
             "--teach-part takes samples of the batch whose step is followed: use it with --lookahead update and "

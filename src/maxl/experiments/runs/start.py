@@ -62,7 +62,7 @@ class Start:
         if (state := self.warm.generator) is not None:
             if _shapes(state) != _shapes(generator.state_dict()):
                 raise ValueError(
-                    f"the label generator of {self.source} has another trunk: leave --generator-trunk out"
+                    f"the label generator of {self.source} has another trunk: use the --generator-trunk of that run"
                 )
             _load(generator, state)
         elif same_trunk and generator.shared is None:

@@ -163,7 +163,7 @@ class _Procedure:
             if as_now(name, stored[name]) != value:
                 raise ValueError(
                     f"--out needs a new folder or one of the same advice; {self.out} was made with {name} "
-                    f"{stored.get(name)!r}, not {value!r}"
+                    f"{as_now(name, stored[name])!r}, not {value!r}"
                 )
         return plan
 

@@ -28,7 +28,8 @@ from maxl.hypergradients import RandomState
 if TYPE_CHECKING:
     from maxl.experiments.studies.study import PlannedRun
 
-# Time of a run as a multiple of single-task training's; clusters of trunk features need one of these first, and
+# Time of a run as a multiple of single-task training's, of small networks: large ones learn labels in less than three, on
+# features that are shared; clusters of trunk features need one of these first, and
 # agreement two on half of the samples each.
 COST = {
     **dict.fromkeys((*LEARNED_METHODS, *JUDGED_METHODS), 4.0),

@@ -307,7 +307,7 @@ class Study:
                 name = differing[0]
                 raise ValueError(
                     f"--out needs a new folder or one of the same study; {out} was made with {name} "
-                    f"{known[name]!r}, not {self._identity()[name]!r}"
+                    f"{as_now(name, known[name])!r}, not {self._identity()[name]!r}"
                 )
         elif (RunFolder(out)).started or (out.exists() and not out.is_dir()):
             raise ValueError(f"--out needs a folder for a study; {out} holds something else: choose another")

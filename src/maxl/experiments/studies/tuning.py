@@ -172,7 +172,7 @@ class _Search:
                 if as_now(name, stored.get(name)) != as_now(name, identity[part].get(name)):
                     raise ValueError(
                         f"--out needs a new folder or one of the same search; {self.out} was made with {name} "
-                        f"{stored.get(name)!r}, not {identity[part].get(name)!r}"
+                        f"{as_now(name, stored.get(name))!r}, not {identity[part].get(name)!r}"
                     )
         return record
 
