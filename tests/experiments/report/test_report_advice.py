@@ -64,7 +64,7 @@ def test_a_method_that_helps_is_to_be_used(folder: Path) -> None:
     assert box.headline == (
         "Yes: kmeans is better than tuned single-task training by 2 points. It is not shown to beat kmeans-shuffled."
     )
-    assert box.advice == "Use kmeans. Its model of seed 3000:"
+    assert box.advice == "Use kmeans. Its model of the first seed, 3000, not chosen by its score:"
     assert box.command == (
         "maxl export advice/final/runs/kmeans/seed3000 --format safetensors --out model.safetensors"
     )
@@ -79,7 +79,7 @@ def test_a_method_that_helps_is_to_be_used(folder: Path) -> None:
 
 def test_where_nothing_helps_single_task_training_is_kept(folder: Path) -> None:
     box = decision(folder, advice(verdict="does not help"), plan(), ACCURACY)
-    assert (box.answer, box.headline) == ("no", "No: kmeans, the likeliest to help, gains less than 1 point.")
+    assert (box.answer, box.headline) == ("no", "No: kmeans, the best candidate, gains less than 1 point.")
     assert box.advice.startswith("Keep single, at a learning rate of 0.003: the rest brings nothing here.")
     assert "runs/single/seed3000" in str(box.command)
 
@@ -88,9 +88,9 @@ def test_where_it_cannot_be_told_more_seeds_can_be_had_where_they_help(folder: P
     box = decision(folder, advice(), plan(), ACCURACY)
     assert (box.answer, box.headline) == (
         "cannot tell",
-        "Cannot tell whether kmeans, the likeliest to help, helps.",
+        "Cannot tell whether kmeans, the best candidate, helps.",
     )
-    assert box.advice.startswith("Repeat it with 15 seeds that nothing was seen of; so many find 1 point")
+    assert box.advice.startswith("Repeat it with 15 new seeds; so many show 1 point")
     assert smallest_detectable(0.011, 15, 2) <= 0.01 < smallest_detectable(0.011, 14, 2)
     words = shlex.split(str(box.command))
     typed = parser().parse_args(words[1:])
@@ -122,7 +122,7 @@ def test_where_more_seeds_do_not_help_none_are_asked_for(changes: Advice, why: s
 @pytest.mark.parametrize("difference", [0.0, 0.001, 0.0024, 0.0026, 0.009])
 def test_where_the_interval_is_open_the_mean_alone_says_nothing(difference: float, folder: Path) -> None:
     box = decision(folder, advice(difference=difference), plan(), ACCURACY)
-    assert box.advice.startswith("Repeat it with 15 seeds")
+    assert box.advice.startswith("Repeat it with 15 new seeds")
 
 
 def test_code_that_a_config_names_needs_trust_in_the_next_command_too(folder: Path) -> None:

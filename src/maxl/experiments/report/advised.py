@@ -87,8 +87,8 @@ def _headline(method: str, advice: Mapping[str, Any], measure: Measure) -> str:
             said += f" It is not shown to beat {control['against']}."
         return said
     if advice["verdict"] == "does not help":
-        return f"No: {method}, the likeliest to help, gains less than {measure.difference_text(RELEVANT)}."
-    return f"Cannot tell whether {method}, the likeliest to help, helps."
+        return f"No: {method}, the best candidate, gains less than {measure.difference_text(RELEVANT)}."
+    return f"Cannot tell whether {method}, the best candidate, helps."
 
 
 def _difference(compared: Mapping[str, Any], measure: Measure) -> str:
@@ -133,7 +133,7 @@ def _next(
         why = f"To find {relevant} would take more than {MOST_SEEDS} seeds"
         better = "a larger test part, or more samples, make runs agree better"
         return _use(folder, plan, BASELINE, f"{keep}. {why}: {better}.")
-    told = f"Repeat it with {needed} seeds that nothing was seen of; so many find {relevant} with {100 * POWER:.0f} % power:"
+    told = f"Repeat it with {needed} new seeds; so many show {relevant} with {100 * POWER:.0f} % power:"
     return told, _compare(folder, plan, methods, needed)
 
 
@@ -143,7 +143,9 @@ def _use(folder: Path, plan: Mapping[str, Any], method: str, told: str) -> tuple
     if not (run / "model.safetensors").is_file():
         return told, None
     words = ("maxl", "export", str(run), "--format", "safetensors", "--out", "model.safetensors")
-    return f"{told} Its model of seed {seed}:", shlex.join([*words, *_trust(plan)])
+    return f"{told} Its model of the first seed, {seed}, not chosen by its score:", shlex.join(
+        [*words, *_trust(plan)]
+    )
 
 
 def _compare(folder: Path, plan: Mapping[str, Any], methods: list[str], count: int) -> str | None:

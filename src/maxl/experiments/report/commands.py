@@ -69,4 +69,6 @@ def use(told: str, runs: Sequence[Run]) -> tuple[str, str | None]:
         return told, None
     code = names_code(run.config)
     words = ("maxl", "export", str(run.folder), "--format", "safetensors", "--out", "model.safetensors")
-    return f"{told} Its model of seed {run.seed}, the lowest:", shlex.join([*words, *["--trust"] * code])
+    return f"{told} Its model of the first seed, {run.seed}, not chosen by its score:", shlex.join(
+        [*words, *["--trust"] * code]
+    )

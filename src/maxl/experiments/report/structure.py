@@ -26,7 +26,12 @@ def kept_fact(setting: Setting) -> list[tuple[str, str]]:
     if not said:
         return []
     column = next(iter(probed.values()))[0].summary["probe"]
-    return [("What features keep", f"of {column}, by a probe: {' '.join(said)}")]
+    return [
+        (
+            "What features keep",
+            f"accuracy of a probe for '{column}', which is not test accuracy. {' '.join(said)}",
+        )
+    ]
 
 
 def _probed(setting: Setting) -> dict[str, list[Run]]:

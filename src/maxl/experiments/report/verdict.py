@@ -83,9 +83,11 @@ def verdict_of(study: Results, setting: Setting) -> Verdict:
     if unsure or not rows:
         return _cannot_tell(setting, base, rows, unsure)
     if worse:
-        told = " and ".join(f"{r['method']} by {measure.difference_text(-r['difference'])}" for r in worse)
+        first, *others = (f"by {measure.difference_text(-r['difference'])}" for r in worse)
+        told = f"{worse[0]['method']} is worse than {_named(base)} {first}"
+        told += "".join(f", {r['method']} {by}" for r, by in zip(worse[1:], others, strict=True))
         rest = "" if len(worse) == len(rows) else f"; no other gains {measure.difference_text(RELEVANT)}"
-        headline = f"No: worse than {_named(base)} is {told}{rest}."
+        headline = f"No: {told}{rest}."
     else:
         headline = f"No: {_methods(len(rows))} {measure.difference_text(RELEVANT)} or more on {_named(base)}."
     facts = [
@@ -224,9 +226,9 @@ def _cannot_tell(
             "test part, or more training samples, make runs agree better."
         )
         return Verdict(setting.name, UNSURE, headline, facts, *use(told, setting.methods[base]))
-    advice = f"Repeat it with {needed} seeds that nothing was seen of{_minutes_of(setting, kept, needed)}"
+    advice = f"Repeat it with {needed} new seeds{_minutes_of(setting, kept, needed)}"
     if not math.isnan(most):
-        advice += f"; so many find {measure.difference_text(RELEVANT)} with {100 * POWER:.0f} % power"
+        advice += f"; so many show {measure.difference_text(RELEVANT)} with {100 * POWER:.0f} % power"
     if rest := list(dict.fromkeys(b for b in map(base_method, setting.methods) if b not in kept)):
         cannot = (
             f"cannot gain {measure.difference_text(RELEVANT)} and {'are' if len(rest) > 1 else 'is'} left out"
