@@ -238,4 +238,4 @@ def test_reading_leaves_no_threads_at_work(tmp_path: Path) -> None:
     found = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
     left = [int(line) for line in found.stdout.split()]
     assert len(left) == 2, found.stderr
-    assert sum(left) <= 1  # the allocator's; those of readers abort a process that ends early
+    assert max(left) <= 1, left  # several, which readers leave at work, abort a process that ends early
