@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +51,7 @@ def add_tune(commands: Any) -> None:
 
 def _tune(namespace: argparse.Namespace) -> None:
     from maxl.experiments.cli.show import console, progress_bar
+    from maxl.experiments.report.commands import new_folder
     from maxl.experiments.studies.space import default_space, read_space
     from maxl.experiments.studies.tuning import tune
 
@@ -83,9 +83,9 @@ def _tune(namespace: argparse.Namespace) -> None:
     out.print(f"Trials, trials.csv and journal: {shown(namespace.out)}", soft_wrap=True)
     out.print(f"Best settings: {shown(best)}", soft_wrap=True)
     trust = ["--trust"] * names_code(vars(base))
-    number = next(i for i in itertools.count(1) if not Path(f"run-{i}" if i > 1 else "run").exists())
-    run = "run" if number == 1 else f"run-{number}"
-    again = command_line(["train", "--config", str(best), *trust, "--out", run])
+    run = Path("run")
+    run = new_folder(run) if run.exists() else run
+    again = command_line(["train", "--config", str(best), *trust, "--out", str(run)])
     out.print(f"Next: {shown(again)}", soft_wrap=True)
 
 

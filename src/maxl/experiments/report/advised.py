@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from maxl.experiments.report.commands import new_folder
+from maxl.experiments.report.commands import compare_command, new_folder, use_run
 from maxl.experiments.report.forest import intervals
 from maxl.experiments.report.parts import Decision, Figure
 from maxl.experiments.report.style import looks
@@ -139,13 +138,7 @@ def _next(
 
 def _use(folder: Path, plan: Mapping[str, Any], method: str, told: str) -> tuple[str, str | None]:
     seed = min(plan["final"]["seeds"])
-    run = _run(folder, method, seed)
-    if not (run / "model.safetensors").is_file():
-        return told, None
-    words = ("maxl", "export", str(run), "--format", "safetensors", "--out", "model.safetensors")
-    return f"{told} Its model of the first seed, {seed}, not chosen by its score:", shlex.join(
-        [*words, *_trust(plan)]
-    )
+    return use_run(told, _run(folder, method, seed), seed, _trust(plan))
 
 
 def _compare(folder: Path, plan: Mapping[str, Any], methods: list[str], count: int) -> str | None:
@@ -153,10 +146,8 @@ def _compare(folder: Path, plan: Mapping[str, Any], methods: list[str], count: i
     if not file.is_file():
         return None
     first = 1 + max(plan["final"]["seeds"])
-    seeds = map(str, range(first, first + count))
-    out = new_folder(folder, "again")
-    words = ("maxl", "compare", "--config", str(file), "--methods", *methods, "--seeds", *seeds)
-    return shlex.join([*words, "--out", str(out), *_trust(plan)])
+    seeds = range(first, first + count)
+    return compare_command(file, methods, seeds, new_folder(folder, "again"), _trust(plan))
 
 
 def _run(folder: Path, method: str, seed: int) -> Path:

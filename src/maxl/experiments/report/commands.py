@@ -39,13 +39,15 @@ def compare(setting: Setting, methods: Sequence[str], seeds: Sequence[int]) -> s
     if found is None:
         return None
     path, trust = found
-    out = new_folder(path.parent)
-    return shlex.join(
-        [
-            *("maxl", "compare", "--config", str(path), "--methods", *methods),
-            *("--seeds", *map(str, seeds), "--out", str(out), *trust),
-        ]
-    )
+    return compare_command(path, methods, seeds, new_folder(path.parent), trust)
+
+
+def compare_command(
+    settings: Path, methods: Sequence[str], seeds: Sequence[int], out: Path, trust: Sequence[str]
+) -> str:
+    """A study of some methods with the settings of a file; ``trust`` is the flag that these need, if any."""
+    words = ("maxl", "compare", "--config", str(settings), "--methods", *methods)
+    return shlex.join([*words, "--seeds", *map(str, seeds), "--out", str(out), *trust])
 
 
 def new_folder(run: Path, word: str = "") -> Path:
@@ -64,11 +66,14 @@ def new_folder(run: Path, word: str = "") -> Path:
 
 def use(told: str, runs: Sequence[Run]) -> tuple[str, str | None]:
     """Advice to use a method, and the command that gives its model."""
-    run = runs[0]
-    if not (run.folder / "model.safetensors").is_file():
+    return use_run(told, runs[0].folder, runs[0].seed, ["--trust"] * names_code(runs[0].config))
+
+
+def use_run(told: str, run: Path, seed: int, trust: Sequence[str]) -> tuple[str, str | None]:
+    """The same of one run, that of the method's lowest seed."""
+    if not (run / "model.safetensors").is_file():
         return told, None
-    code = names_code(run.config)
-    words = ("maxl", "export", str(run.folder), "--format", "safetensors", "--out", "model.safetensors")
-    return f"{told} Its model of the first seed, {run.seed}, not chosen by its score:", shlex.join(
-        [*words, *["--trust"] * code]
+    words = ("maxl", "export", str(run), "--format", "safetensors", "--out", "model.safetensors")
+    return f"{told} Its model of the first seed, {seed}, not chosen by its score:", shlex.join(
+        [*words, *trust]
     )
