@@ -16,12 +16,14 @@ class Curve:
         name: What was measured, or of what.
         values: Of the quantity.
         figures: One for each.
+        drawn: Whether it is in the picture, too; what is of another size than its neighbours is not.
     """
 
     quantity: str
     name: str
     values: list[int]
     figures: list[float]
+    drawn: bool = True
 
 
 def show(found: Sequence[Curve], out: str | None, unit: str = "") -> None:
@@ -60,13 +62,14 @@ def plot(found: Sequence[Curve], path: str, unit: str = "") -> None:
     figure = Figure(figsize=(4.6 * columns, 4 * rows), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis, quantity in zip(axes, quantities, strict=False):
-        lines = [c for c in found if c.quantity == quantity]
+        lines = [c for c in found if c.quantity == quantity and c.drawn]
         for curve in lines:
             axis.plot(curve.values, curve.figures, marker="o", label=curve.name)
-        axis.set(xlabel=quantity, ylabel=unit, xscale="log", ylim=(0, None))
+        axis.set(xlabel=quantity, ylabel=unit, xscale="log")
+        axis.set_ylim(0, 1.3 * max(max(curve.figures) for curve in lines))  # the legend is above the lines
         axis.set_xticks(lines[0].values, [str(v) for v in lines[0].values])
         axis.minorticks_off()
-        axis.legend(fontsize="small")
+        axis.legend(fontsize="small", loc="upper center")
     for axis in axes[len(quantities) :]:
         axis.remove()
     figure.savefig(path)

@@ -1,11 +1,12 @@
 """How the cost of an exact MAXL step grows: with the batch, the network, its classes, processes, and runs of a study.
 
-    uv run --group bench python benchmarks/growth.py --out growth.png    # twenty minutes on two quiet cores
+    uv run --group bench python benchmarks/growth.py --out growth.png    # a quarter of an hour on two quiet cores
     uv run python benchmarks/growth.py --quick                           # that it runs
 
-Time is that of an ``exact`` step over a single-task step of the same network and batch in the same round, the median over
-rounds. Memory is the peak of an exact step above the built networks, over that of a multi-task step, each in a process
-of its own (Linux). Processes are counted, not timed: operations of each, and bytes and messages that each hands over in a step,
+Time is that of an ``exact`` step, with a shared trunk or one of the generator's own, over a single-task step of the same
+network and batch in the same round, the median over rounds. Memory is the peak of an exact step above the built networks,
+over that of a multi-task step, each in a process of its own (Linux). Of a study, the time of each of its runs is divided
+by that of a run outside one. Processes are counted, not timed: operations of each, and bytes and messages that each hands over in a step,
 with a model of a cluster whose latency and bandwidth are fitted to this machine's own gloo. Tables always, and a figure where
 matplotlib is installed.
 """
@@ -34,6 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import maxl
 
 RATE = 0.01
+MAXL = {"shared": "shared trunk", "own": "a trunk of its own"}
 STEPS = 3  # of which the last is counted: the first compares, and fills what is made once
 
 
@@ -65,13 +67,16 @@ class Size:
         return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
     def build(self, method: str, world: Any = None) -> Callable[[Tensor, Tensor], object]:
-        """A step of single-task, multi-task (random labels) or exact MAXL training, a function of a batch."""
+        """A step of "single" or "multi" (random labels) or exact MAXL training ("shared", "own"), a function of a batch."""
         torch.manual_seed(0)
         hierarchy = maxl.Hierarchy.uniform(10, self.auxiliary // 10)
         network = maxl.MultiTaskNetwork(self.trunk(), hierarchy)
         optimizer = torch.optim.SGD(network.parameters(), lr=RATE, momentum=0.9)
-        if method == "maxl":
-            generator = maxl.LabelGenerator(self.trunk(), hierarchy)
+        if method in MAXL:
+            own = method == "own"
+            generator = (
+                maxl.LabelGenerator(self.trunk(), hierarchy) if own else maxl.LabelGenerator.sharing(network)
+            )
             meta = torch.optim.SGD(generator.parameters(), lr=RATE)
             given = {} if world is None else {"world": world}
             return maxl.MetaAuxiliaryLearner(network, generator, optimizer, meta, **given).step
@@ -97,9 +102,9 @@ SIZES: dict[str, list[Size]] = {
 FIELDS = {"batch size": "batch", "depth": "depth", "width": "width", "auxiliary classes": "auxiliary"}
 
 
-def time_ratio(size: Size, repeats: int) -> float:
-    """Median over rounds of an exact step's time over a single-task step's."""
-    steps = {name: size.build(name) for name in ("single", "maxl")}
+def time_ratios(size: Size, repeats: int) -> dict[str, float]:
+    """Median over rounds of an exact step's time over a single-task step's, by the generator's trunk."""
+    steps = {name: size.build(name) for name in ("single", *MAXL)}
     x, y = size.batch_of()
     for step in steps.values():
         for _ in range(2):
@@ -107,19 +112,19 @@ def time_ratio(size: Size, repeats: int) -> float:
     rounds = [
         {name: timed(lambda s=step: s(x, y), "cpu") for name, step in steps.items()} for _ in range(repeats)
     ]
-    return statistics.median(seconds["maxl"] / seconds["single"] for seconds in rounds)
+    return {name: statistics.median(seconds[name] / seconds["single"] for seconds in rounds) for name in MAXL}
 
 
-def memory_ratio(size: Size) -> float | None:
-    """Peak memory of an exact step over a multi-task step's, each in a fresh process; None where it is not told."""
+def memory_ratios(size: Size) -> dict[str, float]:
+    """Peak memory of an exact step over a multi-task step's, each in a fresh process; empty where it is not told."""
     if not Path("/proc/self/clear_refs").exists():
-        return None
+        return {}
     found = {}
-    for method in ("random", "maxl"):
+    for method in ("multi", *MAXL):
         command = [sys.executable, __file__, "--memory-of", json.dumps({"method": method, **asdict(size)})]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         found[method] = int(done.stdout.split()[-1])
-    return found["maxl"] / found["random"]
+    return {name: found[name] / found["multi"] for name in MAXL}
 
 
 def memory_of(spoken: str) -> int:
@@ -148,7 +153,7 @@ class Rank:
 def rank(number: int, size: int, store: str) -> Rank:
     """Counts one of several processes in the third step, each with its part of the batch."""
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=number, world_size=size)
-    step = BASE.build("maxl", None if size == 1 else maxl.DataParallel())
+    step = BASE.build("own", None if size == 1 else maxl.DataParallel())
     parts = [len(part) for part in torch.arange(BASE.batch).tensor_split(size)]
     x, y = BASE.batch_of(parts[number])
     for _ in range(STEPS - 1):
@@ -228,20 +233,26 @@ def speed_up(processes: int, alone: float, each: Rank, latency: float, bandwidth
     return alone / (alone / processes + each.messages * latency + share * each.bytes / bandwidth)
 
 
-def runs_of_study(counts: Sequence[int]) -> list[tuple[int, float]]:
-    """Seconds of studies of so many tiny runs, one at a time, over the first of them."""
+def runs_of_study(counts: Sequence[int], epochs: int) -> list[float]:
+    """Seconds of each run in studies of so many, one at a time, over those of a run outside a study."""
     from maxl.experiments.runs.config import RunConfig
+    from maxl.experiments.runs.trainer import train
     from maxl.experiments.studies.study import Study
 
-    tiny = {"data": "digits", "train_size": 100, "trunk": "mlp", "epochs": 2, "batch_size": 50}
-    base = RunConfig.from_dict({**tiny, "tensorboard": False, "device": "cpu"})
-    found = []
-    for count in counts:
+    small = {"data": "digits", "trunk": "convnet4", "method": "single", "epochs": epochs}
+    base = RunConfig.from_dict({**small, "tensorboard": False, "device": "cpu"})
+
+    def seconds(work: Callable[[Path], object]) -> float:
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            Study(base, ["single"], list(range(count))).run(Path(folder) / "study", jobs=1)
-            found.append((count, time.perf_counter() - start))
-    return [(count, seconds / found[0][1]) for count, seconds in found]
+            work(Path(folder) / "out")
+            return time.perf_counter() - start
+
+    alone = min(seconds(lambda out: train(base, out)) for _ in range(3))  # the first also imports
+    return [
+        seconds(lambda out, n=n: Study(base, ["single"], list(range(n))).run(out, jobs=1)) / n / alone
+        for n in counts
+    ]
 
 
 def curves(args: argparse.Namespace) -> list[Curve]:
@@ -250,16 +261,15 @@ def curves(args: argparse.Namespace) -> list[Curve]:
     for quantity, sizes in SIZES.items():
         sizes = sizes[:2] if args.quick else sizes
         values = [int(getattr(size, FIELDS[quantity])) for size in sizes]
-        found.append(
-            Curve(
-                quantity, "time, of a single-task step", values, [time_ratio(s, args.repeats) for s in sizes]
-            )
-        )
-        memory = [memory_ratio(size) for size in sizes]
-        if all(m is not None for m in memory):
-            found.append(
-                Curve(quantity, "memory, of a multi-task step", values, [m for m in memory if m is not None])
-            )
+        for what, ratios in (
+            ("time, of a single-task step", [time_ratios(s, args.repeats) for s in sizes]),
+            ("memory, of a multi-task step", [memory_ratios(s) for s in sizes]),
+        ):
+            found += [
+                Curve(quantity, f"{what}: {trunk}", values, [r[name] for r in ratios])
+                for name, trunk in MAXL.items()
+                if all(ratios)
+            ]
     counts = [1, 2] if args.quick else [1, 2, 4]
     each = [ranks(n) for n in counts]
     of_rank = [r.operations / each[0].operations for r in each]
@@ -267,9 +277,10 @@ def curves(args: argparse.Namespace) -> list[Curve]:
     found.append(
         Curve("processes", "MB that each hands over in a step", counts, [r.bytes / 1e6 for r in each])
     )
-    found.append(Curve("processes", "messages of each in a step", counts, [float(r.messages) for r in each]))
+    messages = [float(r.messages) for r in each]
+    found.append(Curve("processes", "messages of each in a step", counts, messages, drawn=False))
     latency, bandwidth = fitted(args.repeats)
-    step, (x, y) = BASE.build("maxl"), BASE.batch_of()
+    step, (x, y) = BASE.build("own"), BASE.batch_of()
     for _ in range(2):
         step(x, y)
     alone = statistics.median(timed(lambda: step(x, y), "cpu") for _ in range(args.repeats))
@@ -285,12 +296,9 @@ def curves(args: argparse.Namespace) -> list[Curve]:
     }.items():
         ahead = [speed_up(n, alone, each[-1], wait, rate) for n in many]
         found.append(Curve("processes, by the model", f"speed-up, {name}", many, ahead))
-    studies = runs_of_study([1, 2] if args.quick else [1, 2, 4, 8])
-    found.append(
-        Curve(
-            "runs of a study", "time, of a study of one run", [n for n, _ in studies], [t for _, t in studies]
-        )
-    )
+    counts = [1, 2] if args.quick else [1, 2, 4, 8]
+    each_run = runs_of_study(counts, epochs=1 if args.quick else 20)
+    found.append(Curve("runs of a study", "time of each, of a run outside a study", counts, each_run))
     return found
 
 

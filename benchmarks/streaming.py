@@ -125,6 +125,8 @@ def main() -> None:
     ways = {"memory": shared, "stream": [*shared, "--stream", "--workers", str(arguments.workers)]}
     ways = {name: flags for name, flags in ways.items() if arguments.only in (None, name)}
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+    if arguments.folder:
+        arguments.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         data = Path(folder, "data")
         data.mkdir()

@@ -133,7 +133,9 @@ def test_growth_prints_a_table_for_each_quantity_and_counts_processes(run: Calla
     assert rows["operations of each, of one process's"] == "1.00 | 0.50"
     alone, shared = map(float, rows["MB that each hands over in a step"].split(" | "))
     assert alone == 0 < shared
-    assert rows["time, of a study of one run"].startswith("1.00 | ")
+    assert all(float(f) > 0 for f in rows["time of each, of a run outside a study"].split(" | "))
+    for trunk in ("shared trunk", "a trunk of its own"):
+        assert all(float(f) > 0 for f in rows[f"time, of a single-task step: {trunk}"].split(" | "))
 
 
 def test_the_model_of_a_cluster_is_what_it_says() -> None:
