@@ -66,7 +66,9 @@ def plot(found: Sequence[Curve], path: str, unit: str = "") -> None:
         for curve in lines:
             axis.plot(curve.values, curve.figures, marker="o", label=curve.name)
         axis.set(xlabel=quantity, ylabel=unit, xscale="log")
-        axis.set_ylim(0, 1.3 * max(max(curve.figures) for curve in lines))  # the legend is above the lines
+        axis.set_ylim(
+            0, (1.1 + 0.15 * len(lines)) * max(max(c.figures) for c in lines)
+        )  # the legend is above
         axis.set_xticks(lines[0].values, [str(v) for v in lines[0].values])
         axis.minorticks_off()
         axis.legend(fontsize="small", loc="upper center")

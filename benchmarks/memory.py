@@ -40,8 +40,8 @@ WORDS = {  # of the functions that make what counts
     "_problem.differentiate": "v, the gradient that judges",
     "_next.Next.judge": "v, the gradient that judges",
     "_problem.scale": "u, the direction of the tangent",
-    "_forward._tangent": "the tangent pass",
-    "_signals.pull_back": "the generator's backward pass",
+    "_dual_kernels._product": "layer outputs and tangents of the tangent pass",
+    "_dual_kernels._batch_norm": "layer outputs and tangents of the tangent pass",
 }
 
 
@@ -123,8 +123,10 @@ def main() -> None:
     for name in args.only:
         found = held(args.network, args.batch, name)
         print(f"{name}: {found.peak.total() / 1e6:.0f} MB at most, at: {found.during}")
-        for maker, size in found.peak.most_common(6):
-            print(f"  {size / 1e6:8.1f} MB  {maker}")
+        for maker, size in found.peak.most_common():
+            if size > 0.005 * found.peak.total():
+                print(f"  {size / 1e6:8.1f} MB  {maker}")
+        print()
 
 
 if __name__ == "__main__":

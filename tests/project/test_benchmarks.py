@@ -18,6 +18,9 @@ import maxl
 from maxl.experiments.data import load
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+FOUR_WAYS = [
+    f"maxl {trunk}, {batch} batch" for trunk in ("shared trunk", "forward") for batch in ("same", "next")
+]
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +39,7 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "figures",
         "gpu",
         "growth",
+        "memory",
         "streaming",
     } & (set(sys.modules) - before):
         del sys.modules[name]
@@ -136,6 +140,36 @@ def test_growth_prints_a_table_for_each_quantity_and_counts_processes(run: Calla
     assert all(float(f) > 0 for f in rows["time of each, of a run outside a study"].split(" | "))
     for trunk in ("shared trunk", "a trunk of its own"):
         assert all(float(f) > 0 for f in rows[f"time, of a single-task step: {trunk}"].split(" | "))
+
+
+def test_held_memory_is_counted_to_the_byte() -> None:
+    from memory import Held
+
+    with Held() as found:
+        a = torch.zeros(1000)
+        b = a.view(10, 100) + 1  # a view holds nothing of its own
+        del a
+        c = b * 2
+        del b, c
+    assert found.peak.total() == 2 * 4000
+    assert found._now.total() == 0
+
+
+def test_memory_is_told_by_what_holds_it(run: Callable[..., str]) -> None:
+    import memory
+
+    printed = run("memory", "--network", "tiny", "--batch", "8", "--only", "multi-task, by hand", *FOUR_WAYS)
+    of = {block.split(":")[0]: block for block in printed.strip().split("\n\n")}
+    assert list(of) == ["multi-task, by hand", *FOUR_WAYS]
+    assert "maxl." not in printed  # a function that was renamed has no words
+    assert {words for words in memory.WORDS.values() if words in printed} >= {
+        "gradient of θ₁",
+        "θ₁ before the step",
+        "v, the gradient that judges",
+        "layer outputs kept for a backward pass",
+        "layer outputs kept for the tangent pass",
+        "u, the direction of the tangent",
+    }
 
 
 def test_the_model_of_a_cluster_is_what_it_says() -> None:
