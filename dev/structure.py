@@ -77,17 +77,22 @@ OUTCOMES = ("test_probe", "test_accuracy")
 FUTILE = 0.5
 
 
-def one(name: str, arm: str, changes: dict[str, Any], seed: int, data_dir: str | None) -> dict[str, Any]:
-    """A run of an arm."""
+def config(name: str, arm: str, changes: dict[str, Any], seed: int, data_dir: str | None) -> RunConfig:
+    """The settings of an arm with ``changes``."""
     method, settings = ARMS[arm]
     values = {**SHARED, **SETTINGS[name], "method": method, **settings, **changes, "seed": seed}
     if method.startswith("human"):
         values["human"] = values["probe"]
         del values["psi"]  # as many as there are
     values["data_dir"] = None if data_dir is None else str(Path(data_dir, name))
-    config = RunConfig.from_dict(values, "dev/structure.py")
+    return RunConfig.from_dict(values, "dev/structure.py")
+
+
+def one(name: str, arm: str, changes: dict[str, Any], seed: int, data_dir: str | None) -> dict[str, Any]:
+    """A run of an arm."""
+    settings = config(name, arm, changes, seed, data_dir)
     with tempfile.TemporaryDirectory() as folder:
-        summary = Trainer(config, RunFolder(Path(folder) / "run"), load_data(config)).fit()
+        summary = Trainer(settings, RunFolder(Path(folder) / "run"), load_data(settings)).fit()
     columns = (*OUTCOMES, "validation_accuracy", "label_nmi", "test_worst_group", "seconds_total")
     return {"method": arm, "settings": text(changes), "seed": seed, **{c: summary.get(c) for c in columns}}
 

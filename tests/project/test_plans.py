@@ -1,0 +1,89 @@
+"""Studies with a plan: their arms are valid, they choose and report on different seeds, and the plan came first."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from maxl.experiments.runs.config import RunConfig
+
+ROOT = Path(__file__).parents[2]
+PLANS = ("noise", "regime", "structure")
+
+
+@pytest.fixture(params=PLANS)
+def study(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "dev"))
+    for name in ("evidence", request.param):
+        sys.modules.pop(name, None)
+    return importlib.import_module(request.param)
+
+
+@pytest.fixture
+def structure(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "dev"))
+    for name in ("evidence", "structure"):
+        sys.modules.pop(name, None)
+    return importlib.import_module("structure")
+
+
+def tables(name: str) -> list[Path]:
+    return sorted((ROOT / "dev" / "evidence").glob(f"{name}*.csv"))
+
+
+def test_seeds_that_choose_do_not_report(study: ModuleType) -> None:
+    every = study.SEEDS.values() if isinstance(study.SEEDS, dict) else [study.SEEDS]
+    for seeds in every:
+        assert not set(seeds) & set(study.CHOOSING_SEEDS)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_plan_is_older_than_its_results(name: str) -> None:
+    def first(path: Path) -> str:
+        command = ["git", "log", "--format=%H", "--diff-filter=A", "--", str(path.relative_to(ROOT))]
+        told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        if told.returncode or not told.stdout:
+            pytest.skip(f"no history of {path.name} here: a copy without git, or not committed yet")
+        return told.stdout.split()[-1]
+
+    plan = first(ROOT / "dev" / "plans" / f"{name}.md")
+    for table in tables(name):
+        command = ["git", "merge-base", "--is-ancestor", plan, first(table)]
+        assert first(table) != plan, table
+        assert subprocess.run(command, cwd=ROOT).returncode == 0, table
+
+
+def test_every_arm_of_the_study_of_structure_is_valid(structure: ModuleType) -> None:
+    for name in structure.SETTINGS:
+        for arm in structure.ARMS:
+            assert isinstance(structure.config(name, arm, {"learning_rate": 1e-3}, 0, None), RunConfig)
+    assert set(structure.CHEAP) | set(structure.LEARNED) <= set(structure.ARMS)
+    assert {arm for pair in structure.PAIRS for arm in pair} <= set(structure.ARMS)
+
+
+def test_the_rule_of_the_study_of_structure_reads_its_tables(
+    structure: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(structure, "HERE", tmp_path)
+    rows = [
+        "method,settings,seed,test_probe,test_accuracy,validation_accuracy,label_nmi,test_worst_group,seconds_total"
+    ]
+    for i, arm in enumerate(structure.ARMS):
+        better = 0.1 if arm == "human" else 0.2 if arm == "prototypes" else 0.0
+        rows += [
+            f"{arm},learning_rate=0.001,{seed},{0.5 + better + (7 * i + 3 * seed) % 5 / 1000},0.5,,,,1"
+            for seed in range(6)
+        ]
+    structure.table_of("clinc150").write_text("\n".join(rows) + "\n")
+    structure.write(None)
+    printed = capsys.readouterr().out
+    assert re.search(r"^human against uniform \+(9\.9|10\.)", printed, re.MULTILINE)
+    assert re.search(r"^prototypes against prototypes-shuffled \+(19\.9|20\.)", printed, re.MULTILINE)
+    assert "prototypes-contrastive against" in printed
+    assert "clinc150: p = 0.0000 after Holm over settings" in printed
