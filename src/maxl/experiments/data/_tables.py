@@ -139,7 +139,8 @@ def read_table(file: Path, text: Sequence[str] = ()) -> Table:
 def _read_parquet(file: Path) -> pa.Table:
     from pyarrow import parquet
 
-    table = parquet.read_table(file, page_checksum_verification=True, use_threads=False, pre_buffer=False)
+    with parquet.ParquetFile(file, page_checksum_verification=True, pre_buffer=False) as opened:
+        table = opened.read(use_threads=False)
     table.validate(full=True)  # text that is not UTF-8, and offsets that lead nowhere
     return table
 
