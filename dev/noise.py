@@ -23,6 +23,7 @@ from torch import Tensor
 
 from evidence import HERE, Task, read, text, work
 from maxl.experiments.data import DataSet, Split
+from maxl.experiments.runs.agreement import agreeing
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.loading import load_data
@@ -42,7 +43,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 SEEDS = {"digits-structured": range(20), "digits-symmetric": range(20), "mnist-structured": range(10)}
 CHOOSING_SEEDS, RATES = (1000, 1001, 1002), (3e-4, 1e-3, 3e-3)
 CHEAP, LEARNED = ("small-loss", "gce", "trusted-only", "fine-tuned"), ("corrected", "reweighted")
-LATER = ("agreement",)  # added when the planned arms were done: no part of the plan's decision
+# Added when the planned arms were done, and no part of the plan's decision: another cheap one, and the learned ones on what it
+# keeps.
+LATER = ("agreement", "agreement+corrected", "agreement+reweighted")
 ARMS = ("single", *CHEAP, *LATER, *LEARNED)
 TRUSTED, VALIDATION, TEST = 100, 50, 500
 SHARED: dict[str, Any] = {
@@ -108,7 +111,7 @@ def one(name: str, arm: str, changes: dict[str, Any], seed: int, data_dir: str |
     values = {
         **SHARED,
         **SETTINGS[name],
-        "method": arm,
+        "method": arm.removeprefix("agreement+"),
         "trusted": "trusted",
         "data_dir": data_dir,
         **changes,
@@ -117,6 +120,10 @@ def one(name: str, arm: str, changes: dict[str, Any], seed: int, data_dir: str |
     source = dataclasses.replace(config, trusted=None, method="single")  # the data have no such column
     with tempfile.TemporaryDirectory() as folder:
         data = spoiled(name, load_data(source), seed, validate)
+        if arm.startswith("agreement+"):
+            filtering = dataclasses.replace(config, method="agreement")
+            kept = agreeing(filtering, data, torch.device("cpu"))
+            data = dataclasses.replace(data, train=data.train.select(kept))
         trainer = Trainer(config, RunFolder(Path(folder) / "run"), data)
         summary = trainer.fit()
     columns = ("test_accuracy", "validation_accuracy", "train_accuracy", "seconds_total")
@@ -190,7 +197,8 @@ def write(options: argparse.Namespace) -> None:
                 print(f"| {arm} | {interval_text(mean_interval(values[arm].values()), 2)} |")
         for arm, d in zip(LEARNED, versus, strict=True):
             print(f"{arm} against {cheap}: {d.mean:+.2f} ({d.low:+.2f} to {d.high:+.2f}), p = {d.p:.4f}")
-        later = [(arm, other) for arm in LATER if arm in values for other in (cheap, *LEARNED)]
+        others = (cheap, *LEARNED, *LATER[:1])
+        later = [(arm, other) for arm in LATER if arm in values for other in others if other != arm]
         for (arm, other), d in zip(
             later, paired_differences([(values[a], values[b]) for a, b in later]), strict=True
         ):
