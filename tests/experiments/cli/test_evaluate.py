@@ -65,6 +65,18 @@ def test_what_is_printed_and_written(here: Path, tmp_path: Path, capsys: pytest.
     assert "default-src 'none'" in page  # the browser itself refuses any request
 
 
+@pytest.mark.filterwarnings("ignore:.*samples that the run was trained on")
+def test_figures_of_training_samples_are_marked_in_what_is_written(here: Path, tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        run, data = str(here / "photographs-run"), str(here / "photographs" / part)
+        assert main(["evaluate", run, data, "--out", str(tmp_path / part), "--device", "cpu"]) == 0
+        marked = part == "train"
+        assert json.loads((tmp_path / part / "evaluation.json").read_text())["trained_on"] is marked
+        assert (
+            "trained on some of these samples" in (tmp_path / part / "confusion.html").read_text()
+        ) is marked
+
+
 def test_other_tasks_have_no_confusion(
     here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -91,6 +91,7 @@ def test_class_names_reach_neither_a_spreadsheet_as_formulas_nor_a_terminal_as_c
     )
     train(config, here / "run")
     assert main(["predict", "run", "hostile.csv", "--device", "cpu", "--out", "p.csv"]) == 0
+    assert capfd.readouterr().out.endswith("predictions in p.csv\n")
     assert main(["predict", "run", "hostile.csv", "--device", "cpu"]) == 0
     text = (here / "p.csv").read_text("utf-8")
     assert capfd.readouterr().out == text

@@ -15,6 +15,7 @@ from maxl.experiments.report.markdown import markdown
 from maxl.experiments.report.page import page, sections
 from maxl.experiments.report.parts import Decision
 from maxl.experiments.report.runs import load_study
+from maxl.experiments.report.summary import found as what_was_found
 from maxl.experiments.report.verdict import Verdict, verdicts
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.studies.study import Study
@@ -91,7 +92,8 @@ def test_a_gain_without_a_control_asks_for_one(tmp_path: Path) -> None:
             0.04,
             60,
             "cannot tell",
-            "Cannot tell: the test part has 60 samples, and a gain on fewer than 5 of them",
+            "Cannot tell: uniform is better than single-task training by 4 points in these seeds, but the test part has "
+            "60 samples, and a gain on fewer than 5 of them",
         ),
     ],
 )
@@ -278,3 +280,23 @@ def test_the_command_for_a_model_works(tmp_path: Path, monkeypatch: pytest.Monke
     assert found.command is not None
     assert main(shlex.split(found.command)[1:]) == 0
     assert Path("model.safetensors").is_file()
+
+
+def test_findings_name_all_that_differs_and_what_few_samples_may_be_luck_with(tmp_path: Path) -> None:
+    accuracies = {
+        "single": SINGLE,
+        "random": above(-0.05),
+        "uniform": above(0.0005),
+        "human": above(0.004, 0.0001),
+        "maxl": above(0.0005),
+    }
+    found = judged(tmp_path, accuracies, test_size=700)
+    assert found.headline.startswith("Cannot tell: human is better than single-task training by 0.4 points")
+    [setting] = load_study(tmp_path).settings
+    said = what_was_found(setting)
+    assert any(sentence.startswith("human: better than single by 0.4 points") for sentence in said)
+    assert any(sentence.startswith("random: worse than single by 5 points") for sentence in said)
+    assert any(
+        sentence.startswith("Of 700 test samples a difference on fewer than 5 may be luck")
+        for sentence in said
+    )

@@ -186,7 +186,9 @@ def test_test_samples_that_have_changed_are_told_of(tmp_path: Path) -> None:
 def test_samples_of_training_are_no_test(runs: Runs) -> None:
     run, test = runs["features"]
     with pytest.warns(RunWarning, match="samples that the run was trained on"):
-        judge(run, test.with_name("train.csv"), device="cpu")
+        judged = judge(run, test.with_name("train.csv"), device="cpu")
+    assert judged.trained_on
+    assert not judge(run, test, device="cpu").trained_on
 
 
 def test_numbers_one_by_one_in_their_units(runs: Runs) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from sklearn import metrics
 
 from _run_helpers import digits
 from maxl.experiments.data import DataSet, Features
-from maxl.experiments.runs.measures import ACCURACY, MEASURES, Measure, main_measure, score, task_of
+from maxl.experiments.runs.measures import ACCURACY, MEASURES, Measure, main_measure, plain, score, task_of
 
 N = 200
 
@@ -125,6 +126,16 @@ def test_how_values_and_differences_are_told() -> None:
     assert ACCURACY.difference_text(0.0123) == "1.2 points"
     assert main_measure("multi-label").difference_text(0.0123) == "0.0123 mAP"
     assert rmse.signed_text(-12.3) == "−12.3 RMSE"
+    assert (rmse.text(0.5), rmse.text(29058.3388), rmse.text(math.nan)) == ("0.5000", "29058.3", "nan")
+    of_r2 = main_measure("regression").signed_text
+    assert [of_r2(d) for d in (0.0123, 8.42e-5, -6.2e-5, 1e-6, 0.0)] == [
+        *("+0.0123 R²", "+0.0001 R²", "−0.0001 R²"),
+        *("0 R²", "0 R²"),
+    ]
+    assert [plain(v) for v in (0.81254, 15823.4, -1582.4, 1.5e12, math.inf)] == [
+        *("0.8125", "15823", "-1582"),
+        *("1.5e+12", "inf"),
+    ]
     assert [Measure("x", t).title_capitalised for t in ("accuracy", "mAP")] == ["Accuracy", "mAP"]
     assert [task_of({}), task_of({"task": float("nan")}), task_of({"task": "regression"})] == [
         *["classification"] * 2,

@@ -114,6 +114,7 @@ def _described(judged: Judgement) -> dict[str, Any]:
         "samples": judged.samples,
         "metrics": judged.metrics,
         "left_out": list(judged.left_out),
+        "trained_on": judged.trained_on,
         "per_class": [{"name": n, **row} for n, row in zip(judged.names, judged.per_class, strict=True)],
         "confusion": judged.confusion,
         **judged.origin,
@@ -141,8 +142,9 @@ def _page(judged: Judgement) -> str:
         "data": f"{data}, {judged.samples} samples",
         **_metrics_text(judged),
         **({"left out": "; ".join(judged.left_out)} if judged.left_out else {}),
+        **({"beware": "the run was trained on some of these samples: no test"} if judged.trained_on else {}),
     }
-    title = f"MAXL evaluation: {judged.run.resolve().name} on {data}"
+    title = f"maxl evaluation: {judged.run.resolve().name} on {data}"
     return confusion_page(title, judged.names, judged.confusion, _frame(judged), said)
 
 
@@ -157,7 +159,9 @@ def _frame(judged: Judgement) -> pd.DataFrame:
 
 
 def _short(value: float | None) -> str:
-    return "–" if value is None else str(value) if isinstance(value, int) else f"{value:.4g}"
+    from maxl.experiments.runs.measures import plain
+
+    return "–" if value is None else str(value) if isinstance(value, int) else plain(value)
 
 
 def _print(judged: Judgement) -> None:

@@ -87,7 +87,7 @@ def _labels(namespace: argparse.Namespace) -> None:
     if out is None:
         sys.stdout.write(labels_csv(invented, proba=namespace.proba))
     else:
-        print(shown("\n".join(_said(invented))))
+        print(shown("\n".join([*_said(invented), *(f"Written: {file}" for file in contents)])))
 
 
 def _doubted(namespace: argparse.Namespace) -> None:
@@ -194,7 +194,7 @@ def _said(invented: InventedLabels) -> list[str]:
     used, every = len({*invented.likeliest.tolist()}), invented.hierarchy.num_auxiliary
     return [
         f"{len(invented.data)} samples, {every} auxiliary classes, {used} of them the likeliest one of a sample",
-        f"mean entropy {float(invented.entropy.mean()):.3f} nats",
+        f"mean entropy {float(invented.entropy.mean()):.3f} nats of {float(invented.most_entropy.mean()):.3f} at most",
         *([] if invented.verdict is None else [invented.verdict]),
         *([] if invented.weights is None else [f"mean weight {float(invented.weights.mean()):.3f}"]),
     ]

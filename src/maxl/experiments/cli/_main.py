@@ -111,9 +111,9 @@ def parser() -> Parser:
     compare.add_argument(
         "--methods",
         nargs="+",
-        default=["single", "random", "maxl"],
+        default=["single", "uniform", "maxl"],
         metavar="M",
-        help="where finer labels come from (single random maxl)",
+        help="where finer labels come from (single uniform maxl)",
     )
     compare.add_argument(
         "--seeds",

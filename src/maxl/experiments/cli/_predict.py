@@ -101,6 +101,7 @@ def _predict(namespace: argparse.Namespace) -> None:
     else:
         namespace.out.parent.mkdir(parents=True, exist_ok=True)
         write_at_once(namespace.out, text.encode())
+        print(shown(f"{len(predictions)} predictions in {namespace.out}"))
 
 
 def _columns(prediction: Predicted, *, proba: bool) -> list[str]:

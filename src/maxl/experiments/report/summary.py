@@ -10,6 +10,7 @@ from maxl.experiments.report.runs import Results, Setting, size_text
 from maxl.experiments.runs.measures import ACCURACY
 from maxl.experiments.runs.methods import LEARNED_METHODS
 from maxl.experiments.studies.notes import origin_notes
+from maxl.experiments.studies.resolution import SIGNS, shows
 from maxl.experiments.studies.statistics import REFERENCES, best_methods, headline
 from maxl.experiments.studies.variants import base_method
 
@@ -52,7 +53,7 @@ def compared(study: Results) -> list[str]:
 
 
 def found(setting: Setting) -> list[str]:
-    """What was found in one setting: the best method, then the verdicts on it and on learned labels."""
+    """What was found in one setting: the best method, the verdicts on it and on learned labels, and what else differs."""
     table, measure = setting.comparisons, setting.measure
     intervals = {label: measure_interval(runs, measure) for label, runs in setting.methods.items()}
     said = [headline(intervals, table, measure)]
@@ -65,7 +66,17 @@ def found(setting: Setting) -> list[str]:
     for label in subjects:
         verdicts = dict.fromkeys(table.loc[table["method"] == label, "verdict"])  # "one seed" said once
         said += [f"{label}: {words}." for words in verdicts]
+    plain = table[(table["against"] == "same setting") & (table["reference"].map(base_method) == "single")]
+    shown = plain[(plain["low"] > 0) | (plain["high"] < 0)]
+    others = shown[~shown["method"].isin(subjects)]
+    said += [f"{m}: {words}." for m, words in zip(others["method"], others["verdict"], strict=True)]
     said += [caution for label in subjects if (caution := _attribution(label, table)) is not None]
+    if (samples := setting.test_samples) is not None and not all(
+        shows(samples, abs(d)) for d in shown["difference"]
+    ):
+        said.append(
+            f"Of {samples} test samples a difference on fewer than {SIGNS} may be luck with those, whatever seeds agree on."
+        )
     return [*said, *(f"Labels of {sentence.rstrip('.')}." for sentence in label_verdicts(setting))]
 
 

@@ -15,6 +15,7 @@ from maxl.experiments.report.labels import class_names
 from maxl.experiments.report.parts import Figure, Part, Table
 from maxl.experiments.report.runs import Run, Setting
 from maxl.experiments.report.style import Look
+from maxl.experiments.runs.measures import plain
 
 _MOST_TARGETS = 6  # figures of a setting
 
@@ -101,7 +102,7 @@ def _figure(
     plot.update_xaxes(title=f"true {escape(name)}")
     plot.update_yaxes(title=f"predicted {escape(name)}", automargin=True)
     plot.update_layout(showlegend=len(pairs) > 1, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"})
-    half = "; ".join(f"{label} {np.median(np.abs(p - t)):.4g}" for label, (t, p) in pairs.items())
+    half = "; ".join(f"{label} {plain(float(np.median(np.abs(p - t))))}" for label, (t, p) in pairs.items())
     return Figure(
         title=f"Predicted {name}: {setting.name}",
         plot=plot,
@@ -118,11 +119,11 @@ def _by_quarter(pairs: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float6
     edges = np.quantile(truths, [0, 0.25, 0.5, 0.75, 1])
     rows = []
     for i in range(4):
-        row = {"True values": f"{edges[i]:.4g} to {edges[i + 1]:.4g}"}
+        row = {"True values": f"{plain(edges[i])} to {plain(edges[i + 1])}"}
         for label, (t, p) in pairs.items():
             inside = (t >= edges[i]) & (t <= edges[i + 1])
             row[f"{label}, mean absolute error"] = (
-                f"{np.abs(p - t)[inside].mean():.4g}" if inside.any() else "–"
+                plain(float(np.abs(p - t)[inside].mean())) if inside.any() else "–"
             )
         rows.append(row)
     return pd.DataFrame(rows)

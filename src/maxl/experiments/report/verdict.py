@@ -79,7 +79,7 @@ def verdict_of(study: Results, setting: Setting) -> Verdict:
     if better:
         return _helps(setting, base, rows, better)
     if samples is not None and rows and (lucky or not (unsure or excludes(samples, RELEVANT))):
-        return _too_small(setting, base, rows, samples)
+        return _too_small(setting, base, rows, lucky, samples)
     if unsure or not rows:
         return _cannot_tell(setting, base, rows, unsure)
     if worse:
@@ -186,9 +186,7 @@ def _cannot_tell(
     spread = [float(row["spread"]) for row in unsure if row["spread"] > 0]
     if common < 2:
         headline = (
-            "Cannot tell: one seed says nothing of a difference."
-            if common
-            else "Cannot tell: no seed in common."
+            f"Cannot tell: {'one seed says nothing of a difference' if common else 'no seed in common'}."
         )
         found = "nothing: differences of one seed have no interval"
     elif detectable:
@@ -240,19 +238,23 @@ def _cannot_tell(
     )
 
 
-def _too_small(setting: Setting, base: str, rows: list[dict[str, Any]], samples: int) -> Verdict:
-    """Seeds that agree on a test part that cannot show it."""
+def _too_small(
+    setting: Setting, base: str, rows: list[dict[str, Any]], lucky: list[dict[str, Any]], samples: int
+) -> Verdict:
+    """Seeds that agree on a test part that cannot show it; ``lucky`` are gains that they are sure of."""
     measure = setting.measure
-    gain = max(float(row["difference"]) for row in rows)
+    top = max(lucky or rows, key=lambda row: float(row["difference"]))
+    by = f"{top['method']} is better than {_named(base)} by {measure.difference_text(abs(top['difference']))} in these seeds, but "
     facts = [
         ("By how much", f"{_ranges(rows, measure)}, on these test samples"),
         ("Against what", _against(setting, base, rows)),
         ("At what cost", _cost(setting, base)),
         *_labels(setting),
     ]
-    why = lacking(samples, gain, measure.difference_text(RELEVANT))
+    why = lacking(samples, float(top["difference"]), measure.difference_text(RELEVANT))
+    said = f"Cannot tell: {by * bool(lucky)}{why}."
     told = f"Keep {base}. More seeds would not help: a larger test part would."
-    return Verdict(setting.name, UNSURE, f"Cannot tell: {why}.", facts, *use(told, setting.methods[base]))
+    return Verdict(setting.name, UNSURE, said, facts, *use(told, setting.methods[base]))
 
 
 def _nothing_learned(setting: Setting, base: str, rows: list[dict[str, Any]], constant: float) -> Verdict:
@@ -371,20 +373,15 @@ def _cost(setting: Setting, base: str, methods: Sequence[str] = ()) -> str:
             for label, time in others.items()
         ]
         told += [] if own is None else [f"{minutes_text(own)} a run of {base}"]
-    spent = sum(
-        float(run.summary.get("seconds_total") or 0) for runs in setting.methods.values() for run in runs
-    )
-    return f"{'; '.join(told)}. The whole comparison took {minutes_text(spent / 60)} of training"
+    every = [run for runs in setting.methods.values() for run in runs]
+    spent = sum(float(run.summary.get("seconds_total") or 0) for run in every) / 60
+    return f"{'; '.join(told)}. The whole comparison took {minutes_text(spent)} of training, looks at the test part not counted"
 
 
 def _labels(setting: Setting) -> list[tuple[str, str]]:
     """Whether invented labels say anything, where labels were invented."""
-    learned = [
-        run
-        for label in labelled(setting)
-        if base_method(label) in LEARNED_METHODS
-        for run in setting.methods[label]
-    ]
+    labels = [label for label in labelled(setting) if base_method(label) in LEARNED_METHODS]
+    learned = [run for label in labels for run in setting.methods[label]]
     if not learned:
         return []
     telling = sum(map(informative, learned))

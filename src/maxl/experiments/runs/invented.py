@@ -86,6 +86,12 @@ class InventedLabels:
         return entropy
 
     @property
+    def most_entropy(self) -> Tensor:
+        """Of labels spread evenly over the classes that each sample may use, nats, float64 of shape (N,)."""
+        most: Tensor = (self.labels > 0).sum(1).double().log()
+        return most
+
+    @property
     def within(self) -> Tensor:
         """The number of each auxiliary class within its block, from 0, int64 of shape (K,)."""
         owner = self.hierarchy.owner

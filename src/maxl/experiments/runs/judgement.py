@@ -50,6 +50,7 @@ class Judgement:
         per_class: For each of ``names`` its values by column; None where one does not exist.
         confusion: How many samples of a class (row) were taken for each (column), (C, C); None for another task.
         left_out: What does not count, and what is left out of the means, in words.
+        trained_on: Whether the run was trained on some of the samples, by their place.
         origin: Machine, device, threads and versions.
     """
 
@@ -64,6 +65,7 @@ class Judgement:
     per_class: list[dict[str, float | int | None]]
     confusion: list[list[int]] | None
     left_out: tuple[str, ...]
+    trained_on: bool
     origin: dict[str, Any]
 
 
@@ -106,9 +108,10 @@ def judge(
     metrics, per_class, confusion, left_out = _BY_TASK[model.task](
         kind, outputs, data.targets, model.primary_names
     )
+    trained_on = source is not None and _was_trained_on(config, source)
     if source is None:
         _say_if_others(metrics, summary)
-    elif _was_trained_on(config, source):
+    elif trained_on:
         warnings.warn(
             f"{source} holds samples that the run was trained on, so that these figures are those of no test: without "
             "data of your own the run is measured on its test samples alone",
@@ -130,6 +133,7 @@ def judge(
         per_class=per_class,
         confusion=confusion,
         left_out=(*data.left_out, *left_out),
+        trained_on=trained_on,
         origin=origin(where, config.threads),
     )
 

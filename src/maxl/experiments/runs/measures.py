@@ -70,15 +70,24 @@ class Measure:
     def signed_text(self, difference: float, *, unit: bool = True) -> str:
         """A difference with its sign: "+1.2 points", or "−0.012 R²"."""
         if not self.points:
-            number = f"{difference:+.3g}" if difference else "0"
+            few = self.high == 1 and abs(difference) < 0.001
+            number = f"{difference:+.4f}" if few else f"{difference:+.3g}"
+            number = number if float(number) else "0"
             return number.replace("-", "−") + (f" {self.title}" if unit else "")
         points = round(100 * difference, 1)
         number = f"{points:+.1f}" if points else "0.0"
         return number.replace("-", "−") + (" points" if unit else "")
 
     def text(self, value: float, digits: int = 2) -> str:
-        """A value as it is read: "81.25 %", or "0.8125"."""
+        """A value as it is read: "81.25 %", "0.8125", or "29058.3"."""
+        if not self.points and 1000 <= abs(value) < math.inf:
+            return f"{value:.1f}{self.unit}"
         return f"{self.scale * value:.{digits if self.points else digits + 2}f}{self.unit}"
+
+
+def plain(value: float) -> str:
+    """A number with four digits or more, and without an exponent up to a thousand million: "0.8125", "15823"."""
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 ACCURACY = Measure("accuracy", "accuracy", points=True, low=0, high=1)
