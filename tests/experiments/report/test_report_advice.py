@@ -64,7 +64,10 @@ def test_a_method_that_helps_is_to_be_used(folder: Path) -> None:
     assert box.headline == (
         "Yes: kmeans is better than tuned single-task training by 2 points. It is not shown to beat kmeans-shuffled."
     )
-    assert box.advice == "Use kmeans. Its model of the first seed, 3000, not chosen by its score:"
+    assert box.advice == (
+        "Use kmeans. Its model of the first seed, 3000, not chosen by its score, trained without the samples kept for "
+        "validation:"
+    )
     assert box.command == (
         "maxl export advice/final/runs/kmeans/seed3000 --format safetensors --out model.safetensors"
     )

@@ -138,7 +138,8 @@ def _next(
 
 def _use(folder: Path, plan: Mapping[str, Any], method: str, told: str) -> tuple[str, str | None]:
     seed = min(plan["final"]["seeds"])
-    return use_run(told, _run(folder, method, seed), seed, _trust(plan))
+    trained = ", trained without the samples kept for validation"
+    return use_run(told, _run(folder, method, seed), seed, _trust(plan), trained=trained)
 
 
 def _compare(folder: Path, plan: Mapping[str, Any], methods: list[str], count: int) -> str | None:

@@ -69,11 +69,13 @@ def use(told: str, runs: Sequence[Run]) -> tuple[str, str | None]:
     return use_run(told, runs[0].folder, runs[0].seed, ["--trust"] * names_code(runs[0].config))
 
 
-def use_run(told: str, run: Path, seed: int, trust: Sequence[str]) -> tuple[str, str | None]:
-    """The same of one run, that of the method's lowest seed."""
+def use_run(
+    told: str, run: Path, seed: int, trust: Sequence[str], *, trained: str = ""
+) -> tuple[str, str | None]:
+    """The same of one run, that of the method's lowest seed; ``trained`` says on what, where that needs saying."""
     if not (run / "model.safetensors").is_file():
         return told, None
     words = ("maxl", "export", str(run), "--format", "safetensors", "--out", "model.safetensors")
-    return f"{told} Its model of the first seed, {seed}, not chosen by its score:", shlex.join(
+    return f"{told} Its model of the first seed, {seed}, not chosen by its score{trained}:", shlex.join(
         [*words, *trust]
     )
