@@ -22,7 +22,8 @@ def holds_cells(column: Column) -> bool:
 def looks_several(column: Column) -> str | None:
     """What parts the labels of a column, ";", "|" or "list", where its cells look like several labels; else None.
 
-    Numbers do not; a column of text does if a separator occurs and the labels between repeat: they are fewer than the different cells.
+    Numbers do not; a column of text does if a separator parts two labels of a cell, and labels repeat: they are fewer than the
+    different cells.
     """
     if not holds_cells(column):
         return None
@@ -32,8 +33,9 @@ def looks_several(column: Column) -> str | None:
     found = [mark for mark in _SURE if any(mark in value for value in cells)]
     if len(found) != 1:
         return None
-    labels = {label for value in cells for label in _parted(value, found[0])}
-    return found[0] if len(labels) < len({*cells}) else None
+    rows = {value: _parted(value, found[0]) for value in cells}
+    labels = {label for row in rows.values() for label in row}
+    return found[0] if len(labels) < len(rows) and any(len(row) > 1 for row in rows.values()) else None
 
 
 def encode_cells(parts: Sequence[Part], name: str) -> tuple[list[IntArray], tuple[str, ...]]:
