@@ -34,6 +34,7 @@ from maxl.experiments.studies.intervals import (
     paired_difference,
     paired_differences,
 )
+from planned import command, outcomes, print_holm
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "digits-structured": {"data": "digits"},
@@ -170,22 +171,13 @@ def run(options: argparse.Namespace) -> None:
     work(tasks, table_of(options.setting), options.data_dir, options.jobs, one)
 
 
-def found(setting: str) -> dict[str, dict[int, float]]:
-    """Test accuracy in percent, by arm and seed."""
-    rows = read(table_of(setting))
-    return {
-        arm: {int(s): 100 * float(a) for s, a in zip(group.seed, group.test_accuracy, strict=True)}
-        for arm, group in rows.groupby("method")
-    }
-
-
 def write(options: argparse.Namespace) -> None:
     """Prints the table and the rule's decision."""
     least: dict[str, float] = {}
     for setting in SETTINGS:
         if not table_of(setting).exists():
             continue
-        values = found(setting)
+        values = outcomes(table_of(setting), "test_accuracy")
         cheap = max(CHEAP, key=lambda arm: sum(values[arm].values()))
         gate = paired_difference(values["fine-tuned"], values["single"])
         versus = paired_differences([(values[arm], values[cheap]) for arm in LEARNED])
@@ -205,24 +197,12 @@ def write(options: argparse.Namespace) -> None:
             print(f"{arm} against {other}, beside the plan: {d.mean:+.2f} ({d.low:+.2f} to {d.high:+.2f})")
         if gate.low > 0:
             least[setting] = min(1.0, 2 * min(d.p for d in versus))
-    highest = 0.0
-    for i, setting in enumerate(sorted(least, key=lambda name: least[name])):  # Holm
-        highest = max(highest, min(1.0, (len(least) - i) * least[setting]))
-        print(f"{setting}: p = {highest:.4f} after Holm over settings")
+    print_holm(least)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("what", choices=("choose", "run", "write"))
-    parser.add_argument("setting", nargs="?", choices=tuple(SETTINGS))
-    parser.add_argument("--data-dir", help="MNIST's files")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
-    options = parser.parse_args()
-    if options.what != "write" and options.setting is None:
-        parser.error(f"{options.what} needs a setting")
-    {"choose": choose, "run": run, "write": write}[options.what](options)
+    actions = {"choose": choose, "run": run, "write": write}
+    command(__doc__, SETTINGS, "MNIST's files", actions)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from maxl.experiments.studies.intervals import (
     paired_difference,
     paired_differences,
 )
+from planned import command, outcomes, print_holm
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "clinc150": {
@@ -130,20 +131,11 @@ def run(options: argparse.Namespace) -> None:
     for part in (seeds[: len(seeds) // 2], seeds):
         tasks: list[Task] = [(options.setting, arm, rate, seed) for seed in part for arm in ARMS]
         work(tasks, table_of(options.setting), options.data_dir, options.jobs, one)
-        values = found(options.setting, OUTCOMES[0])
+        values = outcomes(table_of(options.setting), OUTCOMES[0])
         look = paired_difference(values["prototypes"], values["kmeans"])
         if look.high < FUTILE:
             print(f"{look.n} seeds, prototypes against kmeans {look.low:+.2f} to {look.high:+.2f}: ends here")
             return
-
-
-def found(setting: str, outcome: str) -> dict[str, dict[int, float]]:
-    """An outcome in percent, by arm and seed."""
-    rows = read(table_of(setting))
-    return {
-        str(arm): {int(s): 100 * float(v) for s, v in zip(group.seed, group[outcome], strict=True)}
-        for arm, group in rows.groupby("method")
-    }
 
 
 def write(options: argparse.Namespace) -> None:
@@ -153,7 +145,7 @@ def write(options: argparse.Namespace) -> None:
         if not table_of(setting).exists():
             continue
         for outcome in OUTCOMES:
-            values = found(setting, outcome)
+            values = outcomes(table_of(setting), outcome)
             print(f"\n{setting}, {outcome}, n = {len(values['single'])}")
             for arm in ARMS:
                 print(f"| {arm} | {interval_text(mean_interval(values[arm].values()), 2)} |")
@@ -169,24 +161,12 @@ def write(options: argparse.Namespace) -> None:
                 print(f"{arm} against {cheap} {d.mean:+.2f} ({d.low:+.2f} to {d.high:+.2f}), p = {d.p:.4f}")
             if outcome == OUTCOMES[0] and gate.low > 0:
                 least[setting] = min(1.0, 2 * min(d.p for d in versus))
-    highest = 0.0
-    for i, setting in enumerate(sorted(least, key=lambda name: least[name])):  # Holm
-        highest = max(highest, min(1.0, (len(least) - i) * least[setting]))
-        print(f"{setting}: p = {highest:.4f} after Holm over settings")
+    print_holm(least)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("what", choices=("choose", "run", "write"))
-    parser.add_argument("setting", nargs="?", choices=tuple(SETTINGS))
-    parser.add_argument("--data-dir", help="where clinc150/ and cifar100/ lie")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
-    options = parser.parse_args()
-    if options.what != "write" and options.setting is None:
-        parser.error(f"{options.what} needs a setting")
-    {"choose": choose, "run": run, "write": write}[options.what](options)
+    actions = {"choose": choose, "run": run, "write": write}
+    command(__doc__, SETTINGS, "where clinc150/ and cifar100/ lie", actions)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import importlib
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -17,20 +18,27 @@ ROOT = Path(__file__).parents[2]
 PLANS = ("noise", "regime", "structure")
 
 
-@pytest.fixture(params=PLANS)
-def study(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Imports a study's script anew."""
     monkeypatch.syspath_prepend(str(ROOT / "dev"))
-    for name in ("evidence", request.param):
-        sys.modules.pop(name, None)
-    return importlib.import_module(request.param)
+
+    def imported(name: str) -> ModuleType:
+        for old in ("evidence", "planned", name):
+            sys.modules.pop(old, None)
+        return importlib.import_module(name)
+
+    return imported
+
+
+@pytest.fixture(params=PLANS)
+def study(request: pytest.FixtureRequest, script: Callable[[str], ModuleType]) -> ModuleType:
+    return script(request.param)
 
 
 @pytest.fixture
-def structure(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT / "dev"))
-    for name in ("evidence", "structure"):
-        sys.modules.pop(name, None)
-    return importlib.import_module("structure")
+def structure(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("structure")
 
 
 def tables(name: str) -> list[Path]:

@@ -252,7 +252,7 @@ def _too_small(
         *_labels(setting),
     ]
     why = lacking(samples, float(top["difference"]), measure.difference_text(RELEVANT))
-    said = f"Cannot tell: {by * bool(lucky)}{why}."
+    said = f"Cannot tell: {by if lucky else ''}{why}."
     told = f"Keep {base}. More seeds would not help: a larger test part would."
     return Verdict(setting.name, UNSURE, said, facts, *use(told, setting.methods[base]))
 
