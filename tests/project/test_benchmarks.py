@@ -40,6 +40,7 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "gpu",
         "growth",
         "memory",
+        "overlap",
         "streaming",
     } & (set(sys.modules) - before):
         del sys.modules[name]
@@ -179,6 +180,34 @@ def test_the_model_of_a_cluster_is_what_it_says() -> None:
     assert growth.speed_up(8, 2.0, free, latency=1.0, bandwidth=1.0) == 8
     each = growth.Rank(operations=1, bytes=1000, messages=3)
     assert growth.speed_up(2, 1.0, each, latency=0.1, bandwidth=1e4) == pytest.approx(1 / (0.5 + 0.3 + 0.1))
+
+
+def test_the_model_of_overlap_is_what_it_says() -> None:
+    from overlap import Message, played
+
+    waited = [Message(1, 0.25, 0.25), Message(3, 0.5, 0.5)]
+    assert played(waited, 0.5) == pytest.approx(1.5)
+    hidden = [Message(1, 0.25, 0.75), Message(1, 0.5, 0.75)]
+    assert played(hidden, 0.4) == pytest.approx(1.0)
+    assert played(hidden, 1.0) == pytest.approx(
+        1.5
+    )  # the second arrives at 0.25 + 2 * 0.5, and is needed at 0.75
+    assert played([Message(1, 0.9, 1.0)], 0.3) == pytest.approx(1.2)
+    assert played([Message(1, 0.2, 0.2), Message(1, 0.4, 1.0)], 0.8) == pytest.approx(
+        1.4
+    )  # late, then hidden
+
+
+@pytest.mark.slow
+def test_overlap_counts_what_is_sent_early(run: Callable[..., str]) -> None:
+    printed = run("overlap", "--network", "tiny", "--batch", "4", "--bucket", "0.01")
+    rows = dict(re.findall(r"^\| ([^|]+?) \| (.+) \|$", printed, flags=re.MULTILINE))
+    for step in ("exact", "next"):
+        during, after = (rows[f"{step}, {when}"].split(" | ") for when in ("during passes", "after them"))
+        assert during[1] == after[1] != "0.0"
+        assert after[2:] == ["0 %", "1.10", "1.25", "1.50", "2.00", "3.00"]
+        assert float(during[2].removesuffix(" %")) > 50
+        assert float(during[4]) < 1.1
 
 
 def test_gpu_checks_the_gradient_before_it_times(run: Callable[..., str]) -> None:

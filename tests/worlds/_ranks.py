@@ -173,7 +173,7 @@ def clipped(trained: maxl.MetaAuxiliaryLearner, rows: tuple[Tensor, ...], parts:
 
 
 def compare(rank: int, size: int) -> dict[str, float]:
-    world = maxl.DataParallel()
+    world = maxl.DataParallel(bucket_bytes=1000)  # many messages, as of a large network
     found = {}
     for name, options in CASES.items():
         together, alone = learner(world, **options), learner(None, **options)

@@ -65,6 +65,7 @@ class Problem:
         outer_share: Share of the outer batch likewise, a factor on L_out.
         total: Sums gradients over processes that each have a part of the batch, or None for one process.
         every: Whether a flag holds in all of them, so that they take the same path; the flag itself for one process.
+        watching: Within: the backward pass that gives v, for the leaves it is given.
     """
 
     network: nn.Module
@@ -83,6 +84,7 @@ class Problem:
     outer_share: float = 1.0
     total: Total | None = None
     every: Callable[[bool], bool] = bool
+    watching: Callable[[Sequence[Tensor]], AbstractContextManager[object]] = nullcontext
     _at: Mapping[str, Tensor] | None = field(default=None, init=False)  # weights in place
 
     def __post_init__(self) -> None:
@@ -172,7 +174,8 @@ class Problem:
         def gradient() -> tuple[Tensor, list[Tensor | None]]:
             with torch.enable_grad():
                 loss = self.outer(leaves, x, y)
-            return loss.detach(), differentiate(loss, leaves, originals)
+            with self.watching(list(leaves.values())):
+                return loss.detach(), differentiate(loss, leaves, originals)
 
         originals = self.own_weights()
         return self.within(leaves, gradient)

@@ -112,9 +112,9 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         source = generated(generator, chosen.cache_size, chosen.world, autocast=autocast, compile=compile)
         self._set_up(network, optimizer, chosen, source, autocast, check_finite, compile, source.shares)
         self.labels: Generated = source
-        self.generator = generator
-        self.meta_optimizer = meta_optimizer
+        self.generator, self.meta_optimizer = generator, meta_optimizer
         self._teacher = Teacher(network, source, meta_optimizer, self.supervision, self.world)
+        self.judging = self.world.reducer()
         self.world.align(generator)
         self.way = OrReverse(chosen.way, check)
         self.lookahead = copy.deepcopy(chosen.lookahead)
@@ -219,15 +219,15 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         self, update: Update, weights: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, list[Tensor | None]]:
         """The outer loss and v = ∇L_out at ``weights`` (default: θ₁ as it is), on the batch that judges the update."""
-        batches = self._outer_batches(update)
-        return self.summed(*outer_gradient(self.problem, batches, weights or self.weights()))
+        batches, at = self._outer_batches(update), weights or self.weights()
+        return self.summed(*outer_gradient(self.problem, batches, at, self.judging.watching))
 
     def _outer_batches(self, update: Update) -> list[OuterBatch]:
         return update.outer_batches(self.world.share)
 
     def summed(self, outer: Tensor, v: list[Tensor | None]) -> tuple[Tensor, list[Tensor | None]]:
         """An outer loss and its gradient, from each process's summands."""
-        everybodys, *v = self.world.sum([outer, *v], [outer, *self.weights().values()])
+        *v, everybodys = self.judging.sum(v, list(self.weights().values()), outer)
         assert everybodys is not None
         return everybodys, v
 

@@ -53,9 +53,9 @@ class Sum(Mix):
         if primary is None:
             losses.total().backward()  # type: ignore[no-untyped-call]
             return Mixed()
+        add_gradients(weights, primary)  # first, so that the pass leaves each weight's gradient as it will be
         if losses.auxiliary is not None:
             losses.auxiliary.backward()  # type: ignore[no-untyped-call]
-        add_gradients(weights, primary)
         return Mixed()
 
 

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from maxl.hypergradients import CompiledPasses, Inputs, Outputs, Signals, device_of, in_float
 from maxl.learning._losses import check_mean, joined
-from maxl.learning._mix import Mix, Mixed
+from maxl.learning._mix import Mix, Mixed, Sum
 from maxl.learning._record import Batch
 from maxl.learning._result import StepResult
 from maxl.learning._watch import StepWatch
@@ -92,6 +92,7 @@ class MultiTaskLearner:
         self.supervision = chosen.supervision
         self.mix = chosen.mix
         self.world: World = chosen.world
+        self._gradient = self.world.reducer()
         self.source = source
         self.autocast = autocast
         self.check_finite = check_finite
@@ -169,7 +170,7 @@ class MultiTaskLearner:
         losses = self._losses(batch, outputs, signals)
         everybodys = self._everybodys(losses, batch)
         self._require_finite(everybodys.total(), "training")
-        with self.world.summing(theta):
+        with self._gradient.summing(theta, overlap=isinstance(self.mix, Sum)):
             mixed = self.mix.backward(_scaled(losses, batch), theta, primary_gradient)
         self._filled = True
         self._remember(batch, signals, mixed)

@@ -57,14 +57,18 @@ class Next(Taken):
                 _, v = problem.outer_gradient(weights, batch.x, batch.y)
             return learner.teach_through(update, *learner.summed(loss.detach(), v)), None
         scaled = loss if batch.scale is None else batch.scale * loss
-        gradient = torch.autograd.grad(scaled, list(weights.values()), retain_graph=True, allow_unused=True)
+        theta = list(weights.values())
+        with learner.judging.watching(theta if update is not None else ()):
+            gradient = torch.autograd.grad(scaled, theta, retain_graph=True, allow_unused=True)
         trained_on: list[Tensor | None] | None = (
             list(gradient) if learner.supervision.trains_on_outer_loss else None
         )
         if update is None:
             return None, trained_on
-        v = [g if g is None or batch.scale is None else g / batch.scale for g in gradient]
-        return learner.teach_through(update, *learner.summed(loss.detach(), v)), trained_on
+        outer, v = learner.summed(loss.detach(), list(gradient))
+        if batch.scale is not None:
+            v = [None if g is None else g / batch.scale for g in v]
+        return learner.teach_through(update, outer, v), trained_on
 
     def teach(self, learner: MetaAuxiliaryLearner, update: Update) -> StepResult:
         """Nothing yet, as the next batch teaches; at once where a batch was named to judge by."""

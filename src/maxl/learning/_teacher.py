@@ -40,6 +40,7 @@ class Teacher:
         self.optimizer = optimizer
         self.supervision = supervision
         self.world = world
+        self._gradient = world.reducer()
         self._trained = self._trainable()
 
     def _trainable(self) -> list[int]:
@@ -71,8 +72,10 @@ class Teacher:
         for p in theta:
             p.grad = None
         own = tuple(s[first : first + len(targets)] for s in penalty)
-        with self.world.summing(theta):
+        with self._gradient.watching(theta if len(update.parts) == 1 else ()):
             self._fill(update, gradients, own, theta)
+        for p, g in zip(theta, self._gradient.sum([p.grad for p in theta], theta), strict=True):
+            p.grad = g
         # In half precision a gradient may overflow; the scaler then leaves steps out and lowers its factor.
         if not update.scaled or all_finite(p.grad for p in theta if p.grad is not None):
             self.optimizer.step()

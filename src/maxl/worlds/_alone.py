@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 from torch import Tensor, nn
 
@@ -22,10 +21,6 @@ class Alone(World):
     def sum(self, tensors: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor | None]:
         """The tensors themselves."""
         return list(tensors)
-
-    def summing(self, weights: Sequence[Tensor]) -> AbstractContextManager[None]:
-        """Nothing."""
-        return nullcontext()
 
     def gather(self, *rows: Tensor) -> tuple[list[Tensor], int]:
         """The rows themselves, which begin at 0."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from maxl.worlds._buckets import buckets, flattened, unflattened
+from maxl.worlds._overlapping import OverlappingReducer
+from maxl.worlds._reducer import Reducer
 from maxl.worlds._world import World
-
-BUCKET_BYTES = 25 * 2**20  # as much as is sent in one piece; copies of gradients live that long
 
 
 class DataParallel(World):
@@ -23,24 +23,32 @@ class DataParallel(World):
     all labels of the batch see all of them. Parts may differ in size. Networks stay unwrapped: the hooks of
     ``DistributedDataParallel`` do not see ``torch.autograd.grad``, and would leave a gradient to one process alone.
 
+    Gradients are sent while the backward pass that gives them goes on, in buckets; the last bucket after it.
+
     BatchNorm on batch statistics normalises within a process unless the layers are synchronised.
 
     Args:
         group: The processes; all by default.
+        bucket_bytes: Gradients that are sent as one message. Smaller ones leave earlier, and each costs the latency of
+            the network.
 
     Raises:
-        ValueError: if no process group has been set up.
+        ValueError: if no process group has been set up, or ``bucket_bytes`` is below 1.
     """
 
     alone = False
 
-    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+    def __init__(self, group: dist.ProcessGroup | None = None, *, bucket_bytes: int = 4 * 2**20) -> None:
         if not (dist.is_available() and dist.is_initialized()):
             raise ValueError(
                 "maxl.DataParallel() needs a process group: start the script with torchrun and call "
                 "torch.distributed.init_process_group() first"
             )
+        if bucket_bytes < 1:
+            raise ValueError(f"bucket_bytes needs to be at least 1; got {bucket_bytes}")
         self.group = group
+        self.bucket_bytes = bucket_bytes
+        self._background: dist.ProcessGroup | None = None
         self.size = dist.get_world_size(group)
         self.rank = dist.get_rank(group)
 
@@ -50,53 +58,34 @@ class DataParallel(World):
         Raises:
             ValueError: if no process has a sample.
         """
-        (total,) = self._sum_of_numbers([count])
+        (total,) = self.sum_of_numbers([count])
         if not total:
             raise ValueError("a step needs samples; got none in any process")
         return count / total
 
     def sum(self, tensors: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor | None]:
-        """As ``World.sum``; sent in pieces of 25 MB, half precision as float32."""
-        present = self._sum_of_numbers([t is not None for t in tensors])
+        """As ``World.sum``; sent in buckets, half precision as float32."""
+        present = self.sum_of_numbers([t is not None for t in tensors])
         result: list[Tensor | None] = [None] * len(tensors)
-        for bucket in _buckets([i for i, somewhere in enumerate(present) if somewhere], like):
-            wide = _wide(like[bucket[0]].dtype)
-            parts = [(tensors[i], like[i]) for i in bucket]
-            flat = torch.cat(
-                [
-                    torch.zeros(p.numel(), dtype=wide, device=p.device)
-                    if t is None
-                    else t.detach().reshape(-1).to(wide)
-                    for t, p in parts
-                ]
-            )
+        some = [i for i, somewhere in enumerate(present) if somewhere]
+        for bucket in buckets(some, like, self.bucket_bytes):
+            kind = [like[i] for i in bucket]
+            flat = flattened([tensors[i] for i in bucket], kind)
             dist.all_reduce(flat, group=self.group)
-            pieces = torch.split(flat, [p.numel() for _, p in parts])
-            for i, piece in zip(bucket, pieces, strict=True):
-                result[i] = piece.view(like[i].shape).to(like[i].dtype)
+            for i, total in zip(bucket, unflattened(flat, kind), strict=True):
+                result[i] = total
         return result
 
-    @contextmanager
-    def summing(self, weights: Sequence[Tensor]) -> Iterator[None]:
-        """As ``World.summing``; what was there in ``p.grad`` before is not sent again."""
-        before = [p.grad for p in weights]
-        for p in weights:
-            p.grad = None
-        try:
-            yield
-        except BaseException:
-            for p, old in zip(weights, before, strict=True):
-                p.grad = old
-            raise
-        sums = self.sum([p.grad for p in weights], weights)
-        for p, old, new in zip(weights, before, sums, strict=True):
-            p.grad = new if old is None else old if new is None else old.add_(new)
+    def reducer(self) -> Reducer:
+        """As ``World.reducer``; sums are sent while a backward pass goes on."""
+        self._set_up_background()
+        return OverlappingReducer(self)
 
     def gather(self, *rows: Tensor) -> tuple[list[Tensor], int]:
         """As ``World.gather``, in the order of the ranks."""
         numbers = [0] * self.size
         numbers[self.rank] = len(rows[0])
-        numbers = self._sum_of_numbers(numbers)
+        numbers = self.sum_of_numbers(numbers)
         longest = max(numbers)
         gathered = []
         for mine in rows:
@@ -109,7 +98,7 @@ class DataParallel(World):
 
     def every(self, flag: bool) -> bool:
         """As ``World.every``."""
-        (missing,) = self._sum_of_numbers([not flag])
+        (missing,) = self.sum_of_numbers([not flag])
         return not missing
 
     def align(self, *modules: nn.Module) -> None:
@@ -119,32 +108,28 @@ class DataParallel(World):
             for tensor in (*module.parameters(), *module.buffers()):
                 dist.broadcast(tensor.detach(), first, group=self.group)
 
-    def _sum_of_numbers(self, numbers: Sequence[int]) -> list[int]:
+    def sum_of_numbers(self, numbers: Sequence[int]) -> list[int]:
+        """The sums of integers over all processes."""
         device = "cuda" if dist.get_backend(self.group) == "nccl" else "cpu"
         told = torch.tensor([int(n) for n in numbers], dtype=torch.int64, device=device)
         dist.all_reduce(told, group=self.group)
         result: list[int] = told.tolist()
         return result
 
+    @property
+    def background(self) -> dist.ProcessGroup:
+        """The same processes, for what they say to each other beside all else; there once there is a ``reducer``."""
+        assert self._background is not None
+        return self._background
+
+    def _set_up_background(self) -> None:
+        if self._background is None:
+            ranks = None if self.group is None else dist.get_process_group_ranks(self.group)
+            made = dist.new_group(
+                ranks, backend=dist.get_backend(self.group), use_local_synchronization=ranks is not None
+            )
+            assert isinstance(made, dist.ProcessGroup)  # a number stands for "not a member"
+            self._background = made
+
     def __deepcopy__(self, memo: dict[int, Any]) -> DataParallel:
         return self  # a group of processes cannot be copied
-
-
-def _buckets(indices: Sequence[int], like: Sequence[Tensor]) -> Iterator[list[int]]:
-    """Neighbours of one type, up to ``BUCKET_BYTES`` together; the same in every process."""
-    bucket: list[int] = []
-    size = 0
-    for i in indices:
-        bytes_ = like[i].numel() * like[i].element_size()
-        if bucket and (size + bytes_ > BUCKET_BYTES or like[i].dtype != like[bucket[0]].dtype):
-            yield bucket
-            bucket, size = [], 0
-        bucket.append(i)
-        size += bytes_
-    if bucket:
-        yield bucket
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    """Half precision is summed in float32."""
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype

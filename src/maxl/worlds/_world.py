@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import ClassVar
 
 from torch import Tensor, nn
+
+from maxl.worlds._reducer import Reducer
 
 
 class World(ABC):
@@ -41,13 +42,9 @@ class World(ABC):
             One tensor each, the same everywhere; None where it is None everywhere.
         """
 
-    @abstractmethod
-    def summing(self, weights: Sequence[Tensor]) -> AbstractContextManager[None]:
-        """Within: a backward pass. After: what it has added to ``p.grad`` is the sum over all processes.
-
-        Args:
-            weights: The same everywhere, in the same order.
-        """
+    def reducer(self) -> Reducer:
+        """For a gradient that is taken step after step; by ``sum`` unless a world knows better."""
+        return Reducer(self)
 
     @abstractmethod
     def gather(self, *rows: Tensor) -> tuple[list[Tensor], int]:

@@ -1,0 +1,355 @@
+"""One of several processes that sum gradients while a backward pass goes on, and after it, for comparison.
+
+Run by ``test_overlapping.py`` as ``python _reducing.py RANK SIZE STORE``; prints a JSON object, case by case: None if all
+was as it should be, else what was not.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import maxl
+from maxl.worlds import Reducer, SyncBatchNorm
+
+BYTES = (
+    600  # less than a layer has: each weight is a message, and each bias but those of the head and before it
+)
+MESSAGES = 24
+STEPS = 4
+
+
+class Net(nn.Module):
+    """Six layers with a branch each, and a head."""
+
+    def __init__(self, norm: bool = False) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(10, 10) for _ in range(6))
+        self.branches = nn.ModuleList(nn.Linear(10, 10) for _ in range(6))
+        self.norms = nn.ModuleList(SyncBatchNorm(10) if norm else nn.Identity() for _ in range(6))
+        self.head = nn.Linear(10, 3)
+
+    def forward(self, x: Tensor, unused: int | None = None, again: bool = False) -> Tensor:
+        """``unused``: the branch that is left out. ``again``: run layers again in the backward pass."""
+        for i, (layer, branch, norm) in enumerate(zip(self.layers, self.branches, self.norms, strict=True)):
+            y = checkpoint(layer, x, use_reentrant=True) if again else layer(x)
+            x = norm(y if i == unused else y + branch(x)).tanh()
+        y = self.head(x)
+        return y
+
+
+class Log:
+    """The messages of a pass: how many were sent within it, and how many in all."""
+
+    def __init__(self) -> None:
+        self.early = self.all = 0
+        self.within = False
+
+    @contextmanager
+    def backward(self) -> Iterator[None]:
+        self.early = self.all = 0
+        self.within = True
+        yield
+        self.within = False
+
+
+LOG = Log()
+_ALL_REDUCE = dist.all_reduce
+
+
+def logged(tensor: Tensor, *args: Any, **options: Any) -> Any:
+    if tensor.is_floating_point():  # not what is said about them
+        LOG.early += LOG.within
+        LOG.all += 1
+    return _ALL_REDUCE(tensor, *args, **options)
+
+
+def network(norm: bool = False) -> Net:
+    torch.manual_seed(0)
+    return Net(norm)
+
+
+def batch(step: int) -> Tensor:
+    random = torch.Generator().manual_seed(100 * step + dist.get_rank())
+    return torch.randn(4, 10, generator=random)
+
+
+def want(found: Sequence[Tensor | None], right: Sequence[Tensor | None], what: str) -> None:
+    """To the last bit: a sum is a sum."""
+    assert len(found) == len(right)
+    for i, (a, b) in enumerate(zip(found, right, strict=True)):
+        assert (a is None) == (b is None), f"{what}: tensor {i} is {a}, should be {b}"
+        if a is not None and b is not None:
+            assert a.shape == b.shape, what
+            assert a.dtype == b.dtype, what
+            torch.testing.assert_close(a, b, rtol=1e-14, atol=1e-14, msg=f"{what}, tensor {i}: {a} for {b}")
+
+
+def gradients(world: maxl.DataParallel, net: Net, loss: Tensor) -> list[Tensor | None]:
+    """The sums by ``world.sum`` alone; the graph is kept."""
+    weights = list(net.parameters())
+    own = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+    return world.sum(own, weights)
+
+
+def summed(reducer: Reducer, net: Net, run: Callable[[], None], **options: Any) -> list[Tensor | None]:
+    weights = list(net.parameters())
+    with reducer.summing(weights, **options), LOG.backward():
+        run()
+    return [p.grad for p in weights]
+
+
+def differentiated(
+    reducer: Reducer, net: Net, loss: Tensor, *also: Tensor
+) -> tuple[list[Tensor | None], list[Tensor | None]]:
+    weights = list(net.parameters())
+    with reducer.watching(weights), LOG.backward():
+        own = torch.autograd.grad(loss, weights, allow_unused=True)
+    both = reducer.sum(own, weights, *also)
+    return both[: len(weights)], both[len(weights) :]
+
+
+def sends_early(world: maxl.DataParallel) -> None:
+    """From the first step on; the last bucket alone waits."""
+    net, reducers = network(), [world.reducer(), world.reducer()]
+    for step in range(STEPS):
+        net.zero_grad()
+        loss = net(batch(step)).square().mean()
+        right = gradients(world, net, loss)
+        told = world.sum([loss.detach()], [loss])
+        vs, also = differentiated(reducers[0], net, net(batch(step)).square().mean(), loss.detach())
+        want(vs, right, f"v, step {step}")
+        want(also, told, f"loss, step {step}")
+        assert (LOG.early, LOG.all) == (MESSAGES - 1, MESSAGES), f"{LOG.early} of {LOG.all} messages early"
+        want(summed(reducers[1], net, loss.backward), right, f"backward, step {step}")
+        assert (LOG.early, LOG.all) == (MESSAGES - 1, MESSAGES), f"{LOG.early} of {LOG.all} messages early"
+
+
+def adds_to_what_is_there(world: maxl.DataParallel) -> None:
+    net, reducer = network(), world.reducer()
+    total: list[Tensor | None] = [torch.zeros_like(p) for p in net.parameters()]
+    for step in range(STEPS):
+        loss = net(batch(step)).square().mean()
+        for t, g in zip(total, gradients(world, net, loss), strict=True):
+            assert t is not None
+            assert g is not None
+            t += g
+        want(summed(reducer, net, loss.backward), total, f"step {step}")
+
+
+def unused_weights(world: maxl.DataParallel) -> None:
+    """In one process or in all, in one step or in several, between layers whose processes speak to each other."""
+    cases: list[Callable[[int, int], int | None]] = [
+        lambda rank, step: 2 if rank == 1 else None,
+        lambda rank, step: 4,
+        lambda rank, step: 3 if step < 2 else None,
+        lambda rank, step: (rank + step) % 6,
+        lambda rank, step: 5 if (rank + step) % 2 else None,
+    ]
+    for norm in (False, True):
+        for which in cases[::3] if norm else cases:
+            net, reducers = network(norm), [world.reducer(), world.reducer()]
+            for step in range(STEPS):
+                net.zero_grad()
+                unused = which(dist.get_rank(), step)
+                right, v, trained = (net(batch(step), unused).square().mean() for _ in range(3))
+                sums = gradients(world, net, right)
+                found, _ = differentiated(reducers[0], net, v)
+                want(found, sums, f"v, step {step}, norm {norm}")
+                want(summed(reducers[1], net, trained.backward), sums, f"backward, step {step}, norm {norm}")
+
+
+def two_passes(world: maxl.DataParallel) -> None:
+    """The second changes what was sent; from the next step on nothing is sent twice."""
+    net, reducer = network(), world.reducer()
+    for step in range(STEPS):
+        net.zero_grad()
+        losses = [net(batch(step)).square().mean(), net(batch(step + 50), 5).abs().mean()]
+        right = gradients(world, net, losses[0] + losses[1])
+
+        def both(losses: list[Tensor] = losses) -> None:
+            for loss in losses:
+                loss.backward()
+
+        want(summed(reducer, net, both), right, f"step {step}")
+        # Twice all but the branch that the second pass leaves out, and the last bucket, which waits.
+        assert LOG.all == (2 * MESSAGES - 2 if step == 0 else MESSAGES), (step, LOG.all)
+    other = world.reducer()
+    net.zero_grad()
+    loss = net(batch(0)).square().mean()
+    right = gradients(world, net, 2 * loss)
+
+    def one_after_the_other() -> None:
+        loss.backward(retain_graph=True)
+        loss.backward()
+
+    want(summed(other, net, one_after_the_other, overlap=False), right, "no overlap")
+    assert LOG.all == MESSAGES
+
+
+def changed_by_hand(world: maxl.DataParallel) -> None:
+    """In one process alone, after the pass."""
+    net, reducer = network(), world.reducer()
+    for step in range(STEPS):
+        net.zero_grad()
+        loss = net(batch(step)).square().mean()
+        own = torch.autograd.grad(loss, list(net.parameters()), retain_graph=True)
+        first = dist.get_rank() == 0
+        right = world.sum(
+            [2 * g if first and i in (0, 7) else g for i, g in enumerate(own)], list(net.parameters())
+        )
+
+        def run(loss: Tensor = loss, first: bool = first, step: int = step) -> None:
+            loss.backward()
+            weights = list(net.parameters())
+            if first:
+                weights[0].grad.mul_(2)
+                weights[7].grad = 2 * weights[7].grad if step % 2 else weights[7].grad.mul_(2)
+
+        want(summed(reducer, net, run), right, f"step {step}")
+
+
+def hooks_of_others(world: maxl.DataParallel) -> None:
+    """What a user's hooks make of a gradient is what is summed."""
+    net, reducers = network(), [world.reducer(), world.reducer()]
+    weights = list(net.parameters())
+
+    def five_times(p: Tensor) -> None:
+        p.grad = 5 * p.grad
+
+    handles = [
+        weights[4].register_hook(lambda g: 3 * g),
+        weights[9].register_post_accumulate_grad_hook(five_times),
+    ]
+    for step in range(STEPS):
+        net.zero_grad()
+        loss = net(batch(step)).square().mean()
+        own = list(torch.autograd.grad(loss, weights, retain_graph=True))  # weights[4]'s is tripled here, too
+        right = world.sum([*own[:9], 5 * own[9], *own[10:]], weights)
+        want(summed(reducers[0], net, loss.backward), right, f"backward, step {step}")
+        v, _ = differentiated(reducers[1], net, net(batch(step)).square().mean())
+        assert LOG.all == MESSAGES
+        want(v, world.sum(own, weights), f"v, step {step}")
+    for handle in handles:
+        handle.remove()
+
+
+def reentrant_checkpoints(world: maxl.DataParallel) -> None:
+    net, reducer = network(), world.reducer()
+    for step in range(STEPS):
+        net.zero_grad()
+        x = batch(step).requires_grad_()
+        right = gradients(world, net, net(x).square().mean())
+        want(
+            summed(reducer, net, net(x, again=True).square().mean().backward),
+            right,
+            f"step {step}",
+        )
+
+
+def half_precision(world: maxl.DataParallel) -> None:
+    """Summed as float32, beside layers in double precision; a loss in double precision is not rounded."""
+    net, reducer = network(), world.reducer()
+    net.layers[2].to(torch.bfloat16)
+    for step in range(STEPS):
+        x = batch(step)
+        for i, layer in enumerate(net.layers):
+            x = layer(x.to(layer.weight.dtype)).to(x.dtype).tanh() if i == 2 else layer(x).tanh()
+        loss = net.head(x).square().mean()
+        right = gradients(world, net, loss)
+        told = world.sum([loss.detach()], [loss])
+        v, also = differentiated(reducer, net, loss, loss.detach())
+        want(v, right, f"step {step}")
+        want(also, told, f"step {step}")
+
+
+def the_same_bits(world: maxl.DataParallel) -> None:
+    """Of a reducer that has a past and of one that has none, as after a restart."""
+    torch.set_default_dtype(torch.float32)
+    net, old = network().float(), world.reducer()
+    for step in range(STEPS):
+        for reducer in (old, world.reducer()):
+            net.zero_grad()
+            loss = net(batch(step), 3 if step == 1 else None).square().mean()
+            found = summed(reducer, net, loss.backward)
+            if reducer is old:
+                kept = [None if g is None else g.clone() for g in found]
+        for a, b in zip(kept, found, strict=True):
+            assert (a is None and b is None) or torch.equal(a, b), f"step {step}"
+    torch.set_default_dtype(torch.float64)
+
+
+def nothing_to_sum(world: maxl.DataParallel) -> None:
+    reducer = world.reducer()
+    with reducer.watching(()):
+        pass
+    assert reducer.sum([], []) == []
+    loss = torch.tensor(float(dist.get_rank()))
+    want(reducer.sum([], [], loss), world.sum([loss], [loss]), "a loss alone")
+
+
+def a_pass_that_fails(world: maxl.DataParallel) -> None:
+    """Everywhere: gradients are as they were, and the next pass is a pass."""
+    net, reducer = network(), world.reducer()
+    before = [torch.full_like(p, float(i)) for i, p in enumerate(net.parameters())]
+    for p, g in zip(net.parameters(), before, strict=True):
+        p.grad = g
+    loss = net(batch(0)).square().mean()
+
+    def run() -> None:
+        loss.backward(retain_graph=True)
+        raise FloatingPointError
+
+    try:
+        summed(reducer, net, run)
+    except FloatingPointError:
+        LOG.within = False
+    want([p.grad for p in net.parameters()], before, "before")
+    net.zero_grad()
+    right = gradients(world, net, loss)
+    want(summed(reducer, net, loss.backward), right, "after")
+
+
+CASES: list[Callable[[maxl.DataParallel], None]] = [
+    sends_early,
+    adds_to_what_is_there,
+    unused_weights,
+    two_passes,
+    changed_by_hand,
+    hooks_of_others,
+    reentrant_checkpoints,
+    half_precision,
+    the_same_bits,
+    nothing_to_sum,
+    a_pass_that_fails,
+]
+
+
+def tried(case: Callable[[maxl.DataParallel], None], world: maxl.DataParallel) -> str | None:
+    try:
+        case(world)
+    except AssertionError as error:
+        return str(error) or "an assertion"
+    return None
+
+
+if __name__ == "__main__":
+    number, processes, store = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=number, world_size=processes)
+    dist.all_reduce = logged
+    result = {}
+    for each in CASES:
+        result[each.__name__] = tried(each, maxl.DataParallel(bucket_bytes=BYTES))
+        dist.barrier()
+    dist.destroy_process_group()
+    print(json.dumps(result))
