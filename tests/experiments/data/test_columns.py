@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -232,3 +234,15 @@ def test_every_type_of_arrow_that_holds_such_values_is_read(tmp_path: Path, kind
 def test_images_have_no_columns_to_drop() -> None:
     with pytest.raises(ValueError, match="--drop and --types are for columns of a table"):
         load("digits", drop=["a"])
+
+
+def test_what_other_libraries_warn_of_is_not_the_users_to_read(tmp_path: Path) -> None:
+    """Asked for in a fresh process, as a module says it once."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import torch.utils.mkldnn\n"
+        "from maxl.experiments.data import Columns\n"
+        "Columns({'size': 'number'}, None).to_bytes()\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", str(script)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,9 +83,7 @@ class Columns:
 
     def to_bytes(self) -> bytes:
         """As a skops file, which holds no code."""
-        from skops import io
-
-        content: bytes = io.dumps({"kinds": self.kinds, "transformer": self.transformer})
+        content: bytes = _skops().dumps({"kinds": self.kinds, "transformer": self.transformer})
         return content
 
     @classmethod
@@ -95,17 +94,24 @@ class Columns:
             ValueError: if it holds something else, code for instance.
         """
         from sklearn.compose import ColumnTransformer
-        from skops import io
 
         content = file.read_bytes()
         try:
-            stored = io.loads(content, trusted=_TRUSTED)
+            stored = _skops().loads(content, trusted=_TRUSTED)
         except Exception as error:  # a foreign zip file fails in many ways
             raise ValueError(f"{file} does not say how features are made of columns: {error}") from error
         kinds = stored.get("kinds") if isinstance(stored, dict) else None
         if not isinstance(kinds, dict) or not isinstance(stored.get("transformer"), ColumnTransformer):
             raise ValueError(f"{file} does not say how features are made of columns")
         return cls({str(name): str(kind) for name, kind in kinds.items()}, stored["transformer"])
+
+
+def _skops() -> Any:
+    """skops.io. Its import looks at all that loaded modules offer, where other libraries warn of what they give up."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from skops import io
+    return io
 
 
 def fit_columns(frame: Any, kinds: Mapping[str, str]) -> Columns:
