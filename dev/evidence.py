@@ -76,6 +76,8 @@ def work(
         jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
         for future in as_completed([pool.submit(one, *task, data_dir) for task in todo]):
+            if future.exception() is not None:  # the others would end, and be lost
+                pool.shutdown(wait=False, cancel_futures=True)
             row = future.result()
             file.parent.mkdir(exist_ok=True)
             table = pd.concat([read(file), pd.DataFrame([row])], ignore_index=True)

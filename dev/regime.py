@@ -2,6 +2,7 @@
 
     python dev/regime.py choose --data-dir DIR    # by validation accuracy on seeds 100 and 101: step size, tuned settings
     python dev/regime.py run --data-dir DIR       # every arm on the seeds that the table lacks
+    python dev/regime.py write                    # the tables, what the plan's rule says, and docs/regime.png
 
 ``DIR`` holds CIFAR-100's binary files. The plan, dev/plans/regime.md, is older than the runs. Results are kept in
 dev/evidence/regime.csv and regime-choice.csv, a row a run; what is there is not run again.
@@ -11,9 +12,8 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,18 @@ from torch import nn
 
 from evidence import HERE, Task, read, text, work
 from maxl.experiments.data import evaluation_batches
-from maxl.experiments.runs.build import Setup
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.evaluation import evaluating
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.trainer import Trainer
 from maxl.experiments.runs.trunks import ConvTrunk
+from maxl.experiments.studies.intervals import interval_text, mean_interval, paired_difference
+from planned import outcomes
 
 FILE, CHOICE = HERE / "regime.csv", HERE / "regime-choice.csv"
 SEEDS, CHOOSING_SEEDS = range(4), (100, 101)
+PICTURE = Path(__file__).parent.parent / "docs" / "regime.png"
 VALIDATION = 2000
 _SHARED: dict[str, Any] = {
     "data": "cifar100",
@@ -55,40 +57,12 @@ PAPER: dict[str, Any] = {**_SHARED, "learning_rate": 0.01, "decay": "step", "gam
 TUNED: dict[str, Any] = {**_SHARED, "momentum": 0.9, "weight_decay": 5e-4, "decay": "cosine"}
 
 
-@dataclass
-class TrunkRate(Setup):
-    """The trunk steps ``factor`` times as far as the heads."""
-
-    factor: float = 1.0
-
-    def set_learning_rates(self, epoch: int) -> float:
-        rate = super().set_learning_rates(epoch)
-        self.optimizers[0].param_groups[0]["lr"] = rate * self.factor
-        return rate
-
-
-def trunk_rate(factor: float, trainer: Trainer) -> None:
-    """Parameter groups of trunk and heads in place of one of both."""
-    setup = trainer.setup
-    optimizer = setup.optimizers[0]
-    [group] = optimizer.param_groups
-    of_trunk = {id(p) for p in setup.network.trunk.parameters()}
-    parts = [[p for p in group["params"] if (id(p) in of_trunk) == first] for first in (True, False)]
-    optimizer.param_groups = [{**group, "params": part} for part in parts]
-    trainer.setup = TrunkRate(**vars(setup), factor=factor)
-
-
-def unchanged(trainer: Trainer) -> None:
-    pass
-
-
 @dataclass(frozen=True)
 class Arm:
-    """A method with its settings, and a change made to the trainer before it starts."""
+    """A method with its settings."""
 
     method: str
     settings: dict[str, Any] = field(default_factory=dict)
-    adapt: Callable[[Trainer], None] = unchanged
     regime: dict[str, Any] = field(default_factory=lambda: PAPER)
 
 
@@ -104,7 +78,7 @@ ARMS: dict[str, Arm] = {
     "uniform": Arm("uniform"),
     "human": Arm("human"),
     "human-shuffled": Arm("human-shuffled"),
-    **{f"trunk-{k}": Arm("single", adapt=partial(trunk_rate, float(k))) for k in (2, 5, 10)},
+    **{f"trunk-{k}": Arm("single", {"trunk_learning_rate": k / 100}) for k in (2, 5, 10)},
     "twice": Arm("single", {"learning_rate": 0.02}),
     "uniform-4": Arm("uniform", {"auxiliary_weight": 4.0}),
     "maxl": Arm("maxl"),
@@ -116,6 +90,24 @@ ARMS: dict[str, Arm] = {
     "uniform-wamal": Arm("uniform"),  # at the mean weight of the run of WAMAL with the same seed
 }
 TUNED_ARMS = {f"tuned-{m}": Arm(m, regime=TUNED) for m in ("single", "uniform", "human", "maxl")}
+GROUPS: dict[str, tuple[str, ...]] = {
+    "step size": ("single", *STEP_ARMS, "cross-entropy"),
+    "a second head without information": (
+        *("duplicate", "uniform", "uniform-4", "uniform-wamal"),
+        *("frozen", "human-shuffled"),
+    ),
+    "people's labels": ("human",),
+    "learned labels": ("maxl", "wamal", "wamal-normalised"),
+    "tuned": tuple(TUNED_ARMS),
+}
+INFORMATION = (  # each against the same without what its labels say
+    *(("human", "human-shuffled"), ("maxl", "uniform")),
+    *(("wamal", "uniform-wamal"), ("wamal-normalised", "uniform")),
+)
+TUNED_PAIRS = (
+    *(("tuned-uniform", "tuned-single"), ("tuned-human", "tuned-single"), ("tuned-maxl", "tuned-single")),
+    *(("tuned-human", "tuned-uniform"), ("tuned-maxl", "tuned-uniform")),
+)
 RATES, WEIGHTS = (0.02, 0.05, 0.1), (0.3, 1.0, 4.0)
 
 
@@ -131,8 +123,8 @@ def mean_weight(trainer: Trainer) -> float:
     return float(weights.mean())
 
 
-def one(name: str, arm: str, changes: dict[str, Any], seed: int, data_dir: str | None) -> dict[str, Any]:
-    """A run of an arm, with ``changes`` to its settings; its mean weight is that over the epochs."""
+def config(arm: str, changes: dict[str, Any], seed: int, data_dir: str | None) -> RunConfig:
+    """The settings of an arm with ``changes``."""
     chosen = (ARMS | TUNED_ARMS)[arm]
     values = {**chosen.regime, "method": chosen.method, **chosen.settings, **changes}
     if arm == "uniform-wamal":
@@ -140,11 +132,15 @@ def one(name: str, arm: str, changes: dict[str, Any], seed: int, data_dir: str |
         values["auxiliary_weight"] = float(
             rows[(rows.method == "wamal") & (rows.seed == seed)].mean_weight.item()
         )
-    config = RunConfig.from_dict({**values, "seed": seed, "data_dir": data_dir}, "dev/regime.py")
+    return RunConfig.from_dict({**values, "seed": seed, "data_dir": data_dir}, "dev/regime.py")
+
+
+def one(name: str, arm: str, changes: dict[str, Any], seed: int, data_dir: str | None) -> dict[str, Any]:
+    """A run of an arm, with ``changes`` to its settings; its mean weight is that over the epochs."""
+    settings = config(arm, changes, seed, data_dir)
     weights: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(config, RunFolder(Path(folder) / "run"), load_data(config))
-        chosen.adapt(trainer)
+        trainer = Trainer(settings, RunFolder(Path(folder) / "run"), load_data(settings))
         summary = trainer.fit(lambda row: weights.append(mean_weight(trainer)))
     columns = ("test_accuracy", "validation_accuracy", "train_accuracy", "seconds_total")
     return {
@@ -196,17 +192,84 @@ def train(
     work(tasks, file, options.data_dir, options.jobs, one)
 
 
+def questions(step: str) -> dict[str, tuple[tuple[str, str], ...]]:
+    """The plan's differences by question; ``step`` is the step-size arm that was chosen."""
+    return {
+        "step size": (
+            (step, "single"),
+            *((arm, step) for arm in ("uniform", "uniform-4", "human", "maxl")),
+        ),
+        "second head": (("uniform", "single"), ("uniform-4", "single")),
+        "information": INFORMATION,
+    }
+
+
+def write(options: argparse.Namespace) -> None:
+    """Prints the arms, the plan's differences, whose intervals hold at once, and its answers; draws the arms."""
+    found = outcomes(FILE, "test_accuracy")
+    for group, arms in GROUPS.items():
+        for arm in arms:
+            if arm in found:
+                print(f"| {group} | {arm} | {interval_text(mean_interval(found[arm].values()), 2)} |")
+    step = best(STEP_ARMS)[0]
+    asked = questions(step)
+    number = sum(map(len, asked.values()))
+    lows: dict[tuple[str, str], float] = {}
+    for question, pairs in {**asked, "tuned": TUNED_PAIRS}.items():
+        print(f"\n{question}")
+        for a, b in pairs:
+            if a not in found or b not in found:
+                print(f"{a} against {b}: not run")
+                continue
+            d = paired_difference(found[a], found[b], number if question in asked else len(TUNED_PAIRS))
+            lows[a, b] = d.low
+            print(
+                f"{a} against {b} {d.mean:+.2f} ({d.low:+.2f} to {d.high:+.2f}), {d.n} seeds, "
+                f"detectable {d.detectable:.2f}"
+            )
+    (first, *others), head = asked["step size"], asked["second head"]
+    if all(pair in lows for pairs in asked.values() for pair in pairs):
+        beaten = any(lows[pair] > 0 for pair in others)
+        print(f"\nstep size explains gains: {lows[first] > 0 and not beaten}")
+        print(f"a second head does: {any(lows[p] > 0 and lows[p[0], step] > 0 for p in head)}")
+        print(*(f"information, {a} against {b}: {lows[a, b] > 0}" for a, b in INFORMATION), sep="\n")
+    draw(found, PICTURE)
+
+
+def draw(found: Mapping[str, Mapping[int, float]], file: Path) -> None:
+    """Test accuracy of each arm, by what it stands for."""
+    from matplotlib.figure import Figure
+
+    rows = [(group, arm) for group, arms in GROUPS.items() for arm in arms if arm in found]
+    figure = Figure(figsize=(7.5, 1.2 + 0.27 * len(rows)))
+    axes = figure.subplots()
+    for k, group in enumerate(dict.fromkeys(group for group, _ in rows)):
+        places = [i for i, (of, _) in enumerate(rows) if of == group]
+        means = [mean_interval(found[rows[i][1]].values()) for i in places]
+        half = [m.high - m.mean for m in means]
+        axes.errorbar(
+            [m.mean for m in means], places, xerr=half, fmt="o", color=f"C{k}", markersize=5, label=group
+        )
+    axes.axvline(mean_interval(found["single"].values()).mean, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(rows)), [arm for _, arm in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel(f"test accuracy, % (95 % intervals, {len(found['single'])} seeds)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
+    figure.savefig(file, dpi=110, bbox_inches="tight")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("choose", "run"))
+    parser.add_argument("what", choices=("choose", "run", "write"))
     parser.add_argument("--data-dir", help="CIFAR-100's binary files")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--arms", nargs="+", choices=(*ARMS, *TUNED_ARMS))
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
     options = parser.parse_args()
-    (choose if options.what == "choose" else run)(options)
+    {"choose": choose, "run": run, "write": write}[options.what](options)
 
 
 if __name__ == "__main__":

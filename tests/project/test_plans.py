@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import random
 import re
 import subprocess
 import sys
@@ -73,6 +74,75 @@ def test_every_arm_of_the_study_of_structure_is_valid(structure: ModuleType) -> 
             assert isinstance(structure.config(name, arm, {"learning_rate": 1e-3}, 0, None), RunConfig)
     assert set(structure.CHEAP) | set(structure.LEARNED) <= set(structure.ARMS)
     assert {arm for pair in structure.PAIRS for arm in pair} <= set(structure.ARMS)
+
+
+@pytest.fixture
+def small(script: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The study of the paper's regime, on some digits instead."""
+    regime = script("regime")
+    monkeypatch.setattr(regime, "FILE", tmp_path / "regime.csv")
+    regime.FILE.write_text("method,settings,seed,mean_weight\nwamal,,3,2.5\n")
+    return regime
+
+
+DIGITS = {"data": "digits", "image_size": None, "train_size": 60, "epochs": 1, "batch_size": 30}
+HUMAN = {"primary": "half", "human": "label", "psi": [5]}
+
+
+def test_every_arm_in_the_papers_regime_trains(small: ModuleType) -> None:
+    for arm in {**small.ARMS, **small.TUNED_ARMS}:
+        psi = {} if arm == "duplicate" else {"psi": [2]}
+        changes = {**DIGITS, **(HUMAN if "human" in arm else psi)}
+        row = small.one("regime", arm, changes, 3, None)
+        assert 0 <= row["test_accuracy"] <= 1, arm
+        assert (row["mean_weight"] != 1.0) == arm.startswith("wamal"), (arm, row["mean_weight"])
+
+
+def test_the_arms_of_the_papers_regime_are_what_their_names_say(small: ModuleType) -> None:
+    def rates(arm: str) -> set[float]:
+        settings = small.config(arm, {**DIGITS}, 3, None)
+        trainer = small.Trainer(settings, small.RunFolder(small.FILE.parent / arm), small.load_data(settings))
+        trainer.setup.set_learning_rates(0)
+        return {group["lr"] for group in trainer.setup.optimizers[0].param_groups}
+
+    assert rates("single") == {0.01}
+    assert rates("trunk-5") == {0.05, 0.01}
+    assert rates("twice") == {0.02}
+    assert small.config("uniform-wamal", {**DIGITS}, 3, None).auxiliary_weight == 2.5
+
+
+def test_the_rule_of_the_papers_regime_answers_its_three_questions(
+    small: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(small, "CHOICE", tmp_path / "choice.csv")
+    monkeypatch.setattr(small, "PICTURE", tmp_path / "regime.png")
+    small.CHOICE.write_text("method,settings,seed,validation_accuracy\ntrunk-5,,100,0.4\ntrunk-2,,100,0.3\n")
+    better = {"trunk-5": 0.05, "human": 0.01, "tuned-human": 0.01}
+
+    def told(gains: dict[str, float], arms: list[str]) -> str:
+        rows = [
+            f"{arm},,{seed},{0.4 + gains.get(arm, 0) + random.Random(f'{arm} {seed}').uniform(0, 1e-3)}"
+            for arm in arms
+            for seed in range(6)
+        ]
+        small.FILE.write_text("\n".join(["method,settings,seed,test_accuracy", *rows]) + "\n")
+        small.write(None)
+        return capsys.readouterr().out
+
+    every = [*small.ARMS, *small.TUNED_ARMS]
+    assert {arm for arms in small.GROUPS.values() for arm in arms} == set(every)
+    printed = told(better, every)
+    assert "step size explains gains: True" in printed
+    assert "a second head does: False" in printed
+    assert "information, human against human-shuffled: True" in printed
+    assert printed.count(": False") == 4
+    assert (tmp_path / "regime.png").stat().st_size > 10_000
+    printed = told({"uniform-4": 0.1, "trunk-5": 0.05}, every)
+    assert "step size explains gains: False" in printed
+    assert "a second head does: True" in printed
+    printed = told(better, [arm for arm in every if arm != "wamal"])
+    assert "wamal against uniform-wamal: not run" in printed
+    assert "explains gains" not in printed  # no answer from a part of the plan
 
 
 def test_the_rule_of_the_study_of_structure_reads_its_tables(
