@@ -114,6 +114,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="SETTING", help="some settings")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
     options = parser.parse_args()
+    if unknown := set(options.only or ()) - set(QUESTIONS[options.question].settings):
+        parser.error(f"{options.question} has no setting {', '.join(sorted(unknown))}")
     if options.what == "run":
         run(options.question, options)
     else:

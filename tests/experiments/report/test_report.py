@@ -262,11 +262,12 @@ def test_features_that_cannot_be_embedded_are_left_out(tmp_path, value):
 
 def test_long_names_are_short_in_a_heat_map_and_whole_in_its_table():
     name = "large man-made outdoor things"
-    table = pd.DataFrame([[0.1, 0.2], [0.3, 0.4]], index=[name, name[:20]], columns=[1, 2])
+    rows = [name, "large natural outdoor things", "backbone.stages.10.conv"]
+    table = pd.DataFrame([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]], index=rows, columns=[1, 2])
     plot = heat_maps({"maxl": table}, colours="Cividis", low=0, high=1, title="Share")
-    assert plot.layout.yaxis.ticktext == ("large man-made ou…", "large man-made ou…")
+    assert plot.layout.yaxis.ticktext == ("large …door things", "large …door things", "backbo…ges.10.conv")
     assert plot.data[0].y[0] == name
-    assert len(plot.data[0].z) == 2  # equal short names stay two rows
+    assert len(plot.data[0].z) == 3  # equal short names stay two rows
 
 
 def test_gallery_holds_the_snapshots_images(study):

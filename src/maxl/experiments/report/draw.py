@@ -195,8 +195,9 @@ def heat_maps(
             hovertemplate=f"%{{y}}, epoch %{{x}}: %{{z:.2f}}<extra>{title}</extra>",
         )
         plot.add_trace(heat, row=row, col=1)
-        # Short names: long ones would leave a phone no room for the map.
-        short = [name if len(name) <= _NAME else f"{name[: _NAME - 1]}…" for name in names]
+        # Short names: long ones would leave a phone no room for the map. Layers differ at both ends.
+        head, tail = _NAME // 3, _NAME - 1 - _NAME // 3
+        short = [n if len(n) <= _NAME else f"{n[:head]}…{n[-tail:]}" for n in names]
         ticks = {"type": "category", "tickvals": names, "ticktext": short}
         plot.update_yaxes(**ticks, autorange="reversed", showgrid=False, row=row, col=1)
     epochs = [float(epoch) for table in tables.values() for epoch in table.columns]
