@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import maxl
-from _networks import batch, flatten, pair, relative_error, same, snapshot
+from _networks import batch, conv_trunk, flatten, pair, relative_error, same, snapshot
 from maxl.learning import Lookahead
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "dev"))
@@ -122,3 +122,44 @@ def test_a_restored_learner_goes_on_as_if_it_had_not_stopped(name: str) -> None:
         for seed in range(3, 6):
             learner.step(*batch(seed=seed))
     assert relative_error(weights(other), weights(one)) < 1e-12
+
+
+class SharedMemory(nn.Module):
+    """Weights whose gradients autograd hands out as parts of one tensor."""
+
+    feature_dim = 16
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk, self.position = conv_trunk(), nn.Parameter(torch.randn(16))
+        self.first, self.second = nn.Parameter(torch.randn(6)), nn.Parameter(torch.randn(10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.trunk(x).flatten(1) + (torch.cat([self.first, self.second]) + self.position))
+
+
+@pytest.mark.parametrize("build", LOOKAHEADS.values(), ids=LOOKAHEADS)
+@pytest.mark.usefixtures("float64")
+def test_the_training_gradient_is_that_of_a_training_step(build: Callable[[], Lookahead]) -> None:
+    """Whatever a lookahead takes of the pass for itself."""
+    torch.manual_seed(0)
+    _, generator = pair()
+    network = maxl.MultiTaskNetwork(SharedMemory(), generator.hierarchy)
+    learner = maxl.MetaAuxiliaryLearner(
+        network,
+        generator,
+        torch.optim.SGD(network.parameters(), lr=0.05),
+        torch.optim.SGD(generator.parameters(), lr=0.5),
+        lookahead=build(),
+    )
+    learner.step(*batch(seed=1))
+    alone = copy.deepcopy(network)
+    learner.optimizer.zero_grad()
+    given = learner.backward(*batch(seed=2)).labels
+    plain = maxl.MultiTaskLearner(alone, torch.optim.SGD(alone.parameters(), lr=0.05))
+    plain.optimizer.zero_grad()
+    plain.backward(*batch(seed=2), labels=given)
+    for (name, p), q in zip(network.named_parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(
+            p.grad, q.grad, rtol=1e-12, atol=1e-14, msg=lambda m, name=name: f"{name}: {m}"
+        )

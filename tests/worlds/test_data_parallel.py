@@ -108,6 +108,15 @@ def test_what_would_be_another_thing_on_parts_is_refused() -> None:
         )
 
 
+def test_tables_that_each_process_would_cut_otherwise_are_refused() -> None:
+    network, generator = pair()
+    network.trunk.table = nn.Embedding(7, 4, max_norm=1.0)
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (network, generator)]
+    with pytest.raises(ValueError, match=r"max_norm cuts the rows .* got trunk\.table: drop max_norm"):
+        maxl.MetaAuxiliaryLearner(network, generator, *optimizers, world=Several())
+    maxl.MetaAuxiliaryLearner(network, generator, *optimizers)
+
+
 @pytest.mark.parametrize(
     "loss",
     [

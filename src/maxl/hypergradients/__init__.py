@@ -7,7 +7,7 @@ differentiate. All share the direction u of ``Problem.direction`` and differ in 
 from maxl.hypergradients._api import WAYS, as_way, hypergradient
 from maxl.hypergradients._compiled import Compiled, CompiledPasses, WithFeatures
 from maxl.hypergradients._dual_kernels import DualKernels, NoForwardFormula, Recording
-from maxl.hypergradients._fallback import Check, OrReverse, missing_forward_formula
+from maxl.hypergradients._fallback import Check, OrReverse, gradient_hook, missing_forward_formula
 from maxl.hypergradients._finite import all_finite
 from maxl.hypergradients._finite_difference import FiniteDifference
 from maxl.hypergradients._forward import Forward
@@ -76,6 +76,7 @@ __all__ = [
     "device_of",
     "differentiable_kernels",
     "each",
+    "gradient_hook",
     "hypergradient",
     "in_float",
     "is_out_of_memory",

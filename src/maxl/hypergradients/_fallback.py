@@ -67,7 +67,11 @@ class OrReverse:
     ) -> tuple[Tensor, Signals]:
         """As ``Way.through``."""
         own = type(self.way).through is not Way.through
-        if own and not self.is_due() and (isinstance(self.way, Reverse) or not _hook(problem.network)):
+        if (
+            own
+            and not self.is_due()
+            and (isinstance(self.way, Reverse) or not gradient_hook(problem.network))
+        ):
             return self.way.through(problem, signals, rule, x, y)
         outer, u = problem.direction(signals, rule, x, y)
         return outer, self.along(problem, signals, u)
@@ -113,7 +117,7 @@ class OrReverse:
             return self.way.along(problem, signals, u)
         found, failed = None, None
         try:
-            if hook := _hook(problem.network):
+            if hook := gradient_hook(problem.network):
                 raise NoForwardFormula(hook)
             if problem.recording is not None and problem.recording.hooked:
                 raise NoForwardFormula("a hook on the gradient of a tensor in the network")
@@ -172,7 +176,7 @@ def missing_forward_formula(error: Exception) -> str | None:
     return "a custom autograd.Function without jvp" if "implement the jvp function" in str(error) else None
 
 
-def _hook(network: nn.Module) -> str | None:
+def gradient_hook(network: nn.Module) -> str | None:
     """The first module with a hook on gradients, which only a backward pass calls; or that all modules have one."""
     everyones = (*_modules._global_backward_hooks.values(), *_modules._global_backward_pre_hooks.values())
     if not all(of_torch(hook) for hook in everyones):

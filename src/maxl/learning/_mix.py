@@ -53,7 +53,11 @@ class Sum(Mix):
         if primary is None:
             losses.total().backward()  # type: ignore[no-untyped-call]
             return Mixed()
-        add_gradients(weights, primary)  # first, so that the pass leaves each weight's gradient as it will be
+        # First, so that the pass leaves each p.grad as it will be; copies, as the pass writes to p.grad, and autograd may
+        # have handed out parts of one tensor.
+        add_gradients(
+            weights, [None if g is None else _copy(g, p) for p, g in zip(weights, primary, strict=True)]
+        )
         if losses.auxiliary is not None:
             losses.auxiliary.backward()  # type: ignore[no-untyped-call]
         return Mixed()
@@ -95,6 +99,13 @@ def add_gradients(weights: Sequence[Tensor], gradients: Gradients) -> None:
         own = g.data_ptr() not in taken and 0 not in g.stride()
         p.grad = g.detach() if own else g.detach().clone(memory_format=torch.contiguous_format)
         taken.add(g.data_ptr())
+
+
+def _copy(gradient: Tensor, weight: Tensor) -> Tensor:
+    """In memory as the weight is."""
+    if gradient.layout != torch.strided:
+        return gradient.detach().clone()
+    return torch.empty_like(weight, requires_grad=False).copy_(gradient)
 
 
 def cosine_gate(primary: Gradients, auxiliary: Gradients) -> Tensor:

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from maxl.hypergradients import CompiledPasses, Inputs, Outputs, Signals, device_of, in_float
+from maxl.hypergradients import (
+    CompiledPasses,
+    Inputs,
+    Outputs,
+    Signals,
+    device_of,
+    gradient_hook,
+    in_float,
+)
 from maxl.learning._losses import check_mean, joined
 from maxl.learning._mix import Mix, Mixed, Sum
 from maxl.learning._record import Batch
@@ -38,7 +46,7 @@ class MultiTaskLearner:
             is not trained (``Generated``). None by default: single-task, or labels given to each step.
         task: What the primary outputs mean; the network's ``task``, else ``maxl.Classification()``, by default.
         supervision: What labels do to the training loss; ``maxl.supervision.AuxiliaryLabels()`` by default.
-        mix: How the gradients of both tasks meet: ``maxl.Sum()`` by default, or ``maxl.Gated(gate)``, which costs a
+        mix: How the gradients of both tasks meet: their sum by default, or ``maxl.Gated(gate)``, which costs a
             second backward pass.
         world: Who trains along: ``maxl.DataParallel()`` where each process takes its part of every batch; nobody by
             default. The weights of the first process are then everybody's.
@@ -92,7 +100,7 @@ class MultiTaskLearner:
         self.supervision = chosen.supervision
         self.mix = chosen.mix
         self.world: World = chosen.world
-        self._gradient = self.world.reducer()
+        self._reducer = self.world.reducer()
         self.source = source
         self.autocast = autocast
         self.check_finite = check_finite
@@ -170,12 +178,16 @@ class MultiTaskLearner:
         losses = self._losses(batch, outputs, signals)
         everybodys = self._everybodys(losses, batch)
         self._require_finite(everybodys.total(), "training")
-        with self._gradient.summing(theta, overlap=isinstance(self.mix, Sum)):
+        with self._reducer.summing(theta, overlap=self._gradients_stay()):
             mixed = self.mix.backward(_scaled(losses, batch), theta, primary_gradient)
         self._filled = True
         self._remember(batch, signals, mixed)
         trained = self._result(everybodys, outputs, signals, mixed)
         return trained if judged is None else trained.with_meta(judged)
+
+    def _gradients_stay(self) -> bool:
+        """Whether nothing writes to ``p.grad`` after the backward pass has added to it."""
+        return type(self.mix) is Sum and gradient_hook(self.network) is None
 
     def _outputs(self, batch: Batch) -> Outputs:
         """The network's outputs, as a training pass: BatchNorm keeps its statistics."""

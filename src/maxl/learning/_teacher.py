@@ -40,7 +40,7 @@ class Teacher:
         self.optimizer = optimizer
         self.supervision = supervision
         self.world = world
-        self._gradient = world.reducer()
+        self._reducer = world.reducer()
         self._trained = self._trainable()
 
     def _trainable(self) -> list[int]:
@@ -69,13 +69,11 @@ class Teacher:
         (*everybodys, y), first = self.world.gather(*mine, targets)
         signals = tuple(everybodys)
         penalty = slopes(lambda t: self.supervision.penalty(t, y), signals)
+        own = tuple(s[first : first + len(targets)] for s in penalty)
+        found = self._gradient_of(update, gradients, own, theta)
         for p in theta:
             p.grad = None
-        own = tuple(s[first : first + len(targets)] for s in penalty)
-        with self._gradient.watching(theta if len(update.parts) == 1 else ()):
-            self._fill(update, gradients, own, theta)
-        for p, g in zip(theta, self._gradient.sum([p.grad for p in theta], theta), strict=True):
-            p.grad = g
+        add_gradients(theta, self._reducer.sum(found, theta))
         # In half precision a gradient may overflow; the scaler then leaves steps out and lowers its factor.
         if not update.scaled or all_finite(p.grad for p in theta if p.grad is not None):
             self.optimizer.step()
@@ -91,16 +89,21 @@ class Teacher:
             regulariser_norm=logit_gradient(signals[0], penalty[0]).norm(),
         )
 
-    def _fill(
+    def _gradient_of(
         self, update: Update, gradients: list[Signals], penalty: Signals, theta: list[nn.Parameter]
-    ) -> None:
-        """Adds dL_out/dθ₂ and the penalty's gradient to ``p.grad``."""
-        start = 0
+    ) -> list[Tensor | None]:
+        """dL_out/dθ₂ and the penalty's gradient, of this process's samples."""
+        total: list[Tensor | None] = [None] * len(theta)
+        start, once = 0, len(update.parts) == 1
         for part, gradient in zip(update.parts, gradients, strict=True):
             end = start + len(part.signals[0])
             seeds = tuple(g + s[start:end] for g, s in zip(gradient, penalty, strict=True))
-            add_gradients(theta, pull_back(self._graph(part), seeds, theta))
+            graph = self._graph(part)
+            with self._reducer.watching(theta if once else ()):
+                found = pull_back(graph, seeds, theta)
+            total = [b if a is None else a if b is None else a + b for a, b in zip(total, found, strict=True)]
             start = end
+        return total
 
     def _graph(self, part: MicroBatch) -> Signals:
         graph, part.graph = part.graph, None

@@ -5,7 +5,7 @@ The one place that knows both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,6 +120,7 @@ def choose(
     world = world or Alone()
     if not world.alone:
         _check_parallel(mix, None if generator is None else ahead)
+        _check_tables([m for m in (network, generator) if m is not None])
     return Choices(
         task=_task(network, task, given),
         supervision=supervision or _supervision(generator, given),
@@ -134,6 +135,16 @@ def choose(
 
 def _schedule(k: int, part: float) -> Schedule:
     return Every(k) if part == 1.0 else Part(part, k)
+
+
+def _check_tables(modules: Sequence[nn.Module]) -> None:
+    """Refuses what would make the processes' weights differ."""
+    for name, table in (named for module in modules for named in module.named_modules()):
+        if isinstance(table, (nn.Embedding, nn.EmbeddingBag)) and table.max_norm is not None:
+            raise ValueError(
+                f"an embedding with max_norm cuts the rows that a pass looks up, and each process looks up others; got {name}: "
+                "drop max_norm, or train in one process"
+            )
 
 
 def _check_parallel(mix: Mix, lookahead: Lookahead | None) -> None:

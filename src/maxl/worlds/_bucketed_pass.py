@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from maxl.worlds._background import background
 from maxl.worlds._buckets import buckets, flattened, together, unflattened
 
 if TYPE_CHECKING:
@@ -18,15 +20,16 @@ if TYPE_CHECKING:
 class BucketedPass:
     """Sends a bucket once its last gradient has come, in the order of the buckets; the last bucket waits for the end.
 
+    Every process makes one for the same pass, before it.
+
     Args:
-        world: The processes. Each has such an object for the same pass.
+        world: The processes.
         like: Tensors of the shapes and types of the gradients.
-        silent: Those whose gradients the pass is not expected to give; they are as ``now`` says when the first other comes.
-        now: The gradient of a tensor that the pass has not given, as it is.
+        silent: Those for which the pass is not expected to give a gradient.
+        now: The gradient that such a tensor has all the same, when the first other comes.
 
     Attributes:
-        arrived: The gradients that the pass has given, by tensor.
-        changed: Tensors whose gradient was another in the end than the one that was sent; after ``finish``.
+        given: Tensors for which the pass gave a gradient.
     """
 
     def __init__(
@@ -36,27 +39,35 @@ class BucketedPass:
         silent: Collection[int] = (),
         now: Callable[[int], Tensor | None] = lambda i: None,
     ) -> None:
-        self.world = world
-        self.like = list(like)
-        self.buckets = buckets(reversed(range(len(like))), like, world.bucket_bytes)
+        self.world, self.like = world, list(like)
         self.silent, self.now = silent, now
-        self.arrived: dict[int, Tensor] = {}
-        self.changed: set[int] = set()
-        self._place = {i: k for k, bucket in enumerate(self.buckets) for i in bucket}
-        self._missing = [set(bucket) for bucket in self.buckets]
-        self._sent: list[_Sent] = []
+        self.given: set[int] = set()
+        self._gradients: dict[int, Tensor] = {}
+        self._buckets = [
+            _Bucket(found, set(found))
+            for found in buckets(reversed(range(len(like))), like, world.bucket_bytes)
+        ]
+        self._of = {i: bucket for bucket in self._buckets for i in bucket.indices}
+        self._next = 0  # the first bucket that has not been sent
         self._stream = _stream(like[0]) if like else None
+        self._background = background()
+        self._background.begin(self)
 
-    def arrival(self, i: int) -> Callable[[Tensor], None]:
+    def hook(self, i: int) -> Callable[[Tensor], None]:
         """What is to be called with the gradient of a tensor, and again if that becomes another."""
 
-        def arrived(gradient: Tensor) -> None:
-            if gradient.layout == torch.strided and _stream(gradient) == self._stream:
-                self._are_there([i] if self.arrived else [i, *self.silent])
-                self.arrived[i] = gradient
-                self._send_full()
+        def called(gradient: Tensor) -> None:
+            first = not self.given
+            self.given.add(i)
+            # What another stream works on would have to be waited for.
+            if gradient.layout != torch.strided or _stream(gradient) != self._stream:
+                return
+            self._gradients[i] = gradient
+            for there in [i, *self.silent] if first else [i]:
+                self._of[there].missing.discard(there)
+            self._send_full()
 
-        return arrived
+        return called
 
     def finish(self, gradients: Sequence[Tensor | None], *also: Tensor) -> list[Tensor | None]:
         """The sums over all processes, once all of them have called it.
@@ -69,49 +80,48 @@ class BucketedPass:
             A tensor for each, None where it is None everywhere.
         """
         mine, like = [*gradients, *also], [*self.like, *also]
-        for i in range(len(gradients), len(mine)):
-            if self.buckets and together(like[i], like[self.buckets[-1][0]]):
-                self.buckets[-1].append(i)
-            else:
-                self.buckets.append([i])
-        for bucket in self.buckets[len(self._sent) :]:
-            self._send([mine[i] for i in bucket], [like[i] for i in bucket])
-        pairs = list(zip(self.buckets, self._sent, strict=True))
-        self.changed = {
-            i
-            for bucket, sent in pairs
-            for i, part in zip(bucket, sent.parts, strict=True)
-            if not part.is_still(mine[i])
-        }
+        self._take_along(range(len(gradients), len(mine)), like)
+        while self._next < len(self._buckets):
+            self._send([mine[i] for i in self._buckets[self._next].indices], like)
         present = [t is not None for t in mine]
-        told = self.world.sum_of_numbers(
-            [*present, *(not self.changed.isdisjoint(bucket) for bucket in self.buckets)]
-        )
+        told = self.world.sum_of_numbers([*present, *(b.has_changed(mine) for b in self._buckets)])
         sums: list[Tensor | None] = [None] * len(mine)
-        for (bucket, sent), again in zip(pairs, told[len(mine) :], strict=True):
-            sent.work.wait()
-            kind, flat = [like[i] for i in bucket], sent.flat
-            if again:
-                flat = flattened([mine[i] for i in bucket], kind)
-                dist.all_reduce(flat, group=self.world.group)
-            for i, total in zip(bucket, unflattened(flat, kind), strict=True):
+        for bucket, changed in zip(self._buckets, told[len(mine) :], strict=True):
+            kind = [like[i] for i in bucket.indices]
+            flat = bucket.received()
+            if changed:
+                flat = flattened([mine[i] for i in bucket.indices], kind)
+                dist.all_reduce(flat, group=self._background.group)
+            for i, total in zip(bucket.indices, unflattened(flat, kind), strict=True):
                 sums[i] = total if told[i] else None
+        self._background.unfinished = None
         return sums
 
-    def _are_there(self, which: Collection[int]) -> None:
-        for i in which:
-            self._missing[self._place[i]].discard(i)
+    def abandon(self) -> None:
+        """Sends what other processes may wait for."""
+        while self._next < len(self._buckets):
+            self._send([None] * len(self._buckets[self._next].indices), self.like)
+
+    def _take_along(self, more: Sequence[int], like: Sequence[Tensor]) -> None:
+        """Into the last bucket, which has not been sent, or one of their own."""
+        for i in more:
+            if self._buckets and together(like[i], like[self._buckets[-1].indices[0]]):
+                self._buckets[-1].indices.append(i)
+            else:
+                self._buckets.append(_Bucket([i]))
 
     def _send_full(self) -> None:
-        while len(self._sent) < len(self.buckets) - 1 and not self._missing[len(self._sent)]:
-            bucket = self.buckets[len(self._sent)]
-            gradients = [self.arrived[i] if i in self.arrived else self.now(i) for i in bucket]
-            self._send(gradients, [self.like[i] for i in bucket])
+        while self._next < len(self._buckets) - 1 and not self._buckets[self._next].missing:
+            indices = self._buckets[self._next].indices
+            gradients = [self._gradients[i] if i in self._gradients else self.now(i) for i in indices]
+            self._send(gradients, self.like)
 
-    def _send(self, gradients: list[Tensor | None], like: list[Tensor]) -> None:
-        flat = flattened(gradients, like)
-        work = dist.all_reduce(flat, group=self.world.background, async_op=True)
-        self._sent.append(_Sent(flat, work, [_Part.of(g) for g in gradients]))
+    def _send(self, gradients: list[Tensor | None], like: Sequence[Tensor]) -> None:
+        bucket = self._buckets[self._next]
+        self._next += 1
+        bucket.parts = [_Part.of(g) for g in gradients]
+        bucket.flat = flattened(gradients, [like[i] for i in bucket.indices])
+        bucket.work = dist.all_reduce(bucket.flat, group=self._background.group, async_op=True)
 
 
 class _Part(NamedTuple):
@@ -136,14 +146,35 @@ class _Part(NamedTuple):
         return same_place and now._version == self.gradient._version == self.version
 
 
-class _Sent(NamedTuple):
-    """A bucket on its way: ``flat`` is the sum once ``work`` has ended."""
+@dataclass
+class _Bucket:
+    """Gradients that are one message.
 
-    flat: Tensor
-    work: dist.Work
-    parts: list[_Part]
+    Attributes:
+        indices: Of the tensors, in order.
+        missing: Those whose gradients have not come.
+        parts: The gradients as they were when it was sent.
+        flat: What was sent; the sum once ``work`` has ended.
+    """
+
+    indices: list[int]
+    missing: set[int] = field(default_factory=set)
+    parts: list[_Part] = field(default_factory=list)
+    flat: Tensor | None = None
+    work: dist.Work | None = None
+
+    def has_changed(self, gradients: Sequence[Tensor | None]) -> bool:
+        """Whether something else should have been sent."""
+        return not all(p.is_still(gradients[i]) for i, p in zip(self.indices, self.parts, strict=True))
+
+    def received(self) -> Tensor:
+        """The sums, once they are there."""
+        assert self.work is not None
+        assert self.flat is not None
+        self.work.wait()
+        return self.flat
 
 
 def _stream(tensor: Tensor) -> object:
-    """Where a device works on it now; a copy made elsewhere could be too early."""
+    """Where a device works on it now."""
     return torch.cuda.current_stream(tensor.device) if tensor.is_cuda else None

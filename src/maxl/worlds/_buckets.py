@@ -14,12 +14,12 @@ def buckets(indices: Iterable[int], like: Sequence[Tensor], size: int) -> list[l
     Args:
         indices: Into ``like``, in the order in which they are to be sent.
         like: Tensors of the sizes and types of what is sent.
-        size: In bytes. A tensor that is larger has a bucket to itself.
+        size: In bytes, as they are sent. A tensor that is larger has a bucket to itself.
     """
     found: list[list[int]] = []
     bytes_ = 0
     for i in indices:
-        own = like[i].numel() * like[i].element_size()
+        own = like[i].numel() * _wide(like[i].dtype).itemsize
         if not found or bytes_ + own > size or not together(like[i], like[found[-1][0]]):
             found.append([])
             bytes_ = 0
@@ -40,7 +40,7 @@ def flattened(tensors: Sequence[Tensor | None], like: Sequence[Tensor]) -> Tenso
         [
             torch.zeros(p.numel(), dtype=wide, device=p.device)
             if t is None
-            else t.detach().reshape(-1).to(wide)
+            else t.detach().resolve_conj().reshape(-1).to(wide)
             for t, p in zip(tensors, like, strict=True)
         ]
     )

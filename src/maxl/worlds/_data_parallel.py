@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from maxl.worlds._background import background
 from maxl.worlds._buckets import buckets, flattened, unflattened
 from maxl.worlds._overlapping import OverlappingReducer
 from maxl.worlds._reducer import Reducer
@@ -29,8 +30,8 @@ class DataParallel(World):
 
     Args:
         group: The processes; all by default.
-        bucket_bytes: Gradients that are sent as one message. Smaller ones leave earlier, and each costs the latency of
-            the network.
+        bucket_bytes: Size in bytes of the messages in which gradients are sent. Smaller ones leave earlier, and each costs
+            the latency of the network.
 
     Raises:
         ValueError: if no process group has been set up, or ``bucket_bytes`` is below 1.
@@ -48,7 +49,6 @@ class DataParallel(World):
             raise ValueError(f"bucket_bytes needs to be at least 1; got {bucket_bytes}")
         self.group = group
         self.bucket_bytes = bucket_bytes
-        self._background: dist.ProcessGroup | None = None
         self.size = dist.get_world_size(group)
         self.rank = dist.get_rank(group)
 
@@ -77,8 +77,21 @@ class DataParallel(World):
         return result
 
     def reducer(self) -> Reducer:
-        """As ``World.reducer``; sums are sent while a backward pass goes on."""
-        self._set_up_background()
+        """As ``World.reducer``; sums are sent while a backward pass goes on.
+
+        Not so for some of all processes, who cannot set up a further group by themselves, and where a class of one's
+        own sums in another way.
+
+        Raises:
+            ValueError: if processes have different ``bucket_bytes``.
+        """
+        if self.sum_of_numbers([self.bucket_bytes]) != [self.size * self.bucket_bytes]:
+            raise ValueError(
+                f"bucket_bytes needs to be the same in every process; got {self.bucket_bytes} in one"
+            )
+        if self.group is not None or type(self).sum is not DataParallel.sum:
+            return Reducer(self)
+        background()  # here, where all processes come by
         return OverlappingReducer(self)
 
     def gather(self, *rows: Tensor) -> tuple[list[Tensor], int]:
@@ -115,21 +128,6 @@ class DataParallel(World):
         dist.all_reduce(told, group=self.group)
         result: list[int] = told.tolist()
         return result
-
-    @property
-    def background(self) -> dist.ProcessGroup:
-        """The same processes, for what they say to each other beside all else; there once there is a ``reducer``."""
-        assert self._background is not None
-        return self._background
-
-    def _set_up_background(self) -> None:
-        if self._background is None:
-            ranks = None if self.group is None else dist.get_process_group_ranks(self.group)
-            made = dist.new_group(
-                ranks, backend=dist.get_backend(self.group), use_local_synchronization=ranks is not None
-            )
-            assert isinstance(made, dist.ProcessGroup)  # a number stands for "not a member"
-            self._background = made
 
     def __deepcopy__(self, memo: dict[int, Any]) -> DataParallel:
         return self  # a group of processes cannot be copied

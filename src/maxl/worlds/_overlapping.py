@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -15,7 +15,7 @@ from maxl.worlds._reducer import Reducer
 if TYPE_CHECKING:
     from maxl.worlds._data_parallel import DataParallel
 
-_Register = Callable[[Tensor, Callable[[Tensor], None]], RemovableHandle]
+_Hook = Callable[[Tensor], None]  # called with a gradient
 
 
 class OverlappingReducer(Reducer):
@@ -24,25 +24,25 @@ class OverlappingReducer(Reducer):
     Buckets are filled from the last tensor to the first, which is how gradients come about, and always with the same
     tensors, so that a sum does not depend, to the last bit, on what was there when. All processes send them in the
     same order, through a group of their own: what else is said within a pass, by BatchNorm for instance, cannot come
-    between. A gradient that has changed since it was sent, as by a second pass, is sent again with its bucket, and
-    from then on waits for the end of the pass.
+    between. A gradient that is another once the pass has ended, or that PyTorch knows to have been written to, is sent
+    again with its bucket.
 
     Args:
-        world: The processes.
+        world: All processes.
     """
+
+    world: DataParallel
 
     def __init__(self, world: DataParallel) -> None:
         super().__init__(world)
-        self._among = world
         self._pass: BucketedPass | None = None
         self._silent: set[int] = set()  # what the last pass gave no gradient for, in this process
-        self._late: set[int] = set()  # have changed once after they were sent
 
     def watching(self, inputs: Sequence[Tensor]) -> AbstractContextManager[None]:
         """As ``Reducer.watching``."""
 
-        def register(p: Tensor, arrived: Callable[[Tensor], None]) -> RemovableHandle:
-            handle: RemovableHandle = p.register_hook(arrived)  # type: ignore[no-untyped-call]
+        def register(p: Tensor, hook: _Hook) -> RemovableHandle:
+            handle: RemovableHandle = p.register_hook(hook)  # type: ignore[no-untyped-call]
             return handle
 
         return self._sending(inputs, register, lambda i: None)
@@ -52,18 +52,18 @@ class OverlappingReducer(Reducer):
     ) -> list[Tensor | None]:
         """As ``Reducer.sum``; half precision is summed as float32."""
         watched, self._pass = self._pass, None
-        watched = watched or BucketedPass(self._among, like)
+        if watched is None or [p.shape for p in watched.like] != [p.shape for p in like]:
+            watched = BucketedPass(self.world, like)
         sums = watched.finish(tensors, *also)
-        if watched.arrived:
-            self._silent = set(range(len(tensors))) - set(watched.arrived)
-        self._late |= watched.changed
+        if watched.given:
+            self._silent = set(range(len(tensors))) - watched.given
         return sums
 
     def _accumulating(self, weights: Sequence[Tensor]) -> AbstractContextManager[None]:
-        def register(p: Tensor, arrived: Callable[[Tensor], None]) -> RemovableHandle:
+        def register(p: Tensor, hook: _Hook) -> RemovableHandle:
             def accumulated(leaf: Tensor) -> None:
                 if leaf.grad is not None:
-                    arrived(leaf.grad)
+                    hook(leaf.grad)
 
             handle: RemovableHandle = p.register_post_accumulate_grad_hook(accumulated)  # type: ignore[no-untyped-call]
             return handle
@@ -72,18 +72,19 @@ class OverlappingReducer(Reducer):
 
     @contextmanager
     def _sending(
-        self, tensors: Sequence[Tensor], register: _Register, now: Callable[[int], Tensor | None]
+        self,
+        tensors: Sequence[Tensor],
+        register: Callable[[Tensor, _Hook], RemovableHandle],
+        now: Callable[[int], Tensor | None],
     ) -> Iterator[None]:
         """Within: a pass that calls what is registered with the gradient of each tensor."""
         self._pass = None
         if not tensors:
             yield
             return
-        begun = BucketedPass(self._among, tensors, self._silent - self._late, now)
-        hooks = [register(p, begun.arrival(i)) for i, p in enumerate(tensors) if i not in self._late]
-        try:
+        begun = BucketedPass(self.world, tensors, self._silent & set(range(len(tensors))), now)
+        with ExitStack() as hooks:
+            for i, p in enumerate(tensors):
+                hooks.callback(register(p, begun.hook(i)).remove)
             yield
-        finally:
-            for hook in hooks:
-                hook.remove()
         self._pass = begun

@@ -30,7 +30,8 @@ class Reducer:
 
         Args:
             weights: Leaves, the same everywhere, in the same order.
-            overlap: Whether ``p.grad`` stays as it is once the pass has added to it.
+            overlap: Whether sums may be sent within: the pass has to be one, and nothing may write to ``p.grad`` once
+                the pass has added to it.
         """
         if self.world.alone:
             yield
@@ -50,7 +51,7 @@ class Reducer:
             p.grad = new if old is None else old if new is None else old.add_(new)
 
     def watching(self, inputs: Sequence[Tensor]) -> AbstractContextManager[None]:
-        """Within: ``torch.autograd.grad`` for these inputs, once; what it returns is given to ``sum`` next.
+        """Within: ``torch.autograd.grad`` for these inputs, once; what it returns goes to ``sum`` next, as it is.
 
         Args:
             inputs: Leaves; none where what is summed comes otherwise, in several calls for instance.
