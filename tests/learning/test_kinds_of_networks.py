@@ -100,6 +100,24 @@ def test_complex_weights_and_sparse_gradients_are_followed(
     assert relative_error(before - flatten(list(generator.parameters())), expected) < 1e-10
 
 
+@pytest.mark.filterwarnings("ignore:.*falls back to reverse mode")
+@pytest.mark.parametrize("lookahead", [maxl.Taken, maxl.Next, maxl.Virtual])
+@pytest.mark.parametrize("kind", [Complex, Sparse])
+def test_they_are_trained_as_without_a_generator(kind: type[nn.Module], lookahead: Callable[[], Any]) -> None:
+    torch.manual_seed(0)
+    hierarchy = maxl.Hierarchy.uniform(3, 2)
+    network = maxl.MultiTaskNetwork(kind(), hierarchy)
+    generator = maxl.LabelGenerator(nn.Linear(6, 8), hierarchy, feature_dim=8)
+    alone = copy.deepcopy(network)
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.3) for m in (network, generator)]
+    learner = maxl.MetaAuxiliaryLearner(network, generator, *optimizers, lookahead=lookahead())
+    plain = maxl.MultiTaskLearner(alone, torch.optim.SGD(alone.parameters(), lr=0.3))
+    for _ in range(3):
+        x, y = torch.randn(9, 6), torch.randint(0, 3, (9,))
+        plain.train_step(x, y, learner.step(x, y).labels)
+    assert relative_error(flatten(list(network.parameters())), flatten(list(alone.parameters()))) < 1e-6
+
+
 def by_double_backward(network: nn.Module, generator: nn.Module, x: Tensor, y: Tensor, rate: float) -> Tensor:
     for module in network.modules():
         if isinstance(module, nn.Embedding):

@@ -316,35 +316,39 @@ def a_pass_that_fails(world: maxl.DataParallel) -> None:
     except FloatingPointError:
         LOG.within = False
     want([p.grad for p in net.parameters()], before, "before")
+    world.share(4)
     net.zero_grad()
     right = gradients(world, net, loss)
     want(summed(reducer, net, loss.backward), right, "after")
 
 
 def a_pass_that_fails_half_way(world: maxl.DataParallel) -> None:
-    """In every process, at a place of its own, after other numbers of messages; what follows may be another gradient."""
-    for last in (5, 3):
-        net, reducers = network(), [world.reducer(), world.reducer()]
-        weights = list(net.parameters())
-        for reducer in reducers:
-            summed(reducer, net, net(batch(0)).square().mean().backward)
+    """In every process, at a place of its own, or before it has begun; the next step says ``share`` as all steps do."""
+    net, reducers = network(), [world.reducer(), world.reducer()]
+    weights = list(net.parameters())
 
-        def fail(gradient: Tensor) -> None:
-            raise FloatingPointError("half way")
+    def fail(gradient: Tensor) -> None:
+        raise FloatingPointError("half way")
 
-        place = net.layers[(dist.get_rank() + last) % 6].weight.register_hook(fail)
-        for run in (
-            lambda loss: summed(reducers[0], net, loss.backward),  # noqa: B023
-            lambda loss: differentiated(reducers[1], net, loss),  # noqa: B023
-        ):
-            try:
-                run(net(batch(1), dist.get_rank()).square().mean())
-            except FloatingPointError:
-                LOG.within = False
-            else:
-                raise AssertionError("it did not fail")
+    def run(which: int, loss: Tensor) -> None:
+        if which == dist.get_rank():
+            raise FloatingPointError("before")
+        if which % 2:
+            differentiated(reducers[1], net, loss)
+        else:
+            summed(reducers[0], net, loss.backward)
+
+    for which in range(4):  # which process has not begun; none at 3
+        place = net.layers[(dist.get_rank() + which) % 6].weight.register_hook(fail)
+        failed = False
+        try:
+            run(which, net(batch(1), dist.get_rank()).square().mean())
+        except FloatingPointError:
+            failed, LOG.within = True, False
+        assert failed
         place.remove()
         for step in range(2):
+            world.share(4)
             net.zero_grad()
             loss = net(batch(step)).square().mean()
             sums = gradients(world, net, loss)
@@ -355,18 +359,23 @@ def a_pass_that_fails_half_way(world: maxl.DataParallel) -> None:
 
 
 def a_watched_pass_without_a_sum(world: maxl.DataParallel) -> None:
+    """Is refused as the last one, until the next step."""
     net, reducer = network(), world.reducer()
     loss = net(batch(0)).square().mean()
     sums = gradients(world, net, loss)
     weights = list(net.parameters())
     with reducer.watching(weights):
-        torch.autograd.grad(loss, weights)
+        torch.autograd.grad(net(batch(1)).square().mean(), weights)
+    said = ""
+    try:
+        with reducer.watching(weights):
+            pass
+    except RuntimeError as error:
+        said = str(error)
+    assert "begin a step with world.share" in said
+    world.share(4)
     fewer = [torch.ones_like(p) for p in weights[2:]]
     want(reducer.sum(fewer, weights[2:]), world.sum(fewer, weights[2:]), "other tensors")
-    with reducer.watching(weights):
-        torch.autograd.grad(net(batch(1)).square().mean(), weights)
-    own = [torch.ones_like(p) for p in weights]
-    want(reducer.sum(own, weights), world.sum(own, weights), "tensors of the same shapes")
     want(summed(reducer, net, net(batch(0)).square().mean().backward), sums, "the next pass")
 
 
@@ -443,7 +452,7 @@ def copies_and_groups(world: maxl.DataParallel) -> None:
     waits = [
         g._get_backend(torch.device("cpu")).options._timeout for g in dist.distributed_c10d._world.pg_map
     ]
-    assert waits.count(PATIENCE) == 2, waits  # others were made by other cases
+    assert waits.count(PATIENCE) >= 2, waits
     again = pickle.loads(pickle.dumps(learner))
     for each in (learner, again):
         each.step(batch(1), torch.tensor([0, 1, 2, 0]))
@@ -456,7 +465,7 @@ def sizes_that_differ(world: maxl.DataParallel) -> None:
         maxl.DataParallel(bucket_bytes=1000 + 100 * dist.get_rank()).reducer()
     except ValueError as error:
         said = str(error)
-    assert ("the same in every process; got" in said) == (dist.get_rank() != 1), said  # which has their mean
+    assert said.endswith("the same in every process; got [1000, 1100, 1200]")
 
 
 def weights_without_gradient(world: maxl.DataParallel) -> None:
@@ -470,6 +479,7 @@ def weights_without_gradient(world: maxl.DataParallel) -> None:
         assert not any(p._backward_hooks for p in net.parameters())
     else:
         raise AssertionError("nothing was said")
+    world.share(4)
 
 
 CASES: list[Callable[[maxl.DataParallel], None]] = [

@@ -53,13 +53,9 @@ class Sum(Mix):
         if primary is None:
             losses.total().backward()  # type: ignore[no-untyped-call]
             return Mixed()
-        # First, so that the pass leaves each p.grad as it will be; copies, as the pass writes to p.grad, and autograd may
-        # have handed out parts of one tensor.
-        add_gradients(
-            weights, [None if g is None else _copy(g, p) for p, g in zip(weights, primary, strict=True)]
-        )
         if losses.auxiliary is not None:
             losses.auxiliary.backward()  # type: ignore[no-untyped-call]
+        add_gradients(weights, primary)
         return Mixed()
 
 
@@ -101,11 +97,10 @@ def add_gradients(weights: Sequence[Tensor], gradients: Gradients) -> None:
         taken.add(g.data_ptr())
 
 
-def _copy(gradient: Tensor, weight: Tensor) -> Tensor:
-    """In memory as the weight is."""
-    if gradient.layout != torch.strided:
-        return gradient.detach().clone()
-    return torch.empty_like(weight, requires_grad=False).copy_(gradient)
+def copy_gradients(weights: Sequence[Tensor], gradients: Gradients) -> None:
+    """Copies in ``p.grad``, where there is none, for a pass to add to; autograd may have handed out parts of one tensor."""
+    for p, g in zip(weights, gradients, strict=True):
+        p.grad = None if g is None else torch.empty_like(p, requires_grad=False).copy_(g)
 
 
 def cosine_gate(primary: Gradients, auxiliary: Gradients) -> Tensor:

@@ -23,7 +23,7 @@ from maxl.hypergradients import (
     in_float,
 )
 from maxl.learning._losses import check_mean, joined
-from maxl.learning._mix import Mix, Mixed, Sum
+from maxl.learning._mix import Gradients, Mix, Mixed, Sum, copy_gradients
 from maxl.learning._record import Batch
 from maxl.learning._result import StepResult
 from maxl.learning._watch import StepWatch
@@ -178,16 +178,23 @@ class MultiTaskLearner:
         losses = self._losses(batch, outputs, signals)
         everybodys = self._everybodys(losses, batch)
         self._require_finite(everybodys.total(), "training")
-        with self._reducer.summing(theta, overlap=self._gradients_stay()):
-            mixed = self.mix.backward(_scaled(losses, batch), theta, primary_gradient)
+        mixed = self._fill(_scaled(losses, batch), theta, primary_gradient)
         self._filled = True
         self._remember(batch, signals, mixed)
         trained = self._result(everybodys, outputs, signals, mixed)
         return trained if judged is None else trained.with_meta(judged)
 
-    def _gradients_stay(self) -> bool:
-        """Whether nothing writes to ``p.grad`` after the backward pass has added to it."""
-        return type(self.mix) is Sum and gradient_hook(self.network) is None
+    def _fill(self, losses: Losses, theta: list[Tensor], primary: Gradients | None) -> Mixed:
+        """Everybody's gradient, into ``p.grad``."""
+        # Sums may be sent early where nothing writes to p.grad once the pass has added to it.
+        overlap = not self.world.alone and type(self.mix) is Sum and gradient_hook(self.network) is None
+        with self._reducer.summing(theta, overlap=overlap):
+            if not overlap or primary is None:
+                return self.mix.backward(losses, theta, primary)
+            copy_gradients(theta, primary)  # what the mix would add afterwards
+            if losses.auxiliary is not None:
+                losses.auxiliary.backward()  # type: ignore[no-untyped-call]
+            return Mixed()
 
     def _outputs(self, batch: Batch) -> Outputs:
         """The network's outputs, as a training pass: BatchNorm keeps its statistics."""

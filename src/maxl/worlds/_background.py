@@ -3,38 +3,42 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
-
-if TYPE_CHECKING:
-    from maxl.worlds._bucketed_pass import BucketedPass
 
 
 class Background:
     """A second group of all processes, whose messages cannot be taken for those of the first.
 
     Args:
-        group: The messages' group.
+        group: That group.
 
     Attributes:
-        unfinished: A pass whose messages have not all been sent: it goes on, or ended in an error.
+        under_way: Whether a pass has begun here that has not been finished: it goes on, or has failed.
+        passes: How many have begun.
     """
 
     def __init__(self, group: dist.ProcessGroup) -> None:
         self.group = group
-        self.unfinished: BucketedPass | None = None
+        self.under_way = False
+        self.passes = 0
 
-    def begin(self, new: BucketedPass) -> None:
-        """The messages that follow are those of a new pass; what the last one owes is sent first, as zeros.
+    def begin(self) -> int:
+        """The number of a new pass.
 
-        Each process may have failed at another place in it.
+        Raises:
+            RuntimeError: if one is under way.
         """
-        if self.unfinished is not None:
-            self.unfinished.abandon()
-        self.unfinished = new
+        if self.under_way:
+            raise RuntimeError(
+                "gradients are summed one after another; got a new one while another is under way, or has failed: begin "
+                "a step with world.share, after which what has failed is forgotten"
+            )
+        self.under_way = True
+        self.passes += 1
+        return self.passes
 
 
 # One for each default group, as a group holds threads and sockets, and is not given back before the end.
@@ -43,13 +47,30 @@ _OF: WeakKeyDictionary[dist.ProcessGroup, Background] = WeakKeyDictionary()
 
 def background() -> Background:
     """That of all processes; called by all of them, which make it the first time."""
-    first = dist.group.WORLD
-    assert first is not None
-    if first not in _OF:
-        made = dist.new_group(timeout=_patience(first))
-        assert isinstance(made, dist.ProcessGroup)
-        _OF[first] = Background(made)
-    return _OF[first]
+    if _first() not in _OF:
+        forget()
+    return _OF[_first()]
+
+
+def has_failed() -> bool:
+    """Whether a pass before this moment, at which none goes on, has failed in this process."""
+    return _first() in _OF and _OF[_first()].under_way
+
+
+def forget() -> None:
+    """A new group in place of the one there was; called by all processes.
+
+    Where a pass has failed, each may have sent another number of messages, and would take what is left for the next ones.
+    """
+    made = dist.new_group(timeout=_patience(_first()))
+    assert isinstance(made, dist.ProcessGroup)
+    _OF[_first()] = Background(made)
+
+
+def _first() -> dist.ProcessGroup:
+    group = dist.group.WORLD
+    assert group is not None
+    return group
 
 
 def _patience(group: dist.ProcessGroup) -> timedelta | None:

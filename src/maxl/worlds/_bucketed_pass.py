@@ -20,16 +20,17 @@ if TYPE_CHECKING:
 class BucketedPass:
     """Sends a bucket once its last gradient has come, in the order of the buckets; the last bucket waits for the end.
 
-    Every process makes one for the same pass, before it.
-
     Args:
         world: The processes.
         like: Tensors of the shapes and types of the gradients.
         silent: Those for which the pass is not expected to give a gradient.
-        now: The gradient that such a tensor has all the same, when the first other comes.
+        now: The gradient that such a tensor has all the same, when its bucket is sent.
 
     Attributes:
         given: Tensors for which the pass gave a gradient.
+
+    Raises:
+        RuntimeError: if another pass is under way.
     """
 
     def __init__(
@@ -51,12 +52,12 @@ class BucketedPass:
         self._next = 0  # the first bucket that has not been sent
         self._stream = _stream(like[0]) if like else None
         self._background = background()
-        self._background.begin(self)
+        self._number = self._background.begin()
 
     def hook(self, i: int) -> Callable[[Tensor], None]:
         """What is to be called with the gradient of a tensor, and again if that becomes another."""
 
-        def called(gradient: Tensor) -> None:
+        def arrived(gradient: Tensor) -> None:
             first = not self.given
             self.given.add(i)
             # What another stream works on would have to be waited for.
@@ -67,7 +68,7 @@ class BucketedPass:
                 self._of[there].missing.discard(there)
             self._send_full()
 
-        return called
+        return arrived
 
     def finish(self, gradients: Sequence[Tensor | None], *also: Tensor) -> list[Tensor | None]:
         """The sums over all processes, once all of them have called it.
@@ -94,13 +95,13 @@ class BucketedPass:
                 dist.all_reduce(flat, group=self._background.group)
             for i, total in zip(bucket.indices, unflattened(flat, kind), strict=True):
                 sums[i] = total if told[i] else None
-        self._background.unfinished = None
+        self._background.under_way = False
         return sums
 
-    def abandon(self) -> None:
-        """Sends what other processes may wait for."""
-        while self._next < len(self._buckets):
-            self._send([None] * len(self._buckets[self._next].indices), self.like)
+    def is_under_way(self) -> bool:
+        """Whether it is this pass that goes on, and not one that has failed or come later."""
+        now = background()
+        return now is self._background and now.under_way and now.passes == self._number
 
     def _take_along(self, more: Sequence[int], like: Sequence[Tensor]) -> None:
         """Into the last bucket, which has not been sent, or one of their own."""
@@ -118,10 +119,10 @@ class BucketedPass:
 
     def _send(self, gradients: list[Tensor | None], like: Sequence[Tensor]) -> None:
         bucket = self._buckets[self._next]
-        self._next += 1
         bucket.parts = [_Part.of(g) for g in gradients]
         bucket.flat = flattened(gradients, [like[i] for i in bucket.indices])
         bucket.work = dist.all_reduce(bucket.flat, group=self._background.group, async_op=True)
+        self._next += 1
 
 
 class _Part(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from maxl.worlds._background import background
+from maxl.worlds._background import background, forget, has_failed
 from maxl.worlds._buckets import buckets, flattened, unflattened
 from maxl.worlds._overlapping import OverlappingReducer
 from maxl.worlds._reducer import Reducer
@@ -47,18 +47,20 @@ class DataParallel(World):
             )
         if bucket_bytes < 1:
             raise ValueError(f"bucket_bytes needs to be at least 1; got {bucket_bytes}")
-        self.group = group
+        self.group = None if group is dist.group.WORLD else group
         self.bucket_bytes = bucket_bytes
         self.size = dist.get_world_size(group)
         self.rank = dist.get_rank(group)
 
     def share(self, count: int) -> float:
-        """As ``World.share``.
+        """As ``World.share``; whatever failed in the steps before is forgotten.
 
         Raises:
             ValueError: if no process has a sample.
         """
-        (total,) = self.sum_of_numbers([count])
+        total, failed = self.sum_of_numbers([count, self._overlaps and has_failed()])
+        if failed:
+            forget()
         if not total:
             raise ValueError("a step needs samples; got none in any process")
         return count / total
@@ -79,20 +81,24 @@ class DataParallel(World):
     def reducer(self) -> Reducer:
         """As ``World.reducer``; sums are sent while a backward pass goes on.
 
-        Not so for some of all processes, who cannot set up a further group by themselves, and where a class of one's
-        own sums in another way.
+        Not so among some of all processes, which cannot set up a further group by themselves, and where a class of
+        one's own sums in another way.
 
         Raises:
             ValueError: if processes have different ``bucket_bytes``.
         """
-        if self.sum_of_numbers([self.bucket_bytes]) != [self.size * self.bucket_bytes]:
-            raise ValueError(
-                f"bucket_bytes needs to be the same in every process; got {self.bucket_bytes} in one"
-            )
-        if self.group is not None or type(self).sum is not DataParallel.sum:
+        sizes = [0] * self.size
+        sizes[self.rank] = self.bucket_bytes
+        if len(set(sizes := self.sum_of_numbers(sizes))) > 1:
+            raise ValueError(f"bucket_bytes needs to be the same in every process; got {sizes}")
+        if not self._overlaps:
             return Reducer(self)
         background()  # here, where all processes come by
         return OverlappingReducer(self)
+
+    @property
+    def _overlaps(self) -> bool:
+        return self.group is None and type(self).sum is DataParallel.sum
 
     def gather(self, *rows: Tensor) -> tuple[list[Tensor], int]:
         """As ``World.gather``, in the order of the ranks."""

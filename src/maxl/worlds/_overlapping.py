@@ -52,7 +52,7 @@ class OverlappingReducer(Reducer):
     ) -> list[Tensor | None]:
         """As ``Reducer.sum``; half precision is summed as float32."""
         watched, self._pass = self._pass, None
-        if watched is None or [p.shape for p in watched.like] != [p.shape for p in like]:
+        if watched is None or not watched.is_under_way():
             watched = BucketedPass(self.world, like)
         sums = watched.finish(tensors, *also)
         if watched.given:
@@ -82,7 +82,8 @@ class OverlappingReducer(Reducer):
         if not tensors:
             yield
             return
-        begun = BucketedPass(self.world, tensors, self._silent & set(range(len(tensors))), now)
+        silent = self._silent & set(range(len(tensors)))  # weights may have been frozen since
+        begun = BucketedPass(self.world, tensors, silent, now)
         with ExitStack() as hooks:
             for i, p in enumerate(tensors):
                 hooks.callback(register(p, begun.hook(i)).remove)
