@@ -26,7 +26,7 @@ GUARDS = {
         "maxl.hypergradients._dual_kernels:_measure",
     ],
     "hooks in the network": [
-        "maxl.hypergradients._fallback:_hook",
+        "maxl.hypergradients._fallback:gradient_hook",
         "maxl.learning._tracker:UpdateTracker.begin",
     ],
     "gradients on their way to the optimizer": [

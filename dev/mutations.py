@@ -133,7 +133,9 @@ MUTATIONS = (
         "return 1.0 / self.size",
         "worlds/test_data_parallel.py",
     ),
-    Mutation("worlds/_data_parallel.py", "old.add_(new)", "new", "worlds/test_data_parallel.py"),
+    Mutation("worlds/_reducer.py", "old.add_(new)", "new", "worlds/test_data_parallel.py"),
+    Mutation("worlds/_bucketed_pass.py", "if changed:", "if False:", "worlds/test_overlapping.py"),
+    Mutation("worlds/_data_parallel.py", "if failed:", "if False:", "worlds/test_overlapping.py"),
     # The laboratory: what is kept, what is refused, what is said of figures.
     Mutation(
         "experiments/runs/checkpoint.py",
