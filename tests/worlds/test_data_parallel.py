@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 import torch
-import torch.distributed as dist
+from _started import needs_gloo, started
 from torch import nn
 
 import maxl
@@ -21,35 +16,12 @@ from maxl.learning import Lookahead, Sum, Update
 from maxl.worlds import Alone, SyncBatchNorm, World
 
 RANKS = Path(__file__).with_name("_ranks.py")
-needs_gloo = pytest.mark.skipif(
-    not (dist.is_available() and dist.is_gloo_available()), reason="this PyTorch has no gloo to talk through"
-)
 
 
 @cache
 def errors(size: int) -> dict[str, float]:
     """The largest relative difference of weights to one process's, over the processes, case by case."""
-    with TemporaryDirectory() as folder:
-        running = [
-            subprocess.Popen(
-                [sys.executable, str(RANKS), str(rank), str(size), str(Path(folder) / "store")],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-            )
-            for rank in range(size)
-        ]
-        results = []
-        try:
-            for process in running:
-                out, err = process.communicate(timeout=300)
-                assert process.returncode == 0, err
-                results.append(json.loads(out.splitlines()[-1]))
-        finally:  # a failure of one leaves the others waiting for it
-            for process in running:
-                process.kill()
-                process.communicate()
+    results = started(RANKS, size)
     return {name: max(result[name] for result in results) for name in results[0]}
 
 

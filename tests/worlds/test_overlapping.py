@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import _reducing
 import pytest
 import torch.distributed as dist
+from _started import needs_gloo, started
 
 import maxl
 
@@ -23,33 +19,11 @@ SIZE = 3  # two would not show that the order of a sum stays the same
 @cache
 def found() -> dict[str, list[str | None]]:
     """What was wrong, case by case, in each process."""
-    with TemporaryDirectory() as folder:
-        running = [
-            subprocess.Popen(
-                [sys.executable, str(SCRIPT), str(rank), str(SIZE), str(Path(folder) / "store")],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-            )
-            for rank in range(SIZE)
-        ]
-        results = []
-        try:
-            for process in running:
-                out, err = process.communicate(timeout=300)
-                assert process.returncode == 0, err
-                results.append(json.loads(out.splitlines()[-1]))
-        finally:  # a failure of one leaves the others waiting for it
-            for process in running:
-                process.kill()
-                process.communicate()
+    results = started(SCRIPT, SIZE)
     return {name: [result[name] for result in results] for name in results[0]}
 
 
-@pytest.mark.skipif(
-    not (dist.is_available() and dist.is_gloo_available()), reason="this PyTorch has no gloo to talk through"
-)
+@needs_gloo
 @pytest.mark.parametrize("case", [case.__name__ for case in _reducing.CASES])
 def test_what_is_sent_early_is_the_sum(case: str) -> None:
     assert found()[case] == [None] * SIZE

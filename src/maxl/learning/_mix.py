@@ -97,6 +97,11 @@ def add_gradients(weights: Sequence[Tensor], gradients: Gradients) -> None:
         taken.add(g.data_ptr())
 
 
+def added(some: Gradients, others: Gradients) -> list[Tensor | None]:
+    """The sums by weight; None stands for zero."""
+    return [b if a is None else a if b is None else a + b for a, b in zip(some, others, strict=True)]
+
+
 def copy_gradients(weights: Sequence[Tensor], gradients: Gradients) -> None:
     """Copies in ``p.grad``, where there is none, for a pass to add to; autograd may have handed out parts of one tensor."""
     for p, g in zip(weights, gradients, strict=True):

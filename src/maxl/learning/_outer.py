@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from torch import Tensor
 
 from maxl.hypergradients import Inputs, Problem
+from maxl.learning._mix import added
 
 OuterBatch = tuple[Inputs, Tensor, float]  # (x, y, share in all that judges)
 
@@ -33,5 +34,5 @@ def outer_gradient(
     for x, y, share in rest:
         loss, gradient = problem(x, y, outer_share=share).outer_gradient(weights, x, y)
         total = total + loss
-        v = [b if a is None else a if b is None else a + b for a, b in zip(v, gradient, strict=True)]
+        v = added(v, gradient)
     return total, v

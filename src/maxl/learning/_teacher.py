@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from maxl.hypergradients import Signals, alike, all_finite, logit_gradient, pull_back, rounding_of, slopes
-from maxl.learning._mix import add_gradients
+from maxl.learning._mix import add_gradients, added
 from maxl.learning._record import MicroBatch, Update
 from maxl.learning._result import StepResult
 from maxl.learning._words import check_pair
@@ -101,7 +101,7 @@ class Teacher:
             graph = self._graph(part)
             with self._reducer.watching(theta if once else ()):
                 found = pull_back(graph, seeds, theta)
-            total = [b if a is None else a if b is None else a + b for a, b in zip(total, found, strict=True)]
+            total = added(total, found)
             start = end
         return total
 
