@@ -28,6 +28,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from figures import Curve, show
+from processes import meet, sendings, started
 from step import peak, timed
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -150,46 +151,28 @@ class Rank:
     messages: int
 
 
-def rank(number: int, size: int, store: str) -> Rank:
+def rank(number: int, store: str, size: int) -> Rank:
     """Counts one of several processes in the third step, each with its part of the batch."""
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=number, world_size=size)
+    meet(number, store, size)
     step = BASE.build("own", None if size == 1 else maxl.DataParallel())
     parts = [len(part) for part in torch.arange(BASE.batch).tensor_split(size)]
     x, y = BASE.batch_of(parts[number])
     for _ in range(STEPS - 1):
         step(x, y)
-    sent: list[int] = []
-    for name in ("all_reduce", "all_gather", "broadcast"):
-        original = getattr(dist, name)
-
-        def counted(*args: Any, original: Any = original, **kwargs: Any) -> Any:
-            mine = args[1] if isinstance(args[0], list) else args[0]
-            sent.append(mine.numel() * mine.element_size())
-            return original(*args, **kwargs)
-
-        setattr(dist, name, counted)
-    with FlopCounterMode(display=False) as count:
+    with FlopCounterMode(display=False) as count, sendings(count.get_total_flops) as told:
         step(x, y)
     dist.destroy_process_group()
-    return Rank(count.get_total_flops(), sum(sent), len(sent))
+    return Rank(count.get_total_flops(), sum(s.bytes for s in told), len(told))
 
 
 def ranks(size: int) -> Rank:
     """The busiest of so many processes."""
-    with tempfile.TemporaryDirectory() as folder:
-        commands = [
-            [sys.executable, __file__, "--rank", str(i), str(size), f"{folder}/store"] for i in range(size)
-        ]
-        running = [subprocess.Popen(c, stdout=subprocess.PIPE, text=True) for c in commands]
-        told = [p.communicate()[0] for p in running]
-    if any(p.returncode for p in running):
-        raise RuntimeError(f"{size} processes: one of them ended with an error")
-    return max((Rank(**json.loads(text.splitlines()[-1])) for text in told), key=lambda r: r.operations)
+    return max((Rank(**r) for r in started(__file__, size, "rank", size)), key=lambda r: r.operations)
 
 
 def link(number: int, store: str, repeats: int) -> tuple[float, float]:
     """Seconds of latency and bytes a second of gloo between two processes here, by least squares over sizes."""
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=number, world_size=2)
+    meet(number, store, 2)
     sizes, seconds = [1 << k for k in range(10, 25, 2)], []
     for n in sizes:
         t = torch.zeros(n // 4)
@@ -213,14 +196,7 @@ def link(number: int, store: str, repeats: int) -> tuple[float, float]:
 
 def fitted(repeats: int) -> tuple[float, float]:
     """``link`` as its first process sees it."""
-    with tempfile.TemporaryDirectory() as folder:
-        commands = [
-            [sys.executable, __file__, "--link", str(i), f"{folder}/store", str(repeats)] for i in range(2)
-        ]
-        running = [subprocess.Popen(c, stdout=subprocess.PIPE, text=True) for c in commands]
-        first = running[0].communicate()[0]
-        running[1].communicate()
-    latency, bandwidth = json.loads(first.splitlines()[-1])
+    (latency, bandwidth), _ = started(__file__, 2, "link", repeats)
     return latency, bandwidth
 
 
@@ -318,7 +294,7 @@ def main() -> None:
     if args.memory_of:
         print(memory_of(args.memory_of))
     elif args.rank:
-        print(json.dumps(asdict(rank(int(args.rank[0]), int(args.rank[1]), args.rank[2]))))
+        print(json.dumps(asdict(rank(int(args.rank[0]), args.rank[1], int(args.rank[2])))))
     elif args.link:
         print(json.dumps(link(int(args.link[0]), args.link[1], int(args.link[2]))))
     else:

@@ -14,16 +14,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from contenders import SHAPES
+from processes import meet, sendings, started
 from torch.utils.flop_counter import FlopCounterMode
 
 import maxl
@@ -58,22 +55,11 @@ class Message:
     awaited: float
 
 
-class Watched:
-    """Handed out in place of a message's handle: notes when it is waited for."""
-
-    def __init__(self, work: dist.Work, note: Any) -> None:
-        self.work, self.note = work, note
-
-    def wait(self) -> None:
-        self.note()
-        self.work.wait()
-
-
 def rank(
     number: int, store: str, network: str, batch: int, evaluate: str, early: bool, bucket: int
 ) -> list[Message]:
     """The messages of the third step of one of two processes, each with ``batch`` samples."""
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=number, world_size=2)
+    meet(number, store, 2)
     trunk, shape, classes, psi = SHAPES[network]
     torch.manual_seed(0)
     hierarchy = maxl.Hierarchy.uniform(classes, psi)
@@ -90,56 +76,17 @@ def rank(
     x, y = torch.randn(batch, *shape), torch.randint(classes, (batch,))
     for _ in range(STEPS - 1):
         learner.step(x, y)
-    told: list[tuple[int, int, list[int]]] = []
-    with FlopCounterMode(display=False) as count:
-        for name in ("all_reduce", "all_gather", "broadcast"):
-            original = getattr(dist, name)
-
-            def counted(*args: Any, original: Any = original, **options: Any) -> Any:
-                mine = args[1] if isinstance(args[0], list) else args[0]
-                now = count.get_total_flops()
-                awaited = [] if options.get("async_op") else [now]
-                told.append((mine.numel() * mine.element_size(), now, awaited))
-                work = original(*args, **options)
-                return Watched(work, lambda: awaited.append(count.get_total_flops())) if work else None
-
-            setattr(dist, name, counted)
+    with FlopCounterMode(display=False) as count, sendings(count.get_total_flops) as told:
         learner.step(x, y)
     dist.destroy_process_group()
     total = count.get_total_flops()
-    return [Message(size, sent / total, awaited[0] / total) for size, sent, awaited in told]
+    return [Message(s.bytes, s.sent / total, s.awaited[0] / total) for s in told]
 
 
 def messages(network: str, batch: int, evaluate: str, early: bool, bucket: int) -> list[Message]:
-    """Of the first of two processes.
-
-    Raises:
-        RuntimeError: if a process ends with an error.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        running = [
-            subprocess.Popen(
-                [
-                    sys.executable,
-                    __file__,
-                    "--rank",
-                    str(i),
-                    f"{folder}/store",
-                    network,
-                    str(batch),
-                    evaluate,
-                    str(int(early)),
-                    str(bucket),
-                ],
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for i in range(2)
-        ]
-        told = [p.communicate()[0] for p in running]
-    if any(p.returncode for p in running):
-        raise RuntimeError("one of the processes ended with an error")
-    return [Message(**m) for m in json.loads(told[0].splitlines()[-1])]
+    """Of the first of two processes."""
+    first, _ = started(__file__, 2, "rank", network, batch, evaluate, int(early), bucket)
+    return [Message(**m) for m in first]
 
 
 def played(told: Sequence[Message], ratio: float) -> float:
@@ -152,9 +99,7 @@ def played(told: Sequence[Message], ratio: float) -> float:
     each = ratio / sum(m.bytes for m in told)
     free = 0.0  # when the wire is free again
     late = 0.0  # how much later than without any message the process is
-    arrivals: list[
-        tuple[float, float]
-    ] = []  # (share of operations at which it is waited for, time of arrival)
+    arrivals: list[tuple[float, float]] = []  # (share of operations at which it is waited for, its time)
 
     def wait(until: float) -> None:
         nonlocal late
