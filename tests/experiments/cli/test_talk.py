@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +266,34 @@ def test_timing_leaves_random_numbers_and_folders_alone(here: Path) -> None:
 
 def test_runs_with_a_warm_up_longer_than_an_epoch_are_timed() -> None:
     assert time_single(tiny(epochs=5, warmup=2.0), digits()) is not None
+
+
+def slow_ends(monkeypatch: pytest.MonkeyPatch) -> list[RunFolder]:
+    """Epochs whose end takes a twentieth of a second, noted."""
+    ends: list[RunFolder] = []
+    append = RunFolder.append_metrics
+
+    def slowly(self: RunFolder, row: dict[str, Any]) -> None:
+        ends.append(self)
+        time.sleep(0.05)
+        append(self, row)
+
+    monkeypatch.setattr(RunFolder, "append_metrics", slowly)
+    return ends
+
+
+def test_what_the_ends_of_short_epochs_take_is_in_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow_ends(monkeypatch)
+    seconds = time_single(tiny(epochs=200), digits())
+    assert seconds is not None
+    assert seconds >= 200 * 0.05
+
+
+def test_a_long_epoch_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = slow_ends(monkeypatch)
+    monkeypatch.setattr(remaining, "_LONG", 0.0)  # every epoch is
+    assert time_single(tiny(epochs=200), digits()) is not None
+    assert ends == []
 
 
 def finished(folder: Path, config: RunConfig, seconds: float) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.trainer import train
-from maxl.experiments.studies.remaining import for_its_time
+from maxl.experiments.studies.remaining import for_its_time, time_epochs
 from maxl.experiments.studies.study import Study
 from maxl.experiments.studies.workers import device_count
 
@@ -18,18 +18,13 @@ from maxl.experiments.studies.workers import device_count
 def time_runs(base: RunConfig) -> tuple[float, float]:
     """Seconds of a single-task run, and of starting the processes of a study; trains for an epoch or two, three times."""
     base = dataclasses.replace(base, seed=0)
-    one, two = for_its_time(base), for_its_time(base, min(2, base.epochs))
-    marks: list[float] = []
+    one = for_its_time(base)
     with tempfile.TemporaryDirectory() as folder:
         train(one, Path(folder) / "warm")  # packages are imported, kernels chosen
-        start = time.monotonic()
-        train(two, Path(folder) / "run", report=lambda _: marks.append(time.monotonic()))
-        whole = time.monotonic() - start
+        epoch, rest = time_epochs(base)
         start = time.monotonic()
         Study(one, ["single"], [0]).run(Path(folder) / "study", jobs=1)
         in_process = time.monotonic() - start
-    epoch = marks[-1] - marks[-2] if len(marks) > 1 else whole
-    rest = max(0.0, whole - two.epochs * epoch)
     return epoch * base.epochs + rest, max(0.0, in_process - epoch - rest)
 
 

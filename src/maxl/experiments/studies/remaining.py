@@ -37,6 +37,8 @@ COST = {
     **dict.fromkeys(PROTOTYPE_METHODS, 14.0),  # ten networks first, by default
 }
 _STEPS, _SECONDS = 8, 2.0  # steps that are timed after the first, or fewer where they take so long
+_LONG = 0.5  # seconds of an epoch beside which its looks and files no longer count
+_EPOCHS = 4  # that are timed of shorter ones
 
 
 def duration_text(seconds: float) -> str:
@@ -102,7 +104,10 @@ class _Enough(Exception):
 
 
 def time_single(config: RunConfig, data: DataSet) -> float | None:
-    """Seconds of a single-task run of a config, by a few steps; None where they diverge.
+    """Seconds of a single-task run of a config; None where it diverges at once.
+
+    By a few steps where an epoch of them takes long. Of a short one the steps are the lesser part, so that whole epochs
+    are timed.
 
     Args:
         config: Its method does not count.
@@ -112,18 +117,36 @@ def time_single(config: RunConfig, data: DataSet) -> float | None:
 
     def told(seconds: float) -> None:
         found.append(seconds)
-        raise _Enough
+        if seconds > _LONG * config.epochs:
+            raise _Enough
 
-    start = time.monotonic()
     with RandomState.capture(torch.device("cpu")).replay(), tempfile.TemporaryDirectory() as folder:
         try:
-            clock = StepClock(config.epochs, told)
-            train(for_its_time(config), Path(folder) / "run", data=data, watch=clock)
+            train(for_its_time(config), Path(folder) / "run", data=data, watch=StepClock(config.epochs, told))
+            epoch, rest = time_epochs(config, data, _EPOCHS)
         except _Enough:
             return found[0]
         except FloatingPointError:  # the runs themselves will say so
             return None
-    return (time.monotonic() - start) * config.epochs
+    return epoch * config.epochs + rest
+
+
+def time_epochs(config: RunConfig, data: DataSet | None = None, epochs: int = 2) -> tuple[float, float]:
+    """Seconds of an epoch of single-task training, and of what a run takes besides: its start and its end.
+
+    Args:
+        config: Its method does not count.
+        data: Its data set; by default it is loaded, which counts as a part of the start.
+        epochs: To train, if the config has as many; the first counts as the others do where it is the only one.
+    """
+    short = for_its_time(config, min(epochs, config.epochs))
+    ends: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.monotonic()
+        train(short, Path(folder) / "run", data=data, report=lambda _: ends.append(time.monotonic()))
+        whole = time.monotonic() - start
+    epoch = (ends[-1] - ends[0]) / (len(ends) - 1) if len(ends) > 1 else whole
+    return epoch, max(0.0, whole - short.epochs * epoch)
 
 
 class Remaining:
