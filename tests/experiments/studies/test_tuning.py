@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,24 @@ def test_a_search_in_which_all_diverge_says_so(tmp_path: Path) -> None:
     assert not (tmp_path / "best.yaml").exists()
 
 
+def test_how_long_a_search_takes_is_said_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maxl.experiments.studies.tuning.time_single", lambda *_: 45.0)
+    told: list[str] = []
+
+    def search(name: str, base: RunConfig, **options: float) -> None:
+        tune(base, tmp_path / name, space=RATES, estimate=told.append, **options)  # type: ignore[arg-type]
+
+    search("a", BASE, trials=3)
+    search("a", BASE, trials=4)  # goes on
+    search("b", tiny(method="maxl", epochs=1), trials=2, budget=1e-9)
+    assert told == [
+        "about 45 seconds a trial, 2 minutes for 3; those that fall behind end earlier",
+        "about 3 minutes a trial, 6 minutes for 2, of which the budget allows 1 second; those that fall behind end earlier",
+    ]
+
+
 def test_one_trial_runs_in_the_smallest_budget(tmp_path: Path) -> None:
     assert len(tune(BASE, tmp_path, trials=9, budget=1e-9, space=RATES).trials) == 1
     assert len(tune(BASE, tmp_path, trials=9, budget=1e-9, space=RATES).trials) == 1  # its time is kept
@@ -303,6 +322,9 @@ def test_the_command_ends_with_a_table_and_a_command_that_works(
     )
     assert main(line.split()) == 0
     out, err = capsys.readouterr()
+    assert re.search(
+        r"about \d+ seconds? a trial, \d+ seconds? for 2; those that fall behind end earlier\n", err
+    )
     assert "uniform on digits" in out
     assert "batch size" in out
     assert "psi" not in out  # it was given

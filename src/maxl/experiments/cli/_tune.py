@@ -69,6 +69,7 @@ def _tune(namespace: argparse.Namespace) -> None:
             space=space,
             progress=lambda done, _, said: advance(done, said),
             tell=note,
+            estimate=note,
         )
     out = console()
     out.print(_table(found))

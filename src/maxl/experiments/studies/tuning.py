@@ -35,6 +35,7 @@ from maxl.experiments.runs.measures import Measure, main_measure
 from maxl.experiments.runs.tracked import require_trackers
 from maxl.experiments.runs.trainer import resume, train
 from maxl.experiments.runs.values import as_now
+from maxl.experiments.studies.remaining import COST, duration_text, time_single
 from maxl.experiments.studies.space import (
     Between,
     Space,
@@ -94,6 +95,7 @@ def tune(
     data: DataSet | None = None,
     progress: Progress = lambda *_: None,
     tell: Callable[[str], None] = lambda _: None,
+    estimate: Callable[[str], None] | None = None,
     track: Sequence[TrackerFactory] = (),
 ) -> Tuned:
     """Searches for the settings with the best validation result; the test part decides nothing.
@@ -111,6 +113,8 @@ def tune(
         data: Its data set with a validation part, if that is loaded already.
         progress: Called after each epoch.
         tell: Called with what is to be said, in sentences.
+        estimate: Called before the first trial with how long a search will take, in words, by a few steps or epochs of single-task
+            training, which are taken for it. Without it nothing is timed.
         track: What makes trackers of each trial, besides those that the config names.
 
     Raises:
@@ -130,6 +134,8 @@ def tune(
     search = _Search(base, out, space, data, track)  # writes nothing
     if search.data.saw:
         tell(search.data.saw)
+    if estimate is not None and (said := search.expected(trials, 60 * budget)):
+        estimate(said)
     with locked(out), _quiet_optuna():
         return search.run(trials, budget, progress)
 
@@ -180,6 +186,23 @@ class _Search:
     def seconds(self) -> float:
         """Spent in all calls."""
         return self.before + time.monotonic() - self.started
+
+    def expected(self, trials: int, budget: float) -> str | None:
+        """How long a new search takes at most, in words; None of one that goes on, or where that is not known.
+
+        Args:
+            trials: In all.
+            budget: Seconds in all.
+        """
+        single = None if self.before else time_single(self.base, self.data)
+        if single is None:
+            return None
+        each = single * COST.get(self.base.method, 1.0)
+        cut = f", of which the budget allows {duration_text(budget)}" if each * trials > budget else ""
+        return (
+            f"about {duration_text(each)} a trial, {duration_text(each * trials)} for {trials}{cut}; those that fall behind end "
+            "earlier"
+        )
 
     def _note(self) -> None:
         self.record["seconds"] = self.seconds
