@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +18,7 @@ from maxl.experiments.report.parts import Table
 from maxl.experiments.report.runs import load_study
 from maxl.experiments.report.style import looks
 from maxl.experiments.report.summary import found, limits
+from maxl.experiments.report.verdict import verdicts
 
 
 def test_a_gain_that_a_control_also_shows_is_not_credited_to_the_labels(tmp_path):
@@ -48,6 +52,54 @@ def test_the_highest_mean_comes_with_the_methods_that_it_is_not_shown_to_beat(tm
         r"Highest mean test accuracy: maxl with 81\.\d %( \(.*\)); not shown to be better than uniform\.",
         said[0],
     )
+
+
+def falls(folder: Path, seed: int, loss: float, **summary: Any) -> None:
+    """A single-task run of forty epochs that loses so much accuracy over the second half."""
+    run = write_run(
+        folder / f"s{seed}", method="single", seed=seed, psi=None, epochs=40, bare=True, **summary
+    )
+    file = run / "metrics.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line in lines:
+        line["test_accuracy"] = (
+            0.8 - 0.02 * max(0, 20 - line["epoch"]) - loss * max(0, line["epoch"] - 20) / 20
+        )
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.parametrize(
+    ("losses", "summary", "said"),
+    [
+        ((0.05, 0.03), {}, True),
+        ((0.05, -0.001), {}, False),  # not in every seed
+        ((0.009, 0.008), {}, False),  # less than a point
+        ((0.05,), {}, False),
+        ((0.05, 0.03), {"kept_epoch": 20}, False),  # training did stop
+    ],
+)
+def test_single_task_training_that_goes_on_for_too_long_is_told(
+    losses: Sequence[float], summary: dict[str, Any], said: bool, tmp_path: Path
+) -> None:
+    for seed, loss in enumerate(losses):
+        falls(tmp_path, seed, loss, **summary)
+    told = [one for one in found(load_study(tmp_path).settings[0]) if "too long" in one]
+    assert len(told) == said
+    if said:  # of windows of four the best is 20 to 23, 0.003 below the peak, and the last 0.037
+        assert told[0].startswith(
+            "single ends 3.4 points below what it had around epoch 22: it trains for too long"
+        )
+
+
+def test_a_gain_over_training_that_goes_on_for_too_long_says_so_beside_the_decision(tmp_path: Path) -> None:
+    for seed in range(4):
+        falls(tmp_path, seed, 0.05, test_accuracy=0.75 + 0.001 * seed)
+        write_run(
+            tmp_path / f"u{seed}", method="uniform", seed=seed, test_accuracy=0.8 + 0.002 * seed, bare=True
+        )
+    [verdict] = verdicts(load_study(tmp_path))
+    assert verdict.answer == "yes"
+    assert "trains for too long" in dict(verdict.facts)["But"]
 
 
 def test_a_study_without_controls_says_so(tmp_path):

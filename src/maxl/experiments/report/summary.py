@@ -7,6 +7,7 @@ import pandas as pd
 from maxl.experiments.report.final import measure_interval
 from maxl.experiments.report.labels import label_verdicts
 from maxl.experiments.report.runs import Results, Setting, size_text
+from maxl.experiments.report.training import past_its_best
 from maxl.experiments.runs.measures import ACCURACY
 from maxl.experiments.runs.methods import LEARNED_METHODS
 from maxl.experiments.studies.notes import origin_notes
@@ -77,6 +78,8 @@ def found(setting: Setting) -> list[str]:
         said.append(
             f"Of {samples} test samples a difference on fewer than {SIGNS} may be luck with those, whatever seeds agree on."
         )
+    if (caution := past_its_best(setting)) is not None:
+        said.append(caution)
     return [*said, *(f"Labels of {sentence.rstrip('.')}." for sentence in label_verdicts(setting))]
 
 

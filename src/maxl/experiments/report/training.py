@@ -1,16 +1,19 @@
-"""Figures over epochs: accuracy, and the cosine between the two tasks' gradients."""
+"""What happens over epochs: accuracy, a caution where it falls again, and the cosine between the two tasks' gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 
 from maxl.experiments.report.draw import heat_map_height, heat_maps, over_epochs, settled
 from maxl.experiments.report.parts import Figure, Note, Part
 from maxl.experiments.report.runs import Setting
 from maxl.experiments.report.series import curves, ends_table, nested_mean, thinned
 from maxl.experiments.report.style import Look
+from maxl.experiments.studies.statistics import RELEVANT
+from maxl.experiments.studies.variants import base_method
 
 
 def accuracy_over_epochs(setting: Setting, looks: Mapping[str, Look]) -> Part:
@@ -38,6 +41,35 @@ def accuracy_over_epochs(setting: Setting, looks: Mapping[str, Look]) -> Part:
         + " The axis shows where the curves settle; the first epochs begin beyond it." * beyond,
         table=thinned(found, digits, measure.unit.strip()),
         name=f"{measure.name} {setting.name}",
+    )
+
+
+def past_its_best(setting: Setting) -> str | None:
+    """A caution where single-task training loses again what it had: labels may then gain only what stopping in time does.
+
+    Claimed where a tenth of its epochs in a row was better than the last tenth, by a point in the mean and in every seed.
+    Where the best epoch was kept, training did stop.
+    """
+    single = [label for label in setting.methods if base_method(label) == "single"]
+    runs = setting.methods[single[0]] if single else []
+    if len(runs) < 2 or any("kept_epoch" in run.summary for run in runs):
+        return None
+    measure = setting.measure
+    table = pd.DataFrame({run.seed: pd.to_numeric(run.series(measure.key)) for run in runs}).dropna()
+    width = max(1, len(table) // 10)
+    smooth = table.rolling(width).mean().dropna()
+    if smooth.empty:
+        return None
+    sign = 1 if measure.higher_is_better else -1
+    best = int((sign * smooth.mean(axis=1)).argmax())
+    lost = sign * (smooth.iloc[best] - smooth.iloc[-1])
+    if not (lost.min() > 0 and lost.mean() >= RELEVANT):
+        return None
+    return (
+        f"{single[0]} ends {measure.difference_text(lost.mean())} below what it had around epoch "
+        f"{table.index[best + width // 2]}: it trains for too long, and what others gain over it may be no more than stopping in "
+        "time brings. --validation-size 0.1 with --keep best keeps the best epoch by validation, and maxl tune looks for better "
+        "settings."
     )
 
 

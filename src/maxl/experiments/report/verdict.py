@@ -10,6 +10,7 @@ from typing import Any
 from maxl.experiments.report.commands import compare, fresh, use
 from maxl.experiments.report.labels import informative, labelled
 from maxl.experiments.report.runs import Results, Run, Setting, size_text
+from maxl.experiments.report.training import past_its_best
 from maxl.experiments.runs.measures import Measure
 from maxl.experiments.runs.methods import JUDGED_METHODS, LEARNED_METHODS, NOISE_METHODS
 from maxl.experiments.studies.decisions import CONTROL_OF
@@ -170,6 +171,7 @@ def _helps(setting: Setting, base: str, rows: list[dict[str, Any]], better: list
             ("By how much", _interval(chosen, measure)),
             ("Against what", _against(setting, base, rows)),
             ("At what cost", _cost(setting, base, [method, winner])),
+            *[("But", told) for told in (past_its_best(setting),) if told is not None],
             *_labels(setting),
         ],
         advice,
