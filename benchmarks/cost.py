@@ -18,12 +18,14 @@ from contenders import BASELINE, Bench, contenders, learner
 from figures import Curve, show
 from step import timed
 
-FOLLOWED = (
-    "multi-task, by hand",
-    "maxl forward, same batch",
-    "maxl forward, next batch",
-    "maxl reverse, virtual step",
-)
+FOLLOWED = {
+    "multi-task, by hand": "multi-task",
+    "maxl shared trunk, next batch": "next, shared trunk",
+    "maxl shared trunk, same batch": "exact, shared trunk",
+    "maxl forward, next batch": "next, own trunk",
+    "maxl forward, same batch": "exact, own trunk",
+    "maxl reverse, virtual step": "reverse mode, own trunk",
+}
 
 
 def ratio(
@@ -50,19 +52,19 @@ def curves(args: argparse.Namespace) -> list[Curve]:
     """Against the batch size, the depth of a VGG, and k, a meta step in every k-th iteration."""
     network = args.networks[0]
     found = []
-    for name in FOLLOWED:
-        make = contenders()[name].make
+    for contender, name in FOLLOWED.items():
+        make = contenders()[contender].make
         by_batch = [ratio(make, network, batch, 1, args) for batch in args.batches]
         found.append(Curve("batch size", name, args.batches, by_batch))
-        depths = [int("".join(c for c in n if c.isdigit()) or 0) for n in args.networks]
+        depths = [int("".join(c for c in n if c.isdigit()) or 1) for n in args.networks]
         by_depth = [ratio(make, n, args.batches[-1], 1, args) for n in args.networks]
         found.append(Curve("depth", name, depths, by_depth))
-    for evaluate in ("same", "next"):
+    for evaluate, name in (("next", "next"), ("same", "exact")):
         by_k = []
         for k in args.every:
-            make = learner(cached=True, evaluate=evaluate, meta_every=k)
+            make = learner(shared=True, evaluate=evaluate, meta_every=k)
             by_k.append(ratio(make, network, args.batches[-1], k, args))
-        found.append(Curve("meta_every", f"maxl forward, {evaluate} batch, cached labels", args.every, by_k))
+        found.append(Curve("a meta step every", f"{name}, shared trunk", args.every, by_k))
     return found
 
 
@@ -70,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--networks", nargs="+", default=["vgg16", "vgg11", "vgg13", "vgg19"])
     parser.add_argument("--batches", nargs="+", type=int, default=[8, 16, 32, 64])
-    parser.add_argument("--every", nargs="+", type=int, default=[1, 2, 5, 10])
+    parser.add_argument("--every", nargs="+", type=int, default=[1, 2, 4, 8])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", help="a PNG, or any file that matplotlib writes")
