@@ -85,7 +85,7 @@ const work = async () => {{
     input.dispatchEvent(new Event("change"));
     return box.querySelector("[role=status]").textContent;
   }};
-  const refused = [rename("  "), rename("nought 0")];
+  const refused = [rename("  "), rename("nought · 0")];
   rename('=tall, "thin"');
   box.querySelector(".tools button").click();
   const details = page.querySelector("details");
@@ -198,18 +198,18 @@ def test_invented_classes_are_browsed_named_and_saved(tmp_path):
     assert "error" not in found, found
     assert visit.console == []
     assert found["all"] == 12
-    assert [name.split(" (")[0] for name in found["within"]] == ["one 0", "one 1", "one 2"]
-    assert found["heading"].startswith("one 2: ")
+    assert [name.split(" (")[0] for name in found["within"]] == ["one · 0", "one · 1", "one · 2"]
+    assert found["heading"].startswith("one · 2: ")
     assert found["pictures"] > 0
     assert re.match(r"[01]\.\d\d row \d+[01]\.\d\d, [01]\.\d\d, [01]\.\d\d$", found["shares"])
     assert found["refused"] == [
         "A class needs a name.",
-        "“nought 0” is a name in another class: choose a different one.",
+        "“nought · 0” is a name in another class: choose a different one.",
     ]
     beside = (run / "report-invented.csv").read_text()
     first, second = found["files"]
     assert first == beside  # to the last character
-    assert second == beside.replace(",one 2\n", ',"\'=tall, ""thin"""\n')
+    assert second == beside.replace(",one · 2\n", ',"\'=tall, ""thin"""\n')
     assert found["closed"]
     assert found["focused"]
     assert found["first"] == "#main"

@@ -146,8 +146,8 @@ def hierarchy_csv(browser: Browser) -> str:
 
 
 def names_of(primary: Sequence[str], owner: Sequence[int]) -> list[str]:
-    """A name for each invented class, different from all others: its class's and its number within, from 0."""
-    return [f"{primary[c]} {owner[:k].count(c)}" for k, c in enumerate(owner)]
+    """A name for each invented class, different from all others: its class, and its number within, from 0."""
+    return [f"{primary[c]} · {owner[:k].count(c)}" for k, c in enumerate(owner)]
 
 
 def png(image: NDArray[Any]) -> bytes:
