@@ -112,7 +112,13 @@ def test_a_part_is_that_many_samples_and_at_least_two(q: float, expected: int) -
     rows = maxl.Part(q).rows(100)
     count = 100 if rows is None else len(rows.unique())
     assert count == expected
-    assert maxl.Part(0.5).rows(2) is None
+
+
+def test_of_a_small_batch_a_part_is_all_samples() -> None:
+    """Drawn all the same: other processes may have more."""
+    rows = maxl.Part(0.9).rows(4)
+    assert rows is not None
+    assert rows.tolist() == [0, 1, 2, 3]
 
 
 def test_the_whole_as_a_part_is_the_whole() -> None:

@@ -136,6 +136,21 @@ CASES: dict[str, dict[str, Any]] = {
     "shared trunk": {"kind": "shared", "norm": True},
     "shared trunk, next": {"kind": "shared", "lookahead": maxl.Next(), "optimizer": "adam"},
     "shared trunk, everyday": {"kind": "shared", "schedule": maxl.Every(2), "cache_size": SAMPLES},
+    **{
+        f"shared trunk, {name}, {optimizer}": {
+            "kind": "shared",
+            "lookahead": kind,
+            "schedule": maxl.Every(k),
+            "optimizer": optimizer,
+        }
+        for name, kind, k in (
+            ("same", maxl.Taken(), 1),
+            ("next", maxl.Next(), 1),
+            ("everyday preset", maxl.Next(), 2),  # labels made anew in every step
+        )
+        for optimizer in OPTIMIZERS
+    },
+    "everyday preset, own trunk": {"lookahead": maxl.Next(), "schedule": maxl.Every(2)},
     "weighted labels": {"kind": "weighted"},
     "sample weights": {"kind": "weights"},
     "uneven passes": {"kind": "uneven passes", "norm": True},
@@ -172,6 +187,21 @@ def clipped(trained: maxl.MetaAuxiliaryLearner, rows: tuple[Tensor, ...], parts:
     trained.meta_step()
 
 
+def differing(world: World, size: int, rank: int) -> float:
+    """How far processes' weights are apart that teach on parts: all samples of a small one, some of a larger one."""
+    apart = 0.0
+    for lookahead in (maxl.Taken(), maxl.Next()):
+        for q in (0.9, 0.4):
+            trained = learner(world, schedule=maxl.Part(q), lookahead=lookahead)
+            for mine in batches(size, rank):
+                assert trained.step(*mine).primary_loss.isfinite()
+            own = weights(trained)
+            first = own.clone()
+            dist.broadcast(first, 0)
+            apart = max(apart, relative_error(own, first))
+    return apart
+
+
 def compare(rank: int, size: int) -> dict[str, float]:
     world = maxl.DataParallel(bucket_bytes=1000)  # many messages, as of a large network
     found = {}
@@ -193,6 +223,7 @@ def compare(rank: int, size: int) -> dict[str, float]:
                         a, b, rtol=1e-6, atol=1e-9, msg=f"{name}, {scalar}: {a} for {b}"
                     )
         found[name] = relative_error(weights(together), weights(alone))
+    found["part"] = differing(world, size, rank)
     together, alone = learner(world), learner(None)
     for mine, whole in zip(batches(size, rank), batches(size, None), strict=True):
         clipped(together, mine, parts=2)

@@ -41,9 +41,11 @@ class Part(Every):
             raise ValueError(f"teach_part needs to be above 0 and at most 1; got {self.q}")
 
     def rows(self, count: int) -> Tensor | None:
-        """Positions of some of ``count`` samples, by torch's global generator of random numbers; None for all of them."""
-        number = max(2, round(self.q * count))
-        return None if number >= count else torch.randperm(count)[:number].sort().values
+        """Positions of some of ``count`` samples, by torch's global generator of random numbers; None for all of them.
+
+        Which of the two hangs on q alone: processes whose parts of a batch differ in size take the same path.
+        """
+        return None if self.q == 1.0 else torch.randperm(count)[: max(2, round(self.q * count))].sort().values
 
 
 def drawn(schedule: Schedule, batch: Batch, *, follows: bool) -> tuple[Tensor, Tensor] | None:

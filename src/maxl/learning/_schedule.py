@@ -7,7 +7,8 @@ from typing import Protocol
 
 
 class Schedule(Protocol):
-    """When a meta step is due. Any class with this method serves; one with ``Part.rows`` also says on what."""
+    """When a meta step is due. Any class with this method serves; one with ``Part.rows`` also says on what, of
+    several processes None in all of them or in none."""
 
     def due(self, step: int) -> bool:
         """Whether the training step with this number, counted from 0, is one to learn from."""
