@@ -68,6 +68,8 @@ def test_what_would_be_another_thing_on_parts_is_refused() -> None:
         make(mix=maxl.Gated(lambda a, b: torch.ones(())))
     with pytest.raises(ValueError, match="Unsure does not say that it averages"):
         make(lookahead=Unsure())
+    with pytest.raises(ValueError, match="drop compile=True"):
+        make(compile=True)
     network, generator = pair()
     with pytest.raises(ValueError, match="the same number of parts"):
         maxl.AccumulatingLearner(

@@ -54,7 +54,8 @@ class MultiTaskLearner:
         check_finite: Raise before an update with a loss that is not finite. It reads the loss, which on a
             GPU waits for it: switch it off there and check every so often.
         compile: Pass through ``torch.compile``; a pass that does not compile runs eagerly, with one warning.
-            The first steps then take a minute or more. Dynamic shapes compile anew. Goes without a gate.
+            The first steps then take a minute or more. Dynamic shapes compile anew. Goes without a gate, and in one
+            process.
         words: In place of objects: primary_loss, auxiliary_loss and gate, functions.
 
     Raises:
@@ -94,6 +95,11 @@ class MultiTaskLearner:
     ) -> None:
         if chosen.mix.splits and compile:
             raise ValueError("a gate needs two backward passes through one pass; use it without compile=True")
+        if compile and not chosen.world.alone:
+            raise ValueError(
+                "a pass that does not compile in one of several processes would make them take different ways: train in one "
+                "process, or drop compile=True"
+            )
         self.network = network
         self.optimizer = optimizer
         self.task = chosen.task

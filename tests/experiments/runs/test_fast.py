@@ -14,6 +14,7 @@ from maxl.experiments.runs import fast
 from maxl.experiments.runs.checking import Case, run_gain
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.fast import fast_settings, slower, told
+from maxl.experiments.runs.processes import Processes
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 
@@ -28,6 +29,16 @@ def test_only_what_a_gpu_has_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
         assert settings["compile"]
     assert fast_settings(tiny(), CPU) == {}
     assert "nothing is both faster and safe on every cpu" in told({}, CPU)
+
+
+def test_what_torchrun_starts_does_not_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    config = tiny(method="maxl")
+    settings = fast_settings(config, CUDA)
+    assert settings == {"channels_last": True, "precision": "bf16"}
+    Processes(0, 2).check(RunConfig.from_dict({**config.to_dict(), **settings}))
 
 
 def test_what_cannot_be_compiled_is_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.launch import launched
 from maxl.experiments.runs.rules import against_compiling
 from maxl.learning import MetaAuxiliaryLearner
 from maxl.networks import LabelGenerator, MultiTaskNetwork
@@ -27,7 +28,7 @@ def fast_settings(config: RunConfig, device: torch.device) -> dict[str, Any]:
     | an older one | as it is | yes |
     | others | as it is | as it is |
 
-    Compilation is left out where the method cannot be compiled. Channels-last layout is the default everywhere.
+    Compilation is left out where the method cannot be compiled, and of several processes. Channels-last layout is the default everywhere.
 
     Args:
         config: The run.
@@ -41,7 +42,7 @@ def fast_settings(config: RunConfig, device: torch.device) -> dict[str, Any]:
     settings: dict[str, Any] = {"channels_last": True}
     if torch.cuda.is_bf16_supported(including_emulation=False):
         settings["precision"] = "bf16"
-    if against_compiling(config) is None:
+    if against_compiling(config) is None and launched() == 1:
         settings["compile"] = True
     return settings
 
