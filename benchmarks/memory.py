@@ -2,9 +2,11 @@
 
     uv run --group bench python benchmarks/memory.py --network vgg16 --batch 100
 
-Counted, not measured: the bytes of every tensor that PyTorch's operators give out in the third cycle of a step, until it is
-freed. Weights and optimizers' state that were there before are not in it, nor is what a kernel takes for itself while it runs.
-A tensor belongs to the innermost function of maxl that was running when it was made, which has a name in words below.
+Counted, not measured: the bytes of every tensor that PyTorch's operators give out in the second and third cycle of a step, until
+it is freed; the peak is that of the third, which with the next batch as judge holds what the second left. Weights and optimizers'
+state that were there before are not in it, nor is what a kernel takes for itself while it runs. A tensor belongs to the innermost
+function of maxl that was running when it was made, which has a name in words below; outputs of products that are kept for the
+tangent pass count there, though a backward pass may need them as well.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from maxl.hypergradients._dual_kernels import _PRODUCTS, Recording
+
 CONTENDERS = (
     MULTI,
     "maxl shared trunk, same batch",
@@ -32,6 +36,7 @@ CONTENDERS = (
     "maxl forward, next batch",
 )
 
+_RECORDED = Recording.__torch_function__.__code__
 WORDS = {  # of the functions that make what counts
     "trunks.ConvTrunk.forward": "layer outputs kept for a backward pass",
     "_dual_kernels.Recording.__torch_function__": "layer outputs kept for the tangent pass",
@@ -59,6 +64,10 @@ class Held(TorchDispatchMode):
         self.during = ""
         self._now: Counter[str] = Counter()
         self._known: dict[int, Any] = {}
+
+    def begin(self) -> None:
+        """Forgets the peak so far, not what is held."""
+        self.peak, self.during = Counter(self._now), "what the cycle before has left"
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -88,7 +97,9 @@ def running(frame: FrameType | None) -> str:
     """The innermost function of maxl in words, or as module.function."""
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
-        if module.startswith("maxl."):
+        # A recorded pass runs within the recording, which keeps the outputs of products alone.
+        passing = frame.f_code is _RECORDED and frame.f_locals["func"] not in _PRODUCTS
+        if module.startswith("maxl.") and not passing:
             name = f"{module}.{frame.f_code.co_qualname}".split(".<locals>")[0]
             return next((words for end, words in WORDS.items() if name.endswith(end)), name)
         frame = frame.f_back
@@ -106,8 +117,9 @@ def held(network: str, batch: int, name: str) -> Held:
             step(*next(turns))
 
     cycle()
-    cycle()
     with Held() as found:
+        cycle()
+        found.begin()
         cycle()
     return found
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,8 +13,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import maxl
-from _networks import batch, flatten, pair, relative_error, same, snapshot
+from _networks import PSI, batch, flatten, pair, relative_error, same, snapshot
 from maxl.hypergradients import WAYS, untracked
+from maxl.learning import Lookahead
 
 LAMBDA = 0.2
 
@@ -303,3 +306,39 @@ def test_a_saved_learner_continues_as_if_it_had_not_stopped() -> None:
     other.step(*batch(seed=9), index)
     assert same(snapshot(one.network), snapshot(other.network))
     assert same(snapshot(one.generator), snapshot(other.generator))
+
+
+class Look(nn.Module):
+    """Calls ``look`` with what passes."""
+
+    def __init__(self, look: Callable[[Tensor], None]) -> None:
+        super().__init__()
+        self.look = look
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.look(x)
+        return x
+
+
+@pytest.mark.parametrize("lookahead", [maxl.Taken(), maxl.Next()])
+def test_kept_layer_outputs_are_let_go_as_the_tangent_pass_uses_them(lookahead: Lookahead) -> None:
+    kept: list[weakref.ref[object]] = []
+    alive: list[list[bool]] = []
+    trunk = nn.Sequential(
+        *(nn.Flatten(), nn.Linear(192, 8), Look(lambda x: kept.append(weakref.ref(x.untyped_storage())))),
+        *(nn.Tanh(), nn.Linear(8, 16), Look(lambda _: alive.append([ref() is not None for ref in kept]))),
+    )
+    hierarchy = maxl.Hierarchy(PSI)
+    network = maxl.MultiTaskNetwork(trunk, hierarchy, feature_dim=16)
+    generator = maxl.LabelGenerator(
+        nn.Sequential(nn.Flatten(), nn.Linear(192, 16)), hierarchy, feature_dim=16
+    )
+    optimizers = (torch.optim.SGD(m.parameters(), lr=0.1) for m in (network, generator))
+    learner = maxl.MetaAuxiliaryLearner(network, generator, *optimizers, lookahead=lookahead, check="never")
+    learner.step(*batch())
+    if lookahead.waits:
+        learner.step(*batch(1))  # whose training pass judges
+    # Its own layer's output may live for as long as what it gives; that of training is gone, or of the batch that judges.
+    training, *_ = alive[-1]
+    assert len(alive) == 3
+    assert not training

@@ -57,7 +57,7 @@ class Recording(TorchFunctionMode):
         self.hooked = False
         self.precisions: set[torch.dtype] = set()
         self._keeps = outputs
-        self._outputs: list[tuple[Tensor, int, Tensor]] = []
+        self._outputs: list[tuple[Tensor, int, Tensor] | None] = []
 
     def __torch_function__(
         self,
@@ -82,11 +82,15 @@ class Recording(TorchFunctionMode):
         self._keeps = False
         self._outputs.clear()
 
-    def output(self, position: int) -> tuple[Tensor, Tensor] | None:
-        """The output of the product at this position and a measure of its input; None if changed in place since."""
-        if position >= len(self._outputs):
+    def take(self, position: int) -> tuple[Tensor, Tensor] | None:
+        """The output of the product at this position and a measure of its input, and lets go of them.
+
+        None if the output was changed in place since, or has been taken.
+        """
+        if position >= len(self._outputs) or (kept := self._outputs[position]) is None:
             return None
-        output, version, measure = self._outputs[position]
+        self._outputs[position] = None
+        output, version, measure = kept
         return (output, measure) if output._version == version else None
 
 
@@ -98,7 +102,7 @@ class DualKernels(TorchFunctionMode):
     gradients of its own, PyTorch's formulas serve, which both kinds of derivative go through.
 
     Args:
-        recording: Of the same network on the same batch with the same weights, or None.
+        recording: Of the same network on the same batch with the same weights, or None. Its outputs are let go as they are used.
     """
 
     def __init__(self, recording: Recording | None = None) -> None:
@@ -139,7 +143,7 @@ class DualKernels(TorchFunctionMode):
         return _relu(*args, **kwargs) if func is F.relu else _product(known, func, *args, **kwargs)
 
     def _known(self, input: Tensor, *_: Any, **__: Any) -> Tensor | None:
-        known = None if self._recording is None else self._recording.output(self._products)
+        known = None if self._recording is None else self._recording.take(self._products)
         self._products += 1
         if known is None:
             return None
