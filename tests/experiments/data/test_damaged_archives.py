@@ -252,3 +252,16 @@ def test_damaged_json_files_are_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "domains.json").write_text(json.dumps(DOMAINS))
     with pytest.raises(ValueError, match=r"data_full.json' cannot be read as JSON"):
         load("clinc150", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "mnist", "imagenet32"])
+def test_an_archive_that_does_not_fit_is_refused_before_it_is_read(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    {"cifar10": cifar10, "mnist": mnist, "imagenet32": imagenet32}[name](tmp_path)
+    monkeypatch.setattr("maxl.experiments.data._memory._SMALL", 0)
+    monkeypatch.setattr("maxl.experiments.data._memory.available_memory", lambda: 100)
+    with pytest.raises(
+        ValueError, match=r"need 0.00 GiB, and 0.00 GiB are available: free some, or write the"
+    ):
+        load(name, data_dir=tmp_path)

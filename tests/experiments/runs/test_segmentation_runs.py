@@ -93,6 +93,17 @@ def test_masks_by_palette_hold_classes_that_a_file_names(folder: Path, tmp_path:
     assert torch.equal(data.train.primary[0], torch.eye(4).long())
 
 
+def test_masks_that_do_not_fit_are_refused_before_they_are_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maxl.experiments.data._memory._SMALL", 0)
+    monkeypatch.setattr("maxl.experiments.data._memory.available_memory", lambda: 10)
+    with pytest.raises(
+        ValueError, match=r"masks of \d+x\d+ need .* are available: scale them with --image-size N"
+    ):
+        load(str(folder))
+
+
 @pytest.mark.parametrize("suffix", ["png", "tiff"])
 def test_a_mask_has_the_size_of_its_image_as_that_is_shown(suffix: str, tmp_path: Path) -> None:
     exif = Image.Exif()

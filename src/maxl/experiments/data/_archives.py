@@ -14,8 +14,10 @@ import torch
 from maxl.experiments.data._batches import read_batch, read_names, unpickle
 from maxl.experiments.data._files import require_regular
 from maxl.experiments.data._images import resize
+from maxl.experiments.data._memory import require_memory
 from maxl.experiments.data._source import Column, Part, Source
 
+_REMEDY = "free some, or write the data as parquet files, which --stream leaves on disk"
 _MOST_BYTES = 1 << 31  # of one idx file: 45 times MNIST
 # What loadmat raises for damaged files, beside its own errors.
 _DAMAGED_MAT = (
@@ -83,6 +85,9 @@ def _batches_source(
     """Batches of rows of 3·S·S bytes; `keys` maps their keys of labels to columns."""
 
     def part(files: Sequence[Path]) -> Part:
+        size = sum(require_regular(file).stat().st_size for file in files)  # a compressed one needs more
+        several = len(files) > 1  # then they are put together
+        require_memory((1 + several) * size, f"'{files[0]}'" + several * " and those beside it", _REMEDY)
         pixels, labels = zip(*(read_batch(file, [*keys]) for file in files), strict=True)
         if other := next((i for i, x in enumerate(pixels) if x.shape[1:] != pixels[0].shape[1:]), None):
             raise ValueError(
@@ -137,6 +142,8 @@ def _read_idx(file: Path, axes: int) -> np.ndarray:
                 else ()
             )
             whole = start[:4] == bytes((0, 0, 8, axes)) and math.prod(shape) <= _MOST_BYTES
+            if whole:
+                require_memory(math.prod(shape), f"'{file}'", _REMEDY)
             # No more than the head promises, and one byte: a small file can unpack to anything.
             content = stream.read(math.prod(shape) + 1) if whole else b""
     except (OSError, EOFError, zlib.error) as error:

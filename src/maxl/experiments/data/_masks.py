@@ -13,6 +13,7 @@ from torch import Tensor
 
 from maxl.experiments.data._files import image_files, require_regular
 from maxl.experiments.data._images import decode, decode_indices, displayed_size, stretch
+from maxl.experiments.data._memory import require_memory
 from maxl.experiments.data._source import Column, IntArray, Part, Source
 
 IGNORED = -100  # in the targets of a split, whatever stands in the masks
@@ -193,6 +194,11 @@ def _stacked(
     stacked: npt.NDArray[np.uint8] | None = None
     for i, mask in enumerate(masks):
         if stacked is None:
+            require_memory(
+                count * mask.size,
+                f"{count} masks of {mask.shape[0]}x{mask.shape[1]}",
+                "scale them with --image-size N",
+            )
             stacked = np.empty((count, *mask.shape), dtype=np.uint8)
         if mask.shape != stacked.shape[1:]:
             raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 _SMALL = 256 << 20  # bytes that are not worth the question
+_REMEDY = "leave it on disk with --stream, or take less of it with --image-size N or --train-size N"
 # Linux alone. Elsewhere nothing is refused beforehand.
 _SYSTEM = Path("/proc/meminfo")
 _GROUP = Path("/sys/fs/cgroup")  # of a container, which sees its own here
@@ -25,18 +26,19 @@ def available_memory() -> int | None:
     return min(free, max(0, most - used + _cached()))
 
 
-def require_memory(needed: int, what: str) -> None:
+def require_memory(needed: int, what: str, remedy: str = _REMEDY) -> None:
     """ValueError if a data set needs more memory than there is.
 
     Args:
         needed: Bytes, at least.
         what: Needs them.
+        remedy: What its reader can do, if not what serves for most.
     """
     free = available_memory() if needed > _SMALL else None
     if free is not None and needed > free:
         raise ValueError(
             f"a data set is read into memory; {what} need {needed / 2**30:.2f} GiB, and {free / 2**30:.2f} GiB are available: "
-            "leave it on disk with --stream, or take less of it with --image-size N or --train-size N"
+            f"{remedy}"
         )
 
 
