@@ -26,9 +26,22 @@ LOOKAHEADS = {
 }
 
 
-def networks(kind: type[maxl.LabelGenerator] = maxl.LabelGenerator) -> tuple[maxl.MultiTaskNetwork, Any]:
+def networks(
+    kind: type[maxl.LabelGenerator] = maxl.LabelGenerator, trunk: str = "trained"
+) -> tuple[maxl.MultiTaskNetwork, Any]:
+    """A network and a head on its features: those of a trunk that is trained, or from its second block on, or that
+    takes features which another network has made.
+    """
     torch.manual_seed(0)
-    network = maxl.MultiTaskNetwork(conv_trunk(), HIERARCHY)
+    made = (
+        nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.Tanh())
+        if trunk == "pre-computed"
+        else conv_trunk()
+    )
+    network = maxl.MultiTaskNetwork(made, HIERARCHY, feature_dim=16)
+    if trunk == "partly frozen":
+        network.trunk[0].requires_grad_(False)
+        network.trunk[1].requires_grad_(False)
     return network, kind.sharing(network)
 
 
@@ -47,13 +60,14 @@ def truth(
 ) -> Tensor:
     """dL_out/dθ₂ by a plain double backward, labels made of the features of the training pass as it began."""
     network, generator = copy.deepcopy((network, generator))
-    weights = {n: p for n, p in network.named_parameters()}
+    weights = {n: p for n, p in network.named_parameters() if p.requires_grad}
     features = network.trunk(x).detach()
     signals = generator.of_features(features, y)
 
-    def step(w: dict[str, Tensor], t: Tensor) -> dict[str, Tensor]:
+    def step(w: dict[str, Tensor], t: Any) -> dict[str, Tensor]:
         primary, auxiliary = functional_call(network, w, (x,))
-        loss = maxl.focal_loss(primary, y) + maxl.focal_loss(auxiliary, t)
+        labels, counts = t if isinstance(t, tuple) else (t, None)
+        loss = maxl.focal_loss(primary, y) + maxl.focal_loss(auxiliary, labels, sample_weight=counts)
         grads = torch.autograd.grad(loss, list(w.values()), create_graph=True)
         return {n: p - RATE * g for (n, p), g in zip(w.items(), grads, strict=True)}
 
@@ -122,15 +136,24 @@ def test_asked_by_itself_it_reads_the_trunk_as_it_stands_and_leaves_it_alone() -
     assert all(p.grad is None for p in network.parameters())
 
 
+@pytest.mark.parametrize("trunk", ["trained", "partly frozen", "pre-computed"])
+@pytest.mark.parametrize("kind", [maxl.LabelGenerator, maxl.WeightedLabelGenerator])
+@pytest.mark.parametrize("name", ["taken", "taken, low memory", "next"])
 @pytest.mark.usefixtures("float64")
-def test_a_weighted_generator_shares_too() -> None:
-    network, generator = networks(maxl.WeightedLabelGenerator)
-    learner = make(network, generator)
-    before = snapshot(generator)
-    result = learner.step(*batch())
-    assert result.weights is not None
-    assert result.weights.shape == (12,)
-    assert not torch.equal(before["weight_head.weight"], generator.weight_head.weight)
+def test_partly_frozen_trunks_and_pre_computed_features_are_shared_too_with_weights_and_without(
+    name: str, kind: type[maxl.LabelGenerator], trunk: str
+) -> None:
+    network, generator = networks(kind, trunk)
+    (x, y), later = batch(seed=1), batch(seed=2)
+    waits = isinstance(LOOKAHEADS[name], maxl.Next)
+    expected = truth(network, generator, x, y, later if waits else (x, y), virtual=False)
+    before = flatten(list(generator.parameters()))
+    learner = make(network, generator, lookahead=LOOKAHEADS[name])
+    learner.step(x, y)
+    if waits:
+        learner.step(*later)
+    assert expected.norm() > 0
+    assert relative_error(before - flatten(list(generator.parameters())), expected) < 1e-10
 
 
 @pytest.mark.usefixtures("float64")
