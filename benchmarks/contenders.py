@@ -20,6 +20,7 @@ SHAPES = {  # trunk, input shape, primary classes, psi
 }
 RATE, META_RATE = 0.01, 1e-3
 BATCHES = 5  # so many different batches in turn
+COMPILED = "compiled"  # in the names of those that torch.compile takes a minute or more for
 BASELINE, MULTI = "single-task, by hand", "multi-task, by hand"
 
 
@@ -98,12 +99,14 @@ def contenders() -> dict[str, Contender]:
         "maxl forward, everyday, labels kept": Contender(
             learner(cached=True, **everyday), every, 3 + 7 / every
         ),
+        f"maxl shared trunk, same batch, {COMPILED}": Contender(learner(shared=True, compile=True), floor=8),
         "maxl finite-difference": Contender(learner("finite-difference"), floor=11),
         "maxl reverse, virtual step": Contender(learner("reverse", lookahead="virtual")),
     }
     return {
         BASELINE: Contender(_single_by_hand, floor=3),
         "single-task, MultiTaskLearner": Contender(_single, floor=3),
+        f"single-task, MultiTaskLearner, {COMPILED}": Contender(_single_compiled, floor=3),
         MULTI: Contender(_multi_by_hand, floor=3),
         "multi-task, MultiTaskLearner": Contender(_multi, floor=3),
         **ours,
@@ -132,6 +135,11 @@ def _multi_by_hand(bench: Bench) -> Callable[..., object]:
 
 def _single(bench: Bench) -> Callable[..., object]:
     built = maxl.MultiTaskLearner(bench.network, bench.optimizer)
+    return lambda x, y, auxiliary, index: built.train_step(x, y)
+
+
+def _single_compiled(bench: Bench) -> Callable[..., object]:
+    built = maxl.MultiTaskLearner(bench.network, bench.optimizer, compile=True)
     return lambda x, y, auxiliary, index: built.train_step(x, y)
 
 

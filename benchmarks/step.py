@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from contenders import BASELINE, MULTI, RATE, SHAPES, Bench, Contender, contenders
+from contenders import BASELINE, COMPILED, MULTI, RATE, SHAPES, Bench, Contender, contenders
 from peers import ENTROPY_WEIGHT, PEERS, reason_missing
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -211,6 +211,8 @@ def main() -> None:
     names = [name for name in contenders() if name not in missing]
     if args.only:
         names = [n for n in names if n in (BASELINE, MULTI) or any(part in n for part in args.only)]
+    else:
+        names = [n for n in names if COMPILED not in n]
     rows = table(names, args)
     print(render(rows))
     for name, reason in missing.items():
@@ -235,7 +237,7 @@ def table(names: list[str], args: argparse.Namespace) -> list[dict[str, float | 
                 "time_ratio": statistics.median(ratios),
                 "memory_mb": None if peak is None else peak / 2**20,
                 "memory_ratio": None if peak is None or not base else peak / base,
-                "forward_passes": flops(name, args),
+                "forward_passes": None if COMPILED in name else flops(name, args),  # it sees eager operators
                 "floor": contenders()[name].floor,
             }
         )
@@ -271,7 +273,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5, help="interleaved rounds")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=0, help="0: torch's own choice")
-    parser.add_argument("--only", nargs="*", help="contenders whose names contain one of these")
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        help="contenders whose names contain one of these; 'compiled' ones run only if asked for",
+    )
     parser.add_argument("--no-memory", action="store_true", help="leave the fresh processes out")
     parser.add_argument("--quick", action="store_true", help="a tiny network and two rounds")
     parser.add_argument("--json", help="write the rows to this file too")
