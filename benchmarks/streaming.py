@@ -2,8 +2,8 @@
 
 A data set of uncompressed images or of columns of numbers is written as parquet files, trained on with and without
 ``--stream`` by ``maxl train`` in fresh processes that take turns, and removed. Memory is the largest sum, over the process
-and its children, of what is theirs alone (``RssAnon`` and ``RssShmem`` of ``/proc/PID/status``, Linux, looked at fifty
-times a second): copies of files that the system keeps and may drop are not in it. Time is that of training steps, without
+and its children, of what is resident (``VmRSS`` of ``/proc/PID/status``, Linux, looked at fifty times a second), and of that
+what is theirs alone (``RssAnon`` and ``RssShmem``), without the code of programs and libraries. Time is that of training steps, without
 opening the data and looks at the test part, which ``whole`` includes.
 
     python benchmarks/streaming.py [--size 64MB] [--kind images|numbers] [--side 64] [--trunk convnet4] [--epochs 1]
@@ -73,33 +73,44 @@ def write(folder: Path, size: int, kind: str, side: int) -> int:
     return sum(file.stat().st_size for file in folder.iterdir())
 
 
-def own_memory(process: int) -> int:
-    """Bytes that a process and its children have of their own, now."""
-    total = 0
+def memory(process: int) -> tuple[int, int]:
+    """Bytes of a process and its children that are resident, and those that are theirs alone, now."""
+    resident = own = 0
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
-        total += sum(
-            1024 * int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShmem"))
-        )
+        sizes = {
+            line.split(":")[0]: 1024 * int(line.split()[1])
+            for line in lines
+            if line.startswith(("VmRSS", "Rss"))
+        }
+        resident, own = sizes.get("VmRSS", 0), sizes.get("RssAnon", 0) + sizes.get("RssShmem", 0)
         for task in Path(f"/proc/{process}/task").iterdir():
-            total += sum(map(own_memory, map(int, (task / "children").read_text().split())))
+            for child in (task / "children").read_text().split():
+                more = memory(int(child))
+                resident, own = resident + more[0], own + more[1]
     except (FileNotFoundError, ProcessLookupError):  # it has just ended
-        return total
-    return total
+        pass
+    return resident, own
 
 
 def run(data: Path, out: Path, flags: list[str]) -> dict[str, float]:
-    """Trains once: bytes at the peak, seconds of a step, and of all."""
+    """Trains once: bytes at the peaks, seconds of a step, and of all."""
     command = [sys.executable, "-m", "maxl", "train", "-q", "--data", str(data), "--out", str(out), *flags]
-    start, peak = time.perf_counter(), 0
+    start, peak, own = time.perf_counter(), 0, 0
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
-            peak = max(peak, own_memory(process.pid))
+            now = memory(process.pid)
+            peak, own = max(peak, now[0]), max(own, now[1])
             time.sleep(0.02)
     if process.returncode:
         sys.exit(f"{' '.join(command)} ended with {process.returncode}")
     summary = json.loads((out / "summary.json").read_text())
-    return {"peak": peak, "step": summary["seconds_per_step"], "whole": time.perf_counter() - start}
+    return {
+        "peak": peak,
+        "own": own,
+        "step": summary["seconds_per_step"],
+        "whole": time.perf_counter() - start,
+    }
 
 
 def main() -> None:
@@ -137,8 +148,10 @@ def main() -> None:
                 rounds[name].append(run(data, Path(folder, f"{name}{i}"), flags))
     for name, found in rounds.items():
         step, whole = (statistics.median(one[key] for one in found) for key in ("step", "whole"))
-        peak = max(one["peak"] for one in found)
-        print(f"{name:7} peak {peak / 1e9:6.2f} GB   step {1000 * step:8.2f} ms   whole {whole:8.1f} s")
+        peak, own = (max(one[key] for one in found) for key in ("peak", "own"))
+        print(
+            f"{name:7} resident {peak / 1e9:6.2f} GB, of its own {own / 1e9:6.2f} GB   step {1000 * step:8.2f} ms   whole {whole:8.1f} s"
+        )
     if len(rounds) == 2:
         ratios = [m["step"] / s["step"] for m, s in zip(rounds["memory"], rounds["stream"], strict=True)]
         less = max(m["peak"] for m in rounds["memory"]) / max(s["peak"] for s in rounds["stream"])
