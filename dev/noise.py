@@ -62,8 +62,8 @@ SHARED: dict[str, Any] = {
 }
 
 
-def spoiled(setting: str, data: DataSet, seed: int, validate: bool) -> DataSet:
-    """A data set with wrong labels but for a hundred samples; with ``validate`` half of these are set aside."""
+def spoiled(setting: str, data: DataSet, seed: int, validate: bool, known_right: int = TRUSTED) -> DataSet:
+    """A data set with wrong labels but for ``known_right`` samples; with ``validate`` 50 of these are set aside."""
     x, y = data.train.x.flatten(1).double(), data.train.primary
     drawn = np.random.default_rng(seed)
     order = torch.from_numpy(drawn.permutation(len(x)))
@@ -77,7 +77,7 @@ def spoiled(setting: str, data: DataSet, seed: int, validate: bool) -> DataSet:
         pool = every
     else:
         pool = data.train
-    trusted = rest[:TRUSTED]
+    trusted = rest[:known_right]
     wrong = _wrong(setting, x, drawn)
     wrong[trusted] = False
     shift = torch.from_numpy(drawn.integers(1, 10, len(y))) if setting.endswith("symmetric") else 1
@@ -152,8 +152,13 @@ def choose(options: argparse.Namespace) -> None:
 
 
 def best(setting: str, arm: str) -> dict[str, float]:
-    """The rate with the highest mean accuracy on the trusted samples that were set aside, the smaller of equals."""
-    rows = read(choice_of(setting))
+    """The rate of an arm by what was chosen for a setting."""
+    return best_of(choice_of(setting), arm)
+
+
+def best_of(file: Path, arm: str) -> dict[str, float]:
+    """The rate with the highest mean accuracy on the samples that were set aside, the smaller of equals."""
+    rows = read(file)
     rows = rows[rows.method == arm].astype({"validation_accuracy": float})
     means = {
         float(settings.partition("=")[2]): float(group.validation_accuracy.mean())

@@ -16,7 +16,7 @@ import pytest
 from maxl.experiments.runs.config import RunConfig
 
 ROOT = Path(__file__).parents[2]
-PLANS = ("noise", "regime", "structure")
+PLANS = ("noise", "noise-more", "regime", "structure")
 
 
 @pytest.fixture
@@ -25,9 +25,10 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     monkeypatch.syspath_prepend(str(ROOT / "dev"))
 
     def imported(name: str) -> ModuleType:
-        for old in ("evidence", "planned", name):
+        module = name.replace("-", "_")
+        for old in ("evidence", "planned", "noise", module):
             sys.modules.pop(old, None)
-        return importlib.import_module(name)
+        return importlib.import_module(module)
 
     return imported
 
@@ -66,6 +67,27 @@ def test_the_plan_is_older_than_its_results(name: str) -> None:
         command = ["git", "merge-base", "--is-ancestor", plan, first(table)]
         assert first(table) != plan, table
         assert subprocess.run(command, cwd=ROOT).returncode == 0, table
+
+
+def test_early_stopping_sets_aside_what_judges_and_nothing_is_trusted_where_nothing_is_known(
+    script: Callable[[str], ModuleType],
+) -> None:
+    more = script("noise-more")
+    for setting in more.SETTINGS:
+        for arm in more.arms_of(setting):
+            assert isinstance(more.config(setting, arm, {}, 0, None), RunConfig)
+    digits = more.load_data(more.config("digits-structured-untrusted", "single", {}, 0, None))
+    first = more.noise.spoiled("digits-structured", digits, 7, False)
+    stopped = more.data_of("digits-structured", more.STOPPED, digits, 7)
+    assert (len(stopped.train), len(stopped.validation)) == (1197, 100)  # 500 of 1,797 test
+    assert stopped.validation.x.equal(first.train.x[first.train.trusted])
+    assert stopped.test.x.equal(first.test.x)
+    single = more.data_of("digits-structured-untrusted", "single", digits, 27)
+    tenth = more.data_of("digits-structured-untrusted", more.STOPPED, digits, 27)
+    assert single.validation is None
+    assert (len(single.train), len(tenth.train), len(tenth.validation)) == (1297, 1168, 129)
+    for data in (stopped, single, tenth):
+        assert all(part is None or part.trusted is None for part in (data.train, data.validation, data.test))
 
 
 def test_every_arm_of_the_study_of_structure_is_valid(structure: ModuleType) -> None:
