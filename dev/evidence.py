@@ -198,11 +198,14 @@ def table(accuracy: Mapping[str, Mapping[int, float]]) -> str:
 
 
 def summary() -> str:
-    """Markdown: a row for each data set with all of ``SEEDS``; differences as in ``tables``, bold if claimed."""
+    """Markdown: a row for each data set with all of ``SEEDS``; differences as in ``tables``, bold if claimed.
+
+    The last column says what the seeds find: the smallest difference of MAXL to single and to uniform.
+    """
     others = [m for m in METHODS if m != "single"]
     lines = [
-        "| data | single, % | " + " | ".join(others) + " | maxl against uniform |",
-        "|---" * (len(others) + 3) + "|",
+        "| data | single, % | " + " | ".join(others) + " | maxl against uniform | finds |",
+        "|---" * (len(others) + 4) + "|",
     ]
     for name in SETTINGS:
         accuracy = accuracies(name)
@@ -211,9 +214,19 @@ def summary() -> str:
         against_single = differences(accuracy, "single", short=True)
         single = mean_interval(accuracy["single"].values())
         cells = [name, f"{100 * single.mean:.1f}", *(against_single.get(m, "") for m in others)]
-        cells.append(differences(accuracy, "uniform", short=True)["maxl"])
+        cells += [differences(accuracy, "uniform", short=True)["maxl"], power(accuracy)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def power(accuracy: Mapping[str, Mapping[int, float]]) -> str:
+    """The smallest differences of MAXL to both controls, in points, that are found with 80 % power."""
+    found = []
+    for control in ("single", "uniform"):
+        others = [m for m in accuracy if m != control]
+        versus = paired_differences([(accuracy[m], accuracy[control]) for m in others])
+        found.append(f"{100 * versus[others.index('maxl')].detectable:.2f}")
+    return ", ".join(found)
 
 
 # What might have made learned labels useful: in words, and the rows that say whether it did.
@@ -275,6 +288,12 @@ def points(d: PairedDifference) -> str:
     return f"{mean}, too few seeds" if math.isnan(d.half) else f"{mean} ± {100 * d.half:.2f}"
 
 
+def told(d: PairedDifference) -> str:
+    """A difference in percent, its interval, and the smallest one that so many seeds find with 80 % power."""
+    text = f"{d.mean:+.2f} ({d.low:+.2f} to {d.high:+.2f})".replace("-", "−")
+    return text if math.isnan(d.detectable) else f"{text}, finds {d.detectable:.2f}"
+
+
 def emphasised(d: PairedDifference) -> str:
     """The same, bold where the interval excludes zero."""
     return f"**{points(d)}**" if d.claimed else points(d)
@@ -292,6 +311,14 @@ def replace_sections(page: Path, sections: str) -> None:
     page.write_text(f"{introduction}\n{sections}")
 
 
+def replace_table(page: Path, made: str) -> None:
+    """Puts a table in place of the one that has the same head."""
+    lines = page.read_text().splitlines()
+    first = lines.index(made.splitlines()[0])
+    last = next(i for i in range(first, len(lines)) if not lines[i].startswith("|"))
+    page.write_text("\n".join([*lines[:first], made, *lines[last:]]) + "\n")
+
+
 def write() -> None:
     """Puts the tables into their pages, in place of those that stand there."""
     pages = (
@@ -299,10 +326,7 @@ def write() -> None:
         (HERE.parent.parent / "docs" / "guide.md", hypotheses()),
     )
     for page, made in pages:
-        lines = page.read_text().splitlines()
-        first = lines.index(made.splitlines()[0])
-        last = next(i for i in range(first, len(lines)) if not lines[i].startswith("|"))
-        page.write_text("\n".join([*lines[:first], made, *lines[last:]]) + "\n")
+        replace_table(page, made)
     replace_sections(HERE / "README.md", tables())
 
 

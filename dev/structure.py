@@ -2,10 +2,12 @@
 
     python dev/structure.py choose SETTING --data-dir DIR    # the learning rate, by single's validation accuracy
     python dev/structure.py run SETTING --data-dir DIR       # every arm on the seeds that the table lacks
+    python dev/structure.py inputs SETTING --data-dir DIR    # the probe of the raw inputs, on the seeds of that table
     python dev/structure.py write                            # the tables, and what the plan's rule says
 
 Settings: clinc150, cifar100; ``DIR`` holds a folder of that name. The plan, dev/plans/structure.md, is older than the runs.
-Results are kept in dev/evidence/structure-SETTING.csv and structure-SETTING-choice.csv, a row a run.
+Results are kept in dev/evidence/structure-SETTING.csv and structure-SETTING-choice.csv, a row a run; those of inputs, which need no
+training, in structure-SETTING-inputs.csv.
 """
 
 from __future__ import annotations
@@ -15,10 +17,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from evidence import HERE, Task, read, text, work
+import torch
+from torch import Tensor
+
+from evidence import HERE, Task, read, text, told, work
+from maxl.experiments.data import Split
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.loading import load_data
+from maxl.experiments.runs.structure import few_shot_accuracy
 from maxl.experiments.runs.trainer import Trainer
 from maxl.experiments.studies.intervals import (
     interval_text,
@@ -75,6 +82,18 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
 CHEAP, LEARNED = ("single", "uniform", "kmeans", "contrastive"), ("prototypes", "prototypes-contrastive")
 PAIRS = (("prototypes", "prototypes-shuffled"), ("kmeans", "kmeans-shuffled"), ("human", "human-shuffled"))
 OUTCOMES = ("test_probe", "test_accuracy")
+TITLES = {
+    ("clinc150", "test_probe"): "intents, probe",
+    ("clinc150", "test_accuracy"): "domains",
+    ("cifar100", "test_probe"): "100 classes, probe",
+    ("cifar100", "test_accuracy"): "20 classes",
+}
+INPUTS = "inputs"  # no arm: beside the plan, and beside its rule
+# Beside the plan, each interval by itself.
+BESIDE = (
+    *(("uniform", "single"), ("kmeans", "single"), ("kmeans", "uniform")),
+    *(("human", "single"), ("maxl", "uniform")),
+)
 FUTILE = 0.5
 
 
@@ -94,8 +113,33 @@ def one(name: str, arm: str, changes: dict[str, Any], seed: int, data_dir: str |
     settings = config(name, arm, changes, seed, data_dir)
     with tempfile.TemporaryDirectory() as folder:
         summary = Trainer(settings, RunFolder(Path(folder) / "run"), load_data(settings)).fit()
-    columns = (*OUTCOMES, "validation_accuracy", "label_nmi", "test_worst_group", "seconds_total")
+    columns = (
+        *OUTCOMES,
+        "test_probe_inputs",
+        "validation_accuracy",
+        "label_nmi",
+        "test_worst_group",
+        "seconds_total",
+    )
     return {"method": arm, "settings": text(changes), "seed": seed, **{c: summary.get(c) for c in columns}}
+
+
+def probed(name: str, arm: str, changes: dict[str, Any], seed: int, data_dir: str | None) -> dict[str, Any]:
+    """The probe of the raw inputs: what a run calls ``test_probe_inputs``, without the run."""
+    settings = config(name, "single", changes, seed, data_dir)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(settings, RunFolder(Path(folder) / "run"), load_data(settings))
+
+        def inputs(split: Split) -> tuple[Tensor, Tensor]:
+            assert split.probe is not None  # every setting names its column
+            return torch.cat([b.x.flatten(1) for b in trainer.in_order(split)]), split.probe
+
+        (found,) = few_shot_accuracy(
+            *inputs(trainer.data.train), [inputs(trainer.data.test)], shots=settings.probe_shots, seed=seed
+        )
+    # The columns that ``work`` prints.
+    empty = {"test_accuracy": None, "validation_accuracy": None}
+    return {"method": arm, "settings": text(changes), "seed": seed, OUTCOMES[0]: found, **empty}
 
 
 def table_of(setting: str) -> Path:
@@ -104,6 +148,10 @@ def table_of(setting: str) -> Path:
 
 def choice_of(setting: str) -> Path:
     return HERE / f"structure-{setting}-choice.csv"
+
+
+def inputs_of(setting: str) -> Path:
+    return HERE / f"structure-{setting}-inputs.csv"
 
 
 def choose(options: argparse.Namespace) -> None:
@@ -138,8 +186,47 @@ def run(options: argparse.Namespace) -> None:
             return
 
 
+def inputs(options: argparse.Namespace) -> None:
+    """What the inputs themselves know, on the seeds that the arms were trained on."""
+    seeds = sorted({int(seed) for seed in read(table_of(options.setting)).seed})
+    tasks: list[Task] = [(options.setting, INPUTS, {}, seed) for seed in seeds]
+    work(tasks, inputs_of(options.setting), options.data_dir, options.jobs, probed)
+
+
+def page() -> str:
+    """The tables of docs/evidence.md: each arm's results, and the differences that the plan names."""
+    columns = [(setting, outcome) for setting in SETTINGS for outcome in OUTCOMES]
+    every = [outcomes(table_of(setting), outcome) for setting, outcome in columns]
+    heads = [f"{setting}: {TITLES[setting, outcome]}" for setting, outcome in columns]
+    lines = [f"| arm | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    lines += [
+        f"| {arm} | {' | '.join(interval_text(mean_interval(v[arm].values()), 2) for v in every)} |"
+        for arm in ARMS
+    ]
+    beside = [
+        interval_text(mean_interval(outcomes(inputs_of(setting), outcome)[INPUTS].values()), 2)
+        if outcome == OUTCOMES[0]
+        else ""
+        for setting, outcome in columns
+    ]
+    lines += [f"| raw inputs, nothing trained (after the plan) | {' | '.join(beside)} |", ""]
+    lines += [f"| difference | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    rows: dict[str, list[str]] = {}
+    for values in every:
+        gate = paired_difference(values["human"], values["uniform"])
+        rows.setdefault("human − uniform (gate of the setting)", []).append(told(gate))
+        pairs = paired_differences([(values[a], values[b]) for a, b in PAIRS])
+        for (arm, control), d in zip(PAIRS, pairs, strict=True):
+            rows.setdefault(f"{arm} − {control}", []).append(told(d))
+        cheap = max(CHEAP, key=lambda arm: sum(values[arm].values()))
+        versus = paired_differences([(values[arm], values[cheap]) for arm in LEARNED])
+        for arm, d in zip(LEARNED, versus, strict=True):
+            rows.setdefault(f"{arm} − the best cheap arm", []).append(f"{cheap}: {told(d)}")
+    return "\n".join([*lines, *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items())])
+
+
 def write(options: argparse.Namespace) -> None:
-    """Prints the tables and the rule's decision."""
+    """Prints the tables and the rule's decision; "finds" is the smallest difference found with 80 % power."""
     least: dict[str, float] = {}
     for setting in SETTINGS:
         if not table_of(setting).exists():
@@ -151,21 +238,30 @@ def write(options: argparse.Namespace) -> None:
                 print(f"| {arm} | {interval_text(mean_interval(values[arm].values()), 2)} |")
             cheap = max(CHEAP, key=lambda arm: sum(values[arm].values()))
             gate = paired_difference(values["human"], values["uniform"])
-            print(f"human against uniform {gate.mean:+.2f} ({gate.low:+.2f} to {gate.high:+.2f})")
+            print(f"human against uniform {told(gate)}")
             for (arm, control), d in zip(
                 PAIRS, paired_differences([(values[a], values[b]) for a, b in PAIRS]), strict=True
             ):
-                print(f"{arm} against {control} {d.mean:+.2f} ({d.low:+.2f} to {d.high:+.2f})")
+                print(f"{arm} against {control} {told(d)}")
             versus = paired_differences([(values[arm], values[cheap]) for arm in LEARNED])
             for arm, d in zip(LEARNED, versus, strict=True):
-                print(f"{arm} against {cheap} {d.mean:+.2f} ({d.low:+.2f} to {d.high:+.2f}), p = {d.p:.4f}")
+                print(f"{arm} against {cheap} {told(d)}, p = {d.p:.4f}")
+            for arm, control in BESIDE:
+                d = paired_difference(values[arm], values[control])
+                print(f"{arm} against {control}, beside the plan: {told(d)}")
+            if outcome == OUTCOMES[0] and inputs_of(setting).exists():
+                beside = outcomes(inputs_of(setting), outcome)[INPUTS]
+                print(f"| {INPUTS} | {interval_text(mean_interval(beside.values()), 2)} |")
+                found = paired_differences([(values[arm], beside) for arm in ARMS])
+                for arm, d in zip(ARMS, found, strict=True):
+                    print(f"{arm} against {INPUTS}, beside the plan: {told(d)}")
             if outcome == OUTCOMES[0] and gate.low > 0:
                 least[setting] = min(1.0, 2 * min(d.p for d in versus))
     print_holm(least)
 
 
 def main() -> None:
-    actions = {"choose": choose, "run": run, "write": write}
+    actions = {"choose": choose, "run": run, "inputs": inputs, "write": write}
     command(__doc__, SETTINGS, "where clinc150/ and cifar100/ lie", actions)
 
 

@@ -25,7 +25,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from evidence import HERE, of_set, read, text, work
+from evidence import HERE, of_set, read, replace_table, text, work
 from maxl.experiments.data import IGNORED, DataSet, evaluation_batches, load, load_frames
 from maxl.experiments.runs.build import choose_hierarchy, choose_task
 from maxl.experiments.runs.config import RunConfig
@@ -177,10 +177,10 @@ def run(options: argparse.Namespace) -> None:
         work(tasks, FILE, options.data_dir, options.jobs, one)
 
 
-def write() -> None:
-    """The table, in its page."""
+def summary() -> str:
+    """The table of docs/evidence.md; the intervals of a line's differences hold together."""
     rows = read(FILE)
-    pairs = (("single", "reference"), ("maxl", "uniform"))
+    pairs = (("single", "reference"), ("maxl", "uniform"), ("maxl", "single"))
     titles = ["data", "measure", *METHODS, *(f"{a} − {b}" for a, b in pairs)]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for name in SETS:
@@ -197,10 +197,12 @@ def write() -> None:
         lines.append(
             f"| {name} | {rows[rows.settings == f'data={name}'].measure.iloc[0]} | {' | '.join(cells)} |"
         )
-    page = PAGE.read_text().splitlines()
-    first = page.index(lines[0])
-    last = next(i for i in range(first, len(page)) if not page[i].startswith("|"))
-    PAGE.write_text("\n".join([*page[:first], *lines, *page[last:]]) + "\n")
+    return "\n".join(lines)
+
+
+def write() -> None:
+    """The table, in its page."""
+    replace_table(PAGE, summary())
 
 
 def main() -> None:
