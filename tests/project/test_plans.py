@@ -187,3 +187,12 @@ def test_the_rule_of_the_study_of_structure_reads_its_tables(
     assert re.search(r"^prototypes against prototypes-shuffled \+(19\.9|20\.)", printed, re.MULTILINE)
     assert "prototypes-contrastive against" in printed
     assert "clinc150: p = 0.0000 after Holm over settings" in printed
+
+
+def test_the_probe_of_the_inputs_is_that_of_a_run(structure: ModuleType) -> None:
+    structure.SETTINGS["clinc150"] = {**DIGITS, "primary": "half", "probe": "label", "psi": [5]}
+    run = structure.one("clinc150", "single", {}, 3, None)
+    assert 0.3 < run["test_probe_inputs"] <= 1
+    assert (
+        structure.probed("clinc150", structure.INPUTS, {}, 3, None)["test_probe"] == run["test_probe_inputs"]
+    )
