@@ -16,7 +16,7 @@ import pytest
 from maxl.experiments.runs.config import RunConfig
 
 ROOT = Path(__file__).parents[2]
-PLANS = ("noise", "noise-more", "regime", "structure")
+PLANS = ("by-heart", "noise", "noise-more", "regime", "structure")
 
 
 @pytest.fixture
@@ -88,6 +88,15 @@ def test_early_stopping_sets_aside_what_judges_and_nothing_is_trusted_where_noth
     assert (len(single.train), len(tenth.train), len(tenth.validation)) == (1297, 1168, 129)
     for data in (stopped, single, tenth):
         assert all(part is None or part.trusted is None for part in (data.train, data.validation, data.test))
+
+
+def test_every_arm_of_the_study_by_heart_trains(script: Callable[[str], ModuleType]) -> None:
+    study = script("by-heart")
+    small = {**DIGITS, "trunk": "mlp", "channels_last": True}
+    for arm in (*study.FIRST, *study.SECOND):
+        assert isinstance(study.config(arm, 600, None), RunConfig)
+        changes = {**small, **(HUMAN if arm.startswith("human") else {"psi": [2]})}
+        assert 0 <= study.one("digits", arm, changes, 600, None)["test_accuracy"] <= 1, arm
 
 
 def test_every_arm_of_the_study_of_structure_is_valid(structure: ModuleType) -> None:

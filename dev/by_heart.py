@@ -1,0 +1,108 @@
+"""Do people's classes raise accuracy where a network learns its samples by heart, and do learned labels do a part of that?
+
+    python dev/by_heart.py run --data-dir DIR [--jobs N]    # the first stage, and the second one if its gate is open
+    python dev/by_heart.py write                            # the table, and what the plan's rule says
+
+``DIR`` holds CIFAR-100's files. The plan, dev/plans/by-heart.md, is older than the runs. Results are kept in
+dev/evidence/by-heart.csv, a row a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from evidence import HERE, Task, text, work
+from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.loading import load_data
+from maxl.experiments.runs.trainer import Trainer
+from maxl.experiments.studies.intervals import (
+    PairedDifference,
+    interval_text,
+    mean_interval,
+    paired_difference,
+    paired_differences,
+)
+from planned import outcomes
+from settings import ADAM, SETTINGS, TUNED
+
+FILE = HERE / "by-heart.csv"
+SEEDS, CHOOSING_SEEDS = range(600, 620), ()  # nothing is chosen
+FIRST, SECOND = (
+    ("single", "uniform", "human", "human-shuffled"),
+    ("kmeans", "prototypes", "prototypes-shuffled"),
+)
+CHEAP = ("single", "uniform", "kmeans")
+NAME = "cifar100-long"
+
+
+def config(arm: str, seed: int, data_dir: str | None, **changes: Any) -> RunConfig:
+    """The settings of an arm."""
+    values = {**ADAM, **SETTINGS[NAME], **TUNED[NAME], "method": arm, "seed": seed, "data_dir": data_dir}
+    if arm.startswith("prototypes"):
+        values |= {"held_out": 0.25, "entropy_weight": 0.2}
+    return RunConfig.from_dict({**values, **changes}, "dev/by_heart.py")
+
+
+def one(name: str, arm: str, changes: dict[str, Any], seed: int, data_dir: str | None) -> dict[str, Any]:
+    """A run of an arm."""
+    settings = config(arm, seed, data_dir, **changes)
+    with tempfile.TemporaryDirectory() as folder:
+        summary = Trainer(settings, RunFolder(Path(folder) / "run"), load_data(settings)).fit()
+    columns = ("test_accuracy", "validation_accuracy", "train_accuracy", "seconds_total")
+    return {"method": arm, "settings": text(changes), "seed": seed, **{c: summary[c] for c in columns}}
+
+
+def run(options: argparse.Namespace) -> None:
+    """The first stage; the second one if people's classes beat uniform labels."""
+    for arms in (FIRST, SECOND):
+        tasks: list[Task] = [(NAME, arm, {}, seed) for seed in SEEDS for arm in arms]
+        work(tasks, FILE, options.data_dir, options.jobs, one)
+        found = outcomes(FILE, "test_accuracy")
+        gate = paired_difference(found["human"], found["uniform"])
+        print(f"gate: {told('human', 'uniform', gate)}")
+        if not gate.low > 0:
+            return
+
+
+def told(a: str, b: str, d: PairedDifference) -> str:
+    """A difference in words."""
+    return f"{a} against {b} {d.mean:+.2f} ({d.low:+.2f} to {d.high:+.2f}), {d.n} seeds, detectable {d.detectable:.2f}"
+
+
+def write(options: argparse.Namespace) -> None:
+    """Prints the table and the differences that the plan names."""
+    found = outcomes(FILE, "test_accuracy")
+    for arm in (*FIRST, *SECOND):
+        if arm in found:
+            print(f"| {arm} | {interval_text(mean_interval(found[arm].values()), 2)} |")
+    pairs = [("human", "uniform"), ("human", "human-shuffled"), ("prototypes", "prototypes-shuffled")]
+    if "prototypes" in found:
+        pairs.append(("prototypes", max(CHEAP, key=lambda arm: sum(found[arm].values()))))
+    for a, b in pairs:
+        if a in found and b in found:
+            print(told(a, b, paired_difference(found[a], found[b])))
+    for control in ("single", "uniform"):
+        others = [arm for arm in found if arm != control]
+        for arm, d in zip(
+            others, paired_differences([(found[a], found[control]) for a in others]), strict=True
+        ):
+            print(f"simultaneous: {told(arm, control, d)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("run", "write"))
+    parser.add_argument("--data-dir", help="CIFAR-100's files")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
+    options = parser.parse_args()
+    {"run": run, "write": write}[options.what](options)
+
+
+if __name__ == "__main__":
+    main()
