@@ -83,8 +83,56 @@ def test_a_method_that_helps_is_to_be_used(folder: Path) -> None:
 def test_where_nothing_helps_single_task_training_is_kept(folder: Path) -> None:
     box = decision(folder, advice(verdict="does not help"), plan(), ACCURACY)
     assert (box.answer, box.headline) == ("no", "No: kmeans, the best candidate, gains less than 1 point.")
-    assert box.advice.startswith("Keep single, at a learning rate of 0.003: the rest brings nothing here.")
+    gains = "Keep single, at a learning rate of 0.003: kmeans, the best candidate that was run, gains less than 1 point."
+    assert box.advice.startswith(f"{gains} Learned labels were not run. Its model")
     assert "runs/single/seed3000" in str(box.command)
+    box = decision(folder, advice(verdict="does not help"), {**plan(), "learned": "run"}, ACCURACY)
+    assert box.advice.startswith(f"{gains} Its model")
+
+
+def test_a_control_that_is_not_beaten_and_helps_is_to_be_used(folder: Path) -> None:
+    control = {"against": "kmeans-shuffled", "difference": -0.002, "interval": [-0.01, 0.005], "cost": 1.3}
+    control |= {"gain": 0.038, "gain_interval": [0.03, 0.045]}
+    given = advice(
+        verdict="helps",
+        difference=0.036,
+        interval=[0.03, 0.04],
+        control=control,
+        recommended="kmeans-shuffled",
+    )
+    box = decision(folder, given, plan(), ACCURACY)
+    assert box.headline.endswith(
+        "by 3.6 points. It is not shown to beat kmeans-shuffled, which is better by 3.8 points."
+    )
+    assert box.advice.startswith("Use kmeans-shuffled: kmeans is not shown to beat it. Its model")
+    assert "final/runs/kmeans-shuffled/seed3000" in str(box.command)
+    assert dict(box.facts)["At what cost"].startswith("kmeans 2.0, kmeans-shuffled 1.3 times single-task")
+
+
+INPUTS = {"method": "single", "difference": -0.01, "interval": [-0.03, 0.01]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"verdict": "does not help"},
+            "Where features of the task are wanted anyway, keep single, at a learning",
+        ),
+        ({"test_samples": 60}, "Where features of the task are wanted anyway, keep single, at a learning"),
+        ({}, "Repeat it with 15 new seeds"),
+    ],
+)
+def test_where_single_task_training_keeps_no_more_than_the_inputs_it_says_so(
+    changes: Advice, told: str, folder: Path
+) -> None:
+    shown = advice(**changes, against_inputs=INPUTS, probe_inputs=0.6)
+    box = decision(folder, shown, plan(), ACCURACY)
+    first = "Use the inputs themselves: single is not shown to keep more than they do. "
+    assert box.advice.startswith(first + told)
+    better = {**INPUTS, "difference": 0.02, "interval": [0.01, 0.03]}
+    box = decision(folder, {**shown, "against_inputs": better}, plan(), ACCURACY)
+    assert "inputs" not in box.advice
 
 
 def test_where_it_cannot_be_told_more_seeds_can_be_had_where_they_help(folder: Path) -> None:
@@ -154,6 +202,12 @@ def test_the_picture_has_the_intervals_of_the_verdict(folder: Path) -> None:
             **{"Difference": "+0.10", "Low": "−2.00", "High": "+2.00"},
         },
     ]
+    beside = differences(advice(against_inputs=INPUTS), ACCURACY)
+    assert beside.table is not None
+    assert beside.table.to_dict("records")[2] == {
+        **{"Method": "single", "Against": "the raw inputs"},
+        **{"Difference": "−1.00", "Low": "−3.00", "High": "+1.00"},
+    }
     unknown = differences(advice(interval=[None, None], control=None), ACCURACY)
     assert unknown.table is not None
     assert list(unknown.table["Low"]) == ["–"]
@@ -182,3 +236,8 @@ def test_the_report_of_the_folder_is_that_of_the_advice(finished: Callable[[Advi
     assert "Do finer labels help on table.csv?" in text
     assert text.index('data-answer="cannot tell"') < text.index("The candidate on fresh seeds")
     assert "trunk mlp · 5 fresh seeds · aim: accuracy" in text
+    control = {**advice()["control"], "gain": 0.012, "gain_interval": [0.003, 0.021]}
+    text = finished(advice(control=control, probe_inputs=0.6, against_inputs=INPUTS))
+    assert "+1.20 (+0.30 to +2.10) points" in text
+    assert ">the raw inputs</th>" in text
+    assert ">60.00</td>" in text

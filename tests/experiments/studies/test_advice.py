@@ -24,6 +24,7 @@ from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.measures import ACCURACY
 from maxl.experiments.studies import advice as procedure
 from maxl.experiments.studies.advice import FINAL_SEEDS, SCREENING_SEEDS, TUNING_SEEDS, advise
+from maxl.experiments.studies.conclusion import conclude
 from maxl.experiments.studies.decisions import (
     best_rate,
     blind,
@@ -64,7 +65,10 @@ class Runs:
         noise: float = 0.003,
         seconds: float = 1.0,
         test_samples: int = 1000,
+        validation_samples: int = 1000,
+        inputs: float | None = None,
     ) -> None:
+        self.validation_samples, self.inputs = validation_samples, inputs
         self.gains, self.test_gains = gains, gains if test_gains is None else test_gains
         self.noise, self.seconds, self.test_samples = noise, seconds, test_samples
         self.trained: list[RunConfig] = []
@@ -87,6 +91,12 @@ class Runs:
             result = {"method": label, "seed": config.seed, "data": "table", "task": "classification"}
             cost = {"seconds_per_step": 1.0, "seconds_total": 4.0 if config.method == "maxl" else 1.0}
             further = {"test_loss": 1.0, "train_size": 100, "psi": None, "trunk": "mlp"}
+            if self.inputs is not None:
+                probed = {name.replace("accuracy", "probe"): value for name, value in measured.items()}
+                of_inputs = (
+                    common + self.inputs + self.noise * np.random.default_rng(config.seed + 7).random()
+                )
+                further |= {**probed, "probe": "breed", "probe_shots": 5, "test_probe_inputs": of_inputs}
             run.write_summary({**result, **measured, **cost, **further})
             self.trained.append(config)
             self.now += self.seconds * COST.get(config.method, 1.0)
@@ -110,7 +120,11 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Runs]:
         monkeypatch.setattr("maxl.experiments.studies.workers.run_jobs", runs)
         monkeypatch.setattr(procedure, "time_runs", lambda _: (runs.seconds, 0.0))
         monkeypatch.setattr(procedure, "time", runs)
-        monkeypatch.setattr(procedure, "counted", lambda *_: runs.test_samples)
+        monkeypatch.setattr(
+            procedure,
+            "counted",  # of the data of ``folder``, of which 80 test
+            lambda _, count: runs.test_samples if count in (27, 80) else runs.validation_samples,
+        )
         return runs
 
     return start
@@ -223,7 +237,11 @@ def test_learned_labels_are_left_out_where_nothing_can_help(
     runs = pretend(gains={"kmeans": -0.03})
     given = advise(config(folder(tmp_path / "data")), tmp_path / "out", budget=1e6)
     assert (given["verdict"], given["method"]) == ("does not help", "uniform")
-    assert "Finer labels show no effect here" in " ".join(given["sentences"])
+    assert given["sentences"][1:] == [
+        "Finer labels show no effect here: on validation data none that was tried can gain 1 point; learned labels were "
+        "not run."
+    ]
+    assert given["recommended"] == "single"
     assert runs.seeds("maxl", 2000) == []
     assert len(runs.seeds("uniform", 2000)) < len(SCREENING_SEEDS)  # fewer are enough to know
 
@@ -270,6 +288,120 @@ def test_a_gain_that_the_control_shows_too_is_not_credited_to_the_labels(
     assert (given["verdict"], given["method"], given["control"]["against"]) == ("helps", "maxl", "uniform")
     assert "not shown to beat uniform" in " ".join(given["sentences"])
     assert given["cost"] == 4.0
+    assert (given["recommended"], given["control"]["cost"]) == ("uniform", 1.0)
+    assert given["control"]["gain_interval"][0] > 0
+    assert given["sentences"][2].startswith("uniform beats tuned single-task training by +3.9 points (+3.2")
+    assert given["sentences"][2].endswith("seeds, at 1.0 times its cost.")
+
+
+@pytest.mark.parametrize(
+    ("uniform", "wide", "recommended"),
+    [
+        (0.04, False, "uniform"),
+        (0.06, False, "uniform"),
+        (0.0, False, "maxl"),
+        (0.03, False, "maxl"),
+        (0.01, True, "maxl"),
+    ],
+    ids=["level", "better", "no gain", "beaten", "unclear"],
+)
+def test_the_control_is_recommended_where_it_helps_and_is_not_beaten(
+    uniform: float, wide: bool, recommended: str
+) -> None:
+    of = {
+        "single": values(0, 2),
+        "maxl": values(0.04, -1),
+        "uniform": {seed: v + 30 * wide * (v - 0.8 - uniform) for seed, v in values(uniform).items()},
+    }
+    given = conclude(final_results(of), final_plan(list(of)), "classification", 1000)
+    assert (given["verdict"], given["method"], given["recommended"]) == ("helps", "maxl", recommended)
+    beaten = given["control"]["interval"][0] > 0
+    assert ("not shown to beat uniform" in " ".join(given["sentences"])) == (not beaten)
+    of = {name: of[name] for name in ("single", "uniform")}
+    assert (
+        conclude(final_results(of), final_plan(["single", "uniform"]), "classification", 1000)["control"]
+        is None
+    )
+
+
+def final_results(of: dict[str, dict[int, float]]) -> pd.DataFrame:
+    rows = [
+        {"method": m, "seed": s, "test_accuracy": v, "seconds_total": 1.0}
+        for m, vs in of.items()
+        for s, v in vs.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def final_plan(methods: list[str]) -> dict[str, Any]:
+    screening = {"screening": {"no_effect": False}, "learned": "run", "learning_rate": 0.01}
+    return {
+        "aim": "accuracy",
+        "final": {"methods": methods},
+        "config": {"cluster_features": "input"},
+        **screening,
+    }
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said", "do"),
+    [
+        (
+            0.01,
+            "The probe of the raw inputs has 71.9 %: kmeans keeps more, by +2.8 points (+2.5",
+            "Next: Use kmeans. ",
+        ),
+        (
+            0.0385,
+            "kmeans is not shown to keep more than the raw inputs, whose probe has 74.8 %: ",
+            "Next: Use the inputs themselves: kmeans is not shown to keep more than they do.",
+        ),
+        (
+            0.2,
+            "kmeans keeps less than the raw inputs, whose probe has 90.9 %: −16.2 points (−16.5",
+            "Next: Use the inputs themselves: kmeans keeps less than they do.",
+        ),
+    ],
+)
+def test_structure_is_held_against_the_inputs_themselves(
+    inputs: float,
+    said: str,
+    do: str,
+    pretend: Callable[..., Runs],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pretend(gains={"kmeans": 0.04}, inputs=inputs)
+    data, out = str(folder(tmp_path / "data")), tmp_path / "out"
+    flags = ["--data", data, "--primary", "label", "--probe", "breed", "--aim", "structure", "--trunk", "mlp"]
+    flags += ["--cluster-features", "input", "--epochs", "1", "--budget", "1e6", "--jobs", "1"]
+    assert main(["advise", *flags, "--out", str(out)]) == 0
+    told = re.sub(r"[\s│|]+", " ", capsys.readouterr().out)
+    given = json.loads((out / "advice.json").read_text())
+    final = pd.read_csv(out / "final" / "results.csv").query("method == 'kmeans'")
+    assert (given["verdict"], given["recommended"]) == ("helps", "kmeans")
+    assert given["probe_inputs"] == pytest.approx(final["test_probe_inputs"].mean())
+    assert given["against_inputs"]["method"] == "kmeans"
+    assert given["against_inputs"]["difference"] == pytest.approx(
+        (final["test_probe"] - final["test_probe_inputs"]).mean()
+    )
+    assert given["sentences"][-1].startswith(said)
+    assert said in told
+    assert do in told
+    instead = "Where features of the task are wanted anyway, use kmeans."
+    assert (instead in told) == ("themselves" in do)
+    page = (out / "report.html").read_text()
+    assert "against the raw inputs" in page
+    assert ">the raw inputs</th>" in page
+    assert ("kmeans keeps less than the raw inputs." in page) == ("keeps less" in do)
+
+
+def test_without_an_aim_at_structure_the_inputs_are_not_looked_at(
+    pretend: Callable[..., Runs], tmp_path: Path
+) -> None:
+    pretend(gains={"kmeans": 0.04}, inputs=0.2)
+    given = advise(config(folder(tmp_path / "data"), probe="breed"), tmp_path / "out", budget=1e6)
+    assert (given["probe_inputs"], given["against_inputs"]) == (None, None)
 
 
 def test_an_interrupted_advice_goes_on_where_it_stopped(pretend: Callable[..., Runs], tmp_path: Path) -> None:
@@ -355,8 +487,12 @@ def test_the_command_ends_in_one_verdict(
     assert main(["advise", *flags, "--budget", "900", "--jobs", "1", "--out", out]) == 0
     told = capsys.readouterr()
     assert told.out.count("helps: human against single, accuracy") == 1
-    assert "human beats tuned single-task training by" in told.out
-    assert "Next: Use human." in told.out
+    _, box, _ = re.split("[╭╰]", told.out)  # the box alone has corners
+    assert "human beats tuned single-task training by" in box
+    within = re.sub(r"[\s│]+", " ", box)
+    assert re.search(r"; against human-shuffled: \+[0-9.]+ points \(\+[0-9.]+ to \+[0-9.]+\)", within)
+    assert "At what cost: 1.0 times single-task training. This advice took" in within
+    assert "Next: Use human." in within
     assert (tmp_path / "out" / "report.html").exists()
     assert "usually about 1.1: single-task training is tuned" in told.err
     assert main(["advise", *flags, "--aim", "noise", "--out", str(tmp_path / "other")]) == 2
@@ -430,6 +566,8 @@ def test_screening_stops_where_nothing_can_help_and_never_recommends_a_control()
     level = screen({"single": values(0, -1), "uniform": values(0), "kmeans": values(-0.02)})
     assert level.no_effect
     assert not level.open
+    few = {"single": values(0, -1), "uniform": values(0), "kmeans": values(-0.02)}
+    assert [screen(few, samples).no_effect for samples in (299, 300)] == [False, True]
     wide = {seed: 0.8 + 30 * noise for seed, noise in enumerate(SPREAD)}
     unclear = screen({"single": values(0), "uniform": wide})
     assert unclear.open
@@ -477,10 +615,28 @@ def test_a_small_test_part_tells_nothing_however_many_seeds_agree(
 def test_advice_on_a_small_test_part_does_not_say_that_nothing_helps(
     pretend: Callable[..., Runs], tmp_path: Path
 ) -> None:
-    pretend(gains={}, noise=1e-5, test_samples=8)
+    runs = pretend(gains={}, noise=1e-5, test_samples=8, validation_samples=6)
     given = advise(config(folder(tmp_path / "data")), tmp_path / "out", budget=1e6)
     assert given["verdict"] == "cannot tell"
-    assert "the test part has 8 samples" in given["sentences"][0]
+    [sentence] = given["sentences"]  # not that nothing can gain a point, by six samples
+    assert re.fullmatch(
+        rf"cannot tell whether {given['method']} helps: \S+ points \(.*\) over 5 seeds, but the test part has 8 samples, "
+        "too few to exclude a gain of 1 point.",
+        sentence,
+    )
+    assert runs.seeds("maxl", 2000)  # nothing says that they need not be tried
+    assert not json.loads((tmp_path / "out" / "plan.json").read_text())["screening"]["no_effect"]
+
+
+def test_learned_labels_are_reckoned_with_where_validation_cannot_exclude_them(
+    pretend: Callable[..., Runs], tmp_path: Path
+) -> None:
+    base, predicted = config(folder(tmp_path / "data")), []
+    for samples in (299, 300):
+        pretend(gains={}, noise=1e-5, validation_samples=samples, seconds=30)
+        given = advise(base, tmp_path / str(samples), budget=1e6, jobs=1)
+        predicted.append(given["predicted_minutes"])
+    assert predicted[0] > 1.5 * predicted[1]
 
 
 def test_seeds_that_agree_but_are_too_few_tell_nothing() -> None:

@@ -76,9 +76,10 @@ def _advise(namespace: argparse.Namespace) -> None:
             tell=note,
         )
     report = write_advice(namespace.out)
-    out = console()
-    out.print(_box(advice))
-    out.print(shown(_next(decided(namespace.out))), soft_wrap=True)
+    found, out = decided(namespace.out), console()
+    out.print(_box(advice, found))
+    if found.command is not None:  # below the box, whose border would be copied with it
+        out.print(shown(f"  {command_line(shlex.split(found.command)[1:])}"), soft_wrap=True)
     out.print(f"Studies, plan.json and advice.json: {shown(namespace.out)}", soft_wrap=True)
     out.print(f"Report: {shown(report)}", soft_wrap=True)
 
@@ -103,27 +104,22 @@ def _bars() -> Iterator[Any]:
         yield progress
 
 
-def _next(found: Decision) -> str:
-    """What to do now, with its command as it is typed here."""
-    words = [] if found.command is None else [command_line(shlex.split(found.command)[1:])]
-    return "\n  ".join([f"Next: {found.advice}", *words])
-
-
-def _box(advice: Mapping[str, Any]) -> Any:
+def _box(advice: Mapping[str, Any], found: Decision) -> Any:
+    """The verdict, by how much, against what, at what cost, and what to do next."""
     from rich import box
     from rich.panel import Panel
 
+    from maxl.experiments.report.advised import to_use
     from maxl.experiments.runs.measures import MEASURES, PROBE
 
     against = f"{advice['method']} against {advice['against']}"
-    lines = [
-        *advice["sentences"],
-        f"Cost: {advice['cost']:.1f} times single-task training; {advice['minutes']:.1f} minutes for this advice, "
-        f"{advice['predicted_minutes']:.1f} predicted.",
-    ]
+    facts = [f"{asked}: {told}." for asked, told in found.facts if asked in ("Against what", "At what cost")]
+    lines = [*advice["sentences"], *facts, f"Next: {found.advice}"]
     every = [PROBE, *(m for measures in MEASURES.values() for m in measures)]
     titles = {m.key: m.title for m in every}
     title = f"{advice['verdict']}: {against}, {titles.get(advice['measure'], advice['measure'])}"
+    if (use := to_use(advice)) not in (advice["method"], advice["against"]):
+        title += f"; not shown to beat {use}"
     return Panel(
         shown("\n".join(lines)), title=shown(title), title_align="left", box=box.ROUNDED, safe_box=True
     )

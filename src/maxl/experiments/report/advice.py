@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +89,11 @@ def _final(final: pd.DataFrame, advice: Mapping[str, Any], measure: Measure) -> 
     rows = []
     for method, group in final.groupby("method", sort=False):
         interval = mean_interval(measure.scale * group[measure.key].astype(float))
-        versus = ""
+        versus, control = "", advice["control"] or {}
         if method == advice["method"]:
-            versus = _interval(advice["difference"], advice["interval"][0], advice["interval"][1], measure)
+            versus = _interval(advice["difference"], advice["interval"], measure)
+        elif method == control.get("against") and "gain" in control:
+            versus = _interval(control["gain"], control["gain_interval"], measure)
         rows.append(
             {
                 "Method": str(method),
@@ -100,6 +102,9 @@ def _final(final: pd.DataFrame, advice: Mapping[str, Any], measure: Measure) -> 
                 "Against single, paired": versus,
             }
         )
+    if (inputs := advice.get("probe_inputs")) is not None:
+        mean = f"{measure.scale * inputs:.{digits}f}"
+        rows.append({**dict.fromkeys(rows[0], ""), "Method": "the raw inputs", list(rows[0])[2]: mean})
     return Table("Fresh seeds, test part; intervals of means are of each mean alone", pd.DataFrame(rows))
 
 
@@ -115,7 +120,7 @@ def _chosen(plan: Mapping[str, Any], measure: Measure, tuned_by: Measure) -> lis
     screened = [
         {
             "Method": name + (" (candidate)" if name == plan["candidate"] else ""),
-            "Against single, paired": _interval(d["mean"], d["low"], d["high"], measure),
+            "Against single, paired": _interval(d["mean"], (d["low"], d["high"]), measure),
         }
         for name, d in plan["screening"]["differences"].items()
     ]
@@ -129,9 +134,9 @@ def _chosen(plan: Mapping[str, Any], measure: Measure, tuned_by: Measure) -> lis
     ]
 
 
-def _interval(mean: float | None, low: float | None, high: float | None, measure: Measure) -> str:
+def _interval(mean: float | None, ends: Sequence[float | None], measure: Measure) -> str:
     digits = 2 if measure.points else 4
-    numbers = [math.nan if n is None else measure.scale * n for n in (mean, low, high)]
-    first, *ends = ("–" if math.isnan(n) else f"{n:+.{digits}f}".replace("-", "−") for n in numbers)
+    numbers = [math.nan if n is None else measure.scale * n for n in (mean, *ends)]
+    first, low, high = ("–" if math.isnan(n) else f"{n:+.{digits}f}".replace("-", "−") for n in numbers)
     unit = " points" if measure.points else ""
-    return f"{first} ({ends[0]} to {ends[1]}){unit}"
+    return f"{first} ({low} to {high}){unit}"

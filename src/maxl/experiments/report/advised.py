@@ -16,6 +16,7 @@ from maxl.experiments.report.style import looks
 from maxl.experiments.report.verdict import MOST_SEEDS, NO, UNSURE, USUAL_SEEDS, YES
 from maxl.experiments.runs.measures import Measure
 from maxl.experiments.runs.names import names_code
+from maxl.experiments.studies.aims import Aim
 from maxl.experiments.studies.decisions import BASELINE
 from maxl.experiments.studies.intervals import POWER, seeds_to_detect
 from maxl.experiments.studies.resolution import excludes
@@ -51,14 +52,18 @@ def decision(folder: Path, advice: Mapping[str, Any], plan: Mapping[str, Any], m
 
 
 def differences(advice: Mapping[str, Any], measure: Measure) -> Figure:
-    """The candidate's differences to single-task training and to its control, each with its interval."""
+    """The candidate's differences to single-task training and its control, and what is to be used beside the raw inputs."""
     method, control = str(advice["method"]), advice["control"]
     panels = {BASELINE: _row(method, advice)}
     if control is not None:
         panels[str(control["against"])] = _row(method, control)
+    shown = dict.fromkeys((BASELINE, method))
+    if (inputs := advice.get("against_inputs")) is not None:
+        panels["the raw inputs"] = _row(inputs["method"], inputs)
+        shown[inputs["method"]] = None
     return intervals(
         panels,
-        looks([BASELINE, method]),
+        looks(list(shown)),
         measure,
         title="The candidate on fresh seeds",
         intervals_are="95 % intervals, each of one comparison",
@@ -82,12 +87,34 @@ def _headline(method: str, advice: Mapping[str, Any], measure: Measure) -> str:
     control = advice["control"]
     if advice["verdict"] == "helps":
         said = f"Yes: {method} is better than tuned single-task training by {measure.difference_text(advice['difference'])}."
-        if control is not None and not (control["interval"][0] or 0.0) > 0:
-            said += f" It is not shown to beat {control['against']}."
+        if control is not None and not _above_zero(control):
+            said += f" It is not shown to beat {control['against']}"
+            same = to_use(advice) == control["against"]
+            said += f", which is better by {measure.difference_text(control['gain'])}." if same else "."
+        said += f" {told} the raw inputs." if (told := _keeps_no_more(advice)) else ""
         return said
     if advice["verdict"] == "does not help":
         return f"No: {method}, the best candidate, gains less than {measure.difference_text(RELEVANT)}."
     return f"Cannot tell whether {method}, the best candidate, helps."
+
+
+def to_use(advice: Mapping[str, Any]) -> str:
+    """The method to use by an advice: the candidate, its control, or single-task training."""
+    helped = advice["method"] if advice["verdict"] == "helps" else BASELINE
+    return str(advice.get("recommended") or helped)  # an older version's lacks it
+
+
+def _above_zero(compared: Mapping[str, Any]) -> bool:
+    return (compared["interval"][0] or 0.0) > 0
+
+
+def _keeps_no_more(advice: Mapping[str, Any]) -> str:
+    """That what is to be used is not shown to keep more than the inputs, up to "than"; "" where it is, or nobody asked."""
+    inputs = advice.get("against_inputs")
+    if inputs is None or _above_zero(inputs):
+        return ""
+    less = (inputs["interval"][1] or 0.0) < 0
+    return f"{inputs['method']} {'keeps less' if less else 'is not shown to keep more'} than"
 
 
 def _difference(compared: Mapping[str, Any], measure: Measure) -> str:
@@ -99,9 +126,15 @@ def _difference(compared: Mapping[str, Any], measure: Measure) -> str:
 
 
 def _cost(advice: Mapping[str, Any]) -> str:
-    times = "–" if advice["cost"] is None else f"{advice['cost']:.1f}"
+    costs = {advice["method"]: advice["cost"]}
+    if (control := advice["control"]) is not None and to_use(advice) == control["against"]:
+        costs[control["against"]] = control["cost"]
+    of_each = [
+        (f"{method} " if len(costs) > 1 else "") + ("–" if cost is None else f"{cost:.1f}")
+        for method, cost in costs.items()
+    ]
     return (
-        f"{times} times single-task training. This advice took {advice['minutes']:.1f} minutes; "
+        f"{', '.join(of_each)} times single-task training. This advice took {advice['minutes']:.1f} minutes; "
         f"{advice['predicted_minutes']:.1f} were predicted"
     )
 
@@ -110,12 +143,20 @@ def _next(
     folder: Path, advice: Mapping[str, Any], plan: Mapping[str, Any], measure: Measure
 ) -> tuple[str, str | None]:
     """What to do, and the command for it where there is one."""
-    method = advice["method"]
+    method, chosen, relevant = advice["method"], to_use(advice), measure.difference_text(RELEVANT)
+    first, keep = "", f"Keep {BASELINE}, at a learning rate of {advice['learning_rate']:g}"
+    if told := _keeps_no_more(advice):
+        first = f"Use the inputs themselves: {told} they do. "
+        keep = f"{first}Where features of the task are wanted anyway, keep{keep.removeprefix('Keep')}"
     if advice["verdict"] == "helps":
-        return _use(folder, plan, method, f"Use {method}.")
-    keep = f"Keep {BASELINE}, at a learning rate of {advice['learning_rate']:g}"
+        use = f"{first}Where features of the task are wanted anyway, use" if first else "Use"
+        why = "." if chosen == method else f": {method} is not shown to beat it."
+        return _use(folder, plan, chosen, f"{use} {chosen}{why}")
     if advice["verdict"] == "does not help":
-        return _use(folder, plan, BASELINE, f"{keep}: the rest brings nothing here.")
+        told = f"{keep}: {method}, the best candidate that was run, gains less than {relevant}."
+        if plan["learned"] != "run":
+            told += f" {Aim(advice['aim']).of_generators} were not run."
+        return _use(folder, plan, BASELINE, told)
     samples, spread, low = advice.get("test_samples"), advice.get("spread"), advice["interval"][0]
     if not excludes(samples, RELEVANT) or (low is not None and low > 0):  # seeds agree, on too few samples
         return _use(folder, plan, BASELINE, f"{keep}. More seeds would not help: a larger test part would.")
@@ -125,14 +166,15 @@ def _next(
         if spread
         else 0
     )
-    relevant = measure.difference_text(RELEVANT)
     if not needed:
         return _use(folder, plan, BASELINE, f"{keep}. How far seeds scatter is not known from these.")
     if needed > MOST_SEEDS:
         why = f"To find {relevant} would take more than {MOST_SEEDS} seeds"
         better = "a larger test part, or more samples, make runs agree better"
         return _use(folder, plan, BASELINE, f"{keep}. {why}: {better}.")
-    told = f"Repeat it with {needed} new seeds; so many show {relevant} with {100 * POWER:.0f} % power:"
+    told = (
+        f"{first}Repeat it with {needed} new seeds; so many show {relevant} with {100 * POWER:.0f} % power:"
+    )
     return told, _compare(folder, plan, methods, needed)
 
 

@@ -26,9 +26,9 @@ from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.lock import locked, require_unlocked
 from maxl.experiments.runs.measures import main_measure
-from maxl.experiments.runs.methods import CLUSTER_METHODS
 from maxl.experiments.runs.values import as_now
 from maxl.experiments.studies.aims import Aim
+from maxl.experiments.studies.conclusion import conclude, finite
 from maxl.experiments.studies.decisions import (
     BASELINE,
     Screened,
@@ -36,15 +36,12 @@ from maxl.experiments.studies.decisions import (
     blind,
     by_method,
     further_rate,
-    judge,
     rounded,
     screen,
-    words,
 )
-from maxl.experiments.studies.intervals import paired_difference
 from maxl.experiments.studies.pace import runs_at_a_time, time_runs
 from maxl.experiments.studies.remaining import COST
-from maxl.experiments.studies.resolution import counted
+from maxl.experiments.studies.resolution import counted, excludes
 from maxl.experiments.studies.statistics import RELEVANT
 from maxl.experiments.studies.study import Study
 
@@ -86,9 +83,10 @@ def advise(
         tell: Called with what is about to be done, in sentences.
 
     Returns:
-        verdict ("helps", "does not help" or "cannot tell"), method, against, measure, difference, interval, seeds,
-        detectable, control (the comparison with it, or None), cost (training time, in single-task trainings), minutes,
-        predicted_minutes, learning_rate, sentences.
+        verdict ("helps", "does not help" or "cannot tell"), method (the best candidate), against, measure, difference,
+        interval, seeds, detectable, control (the comparison with it, or None), recommended (the method to use), cost
+        (training time, in single-task trainings), minutes, predicted_minutes, learning_rate, sentences and more:
+        docs/commands.md.
 
     Raises:
         ValueError: if the aim does not fit the data, the budget does not suffice for the shortest answer, the folder
@@ -233,8 +231,9 @@ class _Procedure:
         looks, final = (_LOOKS[0] if _LOOKS else FEWEST), [BASELINE, *self.fixed[:2]]
         seeds = looks
         if self.aim.usually_helped:
-            screening += self._cost(self.learned)
             seeds = len(FINAL_SEEDS) // 2
+        if self.aim.usually_helped or not excludes(self._validation, RELEVANT):
+            screening += self._cost(self.learned)
         further = len(TUNING_SEEDS) * self._cost([BASELINE])  # one learning rate beyond the three
         return tuning + further + looks * screening + seeds * self._cost(final)
 
@@ -317,7 +316,7 @@ class _Procedure:
                 "seeds": count,
                 "no_effect": found.no_effect,
                 "differences": {
-                    name: {"mean": _finite(d.mean), "low": _finite(d.low), "high": _finite(d.high)}
+                    name: {"mean": finite(d.mean), "low": finite(d.low), "high": finite(d.high)}
                     for name, d in found.differences.items()
                 },
             },
@@ -330,66 +329,25 @@ class _Procedure:
     def _screened(self, tuned: RunConfig, methods: Sequence[str], count: int) -> Screened:
         results = blind(self._train("screening", Study(tuned, methods, list(SCREENING_SEEDS[:count]))))
         wanted = results[results["seed"].isin(SCREENING_SEEDS[:count]) & results["method"].isin(methods)]
-        return screen(by_method(wanted, self._key("validation")))
+        return screen(by_method(wanted, self._key("validation")), self._validation)
 
     def _conclude(self, tuned: RunConfig) -> dict[str, Any]:
         final = self.plan["final"]
-        methods, seeds = final["methods"], final["seeds"]
-        results = self._train("final", Study(tuned, methods, seeds))
-        values = by_method(results, self._key("test"))
-        candidate = methods[1]
-        if BASELINE not in values or candidate not in values:
-            raise ValueError(f"every final run of {candidate} or {BASELINE} diverged: lower --learning-rate")
-        difference = paired_difference(values[candidate], values[BASELINE])
+        results = self._train("final", Study(tuned, final["methods"], final["seeds"]))
         samples = counted(self.data.task, len(self.data.test))
-        verdict, control = judge(difference, samples), None
-        sentences = [f"{words(candidate, difference, self.measure, samples)}."]
-        if len(methods) > 2 and methods[2] in values:
-            versus = paired_difference(values[candidate], values[methods[2]])
-            control = {
-                "against": methods[2],
-                "difference": _finite(versus.mean),
-                "interval": [_finite(versus.low), _finite(versus.high)],
-            }
-            if verdict == "helps" and not versus.low > 0:
-                sentences.append(self.aim.unproved(methods[2]))
-        if self.plan["screening"]["no_effect"]:
-            least = self.measure.difference_text(RELEVANT)
-            sentences.append(
-                f"{self.aim.no_effect} show no effect here: on validation data none can gain {least}."
-            )
-        elif self.plan["learned"] != "run":
-            sentences.append(f"{self.aim.of_generators} were {self.plan['learned']}.")
-        trained = results.groupby("method")["seconds_total"].median()
-        cost = float(trained[candidate]) / float(trained[BASELINE])
-        if candidate in CLUSTER_METHODS and tuned.cluster_features == "trunk":
-            cost += 1.0  # the single-task network whose features are clustered
-        return {
-            "verdict": verdict,
-            "aim": self.plan["aim"],
-            "method": candidate,
-            "against": BASELINE,
-            "measure": self.measure.key,
-            "difference": _finite(difference.mean),
-            "interval": [_finite(difference.low), _finite(difference.high)],
-            "seeds": difference.n,
-            "detectable": _finite(difference.detectable),
-            "spread": _finite(difference.spread),
-            "test_samples": samples,
-            "control": control,
-            "cost": _finite(cost),
+        return conclude(results, self.plan, self.data.task, samples) | {
             "minutes": self.seconds / 60,
             "predicted_minutes": self.plan["predicted_minutes"],
-            "learning_rate": self.plan["learning_rate"],
-            "sentences": sentences,
         }
+
+    @property
+    def _validation(self) -> int | None:
+        """Samples that decisions are made by, where the task's measures count them."""
+        part = self.data.validation
+        return counted(self.data.task, 0 if part is None else len(part))
 
     def _key(self, part: str) -> str:
         return f"{part}_{self.measure.name}"
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _json(content: dict[str, Any]) -> bytes:

@@ -24,7 +24,7 @@ CONTROL_OF = {
     "human": "human-shuffled",
     **dict.fromkeys(LEARNED_METHODS, "uniform"),
 }
-# Compared with, never recommended.
+# Compared with, never candidates.
 _CONTROLS = frozenset(("kmeans-shuffled", "prototypes-shuffled", "human-shuffled", "random"))
 
 Values = Mapping[str, Mapping[int, float]]  # of a measure, by method, then by seed
@@ -82,9 +82,11 @@ class Screened:
 
     Attributes:
         differences: By method, with simultaneous intervals.
+        samples: Of the validation part, where the task's measures count them.
     """
 
     differences: Mapping[str, PairedDifference]
+    samples: int | None = None
 
     @property
     def open(self) -> bool:
@@ -93,8 +95,10 @@ class Screened:
 
     @property
     def no_effect(self) -> bool:
-        """Whether no method can help by a relevant amount."""
-        return all(d.high < RELEVANT and not d.low > 0 for d in self._candidates.values())
+        """Whether no method can help by a relevant amount, which few samples cannot say however many seeds agree."""
+        return excludes(self.samples, RELEVANT) and all(
+            d.high < RELEVANT and not d.low > 0 for d in self._candidates.values()
+        )
 
     @property
     def candidate(self) -> str:
@@ -111,8 +115,8 @@ class Screened:
         return max(fewest, seeds_to_detect(RELEVANT, spread, most=most)) if spread > 0 else fewest
 
 
-def screen(values: Values) -> Screened:
-    """Every method against the baseline.
+def screen(values: Values, samples: int | None = None) -> Screened:
+    """Every method against the baseline; ``samples`` as of ``Screened``.
 
     Raises:
         ValueError: if the baseline, or every other method, has diverged.
@@ -123,7 +127,7 @@ def screen(values: Values) -> Screened:
             "advice needs single-task training and another method that do not diverge: lower --learning-rate"
         )
     pairs = [(values[name], values[BASELINE]) for name in others]
-    return Screened(dict(zip(others, paired_differences(pairs), strict=True)))
+    return Screened(dict(zip(others, paired_differences(pairs), strict=True)), samples)
 
 
 def judge(difference: PairedDifference, samples: int | None = None, relevant: float = RELEVANT) -> str:
@@ -137,13 +141,21 @@ def judge(difference: PairedDifference, samples: int | None = None, relevant: fl
     return "does not help" if difference.high < relevant and excludes(samples, relevant) else "cannot tell"
 
 
+def span(difference: PairedDifference, measure: Measure) -> str:
+    """A difference with its interval, where it has one: "+3.0 points (+2.1 to +3.9 points)"."""
+    size = measure.signed_text(difference.mean)
+    if math.isnan(difference.low):
+        return size
+    low, high = measure.signed_text(difference.low, unit=False), measure.signed_text(difference.high)
+    return f"{size} ({low} to {high})"
+
+
 def words(method: str, difference: PairedDifference, measure: Measure, samples: int | None = None) -> str:
     """The final comparison in a sentence."""
-    told, size = judge(difference, samples), measure.signed_text(difference.mean)
+    told, size = judge(difference, samples), span(difference, measure)
     if math.isnan(difference.low):
         return f"{method} cannot be told from {BASELINE}: {difference.n} seeds agree on {size}, which is too few to claim it"
-    low, high = measure.signed_text(difference.low, unit=False), measure.signed_text(difference.high)
-    interval = f"{size} ({low} to {high}) over {difference.n} seeds"
+    interval = f"{size} over {difference.n} seeds"
     if told == "helps":
         return f"{method} beats tuned single-task training by {interval}"
     if told == "does not help":

@@ -1,0 +1,139 @@
+"""What fresh seeds say: the candidate against single-task training and its control, and what to use by that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from maxl.experiments.runs.measures import Measure
+from maxl.experiments.runs.methods import CLUSTER_METHODS
+from maxl.experiments.studies.aims import Aim
+from maxl.experiments.studies.decisions import BASELINE, Values, by_method, judge, span, words
+from maxl.experiments.studies.intervals import PairedDifference, paired_difference
+from maxl.experiments.studies.statistics import RELEVANT
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_OF_INPUTS = "test_probe_inputs"
+
+
+def conclude(
+    results: pd.DataFrame, plan: Mapping[str, Any], task: str, samples: int | None
+) -> dict[str, Any]:
+    """The content of ``advice.json``, but for the minutes that it took.
+
+    Args:
+        results: Of the final step, a row a run.
+        plan: What ``plan.json`` holds by then.
+        task: Of the data.
+        samples: Of the test part, where the task's measures count them.
+
+    Returns:
+        verdict, aim, method, against, measure, difference, interval, seeds, detectable, spread, test_samples, control,
+        recommended, probe_inputs, against_inputs, cost, learning_rate and sentences, as docs/commands.md describes them.
+
+    Raises:
+        ValueError: if every run of the candidate or of single-task training diverged.
+    """
+    aim, methods = Aim(plan["aim"]), plan["final"]["methods"]
+    measure, candidate = aim.measure(task), methods[1]
+    values = by_method(results, measure.key)
+    if BASELINE not in values or candidate not in values:
+        raise ValueError(f"every final run of {candidate} or {BASELINE} diverged: lower --learning-rate")
+    difference = paired_difference(values[candidate], values[BASELINE])
+    verdict = judge(difference, samples)
+    recommended = candidate if verdict == "helps" else BASELINE
+    sentences, control = [f"{words(candidate, difference, measure, samples)}."], None
+    if len(methods) > 2 and methods[2] in values:
+        other = methods[2]
+        versus = paired_difference(values[candidate], values[other])
+        gain = paired_difference(values[other], values[BASELINE])
+        cost = _cost(results, other, plan)
+        control = {
+            "against": other,
+            **_numbers(versus),
+            "gain": finite(gain.mean),
+            "gain_interval": _ends(gain),
+            "cost": finite(cost),
+        }
+        if verdict == "helps" and not versus.low > 0:
+            sentences.append(aim.unproved(other))
+            if judge(gain, samples) == "helps":  # what is cheaper, and not shown to be worse
+                recommended = other
+                sentences.append(f"{words(other, gain, measure, samples)}, at {cost:.1f} times its cost.")
+    sentences += _not_run(aim, plan, measure)
+    inputs, beside = None, None
+    if plan["aim"] == "structure" and _OF_INPUTS in results:
+        inputs, beside, said = _beside_inputs(results, values, recommended, measure)
+        sentences += said
+    return {
+        "verdict": verdict,
+        "aim": plan["aim"],
+        "method": candidate,
+        "against": BASELINE,
+        "measure": measure.key,
+        **_numbers(difference),
+        "seeds": difference.n,
+        "detectable": finite(difference.detectable),
+        "spread": finite(difference.spread),
+        "test_samples": samples,
+        "control": control,
+        "recommended": recommended,
+        "probe_inputs": inputs,
+        "against_inputs": beside,
+        "cost": finite(_cost(results, candidate, plan)),
+        "learning_rate": plan["learning_rate"],
+        "sentences": sentences,
+    }
+
+
+def finite(value: float) -> float | None:
+    """A number that JSON has."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _not_run(aim: Aim, plan: Mapping[str, Any], measure: Measure) -> list[str]:
+    """That nothing tried can help by validation results, and what was not run."""
+    skipped = plan["learned"] != "run"
+    if plan["screening"]["no_effect"]:
+        none = f"{aim.no_effect} show no effect here: on validation data none that was tried can gain"
+        without = f"; {aim.of_generators.lower()} were not run" if skipped else ""
+        return [f"{none} {measure.difference_text(RELEVANT)}{without}."]
+    return [f"{aim.of_generators} were {plan['learned']}."] if skipped else []
+
+
+def _beside_inputs(
+    results: pd.DataFrame, values: Values, method: str, measure: Measure
+) -> tuple[float | None, dict[str, Any] | None, list[str]]:
+    """The probe of the inputs, mean over the seeds; how a method compares with it; and that in a sentence."""
+    inputs = by_method(results, _OF_INPUTS).get(method)
+    if not inputs:  # some have no numbers to be probed, such as tokens
+        return None, None, []
+    mean = sum(inputs.values()) / len(inputs)
+    versus = paired_difference(values[method], inputs)
+    name = "single-task training" if method == BASELINE else method
+    if versus.low > 0:
+        said = f"The probe of the raw inputs has {measure.text(mean, 1)}: {name} keeps more, by"
+    else:
+        keeps = "keeps less" if versus.high < 0 else "is not shown to keep more"
+        said = f"{name} {keeps} than the raw inputs, whose probe has {measure.text(mean, 1)}:"
+    return mean, {"method": method, **_numbers(versus)}, [f"{said} {span(versus, measure)}."]
+
+
+def _numbers(difference: PairedDifference) -> dict[str, Any]:
+    return {"difference": finite(difference.mean), "interval": _ends(difference)}
+
+
+def _ends(difference: PairedDifference) -> list[float | None]:
+    return [finite(difference.low), finite(difference.high)]
+
+
+def _cost(results: pd.DataFrame, method: str, plan: Mapping[str, Any]) -> float:
+    """Training time in single-task trainings."""
+    trained = results.groupby("method")["seconds_total"].median()
+    cost = float(trained[method]) / float(trained[BASELINE])
+    if method in CLUSTER_METHODS and plan["config"]["cluster_features"] == "trunk":
+        cost += 1.0  # the single-task network whose features are clustered
+    return cost
