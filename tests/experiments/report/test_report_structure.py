@@ -12,6 +12,7 @@ from _report_helpers import write_run
 from maxl.experiments.report.page import page, sections
 from maxl.experiments.report.parts import Figure, Row
 from maxl.experiments.report.runs import load_study
+from maxl.experiments.report.structure import kept_fact
 from maxl.experiments.runs.snapshot import read_snapshot
 
 PROBED = {
@@ -58,7 +59,12 @@ def test_who_keeps_more_and_who_less_than_single_task_training(tmp_path: Path) -
         "More than single-task training keeps: human (+24.2 points). Less than single-task training keeps: uniform"
         in figure.description
     )
-    assert "Differences have 95 % simultaneous intervals over 3 comparisons." in figure.description
+    assert (
+        "More than the raw inputs keep: human (+15.0 points). Less than the raw inputs keep: single"
+        in figure.description
+    )
+    assert "Not shown to differ from the raw inputs" not in figure.description
+    assert "Differences have 95 % simultaneous intervals over 3 to 4 comparisons." in figure.description
     assert "Labels by people (human) may be that very column" in figure.description
     assert {trace.y[0]: round(trace.x[0], 2) for trace in figure.plot.data} == {
         "single": 70.75,
@@ -82,6 +88,15 @@ def test_where_nothing_differs_it_says_so(tmp_path: Path) -> None:
     figure = shown(study(tmp_path, {name: PROBED[name] for name in ("single", "kmeans")}, inputs=None))
     assert "None keeps more or less than single-task training, as far as so many seeds" in figure.description
     assert not figure.plot.layout.shapes
+    assert "raw inputs" not in figure.description
+
+
+def test_where_features_keep_no_more_than_the_inputs_the_decision_says_so(tmp_path: Path) -> None:
+    study(tmp_path, {"kmeans": PROBED["kmeans"], "single": PROBED["single"]}, inputs=0.705)
+    [setting] = load_study(tmp_path).settings
+    [(_, fact)] = kept_fact(setting)
+    assert fact.endswith(" Not shown to differ from the raw inputs: single, kmeans.")
+    assert "Not shown to differ from the raw inputs: single, kmeans." in shown(tmp_path).description
 
 
 @pytest.mark.parametrize(
@@ -91,7 +106,7 @@ def test_without_a_comparison_nothing_is_said_of_one(
     tmp_path: Path, probed: Mapping[str, Sequence[float]]
 ) -> None:
     figure = shown(study(tmp_path, probed))
-    assert "keeps: " not in figure.description
+    assert "single-task training keeps" not in figure.description
     assert figure.table is not None
     assert set(figure.table["Interval"]) == {"–"}
 

@@ -22,7 +22,7 @@ _ROW, _EDGES = 44, 96  # heights in CSS pixels: of a method, above and below
 def kept_fact(setting: Setting) -> list[tuple[str, str]]:
     """What the features keep of the column that was looked for, as a line of the verdict; none where nothing is compared."""
     probed = _probed(setting)
-    said = kept_sentences(_values(probed))
+    said = kept_sentences(_values(probed), _inputs(probed))
     if not said:
         return []
     column = next(iter(probed.values()))[0].summary["probe"]
@@ -47,6 +47,13 @@ def _values(probed: Mapping[str, list[Run]]) -> dict[str, dict[int, float]]:
     return {label: {run.seed: _points(run, PROBE.key) for run in runs} for label, runs in probed.items()}
 
 
+def _inputs(probed: Mapping[str, list[Run]]) -> dict[int, float]:
+    """The probe of the raw inputs, which is the same for all runs of a seed."""
+    key = "test_probe_inputs"
+    every = [run for runs in probed.values() for run in runs if run.summary.get(key) is not None]
+    return {run.seed: _points(run, key) for run in every}
+
+
 def structure(setting: Setting, looks: Mapping[str, Look]) -> Part:
     """The probe's accuracy of each method with its interval, and of the raw inputs as a line."""
     probed = _probed(setting)
@@ -54,13 +61,8 @@ def structure(setting: Setting, looks: Mapping[str, Look]) -> Part:
         return Note(f"{setting.name}: no structure, because no run was given a column to look for (--probe).")
     values = _values(probed)
     differences = against_single(values)
-    of_inputs = [
-        _points(run, "test_probe_inputs")
-        for runs in probed.values()
-        for run in runs
-        if run.summary.get("test_probe_inputs") is not None
-    ]
-    inputs = sum(of_inputs) / len(of_inputs) if of_inputs else math.nan
+    of_inputs = _inputs(probed)
+    inputs = sum(of_inputs.values()) / len(of_inputs) if of_inputs else math.nan
     plot, rows = go.Figure(), []
     for label, by_seed in values.items():
         interval = mean_interval(by_seed.values())
@@ -84,7 +86,7 @@ def structure(setting: Setting, looks: Mapping[str, Look]) -> Part:
         plot=plot,
         description=(
             f"A linear probe of '{some['probe']}' on the features of test samples, which sees {some['probe_shots']} training samples "
-            f"of each of its classes; means over seeds with 95 % intervals. {kept_text(values)}"
+            f"of each of its classes; means over seeds with 95 % intervals. {kept_text(values, of_inputs)}"
         ),
         table=pd.DataFrame(rows),
         height=_EDGES + _ROW * len(names),

@@ -22,12 +22,19 @@ def against_single(probed: Probed) -> dict[str, PairedDifference]:
     return dict(zip(others, found, strict=True))
 
 
-def kept_text(probed: Probed) -> str:
-    """Which methods keep more or less than single-task training, by those intervals; "" where nothing is compared."""
-    said, differences = kept_sentences(probed), against_single(probed)
+def against_inputs(probed: Probed, inputs: Mapping[int, float]) -> dict[str, PairedDifference]:
+    """Each method's difference to the probe of the raw inputs of the same seeds, likewise; none without a common seed."""
+    found = paired_differences([(values, inputs) for values in probed.values()])
+    return {label: d for label, d in zip(probed, found, strict=True) if d.n > 0}
+
+
+def kept_text(probed: Probed, inputs: Mapping[int, float] | None = None) -> str:
+    """Which methods keep more or less than single-task training and the inputs; "" where nothing is compared."""
+    said = kept_sentences(probed, inputs)
     if not said:
         return ""
-    said.append(f"Differences have {intervals_text(d.comparisons for d in differences.values() if d.n > 1)}.")
+    every = [*against_single(probed).values(), *against_inputs(probed, inputs or {}).values()]
+    said.append(f"Differences have {intervals_text(d.comparisons for d in every if d.n > 1)}.")
     if told := [label for label in probed if base_method(label) in HUMAN_METHODS]:
         said.append(
             f"Labels by people ({', '.join(told)}) may be that very column: they show what there is to keep."
@@ -35,20 +42,38 @@ def kept_text(probed: Probed) -> str:
     return " ".join(said)
 
 
-def kept_sentences(probed: Probed) -> list[str]:
-    """The methods alone: a sentence for those that keep more, one for those that keep less; [] where nothing is compared."""
-    differences = {label: d for label, d in against_single(probed).items() if d.n > 1}
-    if not differences:
-        return []
+def kept_sentences(probed: Probed, inputs: Mapping[int, float] | None = None) -> list[str]:
+    """The methods alone: those that keep more, and less, than single-task training, and than the raw inputs.
+
+    Args:
+        probed: Of the methods.
+        inputs: The probe of the raw inputs by seed, in percent, where it was taken.
+
+    Returns:
+        Sentences; [] where nothing is compared.
+    """
+    said = []
+    if differences := {label: d for label, d in against_single(probed).items() if d.n > 1}:
+        said = _sides(differences, "single-task training keeps")
+        said = said or [
+            "None keeps more or less than single-task training, as far as so many seeds can tell."
+        ]
+    if beside := {label: d for label, d in against_inputs(probed, inputs or {}).items() if d.n > 1}:
+        said += _sides(beside, "the raw inputs keep")
+        unclear = [label for label, d in beside.items() if not (d.low > 0 or d.high < 0)]
+        said += [f"Not shown to differ from the raw inputs: {', '.join(unclear)}."] if unclear else []
+    return said
+
+
+def _sides(differences: Mapping[str, PairedDifference], than: str) -> list[str]:
     sides = {
         "more": [label for label, d in differences.items() if d.low > 0],
         "less": [label for label, d in differences.items() if d.high < 0],
     }
-    said = [
-        f"{side.capitalize()} than single-task training keeps: "
+    return [
+        f"{side.capitalize()} than {than}: "
         + ", ".join(f"{label} ({differences[label].mean:+.1f} points)".replace("-", "−") for label in labels)
         + "."
         for side, labels in sides.items()
         if labels
     ]
-    return said or ["None keeps more or less than single-task training, as far as so many seeds can tell."]
