@@ -64,9 +64,32 @@ def test_a_method_that_helps_is_named_with_its_gain_and_its_cost(tmp_path: Path)
 
 def test_a_gain_that_a_control_has_too_is_the_controls(tmp_path: Path) -> None:
     found = judged(tmp_path, {"single": SINGLE, "uniform": above(0.039), "maxl": above(0.04)})
-    assert found.headline.startswith("Yes, but not for what its labels say: maxl is better")
+    assert found.headline.startswith("Yes, but not shown to be for what its labels say: maxl is better")
     assert "not shown to beat uniform, which is better by 3.9 points" in found.headline
     assert found.advice.startswith("Use uniform.")
+
+
+@pytest.mark.parametrize("method", ["uniform", "random", "kmeans-shuffled"])
+def test_of_labels_that_say_nothing_no_more_is_said_than_that_they_do_it(method: str, tmp_path: Path) -> None:
+    found = judged(tmp_path, {"single": SINGLE, method: above(0.04), "maxl": above(0.01)})
+    assert found.headline == (
+        f"Yes: {method} is better than single-task training by 4 points. Labels that say nothing do it: it takes none that "
+        "say something."
+    )
+    assert "second head" not in found.headline  # nor is it shown not to be the length of the steps
+
+
+@pytest.mark.parametrize("method", ["contrastive", "frozen"])
+def test_a_control_whose_labels_say_something_is_not_said_to_do_without(method: str, tmp_path: Path) -> None:
+    found = judged(tmp_path, {"single": SINGLE, "uniform": above(0.01, 0.0004), method: above(0.04)})
+    assert found.headline == f"Yes: {method} is better than single-task training by 4 points."
+    level = judged(tmp_path / "level", {"single": SINGLE, method: above(0.0395), "prototypes": above(0.04)})
+    assert level.headline.startswith(
+        "Yes: prototypes is better than single-task training by 4 points, and is not"
+    )
+    assert f"not shown to beat {method}, which is better by 4 points." in level.headline
+    alone = judged(tmp_path / "alone", {"single": SINGLE, method: above(0.04)})
+    assert alone.headline.endswith("No control was run, so labels that say nothing may do the same.")
 
 
 def test_a_gain_without_a_control_asks_for_one(tmp_path: Path) -> None:
@@ -139,7 +162,9 @@ def test_where_nothing_differs_no_method_is_named(tmp_path: Path) -> None:
     assert found.headline == "No: none of 4 methods gains 1 point or more on single-task training."
     assert not any(name in found.headline for name in NAMES)
     assert not any(name in dict(found.facts)["By how much"] for name in NAMES)
-    assert found.advice.startswith("Keep single")
+    assert found.advice.startswith("Keep single: none of 4 methods gains 1 point.")
+    one = judged(tmp_path / "one", {"single": SINGLE, "uniform": above(0.0002)})
+    assert one.advice.startswith("Keep single: the other method does not gain 1 point.")
 
 
 def test_a_method_that_is_worse_is_named(tmp_path: Path) -> None:

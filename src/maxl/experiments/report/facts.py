@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from maxl.experiments.report.costs import minutes_text
 from maxl.experiments.report.parts import Folded, Part, Points, Table
 from maxl.experiments.report.runs import Results, Run
-from maxl.experiments.report.verdict import minutes_text
 from maxl.experiments.studies.notes import versions_text
 
 _UNTOLD = ("method", "seed", "out")  # of a config: what tells the runs of a study apart

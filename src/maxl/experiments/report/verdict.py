@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from maxl.experiments.report.commands import compare, fresh, use
+from maxl.experiments.report.costs import cost_text, minutes_of
 from maxl.experiments.report.labels import informative, labelled
-from maxl.experiments.report.runs import Results, Run, Setting, size_text
+from maxl.experiments.report.runs import Results, Setting, size_text
 from maxl.experiments.report.training import past_its_best
 from maxl.experiments.runs.measures import Measure
-from maxl.experiments.runs.methods import JUDGED_METHODS, LEARNED_METHODS, NOISE_METHODS
+from maxl.experiments.runs.methods import EMPTY_METHODS, JUDGED_METHODS, LEARNED_METHODS, NOISE_METHODS
 from maxl.experiments.studies.decisions import CONTROL_OF
 from maxl.experiments.studies.intervals import POWER, seeds_to_detect
 from maxl.experiments.studies.resolution import excludes, lacking, shows
@@ -94,10 +95,10 @@ def verdict_of(study: Results, setting: Setting) -> Verdict:
     facts = [
         ("By how much", _ranges(rows, measure)),
         ("Against what", _against(setting, base, rows)),
-        ("At what cost", _cost(setting, base)),
+        ("At what cost", cost_text(setting, base)),
         *_labels(setting),
     ]
-    told = f"Keep {base}: the rest brings nothing here."
+    told = f"Keep {base}: {_methods(len(rows))} {measure.difference_text(RELEVANT)}."
     return Verdict(setting.name, NO, headline, facts, *use(told, setting.methods[base]))
 
 
@@ -139,28 +140,32 @@ def _helps(setting: Setting, base: str, rows: list[dict[str, Any]], better: list
         if unbeaten and base_method(winner) in JUDGED_METHODS:
             chosen = helping.get(unbeaten[0], top)
             said += f" It is not shown to beat {unbeaten[0]}, which costs a fraction and has the same trusted samples."
-    elif base_method(winner) in CONTROLS:
-        said = f"Yes: {winner} is {amount}. What helps is a second head, not what its labels say."
+    elif base_method(winner) in EMPTY_METHODS:
+        said = f"Yes: {winner} is {amount}. Labels that say nothing do it: it takes none that say something."
     elif as_good:
         chosen = max((helping[name] for name in as_good), key=lambda row: float(row["difference"]))
+        empty = base_method(str(chosen["method"])) in EMPTY_METHODS
         said = (
-            f"Yes, but not for what its labels say: {winner} is {amount}, and is not shown to beat {chosen['method']}, "
-            f"which is better by {measure.difference_text(chosen['difference'])}."
+            f"Yes{', but not shown to be for what its labels say' if empty else ''}: {winner} is {amount}, and is not "
+            f"shown to beat {chosen['method']}, which is better by {measure.difference_text(chosen['difference'])}."
         )
     elif unbeaten:
         said = f"Yes: {winner} is {amount}. It is not shown to beat {' or '.join(unbeaten)}, so why it helps is open."
     else:
         said = f"Yes: {winner} is {amount}."
     method = str(chosen["method"])
-    controlled = any(base_method(label) in CONTROLS for label in setting.methods)
-    controlled = controlled or (of_noise and base_method(winner) not in JUDGED_METHODS)
+    controlled = (
+        any(base_method(label) in CONTROLS for label in setting.methods if label != winner)
+        or base_method(winner) in EMPTY_METHODS
+        or (of_noise and base_method(winner) not in JUDGED_METHODS)
+    )
     advice, command = use(f"Use {method}.", setting.methods[method])
     if not controlled and base == "single" and of_noise:
         said += " Nothing cheaper was run with the same trusted samples, and may do the same."
         advice = "See whether training on the trusted samples at the end does the same, on fresh seeds:"
         command = compare(setting, ["single", "fine-tuned", base_method(winner)], fresh(setting, USUAL_SEEDS))
     elif not controlled and base == "single":
-        said += " No control was run, so a second head with labels that say nothing may do the same."
+        said += " No control was run, so labels that say nothing may do the same."
         advice = "See whether labels that say nothing do the same, on fresh seeds:"
         command = compare(setting, ["single", "uniform", base_method(winner)], fresh(setting, USUAL_SEEDS))
     return Verdict(
@@ -170,7 +175,7 @@ def _helps(setting: Setting, base: str, rows: list[dict[str, Any]], better: list
         [
             ("By how much", _interval(chosen, measure)),
             ("Against what", _against(setting, base, rows)),
-            ("At what cost", _cost(setting, base, [method, winner])),
+            ("At what cost", cost_text(setting, base, [method, winner])),
             *[("But", told) for told in (past_its_best(setting),) if told is not None],
             *_labels(setting),
         ],
@@ -217,7 +222,7 @@ def _cannot_tell(
         ("By how much", _ranges(unsure or rows, measure)),
         ("Smallest difference to be found", found),
         ("Against what", _against(setting, base, rows)),
-        ("At what cost", _cost(setting, base)),
+        ("At what cost", cost_text(setting, base)),
         *_labels(setting),
     ]
     if needed > MOST_SEEDS:
@@ -226,7 +231,7 @@ def _cannot_tell(
             "test part, or more training samples, make runs agree better."
         )
         return Verdict(setting.name, UNSURE, headline, facts, *use(told, setting.methods[base]))
-    advice = f"Repeat it with {needed} new seeds{_minutes_of(setting, kept, needed)}"
+    advice = f"Repeat it with {needed} new seeds{minutes_of(setting, kept, needed)}"
     if not math.isnan(most):
         advice += f"; so many show {measure.difference_text(RELEVANT)} with {100 * POWER:.0f} % power"
     if rest := list(dict.fromkeys(b for b in map(base_method, setting.methods) if b not in kept)):
@@ -250,7 +255,7 @@ def _too_small(
     facts = [
         ("By how much", f"{_ranges(rows, measure)}, on these test samples"),
         ("Against what", _against(setting, base, rows)),
-        ("At what cost", _cost(setting, base)),
+        ("At what cost", cost_text(setting, base)),
         *_labels(setting),
     ]
     why = lacking(samples, float(top["difference"]), measure.difference_text(RELEVANT))
@@ -262,7 +267,7 @@ def _too_small(
 def _nothing_learned(setting: Setting, base: str, rows: list[dict[str, Any]], constant: float) -> Verdict:
     gets = f"one answer for all samples gets ({setting.measure.text(constant)})"
     headline = f"Cannot tell: nothing is learned yet; no method gets more than {gets}."
-    facts = [("Against what", _against(setting, base, rows)), ("At what cost", _cost(setting, base))]
+    facts = [("Against what", _against(setting, base, rows)), ("At what cost", cost_text(setting, base))]
     told = "Train longer, or at another learning rate, before labels are compared."
     return Verdict(setting.name, UNSURE, headline, facts, told, None)
 
@@ -278,7 +283,7 @@ def _nothing(setting: Setting) -> Verdict:
         setting.name,
         NOTHING,
         f"Nothing to compare: {what}{mean_words}.",
-        [("At what cost", _cost(setting, label)), *_labels(setting)],
+        [("At what cost", cost_text(setting, label)), *_labels(setting)],
         "Compare it with single-task training and with labels that say nothing:",
         compare(setting, methods, list(range(USUAL_SEEDS))),
     )
@@ -339,47 +344,6 @@ def _against(setting: Setting, base: str, rows: Sequence[dict[str, Any]]) -> str
     )
 
 
-def minutes(runs: Sequence[Run]) -> float | None:
-    """Mean training time of a method's runs, in minutes; None where it was not recorded."""
-    seconds = [
-        float(run.summary["seconds_total"]) for run in runs if run.summary.get("seconds_total") is not None
-    ]
-    return sum(seconds) / len(seconds) / 60 if seconds else None
-
-
-def minutes_text(value: float) -> str:
-    """ "12 minutes", "0.3 minutes"."""
-    digits = 0 if value >= 10 else 1 if value >= 0.1 else 2
-    number = f"{value:.{digits}f}"
-    return f"{number} minute{'' if number == '1' else 's'}"
-
-
-def _cost(setting: Setting, base: str, methods: Sequence[str] = ()) -> str:
-    """Minutes a run of the methods, or of the cheapest and the dearest, and of the reference."""
-    times = {label: time for label, runs in setting.methods.items() if (time := minutes(runs)) is not None}
-    if not times:
-        return "not recorded"
-    own = times.get(base)
-    others = {label: times[label] for label in dict.fromkeys(methods) if label in times and label != base}
-    if not others:
-        rest = [time for label, time in times.items() if label != base]
-        told = [] if own is None else [f"{minutes_text(own)} a run of {base}"]
-        if rest:
-            span = minutes_text(max(rest))
-            if len(rest) > 1 and minutes_text(min(rest)) != span:
-                span = f"{minutes_text(min(rest)).split(' ')[0]} to {span}"
-            told.append(f"{span} a run of the others")
-    else:
-        told = [
-            f"{minutes_text(time)} a run of {label}" + (f", {time / own:.1f} times {base}" if own else "")
-            for label, time in others.items()
-        ]
-        told += [] if own is None else [f"{minutes_text(own)} a run of {base}"]
-    every = [run for runs in setting.methods.values() for run in runs]
-    spent = sum(float(run.summary.get("seconds_total") or 0) for run in every) / 60
-    return f"{'; '.join(told)}. The whole comparison took {minutes_text(spent)} of training, looks at the test part not counted"
-
-
 def _labels(setting: Setting) -> list[tuple[str, str]]:
     """Whether invented labels say anything, where labels were invented."""
     labels = [label for label in labelled(setting) if base_method(label) in LEARNED_METHODS]
@@ -391,9 +355,3 @@ def _labels(setting: Setting) -> list[tuple[str, str]]:
     if not telling:
         return [("The invented labels", "say nothing of their samples: they are as good as uniform ones")]
     return [("The invented labels", f"say something of their samples in {count}")]
-
-
-def _minutes_of(setting: Setting, methods: Sequence[str], seeds: int) -> str:
-    times = {base_method(label): minutes(runs) for label, runs in setting.methods.items()}
-    known = [time for name in methods if (time := times.get(name)) is not None]
-    return f", about {minutes_text(seeds * sum(known))} of training" if known else ""

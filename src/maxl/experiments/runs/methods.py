@@ -24,6 +24,8 @@ CLUSTER_METHODS = (
     "contrastive",
     *PROTOTYPE_METHODS,
 )  # samples are clustered first
+# Controls whose labels say nothing of a sample but its class; those of frozen and contrastive do.
+EMPTY_METHODS = ("uniform", "random", "kmeans-shuffled", "prototypes-shuffled", "human-shuffled")
 PREPARED_METHODS = (*CLUSTER_METHODS, "agreement")  # networks or clusters come before the first epoch
 LEARNED_METHODS = ("maxl", "weighted", "wamal", "gated")  # a generator is trained
 # For given labels that are partly wrong, without a second task: another loss, trusted samples to train on, or a generator
