@@ -34,7 +34,7 @@ from maxl.experiments.studies.intervals import (
     paired_difference,
     paired_differences,
 )
-from planned import command, outcomes, print_holm
+from planned import command, outcomes, p_of_gains, print_holm
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "digits-structured": {"data": "digits"},
@@ -225,7 +225,7 @@ def write(options: argparse.Namespace) -> None:
             d = paired_difference(values[cheap], values["single"])
             print(f"{cheap} against single, beside the plan: {told(d)}")
         if gate.low > 0:
-            least[setting] = min(1.0, 2 * min(d.p for d in versus))
+            least[setting] = p_of_gains(dict(zip(LEARNED, versus, strict=True)))
     print_holm(least)
 
 

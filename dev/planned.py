@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from evidence import read
+from maxl.experiments.studies.intervals import PairedDifference
 
 
 def outcomes(table: Path, column: str) -> dict[str, dict[int, float]]:
@@ -17,12 +18,22 @@ def outcomes(table: Path, column: str) -> dict[str, dict[int, float]]:
     }
 
 
+def p_of_gains(versus: Mapping[str, PairedDifference], dropped: Collection[str] = ()) -> float:
+    """The smallest p that a learned arm of a setting gains, Bonferroni over all of its learned arms.
+
+    Two-sided where an arm is better, as the plans' intervals are; 1 where it is not, or where a gate has dropped it: harm
+    is no support for "learned beats cheap", and may not spare another setting a part of Holm's correction.
+    """
+    p = {arm: d.p if d.mean > 0 and arm not in dropped else 1.0 for arm, d in versus.items()}
+    return min(1.0, len(p) * min(p.values()))
+
+
 def print_holm(least: Mapping[str, float]) -> None:
-    """The p-value of each setting after Holm's correction, the smallest first."""
+    """The p-value of a gain in each setting after Holm's correction, the smallest first."""
     highest = 0.0
     for i, setting in enumerate(sorted(least, key=lambda name: least[name])):
         highest = max(highest, min(1.0, (len(least) - i) * least[setting]))
-        print(f"{setting}: p = {highest:.4f} after Holm over settings")
+        print(f"{setting}: p of a gain = {highest:.4f} after Holm over settings")
 
 
 def command(

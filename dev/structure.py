@@ -33,7 +33,7 @@ from maxl.experiments.studies.intervals import (
     paired_difference,
     paired_differences,
 )
-from planned import command, outcomes, print_holm
+from planned import command, outcomes, p_of_gains, print_holm
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "clinc150": {
@@ -256,7 +256,12 @@ def write(options: argparse.Namespace) -> None:
                 for arm, d in zip(ARMS, found, strict=True):
                     print(f"{arm} against {INPUTS}, beside the plan: {told(d)}")
             if outcome == OUTCOMES[0] and gate.low > 0:
-                least[setting] = min(1.0, 2 * min(d.p for d in versus))
+                taught = paired_difference(values["prototypes"], values["prototypes-shuffled"])
+                dropped = (
+                    [] if taught.low > 0 else ["prototypes"]
+                )  # of the arms the plan's gate names this one
+                print(f"dropped by the gate of a variant: {', '.join(dropped) or 'none'}")
+                least[setting] = p_of_gains(dict(zip(LEARNED, versus, strict=True)), dropped)
     print_holm(least)
 
 
