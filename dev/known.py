@@ -2,14 +2,15 @@
 
     python dev/known.py [CASE ...] [--data-dir DIR] [--jobs N]
 
-| case | data | known |
-|---|---|---|
-| structure | CLINC150 (``DIR``), domains as classes, intents looked for by a probe | clusters of the inputs keep intents (docs/evidence.md) |
-| nothing | 3,000 points whose class is the sign of a linear rule, one label in ten drawn anew | single-task training is as good as can be: no finer label can help |
-| ruined | scikit-learn's digits; of half of them, in one part of the input space, the label is the next class; 150 are trusted | training on all of them is ruined, the trusted samples mend it |
-| tiny | 40 points of the linear rule | nothing that small can show a gain or exclude it |
+| case | data | known | to be recommended |
+|---|---|---|---|
+| structure | CLINC150 (``DIR``), domains as classes, intents looked for by a probe | clusters of the inputs keep intents (docs/evidence.md) | kmeans, shown to beat kmeans-shuffled |
+| nothing | 3,000 points whose class is the sign of a linear rule, one label in ten drawn anew | single-task training is as good as can be: no finer label can help | single |
+| ruined | scikit-learn's digits; of half of them, in one part of the input space, the label is the next class; 150 are trusted | training on all of them is ruined, the trusted samples mend it | a method that they judge or that trains on them last |
+| tiny | 40 points of the linear rule | nothing that small can show a gain or exclude it | single |
 
-Each runs ``maxl advise`` as a user would, in a process of its own. A row a case in dev/evidence/advice.csv.
+Each runs ``maxl advise`` as a user would, in a process of its own. A row a case in dev/evidence/advice.csv; rows of older
+versions say nothing of what was recommended and of the control, and were right by their verdict alone.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,13 +39,24 @@ class Known:
 
     Attributes:
         flags: Of ``maxl advise``, for a folder to write data to and one that holds published ones.
-        right: Verdicts that are right.
+        verdict: The one that is right.
+        recommended: Methods of which one has to be recommended.
         budget: Minutes.
+        beaten: The control that it has to be shown to beat, if any.
     """
 
     flags: Callable[[Path, str | None], list[str]]
-    right: tuple[str, ...]
+    verdict: str
+    recommended: tuple[str, ...]
     budget: float
+    beaten: str | None = None
+
+    def right(self, advice: Mapping[str, Any]) -> bool:
+        """Whether an advice says what is known, and not its verdict alone."""
+        told = advice["verdict"] == self.verdict and advice["recommended"] in self.recommended
+        control = advice["control"] or {"against": None, "interval": [None, None]}
+        beats = control["against"] == self.beaten and (control["interval"][0] or 0.0) > 0
+        return told and (self.beaten is None or beats)
 
 
 def _structure(folder: Path, data_dir: str | None) -> list[str]:
@@ -108,11 +121,12 @@ def _ruined(folder: Path, data_dir: str | None) -> list[str]:
     return [*flags, "--task", "classification", "--epochs", "20"]
 
 
+TRUSTING = ("trusted-only", "fine-tuned", "reweighted", "corrected")
 CASES = {
-    "structure": Known(_structure, ("helps",), 20),
-    "nothing": Known(_nothing, ("does not help",), 10),
-    "ruined": Known(_ruined, ("helps",), 15),
-    "tiny": Known(_tiny, ("cannot tell",), 5),
+    "structure": Known(_structure, "helps", ("kmeans",), 20, beaten="kmeans-shuffled"),
+    "nothing": Known(_nothing, "does not help", ("single",), 10),
+    "ruined": Known(_ruined, "helps", TRUSTING, 15),
+    "tiny": Known(_tiny, "cannot tell", ("single",), 5),
 }
 
 
@@ -127,11 +141,17 @@ def run(name: str, data_dir: str | None, jobs: int) -> dict[str, object]:
         command += ["--budget", str(known.budget), "--jobs", str(jobs), "--out", str(out)]
         subprocess.run(command, check=True)
         advice = json.loads((out / "advice.json").read_text())
-    low, high = advice["interval"]
+    return row(name, advice)
+
+
+def row(name: str, advice: Mapping[str, Any]) -> dict[str, object]:
+    """What the table keeps of an advice."""
+    known, control = CASES[name], advice["control"] or {}
+    (low, high), ends = advice["interval"], control.get("interval", (None, None))
     return {
         "case": name,
         "verdict": advice["verdict"],
-        "right": advice["verdict"] in known.right,
+        "right": known.right(advice),
         **{key: advice[key] for key in ("method", "against", "measure", "difference")},
         "low": low,
         "high": high,
@@ -139,7 +159,22 @@ def run(name: str, data_dir: str | None, jobs: int) -> dict[str, object]:
         "budget": known.budget,
         "predicted_minutes": round(advice["predicted_minutes"], 2),
         "minutes": round(advice["minutes"], 2),
+        "recommended": advice["recommended"],
+        "control": control.get("against"),
+        "control_difference": control.get("difference"),
+        "control_low": ends[0],
+        "control_high": ends[1],
+        "probe_inputs": advice["probe_inputs"],
     }
+
+
+def keep(table: Path, new: Mapping[str, object]) -> None:
+    """Puts a case's row into a table, in place of its old one; other rows stay as they are, without columns that they lack."""
+    old = (
+        [] if not table.exists() else pd.read_csv(table, dtype=str, keep_default_na=False).to_dict("records")
+    )
+    rows = [r for r in old if r["case"] != new["case"]] + [dict(new)]
+    pd.DataFrame(rows, columns=list(new)).to_csv(table, index=False)
 
 
 def main() -> None:
@@ -151,11 +186,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     options = parser.parse_args()
     for name in options.cases or CASES:
-        row = run(name, options.data_dir, options.jobs)
-        rows = [] if not TABLE.exists() else pd.read_csv(TABLE).to_dict("records")
-        rows = [r for r in rows if r["case"] != name] + [row]
-        pd.DataFrame(rows).to_csv(TABLE, index=False)
-        print(row, flush=True)
+        found = run(name, options.data_dir, options.jobs)
+        keep(TABLE, found)
+        print(found, flush=True)
 
 
 if __name__ == "__main__":
