@@ -90,7 +90,7 @@ class Aim:
         why = (
             "which costs a fraction and has the same trusted samples"
             if self.of_noise
-            else "so the gain may come from having a second head rather than from what its labels say"
+            else "so the gain is not shown to come from what its labels say"
         )
         return f"It is not shown to beat {control}, {why}."
 
