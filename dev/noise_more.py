@@ -33,7 +33,7 @@ from maxl.experiments.studies.intervals import (
     mean_interval,
     paired_differences,
 )
-from planned import command, outcomes, print_holm
+from planned import command, outcomes, p_of_gains, print_holm
 
 STOPPED, UNTRUSTED = "early-stopped", "-untrusted"
 SETTINGS = (*noise.SETTINGS, f"digits-structured{UNTRUSTED}", f"digits-symmetric{UNTRUSTED}")
@@ -166,7 +166,7 @@ def decided(setting: str, found: Outcomes) -> float | None:
     if untrusted and not any(d.low > 0 for d in gate):
         print("the gate is shut: nothing cheap beats single")
         return None
-    return min(1.0, min(2 * d.p if d.mean > 0 else 1.0 for d in learned))
+    return p_of_gains(dict(zip(noise.LEARNED, learned, strict=True)))
 
 
 def told(found: Outcomes, pairs: list[tuple[str, str]]) -> list[PairedDifference]:
