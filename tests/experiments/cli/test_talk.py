@@ -268,6 +268,17 @@ def test_runs_with_a_warm_up_longer_than_an_epoch_are_timed() -> None:
     assert time_single(tiny(epochs=5, warmup=2.0), digits()) is not None
 
 
+def test_samples_that_fill_no_batch_are_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = f"train {SMALL} --method single --epochs 1".replace("--batch-size 25", "--batch-size 60")
+    assert main([*line.split(), "--out", "a"]) == 0
+    assert (
+        "40 of 100 training samples are left out of each epoch, drawn anew, as they fill no batch of 60; --batch-size 50 takes "
+        "nearly all\n"
+    ) in capsys.readouterr().err
+    assert main([*line.replace("--batch-size 60", "--batch-size 48").split(), "--out", "b"]) == 0
+    assert "left out" not in capsys.readouterr().err  # fewer than a tenth
+
+
 def slow_ends(monkeypatch: pytest.MonkeyPatch) -> list[RunFolder]:
     """Epochs whose end takes a twentieth of a second, noted."""
     ends: list[RunFolder] = []

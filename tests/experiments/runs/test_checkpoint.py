@@ -179,7 +179,7 @@ def test_without_another_a_damaged_checkpoint_stops_the_run(run: Path, stopped: 
     (run / "checkpoint/previous.pt").unlink()
     flip(run / STATE, 0.5)
     with pytest.raises(
-        ValueError, match=r"state\.pt is damaged.*; remove .*checkpoint to train from the start"
+        ValueError, match=r"state\.pt is damaged.*; to train from the start remove .*checkpoint and resume"
     ):
         resume(run, data=digits())
     shutil.rmtree(run / "checkpoint")

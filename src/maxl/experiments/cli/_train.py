@@ -92,6 +92,7 @@ def _train_together(
 ) -> None:
     from maxl.experiments.cli.show import console, progress_bar, run_table
     from maxl.experiments.data import Unreadable
+    from maxl.experiments.runs.build import left_out
     from maxl.experiments.runs.loading import load_data
     from maxl.experiments.runs.start import told
     from maxl.experiments.runs.trainer import require_new, resume, train
@@ -117,6 +118,7 @@ def _train_together(
             if row["epoch"] == 1 and data is not None:  # it trains, so no error will be the one line
                 note(data.saw)
                 note(told(folder.read_start()))
+                note(left_out(config, data))
             pace = (time.monotonic() - started) / max(1, row["epoch"] - before)
             left = pace * (config.epochs - row["epoch"])
             advance(row["epoch"], (f"{duration_text(left)} left  " if left else "") + _said(row))

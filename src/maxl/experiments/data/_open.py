@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from glob import glob
 from pathlib import Path
@@ -219,7 +221,8 @@ def _open_hub(
     from maxl.experiments.data._tables import Table
 
     try:
-        splits = datasets.load_dataset(repository, config)
+        with _quiet_hub():
+            splits = datasets.load_dataset(repository, config)
     except (ConnectionError, FileNotFoundError, datasets.exceptions.DatasetNotFoundError) as error:
         reason = str(error).splitlines()[0]
         raise ConnectionError(
@@ -245,6 +248,20 @@ def _open_hub(
         wanted=wanted,
         base=Path(),
     )
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Within: the hub's client tells of none of its attempts; what comes of them is one line of ours."""
+    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "datasets")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _beside(name: str) -> list[str]:

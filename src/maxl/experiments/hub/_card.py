@@ -82,8 +82,7 @@ def model_card(run: Path, model: PrimaryModel) -> str:
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=True)}---",
         f"# {_text(data)}: {_text(summary['method'])}",
-        "Trunk and primary head of a network that was trained with MAXL (meta auxiliary learning). Its auxiliary head "
-        "and label generator are left out: at inference it is a single-task network.",
+        _what(base_method(str(summary["method"]))),
         "## Training",
         _table(("", ""), ((name, value) for name, value in facts.items() if value is not None)),
         "## Test results",
@@ -107,6 +106,17 @@ _PIPELINES = {
     ("tabular", "classification"): "tabular-classification",
     ("tabular", "regression"): "tabular-regression",
 }
+
+
+def _what(method: str) -> str:
+    if method == "single":
+        return "Trunk and head of a network that was trained on its primary task alone, by maxl."
+    if method not in WITHOUT_LABELS:
+        return (
+            "Trunk and primary head of a network that was trained beside an auxiliary task (maxl, meta auxiliary learning). Its "
+            "auxiliary head, and a label generator if it had one, are left out: at inference it is a single-task network."
+        )
+    return "Trunk and head of a network that was trained against wrong labels, by maxl. A generator, if it had one, is left out."
 
 
 def _compared(run: Path, summary: dict[str, Any]) -> list[str]:

@@ -132,9 +132,7 @@ class Body:
         title = f"<h3>{escape(decision.title)}</h3>" if decision.title else ""
         advice = ""
         if decision.advice:
-            command = (
-                "" if decision.command is None else f"<pre><code>{escape(decision.command)}</code></pre>"
-            )
+            command = "" if decision.command is None else _typed(decision.command)
             text = decision.advice if command else decision.advice.rstrip(":.") + "."
             advice = f'<div class="next"><h3>What to do next</h3><p>{escape(text)}</p>{command}</div>'
         each = "".join(map(self._decision, decision.details))
@@ -161,7 +159,7 @@ class Body:
             f'<div class="browser" role="group" aria-labelledby="browser-{number}-title" '
             f'data-browser="browser-{number}-data"><h3 id="browser-{number}-title">{title}</h3><p>{note}</p>'
             f"<p>{where}:</p>"
-            f"<pre><code>{escape(browser.command)}</code></pre>"
+            f"{_typed(browser.command)}"
             '<noscript><p class="note">To look at the samples needs JavaScript.</p></noscript></div>'
         )
 
@@ -248,3 +246,9 @@ def _picture(picture: Picture) -> str:
         f'<figure class="strip"><img src="{source}" alt="{escape(picture.alternative)}">'
         f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
     )
+
+
+def _typed(command: str) -> str:
+    """A command, and how it is typed in a clone, where nothing is installed: a page may be read anywhere."""
+    clone = "<p>In a clone of maxl: <code>uv run maxl</code> in place of <code>maxl</code>.</p>"
+    return f"<pre><code>{escape(command)}</code></pre>{clone}"

@@ -188,10 +188,10 @@ def _seen(study: Results, file: Path | None) -> list[Part]:
 
 
 def summary(study: Results) -> Section:
-    """What was compared, all that was found, and how to read it."""
+    """What was compared, what was found, and how to read it."""
     parts: list[Part] = [Points(compared(study), "What was compared")]
     for setting in study.settings:
-        parts.append(Points(found(setting), f"All that was found: {setting.name}"))
+        parts.append(Points(found(setting), f"What was found: {setting.name}"))
     parts.append(Points(limits(study), "How to read this"))
     return Section("Summary", "", parts)
 

@@ -353,5 +353,5 @@ def _labels(setting: Setting) -> list[tuple[str, str]]:
     telling = sum(map(informative, learned))
     count = f"{telling} of {len(learned)} runs" if len(learned) > 1 else "the one run"
     if not telling:
-        return [("The invented labels", "say nothing of their samples: they are as good as uniform ones")]
+        return [("The invented labels", "say nothing of their samples")]
     return [("The invented labels", f"say something of their samples in {count}")]

@@ -230,6 +230,17 @@ def check(config: RunConfig, data: DataSet) -> str:
     return "" if start is None else told(start.record())
 
 
+def left_out(config: RunConfig, data: DataSet) -> str:
+    """That a tenth or more of the training samples fill no batch and are left out of each epoch, in a line; else ""."""
+    count, size = len(data.train), config.batch_size
+    if count < size or 10 * (count % size) < count:
+        return ""
+    return (
+        f"{count % size} of {count} training samples are left out of each epoch, drawn anew, as they fill no batch of {size}; "
+        f"--batch-size {count // -(-count // size)} takes nearly all"
+    )
+
+
 def build(
     config: RunConfig,
     data: DataSet,

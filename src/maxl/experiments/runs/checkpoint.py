@@ -102,7 +102,9 @@ def load_checkpoint(
             )
         return state
     if problems:
-        raise ValueError(f"{problems[0]}; remove {folder.checkpoint.parent} to train from the start")
+        raise ValueError(
+            f"{problems[0]}; to train from the start remove {folder.checkpoint.parent} and resume"
+        )
     return None
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from maxl.experiments.data import DataSet
-from maxl.experiments.runs.build import check, resolve_device
+from maxl.experiments.runs.build import check, left_out, resolve_device
 from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
 from maxl.experiments.runs.files import read_yaml, write_at_once
 from maxl.experiments.runs.folder import RunFolder
@@ -330,7 +330,7 @@ class Study:
             rest = (key, *(getattr(p.config, name) for name in _NETWORK_FIELDS))
             if rest not in checked:
                 here = dataclasses.replace(p.config, device="cpu") if elsewhere else p.config
-                starts.append(check(here, loaded[key]))
+                starts += [check(here, loaded[key]), left_out(p.config, loaded[key])]
                 checked.add(rest)
         return list(loaded.values()), starts
 
