@@ -1,6 +1,6 @@
 """maxl in several processes, each with its part of every batch, on scikit-learn's digits.
 
-    torchrun --nproc-per-node=2 examples/torchrun.py [--epochs 10]
+    torchrun --nproc-per-node=2 examples/torchrun.py [--epochs 10]    (in a clone: uv run torchrun ...)
 
 The result is that of one process with the whole batches (``python examples/torchrun.py``). Needs torch, maxl and
 scikit-learn (for the data alone). A few seconds on a CPU.

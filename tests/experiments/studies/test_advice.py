@@ -187,6 +187,23 @@ def test_permuted_test_labels_change_no_choice(tmp_path: Path) -> None:
     assert means[0] > means[1]  # the permutation did reach what is reported
 
 
+@pytest.mark.parametrize(("told", "again"), [(1.0, False), (0.2, True)])
+def test_runs_that_take_longer_than_estimated_are_told_of_after_tuning(
+    told: float, again: bool, pretend: Callable[..., Runs], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(gains={}, seconds=1.0)
+    monkeypatch.setattr(procedure, "time_runs", lambda _: (told, 0.0))
+    said: list[str] = []
+    advise(config(folder(tmp_path / "data")), tmp_path / "out", budget=1e6, jobs=1, tell=said.append)
+    found = [one for one in said if "times as long as estimated" in one]
+    assert len(found) == again
+    if again:
+        assert re.match(
+            r"runs take 5\.0 times as long as estimated: usually about \d+\.\d minutes in all, then$",
+            found[0],
+        )
+
+
 def test_advice_holds_what_it_promises_and_repeats_itself(
     pretend: Callable[..., Runs], tmp_path: Path
 ) -> None:

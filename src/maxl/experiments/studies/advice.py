@@ -53,6 +53,7 @@ LEARNED = ("maxl", "wamal")
 TUNING_SEEDS, SCREENING_SEEDS, FINAL_SEEDS = range(1000, 1002), range(2000, 2010), range(3000, 3020)
 FEWEST = 3  # seeds of a step that say something of a spread
 _LOOKS = (5, 7, 10)  # screening seeds after the first look, at which it is asked whether that is enough
+_AS_TOLD = 1.5  # times an estimate, within which it holds
 _EXTENSIONS = 2  # of the learning rates, beyond the lowest or highest one
 
 Progress = Callable[[str, int, int, str], None]  # step, epochs done, epochs in all, what is running
@@ -190,6 +191,7 @@ class _Procedure:
         try:
             if "learning_rate" not in self.plan:
                 self._tune()
+                self._tell_anew()
             tuned = dataclasses.replace(self.base, learning_rate=float(self.plan["learning_rate"]))
             if "candidate" not in self.plan:
                 self._screen(tuned)
@@ -236,6 +238,17 @@ class _Procedure:
             screening += self._cost(self.learned)
         further = len(TUNING_SEEDS) * self._cost([BASELINE])  # one learning rate beyond the three
         return tuning + further + looks * screening + seeds * self._cost(final)
+
+    def _tell_anew(self) -> None:
+        """How long it may take by what tuning took, where that was not as estimated: a busy machine is slower."""
+        pace = float(self.plan["pace"])
+        if 1 / _AS_TOLD < pace < _AS_TOLD:
+            return
+        left = self._likely(0.0, self._cost([BASELINE, *self.fixed]))
+        minutes = min(self.budget, (self.seconds + left) / 60)
+        self.tell(
+            f"runs take {pace:.1f} times as long as estimated: usually about {minutes:.1f} minutes in all, then"
+        )
 
     def _cost(self, methods: Sequence[str]) -> float:
         """Seconds of one seed of some methods, runs at a time counted."""
