@@ -155,7 +155,7 @@ def decided(setting: str, found: Outcomes) -> float | None:
     untrusted = setting.endswith(UNTRUSTED)
     cheap = CHEAP if untrusted else (*noise.CHEAP, STOPPED)
     print(f"\n{setting}: n = {len(found[STOPPED])}")
-    for arm in ("single", *dict.fromkeys((*cheap, *noise.LEARNED))):
+    for arm in dict.fromkeys(("single", *cheap, *noise.LEARNED)):
         print(f"| {arm} | {interval_text(mean_interval(found[arm].values()), 2)} |")
     best = max(cheap, key=lambda arm: sum(found[arm].values()))
     gate = told(found, [(arm, "single") for arm in TELLING]) if untrusted else []
