@@ -15,7 +15,7 @@ from torch.func import functional_call
 import maxl
 from _networks import PSI, batch, flatten, pair, relative_error, same, snapshot
 from maxl.hypergradients import WAYS, untracked
-from maxl.learning import Lookahead
+from maxl.learning import Lookahead, Update
 
 LAMBDA = 0.2
 
@@ -306,6 +306,19 @@ def test_a_saved_learner_continues_as_if_it_had_not_stopped() -> None:
     other.step(*batch(seed=9), index)
     assert same(snapshot(one.network), snapshot(other.network))
     assert same(snapshot(one.generator), snapshot(other.generator))
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_where_memory_is_favoured_gradients_are_let_go_before_the_step_is_judged(recompute: bool) -> None:
+    held: list[bool] = []
+
+    class Judging(maxl.Taken):
+        def teach(self, learner: maxl.MetaAuxiliaryLearner, update: Update) -> maxl.StepResult:
+            held.append(any(p.grad is not None for p in learner.network.parameters()))
+            return super().teach(learner, update)
+
+    make(lookahead=Judging(recompute=recompute)).step(*batch())
+    assert held == [not recompute]
 
 
 class Look(nn.Module):

@@ -24,7 +24,8 @@ class Lookahead(ABC):
 
     Args:
         recompute: Make the signals' graph and the outputs of the network's layers again for the meta step rather than
-            keep them from the training pass: less memory, more time, the same result.
+            keep them from the training pass: less memory, more time, the same result. ``MetaAuxiliaryLearner.step`` then
+            lets go of the gradients as well, once the optimizer has stepped.
 
     Attributes:
         follows: Whether θ₁⁺ is the network after the step that the optimizer takes. Then the weights from before it

@@ -114,12 +114,10 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         self.labels: Generated = source
         self.generator, self.meta_optimizer = generator, meta_optimizer
         self._teacher = Teacher(network, source, meta_optimizer, self.supervision, self.world)
-        self.judging = self.world.reducer()
         self.world.align(generator)
-        self.way = OrReverse(chosen.way, check)
+        self.way, self.schedule = OrReverse(chosen.way, check), chosen.schedule
         self.lookahead = copy.deepcopy(chosen.lookahead)
-        self.schedule = chosen.schedule
-        self._tracker = UpdateTracker()
+        self._tracker, self.judging = UpdateTracker(), self.world.reducer()
         self.lookahead.check(self)  # fail now, not at the first meta step
 
     def backward(
@@ -213,6 +211,8 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         self.optimizer.zero_grad(set_to_none=True)
         trained = self._backward(Batch(x, y, index, outer=outer_batch))
         self.optimizer.step()
+        if self.lookahead.recompute:
+            self.optimizer.zero_grad(set_to_none=True)
         return trained.with_meta(self.meta_step())
 
     def outer_gradient(
