@@ -64,11 +64,16 @@ def test_a_method_that_helps_is_to_be_used(folder: Path) -> None:
     assert box.headline == (
         "Yes: kmeans is better than tuned single-task training by 2 points. It is not shown to beat kmeans-shuffled."
     )
-    assert box.advice == (
+    assert box.advice == "Use kmeans. To train it on all samples, those kept for validation too:"
+    assert box.command == (
+        "maxl train --config advice/final/runs/kmeans/seed3000/config.yaml --validation-size 0 --out advice-model"
+    )
+    judged = decision(folder, advice(**helps), plan(keep="best", validation_size=0.2), ACCURACY)
+    assert judged.advice == (
         "Use kmeans. Its model of the first seed, 3000, not chosen by its score, trained without the samples kept for "
         "validation:"
     )
-    assert box.command == (
+    assert judged.command == (
         "maxl export advice/final/runs/kmeans/seed3000 --format safetensors --out model.safetensors"
     )
     control = {"against": "kmeans-shuffled", "difference": 0.02, "interval": [0.01, 0.03]}
@@ -84,10 +89,10 @@ def test_where_nothing_helps_single_task_training_is_kept(folder: Path) -> None:
     box = decision(folder, advice(verdict="does not help"), plan(), ACCURACY)
     assert (box.answer, box.headline) == ("no", "No: kmeans, the best candidate, gains less than 1 point.")
     gains = "Keep single, at a learning rate of 0.003: kmeans, the best candidate that was run, gains less than 1 point."
-    assert box.advice.startswith(f"{gains} Learned labels were not run. Its model")
+    assert box.advice.startswith(f"{gains} Learned labels were not run. To train it")
     assert "runs/single/seed3000" in str(box.command)
     box = decision(folder, advice(verdict="does not help"), {**plan(), "learned": "run"}, ACCURACY)
-    assert box.advice.startswith(f"{gains} Its model")
+    assert box.advice.startswith(f"{gains} To train it")
 
 
 def test_a_control_that_is_not_beaten_and_helps_is_to_be_used(folder: Path) -> None:
@@ -104,7 +109,7 @@ def test_a_control_that_is_not_beaten_and_helps_is_to_be_used(folder: Path) -> N
     assert box.headline.endswith(
         "by 3.6 points. It is not shown to beat kmeans-shuffled, which is better by 3.8 points."
     )
-    assert box.advice.startswith("Use kmeans-shuffled: kmeans is not shown to beat it. Its model")
+    assert box.advice.startswith("Use kmeans-shuffled: kmeans is not shown to beat it. To train it")
     assert "final/runs/kmeans-shuffled/seed3000" in str(box.command)
     assert dict(box.facts)["At what cost"].startswith("kmeans 2.0, kmeans-shuffled 1.3 times single-task")
 
@@ -183,13 +188,14 @@ def test_code_that_a_config_names_needs_trust_in_the_next_command_too(folder: Pa
 
 
 def test_no_command_names_a_file_that_is_gone(folder: Path) -> None:
-    def without(name: str, told: Advice) -> str | None:
+    def without(name: str, told: Advice, **changes: Any) -> str | None:
         for file in folder.rglob(name):
             file.unlink()
-        return decision(folder, told, plan(), ACCURACY).command
+        return decision(folder, told, plan(**changes), ACCURACY).command
 
-    assert without("model.safetensors", advice(verdict="helps")) is None
+    assert without("model.safetensors", advice(verdict="helps"), keep="best", validation_size=0.2) is None
     assert without("config.yaml", advice()) is None
+    assert without("config.yaml", advice(verdict="helps")) is None
 
 
 def test_the_picture_has_the_intervals_of_the_verdict(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -179,9 +180,20 @@ def _next(
 
 
 def _use(folder: Path, plan: Mapping[str, Any], method: str, told: str) -> tuple[str, str | None]:
-    seed = min(plan["final"]["seeds"])
-    trained = ", trained without the samples kept for validation"
-    return use_run(told, _run(folder, method, seed), seed, _trust(plan), trained=trained)
+    """Training on all samples; where validation is a part of training, the model that is there."""
+    seed, config = min(plan["final"]["seeds"]), plan["config"]
+    run = _run(folder, method, seed)
+    if config.get("keep") == "best" or config.get("patience") is not None:
+        trained = ", trained without the samples kept for validation"
+        return use_run(told, run, seed, _trust(plan), trained=trained)
+    if not (run / "config.yaml").is_file():
+        return told, None
+    words = ("maxl", "train", "--config", str(run / "config.yaml"), "--validation-size", "0")
+    out = ("--out", str(new_folder(folder, "model")))
+    return (
+        f"{told} To train it on all samples, those kept for validation too:",
+        shlex.join([*words, *out, *_trust(plan)]),
+    )
 
 
 def _compare(folder: Path, plan: Mapping[str, Any], methods: list[str], count: int) -> str | None:
