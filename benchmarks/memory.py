@@ -21,10 +21,11 @@ from typing import Any
 
 from contenders import MULTI, SHAPES, Bench, contenders
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from maxl.hypergradients._dual_kernels import _PRODUCTS, Recording
+from maxl.hypergradients import Recording
 
 CONTENDERS = (
     MULTI,
@@ -36,6 +37,7 @@ CONTENDERS = (
     "maxl forward, next batch",
 )
 
+PRODUCTS = (F.linear, F.conv1d, F.conv2d, F.conv3d)  # whose outputs a recording keeps
 _RECORDED = Recording.__torch_function__.__code__
 WORDS = {  # of the functions that make what counts
     "trunks.ConvTrunk.forward": "layer outputs kept for a backward pass",
@@ -98,7 +100,7 @@ def running(frame: FrameType | None) -> str:
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
         # A recorded pass runs within the recording, which keeps the outputs of products alone.
-        passing = frame.f_code is _RECORDED and frame.f_locals["func"] not in _PRODUCTS
+        passing = frame.f_code is _RECORDED and frame.f_locals["func"] not in PRODUCTS
         if module.startswith("maxl.") and not passing:
             name = f"{module}.{frame.f_code.co_qualname}".split(".<locals>")[0]
             return next((words for end, words in WORDS.items() if name.endswith(end)), name)
