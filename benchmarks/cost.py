@@ -41,11 +41,16 @@ def ratio(
         bench = Bench.build(network, batch, args.device)
         step, turns = maker(bench), itertools.cycle(bench.batches)
         runs.append((lambda step=step, turns=turns, n=length: [step(*next(turns)) for _ in range(n)], length))
+    for run, _ in runs:
+        for _ in range(
+            2
+        ):  # to warm up, and for the comparison at the first meta step, which with ``next`` is in the second
+            run()
     found = []
-    for _ in range(args.repeats + 1):
+    for _ in range(args.repeats):
         single, other = (timed(run, args.device) / length for run, length in runs)
         found.append(other / single)
-    return statistics.median(found[1:])
+    return statistics.median(found)
 
 
 def curves(args: argparse.Namespace) -> list[Curve]:
