@@ -165,6 +165,12 @@ def choose(options: argparse.Namespace) -> None:
     print(best(STEP_ARMS)[0], *(f"{arm}: {best((arm,))[1]}" for arm in TUNED_ARMS), sep="\n")
 
 
+def chosen() -> bool:
+    """Whether ``choose`` has run to its end."""
+    wanted = len(STEP_ARMS) + len(RATES) + (len(TUNED_ARMS) - 1) * len(WEIGHTS)
+    return len(read(CHOICE)) >= wanted * len(CHOOSING_SEEDS)
+
+
 def best(arms: Sequence[str]) -> tuple[str, dict[str, float]]:
     """The arm and the settings with the highest mean validation accuracy over the choosing seeds."""
     rows = read(CHOICE)
@@ -178,7 +184,11 @@ def run(options: argparse.Namespace) -> None:
     """Every arm on every seed; first those that do not wait for another's figures."""
     waiting = ("uniform-wamal",)
     arms = [arm for arm in (options.arms or ARMS) if arm not in TUNED_ARMS]
-    tuned = [arm for arm in (options.arms or (TUNED_ARMS if CHOICE.exists() else ())) if arm in TUNED_ARMS]
+    tuned = [arm for arm in (options.arms or (TUNED_ARMS if chosen() else ())) if arm in TUNED_ARMS]
+    if tuned and not chosen():
+        raise SystemExit(
+            f"the tuned arms need their settings first; {CHOICE.name} is not complete: run choose"
+        )
     train(FILE, [(arm, {}) for arm in arms if arm not in waiting], options.seeds, options)
     train(FILE, [(arm, {}) for arm in arms if arm in waiting], options.seeds, options)
     train(FILE, [(arm, best((arm,))[1]) for arm in tuned], options.seeds, options)

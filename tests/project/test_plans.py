@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import random
 import re
@@ -127,6 +128,27 @@ def test_every_arm_in_the_papers_regime_trains(small: ModuleType) -> None:
         row = small.one("regime", arm, changes, 3, None)
         assert 0 <= row["test_accuracy"] <= 1, arm
         assert (row["mean_weight"] != 1.0) == arm.startswith("wamal"), (arm, row["mean_weight"])
+
+
+def test_tuned_arms_wait_for_all_that_chooses_their_settings(
+    small: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [f"tuned-single,learning_rate=0.1,{seed},0.5" for seed in range(32)]
+    monkeypatch.setattr(small, "CHOICE", tmp_path / "choice.csv")
+    for count, said in ((0, False), (31, False), (32, True)):
+        if count:
+            small.CHOICE.write_text(
+                "\n".join(["method,settings,seed,validation_accuracy", *rows[:count]]) + "\n"
+            )
+        assert small.chosen() == said
+    small.CHOICE.unlink()
+    trained: list[str] = []
+    monkeypatch.setattr(small, "train", lambda file, arms, *_: trained.extend(arm for arm, _ in arms))
+    options = {"seeds": [0], "data_dir": None, "jobs": 1}
+    small.run(argparse.Namespace(arms=None, **options))
+    assert not set(trained) & set(small.TUNED_ARMS)
+    with pytest.raises(SystemExit, match="run choose"):
+        small.run(argparse.Namespace(arms=["tuned-maxl"], **options))
 
 
 def test_the_arms_of_the_papers_regime_are_what_their_names_say(small: ModuleType) -> None:
