@@ -14,13 +14,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from evidence import HERE, Task, text, work
+from evidence import HERE, Task, row, told, work
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.trainer import Trainer
 from maxl.experiments.studies.intervals import (
-    PairedDifference,
     interval_text,
     mean_interval,
     paired_difference,
@@ -52,8 +51,7 @@ def one(name: str, arm: str, changes: dict[str, Any], seed: int, data_dir: str |
     settings = config(arm, seed, data_dir, **changes)
     with tempfile.TemporaryDirectory() as folder:
         summary = Trainer(settings, RunFolder(Path(folder) / "run"), load_data(settings)).fit()
-    columns = ("test_accuracy", "validation_accuracy", "train_accuracy", "seconds_total")
-    return {"method": arm, "settings": text(changes), "seed": seed, **{c: summary[c] for c in columns}}
+    return row(summary, arm, changes, seed)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -63,14 +61,9 @@ def run(options: argparse.Namespace) -> None:
         work(tasks, FILE, options.data_dir, options.jobs, one)
         found = outcomes(FILE, "test_accuracy")
         gate = paired_difference(found["human"], found["uniform"])
-        print(f"gate: {told('human', 'uniform', gate)}")
+        print(f"gate: human against uniform {told(gate)}, {gate.n} seeds")
         if not gate.low > 0:
             return
-
-
-def told(a: str, b: str, d: PairedDifference) -> str:
-    """A difference in words."""
-    return f"{a} against {b} {d.mean:+.2f} ({d.low:+.2f} to {d.high:+.2f}), {d.n} seeds, detectable {d.detectable:.2f}"
 
 
 def write(options: argparse.Namespace) -> None:
@@ -84,13 +77,13 @@ def write(options: argparse.Namespace) -> None:
         pairs.append(("prototypes", max(CHEAP, key=lambda arm: sum(found[arm].values()))))
     for a, b in pairs:
         if a in found and b in found:
-            print(told(a, b, paired_difference(found[a], found[b])))
+            print(f"{a} against {b} {told(paired_difference(found[a], found[b]))}")
     for control in ("single", "uniform"):
         others = [arm for arm in found if arm != control]
         for arm, d in zip(
             others, paired_differences([(found[a], found[control]) for a in others]), strict=True
         ):
-            print(f"simultaneous: {told(arm, control, d)}")
+            print(f"simultaneous: {arm} against {control} {told(d)}")
 
 
 def main() -> None:

@@ -92,6 +92,17 @@ def one(name: str, method: str, changes: dict[str, Any], seed: int, data_dir: st
             config(name, method, **changes, seed=seed, data_dir=data_dir), name, method, folder
         ).fit()
     columns = ("test_accuracy", "validation_accuracy", "train_accuracy", "label_verdict", "seconds_total")
+    return row(summary, method, changes, seed, columns)
+
+
+def row(
+    summary: Mapping[str, Any],
+    method: str,
+    changes: Mapping[str, Any],
+    seed: int,
+    columns: Sequence[str] = ("test_accuracy", "validation_accuracy", "train_accuracy", "seconds_total"),
+) -> dict[str, Any]:
+    """What a table keeps of a run: its key, and some columns of its summary."""
     return {"method": method, "settings": text(changes), "seed": seed, **{c: summary[c] for c in columns}}
 
 

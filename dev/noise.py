@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evidence import HERE, Task, read, text, told, work
+from evidence import HERE, Task, read, row, told, work
 from maxl.experiments.data import DataSet, Split
 from maxl.experiments.runs.agreement import agreeing
 from maxl.experiments.runs.config import RunConfig
@@ -127,8 +127,7 @@ def one(name: str, arm: str, changes: dict[str, Any], seed: int, data_dir: str |
             data = dataclasses.replace(data, train=data.train.select(kept))
         trainer = Trainer(config, RunFolder(Path(folder) / "run"), data)
         summary = trainer.fit()
-    columns = ("test_accuracy", "validation_accuracy", "train_accuracy", "seconds_total")
-    return {"method": arm, "settings": text(changes), "seed": seed, **{c: summary[c] for c in columns}}
+    return row(summary, arm, changes, seed)
 
 
 def table_of(setting: str) -> Path:

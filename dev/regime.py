@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from evidence import HERE, Task, read, text, work
+from evidence import HERE, Task, read, row, work
 from maxl.experiments.data import evaluation_batches
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.evaluation import evaluating
@@ -142,14 +142,7 @@ def one(name: str, arm: str, changes: dict[str, Any], seed: int, data_dir: str |
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(settings, RunFolder(Path(folder) / "run"), load_data(settings))
         summary = trainer.fit(lambda row: weights.append(mean_weight(trainer)))
-    columns = ("test_accuracy", "validation_accuracy", "train_accuracy", "seconds_total")
-    return {
-        "method": arm,
-        "settings": text(changes),
-        "seed": seed,
-        **{c: summary[c] for c in columns},
-        "mean_weight": sum(weights) / len(weights),
-    }
+    return {**row(summary, arm, changes, seed), "mean_weight": sum(weights) / len(weights)}
 
 
 def choose(options: argparse.Namespace) -> None:
