@@ -3,6 +3,8 @@
     uv run --group bench python benchmarks/gpu.py                      # VGG-16 at batch 100 and 1000
     uv run --group bench python benchmarks/gpu.py --quick              # a tiny network, on any machine
 
+**This has not been run on a GPU yet**; ``several_gpus.py`` is the same for more than one.
+
 Correctness first: the hypergradient in the precision that is timed, eager and compiled, against reverse mode
 in float64. The matrix rate is that of one large matrix product in bf16, measured in the same run; the share
 counts the operations of the eager step. "hours" is what 200 epochs of 50,000 images take at this rate.
@@ -44,7 +46,11 @@ def ways(precision: torch.dtype | None, compile: bool) -> dict[str, Contender]:
         "human": Contender(fixed(True)),
         "MAXL exact": Contender(learner(shared=True, **options)),
         "MAXL exact, low memory": Contender(learner(shared=True, favour="memory", **options)),
+        "MAXL next": Contender(learner(shared=True, evaluate="next", **options)),
+        "MAXL exact, an eighth": Contender(learner(shared=True, teach_part=0.125, **options)),
         "MAXL everyday": Contender(learner(shared=True, **everyday, **options), everyday["meta_every"]),
+        "MAXL exact, own trunk": Contender(learner(**options)),
+        "MAXL next, own trunk": Contender(learner(evaluate="next", **options)),
     }
 
 

@@ -92,6 +92,6 @@ def started(script: str, count: int, role: str, *arguments: object) -> list[Any]
     return [json.loads(text.splitlines()[-1]) for text in told]
 
 
-def meet(rank: int, store: str, count: int) -> None:
-    """Joins the others of ``started`` in a gloo group."""
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=count)
+def meet(rank: int, store: str, count: int, backend: str = "gloo") -> None:
+    """Joins the others of ``started`` in a group."""
+    dist.init_process_group(backend, init_method=f"file://{store}", rank=rank, world_size=count)

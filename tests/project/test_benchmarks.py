@@ -41,6 +41,7 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "growth",
         "memory",
         "overlap",
+        "several_gpus",
         "streaming",
     } & (set(sys.modules) - before):
         del sys.modules[name]
@@ -219,9 +220,25 @@ def test_gpu_checks_the_gradient_before_it_times(run: Callable[..., str]) -> Non
     assert float(errors[0][1]) < 1e-4
     assert printed.index("differs from float64") < printed.index("| batch 8")
     rows = re.findall(
-        r"^\| (single|human|MAXL exact|MAXL everyday|reverse mode, float32) ", printed, re.MULTILINE
+        r"^\| (single|human|MAXL exact|MAXL next|MAXL everyday|reverse mode, float32)[ ,]",
+        printed,
+        re.MULTILINE,
     )
-    assert len(rows) == 5
+    assert {row: rows.count(row) for row in rows} == {
+        **dict.fromkeys(("single", "human", "MAXL everyday", "reverse mode, float32"), 1),
+        **{"MAXL exact": 4, "MAXL next": 2},
+    }
+
+
+def test_several_gpus_agree_with_one_before_they_are_timed(run: Callable[..., str]) -> None:
+    printed = run("several_gpus", "--quick")
+    [gap] = re.findall(r"of one by (\S+) in float64", printed)
+    assert float(gap) < 1e-9
+    times = re.findall(r"^\| (MAXL .+?) +\| (\S+) +\| (\S+) ", printed, re.MULTILINE)
+    assert [name for name, *_ in times] == [
+        *("MAXL exact", "MAXL next", "MAXL exact, own trunk", "MAXL everyday")
+    ]
+    assert all(float(t) > 0 for _, *both in times for t in both)
 
 
 def test_precision_is_told_part_by_part(run: Callable[..., str]) -> None:
