@@ -25,7 +25,7 @@ from torch import Tensor
 
 import maxl
 from maxl.experiments.runs.machine import tensor_float32
-from maxl.worlds import SyncBatchNorm
+from maxl.worlds import Alone, SyncBatchNorm, World
 
 WAYS: dict[str, dict[str, Any]] = {
     "MAXL exact": {"shared": True},
@@ -36,10 +36,10 @@ WAYS: dict[str, dict[str, Any]] = {
 GAP = 1e-6
 
 
-def hypergradient(network: str, batch: int, device: str, world: maxl.DataParallel | None) -> Tensor:
+def hypergradient(network: str, batch: int, device: str, world: World) -> Tensor:
     """The generator's gradient in the first exact step, float64: what plain SGD at rate 1 moves it by, negated."""
     bench = Bench.build(network, batch, device, torch.float64)
-    if world is not None:
+    if isinstance(world, maxl.DataParallel):
         for module in (bench.network, bench.generator):
             SyncBatchNorm.convert(module, world.group)
     before = [p.detach().clone() for p in bench.generator.parameters()]
@@ -48,24 +48,21 @@ def hypergradient(network: str, batch: int, device: str, world: maxl.DataParalle
         bench.generator,
         torch.optim.SGD(bench.network.parameters(), lr=RATE),
         torch.optim.SGD(bench.generator.parameters(), lr=1.0),
-        **({} if world is None else {"world": world}),
+        world=world,
     )
-    x, y, _, _ = bench.batches[0]
-    built.step(*_part(world, x, y))
+    x, y = _part(world, *bench.batches[0][:2])
+    built.step(x, y)
     moved = zip(before, bench.generator.parameters(), strict=True)
     return torch.cat([(b - p.detach()).flatten() for b, p in moved])
 
 
-def seconds(
-    network: str, batch: int, device: str, repeats: int, world: maxl.DataParallel | None
-) -> dict[str, float]:
+def seconds(network: str, batch: int, device: str, repeats: int, world: World) -> dict[str, float]:
     """Of an iteration of each way, in bf16 on a GPU."""
     found = {}
     options = {"autocast": torch.bfloat16 if device.startswith("cuda") else None, "check_finite": False}
     for name, way in WAYS.items():
         bench = Bench.build(network, batch, device)
-        placed = {} if world is None else {"world": world}
-        step, turns = learner(**way, **options, **placed)(bench), itertools.cycle(bench.batches)
+        step, turns = learner(**way, **options, world=world)(bench), itertools.cycle(bench.batches)
         cycle = way.get("meta_every", 1)
 
         def run(step=step, turns=turns, cycle=cycle, world=world) -> None:  # type: ignore[no-untyped-def]
@@ -79,9 +76,11 @@ def seconds(
     return found
 
 
-def _part(world: maxl.DataParallel | None, *tensors: Tensor) -> list[Tensor]:
+def _part(world: World, *tensors: Tensor) -> list[Tensor]:
     """The samples of this process."""
-    return [t if world is None else t.tensor_split(world.size)[world.rank] for t in tensors]
+    if not isinstance(world, maxl.DataParallel):
+        return list(tensors)
+    return [t.tensor_split(world.size)[world.rank] for t in tensors]
 
 
 def rank(number: int, store: str, args: argparse.Namespace) -> None:
@@ -94,12 +93,12 @@ def rank(number: int, store: str, args: argparse.Namespace) -> None:
     meet(number, store, args.processes, "nccl" if args.device == "cuda" else "gloo")
     world = maxl.DataParallel()
     small = min(args.batch, 16)
-    alone = hypergradient(args.network, small, device, None)
+    alone = hypergradient(args.network, small, device, Alone())
     gap = float((hypergradient(args.network, small, device, world) - alone).norm() / alone.norm())
     told: dict[str, object] = {"gap": gap}
     if gap <= GAP:
         with tensor_float32(True):
-            told["alone"] = seconds(args.network, args.batch, device, args.repeats, None)
+            told["alone"] = seconds(args.network, args.batch, device, args.repeats, Alone())
             dist.barrier()
             told["together"] = seconds(args.network, args.batch, device, args.repeats, world)
     dist.destroy_process_group()
