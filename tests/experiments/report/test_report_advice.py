@@ -247,3 +247,23 @@ def test_the_report_of_the_folder_is_that_of_the_advice(finished: Callable[[Advi
     assert "+1.20 (+0.30 to +2.10) points" in text
     assert ">the raw inputs</th>" in text
     assert ">60.00</td>" in text
+
+
+def test_where_runs_collapsed_a_lower_rate_is_advised_and_no_model_of_them(folder: Path) -> None:
+    tuned = plan() | {"tuning": {"means": {"0.0003": 0.7, "0.001": 0.8, "0.003": 0.9, "0.009": 0.1}}}
+    lost = advice(collapsed={"single": {"3000": 0.1}})
+    run = folder / "final" / "runs" / "single" / "seed3001"
+    run.mkdir()
+    RunConfig().write(run / "config.yaml")
+    box = decision(folder, lost, tuned, ACCURACY)
+    assert box.advice.startswith(
+        "Keep single, at a learning rate of 0.003. More seeds would not help where training collapses. Runs of it collapsed: a "
+        "lower rate is safer, 0.001 is the next that was tried. To train"
+    )
+    assert box.command == (
+        "maxl train --config advice/final/runs/single/seed3001/config.yaml --validation-size 0 --learning-rate 0.001 "
+        "--out advice-model"
+    )
+    other = decision(folder, advice(collapsed={"kmeans": {"3000": 0.1}}), tuned, ACCURACY)
+    assert "single/seed3000" in str(other.command)
+    assert "--learning-rate" not in str(other.command)

@@ -125,10 +125,15 @@ def _chosen(plan: Mapping[str, Any], measure: Measure, tuned_by: Measure) -> lis
         for name, d in plan["screening"]["differences"].items()
     ]
     seeds = plan["screening"]["seeds"]
+    lost = {
+        name: ", ".join(map(str, found)) for name, found in plan.get("collapsed", {}).items()
+    }  # older plans have none
+    left_out = "; ".join(f"{name} {found}" for name, found in lost.items())
     return [
         Table("Single-task training, tuned", pd.DataFrame(rates)),
         Table(
-            f"Screening on {seeds} seeds, simultaneous 95 % intervals; {Aim(plan['aim']).of_generators.lower()}: {plan['learned']}",
+            f"Screening on {seeds} seeds, simultaneous 95 % intervals; {Aim(plan['aim']).of_generators.lower()}: {plan['learned']}"
+            + (f"; runs that collapsed are left out: {left_out}" if lost else ""),
             pd.DataFrame(screened),
         ),
     ]

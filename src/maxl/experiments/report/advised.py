@@ -152,15 +152,21 @@ def _next(
     if advice["verdict"] == "helps":
         use = f"{first}Where features of the task are wanted anyway, use" if first else "Use"
         why = "." if chosen == method else f": {method} is not shown to beat it."
-        return _use(folder, plan, chosen, f"{use} {chosen}{why}")
+        return _use(folder, advice, plan, chosen, f"{use} {chosen}{why}")
     if advice["verdict"] == "does not help":
         told = f"{keep}: {method}, the best candidate that was run, gains less than {relevant}."
         if plan["learned"] != "run":
             told += f" {Aim(advice['aim']).of_generators} were not run."
-        return _use(folder, plan, BASELINE, told)
+        return _use(folder, advice, plan, BASELINE, told)
+    if advice.get("collapsed"):
+        return _use(
+            folder, advice, plan, BASELINE, f"{keep}. More seeds would not help where training collapses."
+        )
     samples, spread, low = advice.get("test_samples"), advice.get("spread"), advice["interval"][0]
     if not excludes(samples, RELEVANT) or (low is not None and low > 0):  # seeds agree, on too few samples
-        return _use(folder, plan, BASELINE, f"{keep}. More seeds would not help: a larger test part would.")
+        return _use(
+            folder, advice, plan, BASELINE, f"{keep}. More seeds would not help: a larger test part would."
+        )
     methods = [BASELINE, method, *([advice["control"]["against"]] if advice["control"] else [])]
     needed = (
         max(USUAL_SEEDS, seeds_to_detect(RELEVANT, spread, len(methods) - 1, most=MOST_SEEDS + 1))
@@ -168,27 +174,34 @@ def _next(
         else 0
     )
     if not needed:
-        return _use(folder, plan, BASELINE, f"{keep}. How far seeds scatter is not known from these.")
+        return _use(folder, advice, plan, BASELINE, f"{keep}. How far seeds scatter is not known from these.")
     if needed > MOST_SEEDS:
         why = f"To find {relevant} would take more than {MOST_SEEDS} seeds"
         better = "a larger test part, or more samples, make runs agree better"
-        return _use(folder, plan, BASELINE, f"{keep}. {why}: {better}.")
+        return _use(folder, advice, plan, BASELINE, f"{keep}. {why}: {better}.")
     told = (
         f"{first}Repeat it with {needed} new seeds; so many show {relevant} with {100 * POWER:.0f} % power:"
     )
     return told, _compare(folder, plan, methods, needed)
 
 
-def _use(folder: Path, plan: Mapping[str, Any], method: str, told: str) -> tuple[str, str | None]:
+def _use(
+    folder: Path, advice: Mapping[str, Any], plan: Mapping[str, Any], method: str, told: str
+) -> tuple[str, str | None]:
     """Training on all samples; where validation is a part of training, the model that is there."""
-    seed, config = min(plan["final"]["seeds"]), plan["config"]
+    config, lost = plan["config"], advice.get("collapsed", {}).get(method, {})  # older advice has none
+    seed = min(seed for seed in plan["final"]["seeds"] if str(seed) not in lost)
     run = _run(folder, method, seed)
     if config.get("keep") == "best" or config.get("patience") is not None:
         trained = ", trained without the samples kept for validation"
         return use_run(told, run, seed, _trust(plan), trained=trained)
     if not (run / "config.yaml").is_file():
         return told, None
-    words = ("maxl", "train", "--config", str(run / "config.yaml"), "--validation-size", "0")
+    words = ["maxl", "train", "--config", str(run / "config.yaml"), "--validation-size", "0"]
+    lower = [rate for rate in map(float, plan["tuning"]["means"]) if rate < advice["learning_rate"]]
+    if lost and lower:
+        told += f" Runs of it collapsed: a lower rate is safer, {max(lower):g} is the next that was tried."
+        words += ["--learning-rate", f"{max(lower):g}"]
     out = ("--out", str(new_folder(folder, "model")))
     return (
         f"{told} To train it on all samples, those kept for validation too:",

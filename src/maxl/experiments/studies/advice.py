@@ -28,6 +28,7 @@ from maxl.experiments.runs.lock import locked, require_unlocked
 from maxl.experiments.runs.measures import main_measure
 from maxl.experiments.runs.values import as_now
 from maxl.experiments.studies.aims import Aim
+from maxl.experiments.studies.collapses import of_methods, standing
 from maxl.experiments.studies.conclusion import conclude, finite
 from maxl.experiments.studies.decisions import (
     BASELINE,
@@ -318,6 +319,10 @@ class _Procedure:
             learned = f"left out: the budget is about {math.ceil(short)} minutes short of them"
         if learned == "run":
             found = self._screened(tuned, [*methods, *self.learned], count)
+        if lost := self.plan["collapsed"].get(BASELINE):
+            self.tell(
+                f"{len(lost)} of {count} runs of {BASELINE} collapsed at a learning rate of {tuned.learning_rate:g}, and chooses nothing"
+            )
         candidate = found.candidate
         control = self.aim.control(candidate, found.differences)
         final = [BASELINE, candidate, *([] if control is None else [control])]
@@ -342,7 +347,9 @@ class _Procedure:
     def _screened(self, tuned: RunConfig, methods: Sequence[str], count: int) -> Screened:
         results = blind(self._train("screening", Study(tuned, methods, list(SCREENING_SEEDS[:count]))))
         wanted = results[results["seed"].isin(SCREENING_SEEDS[:count]) & results["method"].isin(methods)]
-        return screen(by_method(wanted, self._key("validation")), self._validation)
+        values = by_method(wanted, self._key("validation"))
+        self.plan["collapsed"] = {name: list(lost) for name, lost in of_methods(values).items()}
+        return screen(standing(values), self._validation)
 
     def _conclude(self, tuned: RunConfig) -> dict[str, Any]:
         final = self.plan["final"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from maxl.experiments.runs.measures import Measure
 from maxl.experiments.runs.methods import CLUSTER_METHODS
 from maxl.experiments.studies.aims import Aim
+from maxl.experiments.studies.collapses import collapses_text, of_methods, standing
 from maxl.experiments.studies.decisions import BASELINE, Values, by_method, judge, span, words
 from maxl.experiments.studies.intervals import PairedDifference, paired_difference
 from maxl.experiments.studies.statistics import RELEVANT
@@ -32,7 +33,8 @@ def conclude(
 
     Returns:
         verdict, aim, method, against, measure, difference, interval, seeds, detectable, spread, test_samples, control,
-        recommended, probe_inputs, against_inputs, cost, learning_rate and sentences, as docs/commands.md describes them.
+        collapsed, recommended, probe_inputs, against_inputs, cost, learning_rate and sentences, as docs/commands.md describes
+        them.
 
     Raises:
         ValueError: if every run of the candidate or of single-task training diverged.
@@ -42,10 +44,12 @@ def conclude(
     values = by_method(results, measure.key)
     if BASELINE not in values or candidate not in values:
         raise ValueError(f"every final run of {candidate} or {BASELINE} diverged: lower --learning-rate")
+    fallen = of_methods({name: values[name] for name in methods if name in values})
     difference = paired_difference(values[candidate], values[BASELINE])
-    verdict = judge(difference, samples)
+    verdict = _firm(values, candidate, samples)
     recommended = candidate if verdict == "helps" else BASELINE
-    sentences, control = [f"{words(candidate, difference, measure, samples)}."], None
+    sentences, control = _compared(values, candidate, verdict, measure, samples), None
+    sentences += [f"{collapses_text(name, values[name], measure)}." for name in fallen]
     if len(methods) > 2 and methods[2] in values:
         other = methods[2]
         versus = paired_difference(values[candidate], values[other])
@@ -60,7 +64,7 @@ def conclude(
         }
         if verdict == "helps" and not versus.low > 0:
             sentences.append(aim.unproved(other))
-            if judge(gain, samples) == "helps":  # what is cheaper, and not shown to be worse
+            if _firm(values, other, samples) == "helps":  # what is cheaper, and not shown to be worse
                 recommended = other
                 sentences.append(f"{words(other, gain, measure, samples)}, at {cost:.1f} times its cost.")
     sentences += _not_run(aim, plan, measure)
@@ -80,6 +84,7 @@ def conclude(
         "spread": finite(difference.spread),
         "test_samples": samples,
         "control": control,
+        "collapsed": {name: {str(seed): v for seed, v in lost.items()} for name, lost in fallen.items()},
         "recommended": recommended,
         "probe_inputs": inputs,
         "against_inputs": beside,
@@ -87,6 +92,27 @@ def conclude(
         "learning_rate": plan["learning_rate"],
         "sentences": sentences,
     }
+
+
+def _firm(values: Values, method: str, samples: int | None) -> str:
+    """The verdict on a method where it is the same with and without runs that collapsed, else "cannot tell"."""
+    with_all = judge(paired_difference(values[method], values[BASELINE]), samples)
+    kept = standing(values)
+    without = judge(paired_difference(kept[method], kept[BASELINE]), samples)
+    return with_all if with_all == without else "cannot tell"
+
+
+def _compared(values: Values, method: str, verdict: str, measure: Measure, samples: int | None) -> list[str]:
+    """The difference to single-task training in a sentence; where collapsed runs make it, another without them."""
+    difference, kept = paired_difference(values[method], values[BASELINE]), standing(values)
+    if kept == values:
+        return [f"{words(method, difference, measure, samples)}."]
+    without = paired_difference(kept[method], kept[BASELINE])
+    beside = f"Without the seeds whose runs collapsed it is {span(without, measure)} over {without.n}."
+    if verdict == judge(difference, samples):
+        return [f"{words(method, difference, measure, samples)}.", beside]
+    size = f"{span(difference, measure)} over {difference.n} seeds"
+    return [f"cannot tell whether {method} helps: {size}, which rests on runs that collapsed.", beside]
 
 
 def finite(value: float) -> float | None:
