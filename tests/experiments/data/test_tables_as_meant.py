@@ -317,3 +317,23 @@ def test_images_and_texts_of_another_kind_in_the_test_part_are_refused(tmp_path:
     (tmp_path / "t" / "test.csv").write_text("text,label\n12,0\n13,1\n")
     with pytest.raises(ValueError, match=r"column 'text' of '.*test.csv' is int64"):
         load(str(tmp_path / "t"))
+
+
+def test_a_column_that_numbers_the_rows_is_told_of(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(0).permutation(60) + 1
+    columns = {"id": numbers, "income": 1000 * numbers, "age": numbers // 2, "share": numbers / 2}
+    table = pa.table({**columns, "label": [0, 1] * 30})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    [line] = [
+        line for line in load(str(tmp_path / "t.parquet")).saw.splitlines() if "numbers the rows" in line
+    ]
+    assert line.startswith("column 'id' numbers the rows, 1 to ")
+    assert line.endswith(", and is an input: --drop id leaves it out")
+    assert "numbers the rows" not in load(str(tmp_path / "t.parquet"), drop=("id",)).saw
+    mixed = table.append_column("colour", pa.array(["red", "blue"] * 30))
+    parquet.write_table(mixed, tmp_path / "m.parquet")
+    said = load(str(tmp_path / "m.parquet")).saw.splitlines()
+    assert said[0].startswith("5 columns are inputs; number: id, income, age, share; category: colour")
+    assert said[1] == line
+    parquet.write_table(table.slice(0, 19), tmp_path / "few.parquet")
+    assert "numbers the rows" not in load(str(tmp_path / "few.parquet")).saw

@@ -26,6 +26,7 @@ from maxl.experiments.data._columns import (
     read_columns,
     require_kinds,
     said,
+    said_of_identifiers,
 )
 from maxl.experiments.data._features import fit_standardise, fit_text
 from maxl.experiments.data._files import IMAGE_SUFFIXES
@@ -128,10 +129,15 @@ def table_source(
         feature_names=(tuple(besides) or None) if kind == "image" else tuple(columns),
         saw=_said_of_images(train, columns[0], no_inputs, besides)
         if kind == "image"
-        else said(kinds, train) * bool(kinds),
+        else _said_of_columns(train, columns, kinds),
         fit_frame=partial(fit_columns, kinds=besides) if besides else None,
         image_column=columns[0] if kind == "image" else None,
     )
+
+
+def _said_of_columns(table: Table, names: Sequence[str], kinds: Mapping[str, str]) -> str:
+    lines = [said(kinds, table)] if kinds else []
+    return "\n".join(filter(None, [*lines, said_of_identifiers(table, names)]))
 
 
 def dropped(table: Table, wanted: Wanted, targets: Sequence[str]) -> tuple[str, ...]:

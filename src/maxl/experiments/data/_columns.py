@@ -29,6 +29,7 @@ _TRUSTED = [  # of what a file may name, beside scikit-learn's transformers
     "numpy.dtype",
     "sklearn.compose._column_transformer._RemainderColsList",  # a list, in versions before 1.7
 ]
+_FEW_ROWS = 20  # below which different whole numbers are no sign of an identifier
 _YEAR, _WEEK, _DAY = 365.2425, 7.0, 1.0
 
 
@@ -231,6 +232,28 @@ def listed(kinds: Mapping[str, str], table: Table) -> str:
         if names:
             parts.append(f"{kind}: {', '.join(names)}")
     return "; ".join(parts)
+
+
+def said_of_identifiers(table: Table, inputs: Sequence[str]) -> str:
+    """That some inputs look as if they numbered the rows, a line each; what they know of a class is an accident or gives it away."""
+    lines = []
+    for name in inputs:
+        if numbered := _numbered(table.content[name]):
+            low, high = numbered
+            lines.append(
+                f"column '{name}' numbers the rows, {low} to {high}, and is an input: --drop {name} leaves it out"
+            )
+    return "\n".join(lines)
+
+
+def _numbered(column: pa.ChunkedArray) -> tuple[int, int] | None:
+    """Lowest and highest of whole numbers that differ in every row and leave few out; None of other columns."""
+    rows = len(column)
+    if rows < _FEW_ROWS or not pa.types.is_integer(column.type) or column.null_count:
+        return None
+    values = column.to_numpy()
+    low, high = int(values.min()), int(values.max())
+    return (low, high) if high - low < 2 * rows and len(np.unique(values)) == rows else None
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from maxl.experiments.report.commands import compare_command, new_folder, use_run
+from maxl.experiments.report.commands import compare_command, new_folder, train_command, use_run
 from maxl.experiments.report.forest import intervals
 from maxl.experiments.report.parts import Decision, Figure
 from maxl.experiments.report.style import looks
@@ -18,6 +17,7 @@ from maxl.experiments.report.verdict import MOST_SEEDS, NO, UNSURE, USUAL_SEEDS,
 from maxl.experiments.runs.measures import Measure
 from maxl.experiments.runs.names import names_code
 from maxl.experiments.studies.aims import Aim
+from maxl.experiments.studies.conclusion import keeps
 from maxl.experiments.studies.decisions import BASELINE
 from maxl.experiments.studies.intervals import POWER, seeds_to_detect
 from maxl.experiments.studies.resolution import excludes
@@ -112,10 +112,8 @@ def _above_zero(compared: Mapping[str, Any]) -> bool:
 def _keeps_no_more(advice: Mapping[str, Any]) -> str:
     """That what is to be used is not shown to keep more than the inputs, up to "than"; "" where it is, or nobody asked."""
     inputs = advice.get("against_inputs")
-    if inputs is None or _above_zero(inputs):
-        return ""
-    less = (inputs["interval"][1] or 0.0) < 0
-    return f"{inputs['method']} {'keeps less' if less else 'is not shown to keep more'} than"
+    told = "" if inputs is None else keeps(inputs["interval"])
+    return f"{inputs['method']} {told} than" if inputs and told else ""
 
 
 def _difference(compared: Mapping[str, Any], measure: Measure) -> str:
@@ -197,16 +195,13 @@ def _use(
         return use_run(told, run, seed, _trust(plan), trained=trained)
     if not (run / "config.yaml").is_file():
         return told, None
-    words = ["maxl", "train", "--config", str(run / "config.yaml"), "--validation-size", "0"]
+    changes = ["--validation-size", "0"]
     lower = [rate for rate in map(float, plan["tuning"]["means"]) if rate < advice["learning_rate"]]
     if lost and lower:
         told += f" Runs of it collapsed: a lower rate is safer, {max(lower):g} is the next that was tried."
-        words += ["--learning-rate", f"{max(lower):g}"]
-    out = ("--out", str(new_folder(folder, "model")))
-    return (
-        f"{told} To train it on all samples, those kept for validation too:",
-        shlex.join([*words, *out, *_trust(plan)]),
-    )
+        changes += ["--learning-rate", f"{max(lower):g}"]
+    command = train_command(run / "config.yaml", new_folder(folder, "model"), changes, _trust(plan))
+    return f"{told} To train it on all samples, those kept for validation too:", command
 
 
 def _compare(folder: Path, plan: Mapping[str, Any], methods: list[str], count: int) -> str | None:

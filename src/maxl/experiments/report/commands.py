@@ -50,6 +50,12 @@ def compare_command(
     return shlex.join([*words, "--seeds", *map(str, seeds), "--out", str(out), *trust])
 
 
+def train_command(settings: Path, out: Path, changes: Sequence[str], trust: Sequence[str]) -> str:
+    """A run with the settings of a file but for ``changes``, flags with their values."""
+    words = ("maxl", "train", "--config", str(settings), *changes)
+    return shlex.join([*words, "--out", str(out), *trust])
+
+
 def new_folder(run: Path, word: str = "") -> Path:
     """A folder beside a run's study, or the run, that is not there yet; inside, it would become a part of the study."""
     parts = run.parts

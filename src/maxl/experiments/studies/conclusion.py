@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from maxl.experiments.runs.measures import Measure
@@ -140,12 +140,17 @@ def _beside_inputs(
     mean = sum(inputs.values()) / len(inputs)
     versus = paired_difference(values[method], inputs)
     name = "single-task training" if method == BASELINE else method
-    if versus.low > 0:
-        said = f"The probe of the raw inputs has {measure.text(mean, 1)}: {name} keeps more, by"
+    if less := keeps(_ends(versus)):
+        said = f"{name} {less} than the raw inputs, whose probe has {measure.text(mean, 1)}:"
     else:
-        keeps = "keeps less" if versus.high < 0 else "is not shown to keep more"
-        said = f"{name} {keeps} than the raw inputs, whose probe has {measure.text(mean, 1)}:"
+        said = f"The probe of the raw inputs has {measure.text(mean, 1)}: {name} keeps more, by"
     return mean, {"method": method, **_numbers(versus)}, [f"{said} {span(versus, measure)}."]
+
+
+def keeps(interval: Sequence[float | None]) -> str:
+    """What an interval of the difference to the raw inputs says where it does not lie above zero; "" where it does."""
+    low, high = (0.0 if end is None else end for end in interval)
+    return "" if low > 0 else "keeps less" if high < 0 else "is not shown to keep more"
 
 
 def _numbers(difference: PairedDifference) -> dict[str, Any]:
