@@ -34,6 +34,9 @@ def test_a_run_far_below_the_others_is_found_and_no_ordinary_one() -> None:
     assert collapsed({s: v for s, v in values.items() if s < 2}) == {}  # which of two is not known
     assert collapsed({1: 0.7, 2: 0.71, 3: 0.1}) == {3: 0.1}
     assert collapsed(dict.fromkeys(range(10), 0.05)) == {}
+    luck = {1: 0.83, 2: 0.83, 3: 0.5}  # of six samples, two
+    assert collapsed(luck) == {3: 0.5}
+    assert [bool(collapsed(luck, samples)) for samples in (6, 30, 31, 1000)] == [False, False, True, True]
     half = {s: (0.8 if s % 2 else 0.1) + s / 1000 for s in range(10)}
     assert set(collapsed(half)) == {0, 2, 4, 6, 8}
 
@@ -129,10 +132,10 @@ def test_without_one_nothing_changes() -> None:
 def test_words_have_the_unit_of_the_measure() -> None:
     values = runs(0.9, scatter=0.0) | {1: 0.1}
     assert (
-        collapses_text("uniform", values, ACCURACY)
+        collapses_text("uniform", values, {1: 0.1}, ACCURACY)
         == "1 of 10 runs of uniform collapsed (10.00 %; the others have 90.00 %)"
     )
-    assert collapses_text("single", values | {1: -0.25, 2: 0.5}, R2) == (
+    assert collapses_text("single", values | {2: 0.5}, {1: -0.25, 2: 0.5}, R2) == (
         "2 of 10 runs of single collapsed (−0.2500 to 0.5000; the others have 0.9000)"
     )
 

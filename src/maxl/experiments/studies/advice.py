@@ -348,8 +348,9 @@ class _Procedure:
         results = blind(self._train("screening", Study(tuned, methods, list(SCREENING_SEEDS[:count]))))
         wanted = results[results["seed"].isin(SCREENING_SEEDS[:count]) & results["method"].isin(methods)]
         values = by_method(wanted, self._key("validation"))
-        self.plan["collapsed"] = {name: list(lost) for name, lost in of_methods(values).items()}
-        return screen(standing(values), self._validation)
+        lost = of_methods(values, self._validation)
+        self.plan["collapsed"] = {name: list(runs) for name, runs in lost.items()}
+        return screen(standing(values, self._validation), self._validation)
 
     def _conclude(self, tuned: RunConfig) -> dict[str, Any]:
         final = self.plan["final"]

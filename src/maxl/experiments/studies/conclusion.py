@@ -44,12 +44,12 @@ def conclude(
     values = by_method(results, measure.key)
     if BASELINE not in values or candidate not in values:
         raise ValueError(f"every final run of {candidate} or {BASELINE} diverged: lower --learning-rate")
-    fallen = of_methods({name: values[name] for name in methods if name in values})
+    fallen = of_methods({name: values[name] for name in methods if name in values}, samples)
     difference = paired_difference(values[candidate], values[BASELINE])
     verdict = _firm(values, candidate, samples)
     recommended = candidate if verdict == "helps" else BASELINE
     sentences, control = _compared(values, candidate, verdict, measure, samples), None
-    sentences += [f"{collapses_text(name, values[name], measure)}." for name in fallen]
+    sentences += [f"{collapses_text(name, values[name], lost, measure)}." for name, lost in fallen.items()]
     if len(methods) > 2 and methods[2] in values:
         other = methods[2]
         versus = paired_difference(values[candidate], values[other])
@@ -97,14 +97,14 @@ def conclude(
 def _firm(values: Values, method: str, samples: int | None) -> str:
     """The verdict on a method where it is the same with and without runs that collapsed, else "cannot tell"."""
     with_all = judge(paired_difference(values[method], values[BASELINE]), samples)
-    kept = standing(values)
+    kept = standing(values, samples)
     without = judge(paired_difference(kept[method], kept[BASELINE]), samples)
     return with_all if with_all == without else "cannot tell"
 
 
 def _compared(values: Values, method: str, verdict: str, measure: Measure, samples: int | None) -> list[str]:
     """The difference to single-task training in a sentence; where collapsed runs make it, another without them."""
-    difference, kept = paired_difference(values[method], values[BASELINE]), standing(values)
+    difference, kept = paired_difference(values[method], values[BASELINE]), standing(values, samples)
     if kept == values:
         return [f"{words(method, difference, measure, samples)}."]
     without = paired_difference(kept[method], kept[BASELINE])
