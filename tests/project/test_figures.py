@@ -205,6 +205,32 @@ def test_the_page_of_evidence_says_what_the_study_of_wrong_labels_found() -> Non
         assert within(d) in text or versus(d) in text, (name, arm, other)
 
 
+def test_the_page_of_evidence_says_what_the_second_study_of_wrong_labels_found() -> None:
+    text = page("docs/evidence.md").partition("## Labels that are partly wrong")[2].partition(" ## ")[0]
+    for name in ("digits-structured", "digits-symmetric", "mnist-structured"):
+        values = results(f"noise-{name}") | results(f"noise-more-{name}")
+        stopped = [(values["early-stopped"], values[other]) for other in ("fine-tuned", "single")]
+        assert all(versus(d) in text for d in paired_differences(stopped)), name
+        best = max(set(values) - {"corrected", "reweighted"}, key=lambda arm: sum(values[arm].values()))
+        assert best != "early-stopped"  # so that the first study's comparisons stand
+    cheap, learned = ("early-stopped", "small-loss", "gce", "agreement"), ("corrected", "reweighted")
+    for name, best in (("digits-structured", "early-stopped"), ("digits-symmetric", "gce")):
+        values = results(f"noise-more-{name}-untrusted")
+        assert {len(found) for found in values.values()} == {20}
+        against = {
+            arm: d
+            for arms in (cheap, learned)
+            for arm, d in zip(
+                arms, paired_differences([(values[a], values["single"]) for a in arms]), strict=True
+            )
+        }
+        assert all(versus(d) in text for d in against.values()), name
+        assert not any(against[arm].low > 0 for arm in cheap)
+        assert best == max((*cheap, "single"), key=lambda arm: sum(values[arm].values()))
+        beside = paired_differences([(values[arm], values[best]) for arm in learned])
+        assert all(within(d) in text for d in beside), name
+
+
 def test_the_page_of_evidence_says_what_the_study_of_structure_found() -> None:
     text = page("docs/evidence.md").partition("## Structure that nobody trains on")[2].partition(" ## ")[0]
     beside = {
