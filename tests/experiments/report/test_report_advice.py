@@ -264,6 +264,8 @@ def test_where_runs_collapsed_a_lower_rate_is_advised_and_no_model_of_them(folde
         "maxl train --config advice/final/runs/single/seed3001/config.yaml --validation-size 0 --learning-rate 0.001 "
         "--out advice-model"
     )
+    control = decision(folder, advice(collapsed={"kmeans-shuffled": {"3000": 0.1}}), tuned, ACCURACY)
+    assert control.advice == decision(folder, advice(), tuned, ACCURACY).advice
     other = decision(folder, advice(collapsed={"kmeans": {"3000": 0.1}}), tuned, ACCURACY)
     assert "single/seed3000" in str(other.command)
     assert "--learning-rate" not in str(other.command)

@@ -122,6 +122,15 @@ def test_a_control_is_not_recommended_for_a_run_of_the_baseline_that_collapsed()
     assert "It is not shown to beat kmeans-shuffled" in " ".join(advice["sentences"])
 
 
+def test_of_a_control_that_collapsed_it_is_told_and_the_comparison_stands() -> None:
+    single = runs(0.78)
+    helped = {s: v + 0.02 for s, v in single.items()}
+    of = {"single": single, "kmeans": helped, "kmeans-shuffled": single | {4: 0.1}}
+    advice = conclude(table(of), plan(*of), "regression", None)
+    assert (advice["verdict"], advice["collapsed"]) == ("helps", {"kmeans-shuffled": {"4": 0.1}})
+    assert advice["sentences"][1].startswith("1 of 10 runs of kmeans-shuffled collapsed (0.1000; ")
+
+
 def test_without_one_nothing_changes() -> None:
     of = {"single": runs(0.78), "kmeans": runs(0.8, seed=1)}
     advice = conclude(table(of), plan(*of), "regression", None)
@@ -155,7 +164,7 @@ def test_advice_tells_of_runs_that_collapsed_and_chooses_nothing_by_them(
     assert plan["collapsed"] == {name: list(seeds) for name, seeds in screened.items()}
     assert advice["method"] == "kmeans"
     warning = f"1 of {plan['screening']['seeds']} runs of single collapsed at a learning rate of "
-    assert f"{warning}{plan['learning_rate']:g}, and chooses nothing" in told
+    assert f"{warning}{plan['learning_rate']:g}: they choose nothing" in told
     assert advice["collapsed"] == {"single": {str(FINAL_SEEDS[0]): 0.2}}
     page = write_advice(out).read_text()
     assert f"runs that collapsed are left out: kmeans {SCREENING_SEEDS[0]}; single" in page.replace(

@@ -156,7 +156,7 @@ def _next(
         if plan["learned"] != "run":
             told += f" {Aim(advice['aim']).of_generators} were not run."
         return _use(folder, advice, plan, BASELINE, told)
-    if advice.get("collapsed"):
+    if {BASELINE, method} & advice.get("collapsed", {}).keys():
         return _use(
             folder, advice, plan, BASELINE, f"{keep}. More seeds would not help where training collapses."
         )

@@ -321,7 +321,7 @@ class _Procedure:
             found = self._screened(tuned, [*methods, *self.learned], count)
         if lost := self.plan["collapsed"].get(BASELINE):
             self.tell(
-                f"{len(lost)} of {count} runs of {BASELINE} collapsed at a learning rate of {tuned.learning_rate:g}, and chooses nothing"
+                f"{len(lost)} of {count} runs of {BASELINE} collapsed at a learning rate of {tuned.learning_rate:g}: they choose nothing"
             )
         candidate = found.candidate
         control = self.aim.control(candidate, found.differences)

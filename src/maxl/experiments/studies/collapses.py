@@ -12,9 +12,7 @@ from maxl.experiments.runs.measures import Measure
 
 _FEWEST = 3  # runs, of which two say where the third should be
 _LEAST = 0.15  # of a measure that is at most 1, where runs agree more closely than that
-_SAMPLES = (
-    10  # that make up as much, where a measure counts them: luck with a few of a handful is no collapse
-)
+_SAMPLES = 10  # that make up as much, where a measure counts them: luck with some of a handful is none
 _SCATTERS = 10.0  # as many of the others' standard deviation, where they do not
 _NORMAL = 1.4826  # standard deviations of normal values in a median absolute deviation
 

@@ -104,8 +104,9 @@ def _firm(values: Values, method: str, samples: int | None) -> str:
 
 def _compared(values: Values, method: str, verdict: str, measure: Measure, samples: int | None) -> list[str]:
     """The difference to single-task training in a sentence; where collapsed runs make it, another without them."""
-    difference, kept = paired_difference(values[method], values[BASELINE]), standing(values, samples)
-    if kept == values:
+    both = {name: values[name] for name in (method, BASELINE)}
+    difference, kept = paired_difference(values[method], values[BASELINE]), standing(both, samples)
+    if kept == both:
         return [f"{words(method, difference, measure, samples)}."]
     without = paired_difference(kept[method], kept[BASELINE])
     beside = f"Without the seeds whose runs collapsed it is {span(without, measure)} over {without.n}."
