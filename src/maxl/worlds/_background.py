@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from datetime import timedelta
 from weakref import WeakKeyDictionary
 
@@ -65,6 +66,19 @@ def forget() -> None:
     made = dist.new_group(timeout=_patience(_first()))
     assert isinstance(made, dist.ProcessGroup)
     _OF[_first()] = Background(made)
+    atexit.unregister(_leave)
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    """Gives the groups up while Python still runs: PyTorch keeps the first, and so these, beyond ``destroy_process_group``.
+
+    A thread of theirs that wants Python's lock later, to free the last message, aborts the process. Where a pass goes on or
+    has failed, a group would be waited for.
+    """
+    for first, made in list(_OF.items()):
+        if not made.under_way:
+            del _OF[first]
 
 
 def _first() -> dist.ProcessGroup:
