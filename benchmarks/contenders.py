@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -71,6 +72,16 @@ class Contender:
     make: Callable[[Bench], Callable[..., object]]
     cycle: int = 1
     floor: float | None = None
+
+    def whole_cycle(self, bench: Bench) -> Callable[[], None]:
+        """Takes the iterations of a cycle each time that it is called, on the batches in turn."""
+        step, turns = self.make(bench), itertools.cycle(bench.batches)
+
+        def run() -> None:
+            for _ in range(self.cycle):
+                step(*next(turns))
+
+        return run
 
 
 def contenders() -> dict[str, Contender]:

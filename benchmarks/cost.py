@@ -9,12 +9,11 @@ same round. A table always, and a figure where matplotlib is installed.
 from __future__ import annotations
 
 import argparse
-import itertools
 import statistics
 from collections.abc import Callable
 
 import torch
-from contenders import BASELINE, Bench, contenders, learner
+from contenders import BASELINE, Bench, Contender, contenders, learner
 from figures import Curve, show
 from step import timed
 
@@ -38,9 +37,8 @@ def ratio(
     """Median over the rounds of the seconds per iteration over those of a single-task step."""
     runs = []
     for maker, length in ((contenders()[BASELINE].make, 1), (make, cycle)):
-        bench = Bench.build(network, batch, args.device)
-        step, turns = maker(bench), itertools.cycle(bench.batches)
-        runs.append((lambda step=step, turns=turns, n=length: [step(*next(turns)) for _ in range(n)], length))
+        run = Contender(maker, length).whole_cycle(Bench.build(network, batch, args.device))
+        runs.append((run, length))
     for run, _ in runs:
         for _ in range(
             2

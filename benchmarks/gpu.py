@@ -13,7 +13,6 @@ counts the operations of the eager step. "hours" is what 200 epochs of 50,000 im
 from __future__ import annotations
 
 import argparse
-import itertools
 import statistics
 from collections.abc import Callable
 
@@ -95,12 +94,7 @@ def measure(way: Contender, args: argparse.Namespace, batch: int) -> dict[str, f
     if args.channels_last:
         for module in (bench.network, bench.generator):
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    step, turns = way.make(bench), itertools.cycle(bench.batches)
-
-    def run() -> None:
-        for _ in range(way.cycle):
-            step(*next(turns))
-
+    run = way.whole_cycle(bench)
     cuda = args.device.startswith("cuda")
     before = torch.cuda.memory_allocated() if cuda else 0
     for _ in range(3):  # caches, compilation

@@ -12,7 +12,6 @@ tangent pass count there, though a backward pass may need them as well.
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
 import weakref
 from collections import Counter
@@ -111,13 +110,7 @@ def running(frame: FrameType | None) -> str:
 def held(network: str, batch: int, name: str) -> Held:
     """What the third cycle of a contender's step holds: those before compare, and make what is made once."""
     bench = Bench.build(network, batch, "cpu")
-    contender = contenders()[name]
-    step, turns = contender.make(bench), itertools.cycle(bench.batches)
-
-    def cycle() -> None:
-        for _ in range(contender.cycle):
-            step(*next(turns))
-
+    cycle = contenders()[name].whole_cycle(bench)
     cycle()
     with Held() as found:
         cycle()

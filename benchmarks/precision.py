@@ -16,11 +16,13 @@ from typing import Any
 
 import torch
 from contenders import Bench
+from processes import part_of
 from step import SHAPES, render_rows
 from torch import Tensor
 
 import maxl
 from maxl.learning import Update
+from maxl.worlds import SyncBatchNorm, World
 
 PARTS = ("training", "outer gradient", "tangent", "generator")
 
@@ -54,21 +56,29 @@ def meta_gradient(
     batch: int,
     device: str,
     dtype: torch.dtype,
+    *,
+    world: World | None = None,
     **options: Any,
 ) -> Tensor:
-    """The generator's gradient in an iteration from the start: what plain SGD at rate 1 moves it by, negated."""
+    """The generator's gradient in an iteration from the start: what plain SGD at rate 1 moves it by, negated.
+
+    Of several processes, ``world``, each has its part of the batch, and BatchNorm is that of the whole.
+    """
     bench = Bench.build(network, batch, device, torch.float64)
     for module in (bench.network, bench.generator):
         module.to(dtype)
-    x, y, _, _ = bench.batches[0]
+    if isinstance(world, maxl.DataParallel):
+        for module in (bench.network, bench.generator):
+            SyncBatchNorm.convert(module, world.group)
+    x, y = part_of(world, *bench.batches[0][:2])
     before = [p.detach().double().clone() for p in bench.generator.parameters()]
     learner = maxl.MetaAuxiliaryLearner(
         bench.network,
         bench.generator,
         bench.optimizer,
         torch.optim.SGD(bench.generator.parameters(), lr=1.0),
-        entropy_weight=0.0,
-        **options,
+        world=world,
+        **{"entropy_weight": 0.0, **options},
     )
     learner.step(x.to(dtype), y)
     moved = zip(before, bench.generator.parameters(), strict=True)

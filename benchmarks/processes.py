@@ -13,6 +13,10 @@ from typing import Any
 from unittest import mock
 
 import torch.distributed as dist
+from torch import Tensor
+
+import maxl
+from maxl.worlds import World
 
 CALLS = ("all_reduce", "all_gather", "broadcast")
 
@@ -95,3 +99,10 @@ def started(script: str, count: int, role: str, *arguments: object) -> list[Any]
 def meet(rank: int, store: str, count: int, backend: str = "gloo") -> None:
     """Joins the others of ``started`` in a group."""
     dist.init_process_group(backend, init_method=f"file://{store}", rank=rank, world_size=count)
+
+
+def part_of(world: World | None, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """The samples of this process, of those of all: all of them where it is alone."""
+    if not isinstance(world, maxl.DataParallel):
+        return tensors
+    return tuple(t.tensor_split(world.size)[world.rank] for t in tensors)

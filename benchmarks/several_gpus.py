@@ -11,76 +11,47 @@ with that of one in float64 (to 1e-6) before any time is taken. The batch is the
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import statistics
-from typing import Any
 
 import torch
 import torch.distributed as dist
-from contenders import RATE, SHAPES, Bench, learner
-from processes import meet, started
+from contenders import SHAPES, Bench, Contender, learner
+from peers import ENTROPY_WEIGHT
+from precision import meta_gradient, relative_error
+from processes import meet, part_of, started
 from step import render_rows, timed
-from torch import Tensor
 
 import maxl
 from maxl.experiments.runs.machine import tensor_float32
-from maxl.worlds import Alone, SyncBatchNorm, World
+from maxl.worlds import World
 
-WAYS: dict[str, dict[str, Any]] = {
-    "MAXL exact": {"shared": True},
-    "MAXL next": {"shared": True, "evaluate": "next"},
-    "MAXL exact, own trunk": {},
-    "MAXL everyday": {"shared": True, **maxl.PRESETS["everyday"]},
-}
 GAP = 1e-6
 
 
-def hypergradient(network: str, batch: int, device: str, world: World) -> Tensor:
-    """The generator's gradient in the first exact step, float64: what plain SGD at rate 1 moves it by, negated."""
-    bench = Bench.build(network, batch, device, torch.float64)
-    if isinstance(world, maxl.DataParallel):
-        for module in (bench.network, bench.generator):
-            SyncBatchNorm.convert(module, world.group)
-    before = [p.detach().clone() for p in bench.generator.parameters()]
-    built = maxl.MetaAuxiliaryLearner(
-        bench.network,
-        bench.generator,
-        torch.optim.SGD(bench.network.parameters(), lr=RATE),
-        torch.optim.SGD(bench.generator.parameters(), lr=1.0),
-        world=world,
-    )
-    x, y = _part(world, *bench.batches[0][:2])
-    built.step(x, y)
-    moved = zip(before, bench.generator.parameters(), strict=True)
-    return torch.cat([(b - p.detach()).flatten() for b, p in moved])
+def ways(precision: torch.dtype | None, world: World | None) -> dict[str, Contender]:
+    """Iterations of this package in one precision, alone or with others."""
+    options = {"autocast": precision, "check_finite": False, "world": world}
+    everyday = maxl.PRESETS["everyday"]
+    return {
+        "MAXL exact": Contender(learner(shared=True, **options)),
+        "MAXL next": Contender(learner(shared=True, evaluate="next", **options)),
+        "MAXL exact, own trunk": Contender(learner(**options)),
+        "MAXL everyday": Contender(learner(shared=True, **everyday, **options), everyday["meta_every"]),
+    }
 
 
-def seconds(network: str, batch: int, device: str, repeats: int, world: World) -> dict[str, float]:
+def seconds(args: argparse.Namespace, device: str, world: World | None) -> dict[str, float]:
     """Of an iteration of each way, in bf16 on a GPU."""
     found = {}
-    options = {"autocast": torch.bfloat16 if device.startswith("cuda") else None, "check_finite": False}
-    for name, way in WAYS.items():
-        bench = Bench.build(network, batch, device)
-        step, turns = learner(**way, **options, world=world)(bench), itertools.cycle(bench.batches)
-        cycle = way.get("meta_every", 1)
-
-        def run(step=step, turns=turns, cycle=cycle, world=world) -> None:  # type: ignore[no-untyped-def]
-            for _ in range(cycle):
-                x, y, auxiliary, index = next(turns)
-                step(*_part(world, x, y, auxiliary, index))
-
+    for name, way in ways(torch.bfloat16 if device.startswith("cuda") else None, world).items():
+        bench = Bench.build(args.network, args.batch, device)
+        bench.batches = [part_of(world, *batch) for batch in bench.batches]  # type: ignore[misc]
+        run = way.whole_cycle(bench)
         for _ in range(3):
             run()
-        found[name] = statistics.median([timed(run, device) for _ in range(repeats)]) / cycle
+        found[name] = statistics.median([timed(run, device) for _ in range(args.repeats)]) / way.cycle
     return found
-
-
-def _part(world: World, *tensors: Tensor) -> list[Tensor]:
-    """The samples of this process."""
-    if not isinstance(world, maxl.DataParallel):
-        return list(tensors)
-    return [t.tensor_split(world.size)[world.rank] for t in tensors]
 
 
 def rank(number: int, store: str, args: argparse.Namespace) -> None:
@@ -92,15 +63,15 @@ def rank(number: int, store: str, args: argparse.Namespace) -> None:
         torch.set_num_threads(1)
     meet(number, store, args.processes, "nccl" if args.device == "cuda" else "gloo")
     world = maxl.DataParallel()
-    small = min(args.batch, 16)
-    alone = hypergradient(args.network, small, device, Alone())
-    gap = float((hypergradient(args.network, small, device, world) - alone).norm() / alone.norm())
+    where = (args.network, min(args.batch, 16), device, torch.float64)
+    alone, together = (meta_gradient(*where, world=w, entropy_weight=ENTROPY_WEIGHT) for w in (None, world))
+    gap = relative_error(together, alone)
     told: dict[str, object] = {"gap": gap}
     if gap <= GAP:
         with tensor_float32(True):
-            told["alone"] = seconds(args.network, args.batch, device, args.repeats, Alone())
+            told["alone"] = seconds(args, device, None)
             dist.barrier()
-            told["together"] = seconds(args.network, args.batch, device, args.repeats, world)
+            told["together"] = seconds(args, device, world)
     dist.destroy_process_group()
     print(json.dumps(told))
 
@@ -126,7 +97,7 @@ def main() -> None:
     if gap > GAP:
         raise SystemExit(f"the hypergradients need to agree to {GAP:g}; no time was taken")
     rows = []
-    for name in WAYS:
+    for name in told[0]["alone"]:
         alone, together = (max(t[which][name] for t in told) for which in ("alone", "together"))
         rows.append([name, f"{1000 * alone:.2f}", f"{1000 * together:.2f}", f"{alone / together:.2f}"])
     print(render_rows(("", "ms in one process", "ms in all", "x one process"), rows))

@@ -11,7 +11,6 @@ a process of its own, as a ratio to a multi-task step.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import statistics
 import subprocess
@@ -65,14 +64,7 @@ def times(names: list[str], args: argparse.Namespace) -> dict[str, list[float]]:
     """Seconds per iteration of each contender, one entry a round; all take turns in every round."""
     runs: dict[str, Callable[[], None]] = {}
     for name in names:
-        contender = contenders()[name]
-        bench = Bench.build(args.network, args.batch, args.device)
-        step, turns = contender.make(bench), itertools.cycle(bench.batches)
-
-        def run(step=step, turns=turns, cycle=contender.cycle) -> None:  # type: ignore[no-untyped-def]
-            for _ in range(cycle):
-                step(*next(turns))
-
+        run = contenders()[name].whole_cycle(Bench.build(args.network, args.batch, args.device))
         runs[name] = run
         for _ in range(2):  # to warm up, to fill caches, and for the comparison at the first meta step
             run()
@@ -96,8 +88,8 @@ def timed(run: Callable[[], object], device: str) -> float:
 def memory(name: str, args: argparse.Namespace) -> int:
     """Bytes at the peak of two cycles above those of the built networks, in this process."""
     bench = Bench.build(args.network, args.batch, args.device)
-    step, turns = contenders()[name].make(bench), itertools.cycle(bench.batches)
-    return peak(lambda: [step(*next(turns)) for _ in range(2 * contenders()[name].cycle)], args.device)
+    run = contenders()[name].whole_cycle(bench)
+    return peak(lambda: [run() for _ in range(2)], args.device)
 
 
 def peak(run: Callable[[], object], device: str) -> int:
@@ -141,12 +133,11 @@ def flops(name: str, args: argparse.Namespace) -> float:
 
 def operations(contender: Contender, bench: Bench) -> float:
     """Floating-point operations of an iteration, in the mean over its third cycle, past what is done once."""
-    step, turns = contender.make(bench), itertools.cycle(bench.batches)
-    for _ in range(2 * contender.cycle):
-        step(*next(turns))
+    run = contender.whole_cycle(bench)
+    for _ in range(2):
+        run()
     with FlopCounterMode(display=False) as count:
-        for _ in range(contender.cycle):
-            step(*next(turns))
+        run()
     return count.get_total_flops() / contender.cycle
 
 

@@ -16,7 +16,7 @@ from _advice_helpers import pretend as pretend
 from maxl.experiments.report.advice import write_advice
 from maxl.experiments.runs.measures import ACCURACY, main_measure
 from maxl.experiments.studies.advice import FINAL_SEEDS, SCREENING_SEEDS, advise
-from maxl.experiments.studies.collapses import collapsed, collapses_text, standing
+from maxl.experiments.studies.collapses import collapsed, collapses_text, of_methods, standing
 from maxl.experiments.studies.conclusion import conclude
 from maxl.experiments.studies.decisions import screen
 
@@ -53,7 +53,7 @@ def test_screening_goes_by_the_runs_that_stand() -> None:
     single, helped = runs(0.78), {s: v + 0.02 for s, v in runs(0.78).items()}
     worse = {s: v - 0.02 for s, v in runs(0.78, seed=1).items()}
     broken = {"single": single | {4: 0.0}, "uniform": worse, "kmeans": helped | {3: 0.0}}
-    found = screen(standing(broken))
+    found = screen(standing(broken, of_methods(broken)))
     assert found.candidate == "kmeans"
     assert found.differences["kmeans"].mean == pytest.approx(0.02)
     assert found.differences["kmeans"].n == 8

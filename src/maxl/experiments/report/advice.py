@@ -125,10 +125,8 @@ def _chosen(plan: Mapping[str, Any], measure: Measure, tuned_by: Measure) -> lis
         for name, d in plan["screening"]["differences"].items()
     ]
     seeds = plan["screening"]["seeds"]
-    lost = {
-        name: ", ".join(map(str, found)) for name, found in plan.get("collapsed", {}).items()
-    }  # older plans have none
-    left_out = "; ".join(f"{name} {found}" for name, found in lost.items())
+    lost = plan.get("collapsed", {})  # older plans have none
+    left_out = "; ".join(f"{name} {', '.join(map(str, found))}" for name, found in lost.items())
     return [
         Table("Single-task training, tuned", pd.DataFrame(rates)),
         Table(

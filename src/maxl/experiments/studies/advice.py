@@ -350,7 +350,7 @@ class _Procedure:
         values = by_method(wanted, self._key("validation"))
         lost = of_methods(values, self._validation)
         self.plan["collapsed"] = {name: list(runs) for name, runs in lost.items()}
-        return screen(standing(values, self._validation), self._validation)
+        return screen(standing(values, lost), self._validation)
 
     def _conclude(self, tuned: RunConfig) -> dict[str, Any]:
         final = self.plan["final"]

@@ -37,10 +37,9 @@ def collapsed(values: Mapping[int, float], samples: int | None = None) -> dict[i
 
 
 def standing(
-    values: Mapping[str, Mapping[int, float]], samples: int | None = None
+    values: Mapping[str, Mapping[int, float]], lost: Mapping[str, Mapping[int, float]]
 ) -> dict[str, dict[int, float]]:
-    """By method and seed, the runs that did not collapse; arguments as of ``collapsed``."""
-    lost = of_methods(values, samples)
+    """By method and seed, the runs that did not collapse; ``lost`` are those that did (``of_methods``)."""
     return {
         method: {seed: value for seed, value in found.items() if seed not in lost.get(method, {})}
         for method, found in values.items()

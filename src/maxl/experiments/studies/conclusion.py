@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from maxl.experiments.runs.measures import Measure
@@ -18,6 +19,49 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _OF_INPUTS = "test_probe_inputs"
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A method against single-task training.
+
+    Attributes:
+        difference: Of all runs.
+        without: Of the seeds whose runs of both did not collapse; None where none did.
+        samples: Of the test part, where the task's measures count them.
+    """
+
+    difference: PairedDifference
+    without: PairedDifference | None
+    samples: int | None
+
+    @classmethod
+    def of(cls, values: Values, fallen: Values, method: str, samples: int | None) -> _Compared:
+        """From all runs, and those that collapsed."""
+        without = None
+        if {method, BASELINE} & fallen.keys():
+            kept = standing(values, fallen)
+            without = paired_difference(kept[method], kept[BASELINE])
+        return cls(paired_difference(values[method], values[BASELINE]), without, samples)
+
+    @property
+    def verdict(self) -> str:
+        """That of all runs, where it is the same without those that collapsed, else "cannot tell"."""
+        told = judge(self.difference, self.samples)
+        if self.without is None or judge(self.without, self.samples) == told:
+            return told
+        return "cannot tell"
+
+    def sentences(self, method: str, measure: Measure) -> list[str]:
+        """The difference in a sentence; where runs collapsed, another without them."""
+        told = f"{words(method, self.difference, measure, self.samples)}."
+        if self.without is None:
+            return [told]
+        if self.verdict != judge(self.difference, self.samples):
+            size = f"{span(self.difference, measure)} over {self.difference.n} seeds"
+            told = f"cannot tell whether {method} helps: {size}, which rests on runs that collapsed."
+        left = f"{span(self.without, measure)} over {self.without.n}"
+        return [told, f"Without the seeds whose runs collapsed it is {left}."]
 
 
 def conclude(
@@ -45,15 +89,16 @@ def conclude(
     if BASELINE not in values or candidate not in values:
         raise ValueError(f"every final run of {candidate} or {BASELINE} diverged: lower --learning-rate")
     fallen = of_methods({name: values[name] for name in methods if name in values}, samples)
-    difference = paired_difference(values[candidate], values[BASELINE])
-    verdict = _firm(values, candidate, samples)
+    compared = _Compared.of(values, fallen, candidate, samples)
+    difference, verdict = compared.difference, compared.verdict
     recommended = candidate if verdict == "helps" else BASELINE
-    sentences, control = _compared(values, candidate, verdict, measure, samples), None
+    sentences, control = compared.sentences(candidate, measure), None
     sentences += [f"{collapses_text(name, values[name], lost, measure)}." for name, lost in fallen.items()]
     if len(methods) > 2 and methods[2] in values:
         other = methods[2]
         versus = paired_difference(values[candidate], values[other])
-        gain = paired_difference(values[other], values[BASELINE])
+        rival = _Compared.of(values, fallen, other, samples)
+        gain = rival.difference
         cost = _cost(results, other, plan)
         control = {
             "against": other,
@@ -64,7 +109,7 @@ def conclude(
         }
         if verdict == "helps" and not versus.low > 0:
             sentences.append(aim.unproved(other))
-            if _firm(values, other, samples) == "helps":  # what is cheaper, and not shown to be worse
+            if rival.verdict == "helps":  # what is cheaper, and not shown to be worse
                 recommended = other
                 sentences.append(f"{words(other, gain, measure, samples)}, at {cost:.1f} times its cost.")
     sentences += _not_run(aim, plan, measure)
@@ -92,28 +137,6 @@ def conclude(
         "learning_rate": plan["learning_rate"],
         "sentences": sentences,
     }
-
-
-def _firm(values: Values, method: str, samples: int | None) -> str:
-    """The verdict on a method where it is the same with and without runs that collapsed, else "cannot tell"."""
-    with_all = judge(paired_difference(values[method], values[BASELINE]), samples)
-    kept = standing(values, samples)
-    without = judge(paired_difference(kept[method], kept[BASELINE]), samples)
-    return with_all if with_all == without else "cannot tell"
-
-
-def _compared(values: Values, method: str, verdict: str, measure: Measure, samples: int | None) -> list[str]:
-    """The difference to single-task training in a sentence; where collapsed runs make it, another without them."""
-    both = {name: values[name] for name in (method, BASELINE)}
-    difference, kept = paired_difference(values[method], values[BASELINE]), standing(both, samples)
-    if kept == both:
-        return [f"{words(method, difference, measure, samples)}."]
-    without = paired_difference(kept[method], kept[BASELINE])
-    beside = f"Without the seeds whose runs collapsed it is {span(without, measure)} over {without.n}."
-    if verdict == judge(difference, samples):
-        return [f"{words(method, difference, measure, samples)}.", beside]
-    size = f"{span(difference, measure)} over {difference.n} seeds"
-    return [f"cannot tell whether {method} helps: {size}, which rests on runs that collapsed.", beside]
 
 
 def finite(value: float) -> float | None:
