@@ -9,6 +9,8 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.distributed as dist
 
+from maxl.worlds._kept import let_go
+
 
 class Background:
     """A second group of all processes, whose messages cannot be taken for those of the first.
@@ -66,19 +68,21 @@ def forget() -> None:
     made = dist.new_group(timeout=_patience(_first()))
     assert isinstance(made, dist.ProcessGroup)
     _OF[_first()] = Background(made)
+
+
+def leave_in_order() -> None:
+    """Has groups that are destroyed by the end of this process freed before Python ends; to say it again changes nothing.
+
+    A group of gloo has threads, and one of them that has yet to free the last message by then aborts the process.
+    """
     atexit.unregister(_leave)
     atexit.register(_leave)
 
 
 def _leave() -> None:
-    """Gives the groups up while Python still runs: PyTorch keeps the first, and so these, beyond ``destroy_process_group``.
-
-    A thread of theirs that wants Python's lock later, to free the last message, aborts the process. Where a pass goes on or
-    has failed, a group would be waited for.
-    """
-    for first, made in list(_OF.items()):
-        if not made.under_way:
-            del _OF[first]
+    """Where no pass goes on or has failed, whose group would be waited for."""
+    if not any(made.under_way for made in _OF.values()):
+        let_go()
 
 
 def _first() -> dist.ProcessGroup:

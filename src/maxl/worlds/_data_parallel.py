@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from maxl.worlds._background import background, forget, has_failed
+from maxl.worlds._background import background, forget, has_failed, leave_in_order
 from maxl.worlds._buckets import buckets, flattened, unflattened
 from maxl.worlds._overlapping import OverlappingReducer
 from maxl.worlds._reducer import Reducer
@@ -51,6 +51,7 @@ class DataParallel(World):
         self.bucket_bytes = bucket_bytes
         self.size = dist.get_world_size(group)
         self.rank = dist.get_rank(group)
+        leave_in_order()
 
     def share(self, count: int) -> float:
         """As ``World.share``; whatever failed in the steps before is forgotten.
