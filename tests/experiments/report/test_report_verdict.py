@@ -62,6 +62,16 @@ def test_a_method_that_helps_is_named_with_its_gain_and_its_cost(tmp_path: Path)
     assert found.advice.startswith("Use maxl.")
 
 
+@pytest.mark.parametrize(("gain", "told"), [(0.004, True), (0.008, True), (0.0095, False)])
+def test_a_gain_that_is_shown_and_below_a_point_is_told_to_be_little(
+    gain: float, told: bool, tmp_path: Path
+) -> None:
+    found = judged(tmp_path, {"single": SINGLE, "uniform": above(gain, 0.0005), "maxl": above(0.0)})
+    assert found.answer == "yes"
+    assert found.headline.endswith("The gain is less than 1 point, too little to act on.") == told
+    assert found.advice.startswith("Use uniform where so little counts." if told else "Use uniform.")
+
+
 def test_a_gain_that_a_control_has_too_is_the_controls(tmp_path: Path) -> None:
     found = judged(tmp_path, {"single": SINGLE, "uniform": above(0.039), "maxl": above(0.04)})
     assert found.headline.startswith("Yes, but not shown to be for what its labels say: maxl is better")

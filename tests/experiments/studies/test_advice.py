@@ -479,7 +479,7 @@ def test_decisions_see_nothing_of_the_test_part() -> None:
 SPREAD = (0.0, 0.002, -0.002, 0.001, -0.001)
 
 
-def values(shift: float, sign: int = 1) -> dict[int, float]:
+def values(shift: float, sign: float = 1) -> dict[int, float]:
     return {seed: 0.8 + shift + sign * noise for seed, noise in enumerate(SPREAD)}
 
 
@@ -503,12 +503,18 @@ def test_screening_stops_where_nothing_can_help_and_never_recommends_a_control()
     ("shift", "sign", "verdict", "said"),
     [
         (0.03, -1, "helps", "maxl beats tuned single-task training by +3.0 points"),
+        (
+            0.004,
+            -0.1,
+            "helps",
+            "+0.4 points (+0.2 to +0.6 points) over 5 seeds, less than 1 point, too little to act on",
+        ),
         (-0.03, -1, "does not help", "maxl does not help: −3.0 points"),
         (0.0, -1, "does not help", "less than 1 point of gain"),
         (0.0, 30, "cannot tell", "cannot tell whether maxl helps"),
     ],
 )
-def test_verdicts(shift: float, sign: int, verdict: str, said: str) -> None:
+def test_verdicts(shift: float, sign: float, verdict: str, said: str) -> None:
     difference = paired_difference(values(shift, sign), values(0))
     assert judge(difference) == verdict
     assert said in words("maxl", difference, ACCURACY)

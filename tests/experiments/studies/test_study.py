@@ -287,6 +287,28 @@ def test_what_features_keep_is_said_below_the_tables() -> None:
     assert not any("in the features" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("accuracies", "constant", "told"),
+    [
+        ({"single": [0.10, 0.11, 0.10], "uniform": [0.10, 0.10, 0.11]}, 0.1, True),
+        ({"single": [0.10, 0.11, 0.10], "uniform": [0.10, 0.10, 0.11]}, 0.08, False),  # a point above
+        ({"single": [0.02, 0.03, 0.02], "uniform": [0.10, 0.10, 0.11]}, 0.1, False),  # shown to differ
+        ({"single": [0.10, 0.11, 0.10], "uniform": [0.10, 0.10, 0.11]}, None, False),  # older runs
+    ],
+)
+def test_where_no_method_is_above_a_constant_answer_the_first_line_says_so(
+    accuracies: dict[str, list[float]], constant: float | None, told: bool
+) -> None:
+    runs = pd.DataFrame(
+        {"method": method, "seed": seed, "test_accuracy": value, "seconds_per_step": 0.01, "psi": None}
+        | {"data": "digits", "primary": "digit", "train_size": 200, "test_constant": constant}
+        for method, values in accuracies.items()
+        for seed, value in enumerate(values)
+    )
+    *_, (_, lines) = study_tables(runs)
+    assert lines[0].startswith("Nothing is learned yet: no method gets more than one answer") == told
+
+
 def test_measures_that_older_runs_lack_or_that_do_not_exist_are_left_out_of_the_tables() -> None:
     runs = pd.DataFrame(
         {"method": method, "seed": seed, "seconds_per_step": 0.01, "train_size": 200, "psi": None}

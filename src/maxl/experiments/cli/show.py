@@ -36,6 +36,7 @@ from maxl.experiments.studies.statistics import (
     headline,
     intervals_text,
     measure_of,
+    nothing_learned,
     p_text,
     settings,
 )
@@ -224,7 +225,13 @@ def study_tables(results: pd.DataFrame) -> Iterator[tuple[Table, list[str]]]:
             for method, group in runs.groupby("method", sort=False)
         }
         best = shown(headline(intervals, comparisons, measure))
-        lines = [best, *_verdicts(comparisons), *_kept(runs), *origin_notes(runs.to_dict("records"))]
+        lines = [
+            *_untrained(runs, versus_single, measure),
+            best,
+            *_verdicts(comparisons),
+            *_kept(runs),
+            *origin_notes(runs.to_dict("records")),
+        ]
         further = _outcome_table(runs)
         if further is None:
             yield table, lines
@@ -260,6 +267,19 @@ def _kept(runs: pd.DataFrame) -> list[str]:
     }
     said = kept_text(values)
     return [shown(f"Of {probed['probe'].iloc[0]} in the features: {said}")] if said else []
+
+
+def _untrained(runs: pd.DataFrame, versus_single: pd.DataFrame, measure: Measure) -> list[str]:
+    """That no method is above a constant answer, and none is shown to differ; nothing where one is."""
+    if ((versus_single["low"] > 0) | (versus_single["high"] < 0)).any():
+        return []
+    known = runs["test_constant"].max() if "test_constant" in runs and measure is ACCURACY else math.nan
+    constant = 0.0 if measure.name == "r2" else None if math.isnan(known) else float(known)
+    if constant is None or not nothing_learned(runs.groupby("method")[measure.key].mean().max(), constant):
+        return []
+    gets = f"one answer for all samples gets ({shown(measure.text(constant))})"
+    told = f"Nothing is learned yet: no method gets more than {gets}. "
+    return [f"{told}Train longer, or at another learning rate, before methods are compared."]
 
 
 def _verdicts(comparisons: pd.DataFrame) -> list[str]:

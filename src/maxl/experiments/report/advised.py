@@ -21,7 +21,7 @@ from maxl.experiments.studies.conclusion import keeps
 from maxl.experiments.studies.decisions import BASELINE
 from maxl.experiments.studies.intervals import POWER, seeds_to_detect
 from maxl.experiments.studies.resolution import excludes
-from maxl.experiments.studies.statistics import RELEVANT
+from maxl.experiments.studies.statistics import RELEVANT, minor
 
 _ANSWERS = {"helps": YES, "does not help": NO, "cannot tell": UNSURE}
 
@@ -92,6 +92,8 @@ def _headline(method: str, advice: Mapping[str, Any], measure: Measure) -> str:
             said += f" It is not shown to beat {control['against']}"
             same = to_use(advice) == control["against"]
             said += f", which is better by {measure.difference_text(control['gain'])}." if same else "."
+        little = minor(advice["interval"][1], measure)
+        said += f" The gain is {little}." if little else ""
         said += f" {told} the raw inputs." if (told := _keeps_no_more(advice)) else ""
         return said
     if advice["verdict"] == "does not help":
@@ -150,7 +152,8 @@ def _next(
     if advice["verdict"] == "helps":
         use = f"{first}Where features of the task are wanted anyway, use" if first else "Use"
         why = "." if chosen == method else f": {method} is not shown to beat it."
-        return _use(folder, advice, plan, chosen, f"{use} {chosen}{why}")
+        counts = " where so little counts" if minor(advice["interval"][1], measure) else ""
+        return _use(folder, advice, plan, chosen, f"{use} {chosen}{counts}{why}")
     if advice["verdict"] == "does not help":
         told = f"{keep}: {method}, the best candidate that was run, gains less than {relevant}."
         if plan["learned"] != "run":

@@ -17,7 +17,7 @@ from maxl.experiments.runs.methods import EMPTY_METHODS, JUDGED_METHODS, LEARNED
 from maxl.experiments.studies.decisions import CONTROL_OF
 from maxl.experiments.studies.intervals import POWER, seeds_to_detect
 from maxl.experiments.studies.resolution import excludes, lacking, shows
-from maxl.experiments.studies.statistics import REFERENCES, RELEVANT, intervals_text
+from maxl.experiments.studies.statistics import REFERENCES, RELEVANT, intervals_text, minor, nothing_learned
 from maxl.experiments.studies.variants import base_method
 
 CONTROLS = tuple(name for name in REFERENCES if name != "single")
@@ -71,7 +71,7 @@ def verdict_of(study: Results, setting: Setting) -> Verdict:
     rows = [dict(row) for _, row in against(setting, base).iterrows()]
     samples, constant = setting.test_samples, setting.constant
     shown = any(row["low"] > 0 or row["high"] < 0 for row in rows)
-    if constant is not None and not shown and setting.best < constant + min(RELEVANT, (1 - constant) / 10):
+    if constant is not None and nothing_learned(setting.best, constant) and not shown:
         return _nothing_learned(setting, base, rows, constant)
     better = [row for row in rows if row["low"] > 0 and shows(samples, row["difference"])]
     lucky = [row for row in rows if row["low"] > 0 and row not in better]
@@ -154,12 +154,16 @@ def _helps(setting: Setting, base: str, rows: list[dict[str, Any]], better: list
     else:
         said = f"Yes: {winner} is {amount}."
     method = str(chosen["method"])
+    little = minor(chosen["high"], measure)
+    said += f" The gain is {little}." if little else ""
     controlled = (
         any(base_method(label) in CONTROLS for label in setting.methods if label != winner)
         or base_method(winner) in EMPTY_METHODS
         or (of_noise and base_method(winner) not in JUDGED_METHODS)
     )
-    advice, command = use(f"Use {method}.", setting.methods[method])
+    advice, command = use(
+        f"Use {method}{' where so little counts' if little else ''}.", setting.methods[method]
+    )
     if not controlled and base == "single" and of_noise:
         said += " Nothing cheaper was run with the same trusted samples, and may do the same."
         advice = "See whether training on the trusted samples at the end does the same, on fresh seeds:"

@@ -11,7 +11,7 @@ from maxl.experiments.runs.measures import Measure
 from maxl.experiments.runs.methods import LEARNED_METHODS
 from maxl.experiments.studies.intervals import PairedDifference, paired_differences, seeds_to_detect
 from maxl.experiments.studies.resolution import excludes, lacking, shows
-from maxl.experiments.studies.statistics import RELEVANT
+from maxl.experiments.studies.statistics import RELEVANT, minor
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,7 +157,8 @@ def words(method: str, difference: PairedDifference, measure: Measure, samples: 
         return f"{method} cannot be told from {BASELINE}: {difference.n} seeds agree on {size}, which is too few to claim it"
     interval = f"{size} over {difference.n} seeds"
     if told == "helps":
-        return f"{method} beats tuned single-task training by {interval}"
+        little = minor(difference.high, measure)
+        return f"{method} beats tuned single-task training by {interval}{f', {little}' if little else ''}"
     if told == "does not help":
         return (
             f"{method} does not help: {interval} against tuned single-task training, less than "

@@ -35,6 +35,18 @@ REFERENCES = (
 Psi = int | tuple[int, ...] | None
 
 
+def minor(high: float | None, measure: Measure) -> str:
+    """That a gain is too little to act on, where even the upper end of its interval says so; "" otherwise."""
+    if high is None or not high < RELEVANT:
+        return ""
+    return f"less than {measure.difference_text(RELEVANT)}, too little to act on"
+
+
+def nothing_learned(best: float, constant: float | None) -> bool:
+    """Whether the highest mean is hardly above what one answer for all samples gets: by a point, or a tenth of the rest."""
+    return constant is not None and best < constant + min(RELEVANT, (1 - constant) / 10)
+
+
 def verdict(
     difference: PairedDifference,
     reference: str,
