@@ -40,7 +40,7 @@ class Mutation(NamedTuple):
 
 RULES = "hypergradients/test_update_rule.py hypergradients/test_update_rule_properties.py"
 TRUTHS = "hypergradients/test_hypergradients.py hypergradients/test_right_or_refused.py"
-LEARNERS = "learning/test_learner.py learning/test_verbs.py learning/test_between_the_verbs.py"
+LEARNERS = "learning/test_learner.py learning/test_verbs.py learning/test_verbs_refused.py learning/test_between_the_verbs.py"
 MUTATIONS = (
     # The paper's losses and hierarchy.
     Mutation("losses.py", "** gamma) * log_p", "** 1.0) * log_p", "test_losses.py"),

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-import random
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 import maxl
@@ -57,93 +52,8 @@ from _hiding import (
     vmapped_gradient,
 )
 from _networks import flatten, relative_error
-from maxl.hypergradients import OrReverse
-
-RATE = 0.3
-
-
-@pytest.fixture(autouse=True)
-def precise(float64: None) -> None:
-    random.seed(0)
-    np.random.seed(0)  # noqa: NPY002
-    torch.manual_seed(0)
-
-
-def truth(net: nn.Module, gen: nn.Module, x: Tensor, y: Tensor, *, virtual: bool = False) -> Tensor:
-    """The derivative of the outer loss by a plain double backward, with passes in the order of training.
-
-    Buffers move and random numbers are drawn from pass to pass. A ``virtual`` step comes after one taken for good, and
-    it and its judge start from the network and the random numbers as that one left them.
-    """
-    net, gen = copy.deepcopy((net, gen))
-    weights = {n: p for n, p in net.named_parameters() if p.requires_grad}
-    buffers = {n: b.clone() for n, b in net.named_buffers()}
-
-    def outputs(w: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        moved = {n: b.clone() for n, b in buffers.items()}
-        result = functional_call(net, {**w, **moved}, (x,))
-        buffers.update(moved)
-        return result
-
-    def step(w: dict[str, Tensor]) -> dict[str, Tensor]:
-        primary, auxiliary = outputs(w)
-        loss = maxl.focal_loss(primary, y) + maxl.focal_loss(auxiliary, gen(x, y))
-        grads = torch.autograd.grad(loss, list(w.values()), create_graph=True, allow_unused=True)
-        return {n: p if g is None else p - RATE * g for (n, p), g in zip(w.items(), grads, strict=True)}
-
-    if virtual:
-        weights = {n: p.detach().requires_grad_() for n, p in step(weights).items()}
-    kept, drawn = dict(buffers), random_state()
-    ahead = step(weights)
-    if virtual:
-        buffers.update(kept)
-        set_random_state(drawn)
-    outer = maxl.focal_loss(outputs(ahead)[0], y)
-    return flatten(torch.autograd.grad(outer, list(gen.parameters())))
-
-
-def random_state() -> tuple[Any, ...]:
-    return random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-
-
-def set_random_state(state: tuple[Any, ...]) -> None:
-    random.setstate(state[0])
-    np.random.set_state(state[1])  # noqa: NPY002
-    torch.set_rng_state(state[2])
-
-
-def found(net: nn.Module, gen: nn.Module, x: Tensor, y: Tensor, **options: Any) -> Tensor:
-    """The same from one step of a learner: θ₂ moves by exactly minus the hypergradient."""
-    net, gen = copy.deepcopy((net, gen))
-    before = flatten(list(gen.parameters()))
-    learner = maxl.MetaAuxiliaryLearner(
-        net,
-        gen,
-        torch.optim.SGD(net.parameters(), lr=RATE),
-        torch.optim.SGD(gen.parameters(), lr=1.0),
-        entropy_weight=0.0,
-        **options,
-    )
-    learner.step(x, y)
-    return before - flatten(list(gen.parameters()))
-
-
-WAYS = {"forward": maxl.Forward(), "reverse": maxl.Reverse()}
-AHEAD = {
-    "taken": {},
-    "low memory": {"lookahead": maxl.Taken(recompute=True)},
-    "virtual": {"lookahead": maxl.Virtual()},
-}
-
-
-def check(net: nn.Module, way: str, ahead: str, reference: nn.Module | None = None) -> None:
-    """The learner's hypergradient is the true one, from the same state of every generator of random numbers."""
-    gen, (x, y) = generator(), batch()
-    state = random_state()
-    expected = truth(reference or net, gen, x, y, virtual=ahead == "virtual")
-    set_random_state(state)
-    assert relative_error(found(net, gen, x, y, way=WAYS[way], **AHEAD[ahead]), expected) < 1e-10
-
+from _truth import AHEAD, RATE, WAYS, check, found, truth
+from _truth import precise as precise
 
 # What a derivative has to see
 
@@ -483,76 +393,6 @@ def test_a_hook_on_the_gradient_of_a_weight_is_refused(kind: str) -> None:
     optimizers = [torch.optim.SGD(m.parameters(), lr=RATE) for m in (net, gen)]
     with pytest.raises(ValueError, match=r"trunk\.first\.weight has a hook"):
         maxl.MetaAuxiliaryLearner(net, gen, *optimizers).step(*batch())
-
-
-@pytest.mark.parametrize("ahead", AHEAD)
-@pytest.mark.parametrize("when", ["first", 3])
-def test_a_comparison_of_nothing_with_nothing_is_made_again(when: Any, ahead: str) -> None:
-    """A learning rate that is warmed up from 0 leaves the first step nothing to compare."""
-    net, gen, (x, y) = network(late_hook), generator(), batch()
-    learner = maxl.MetaAuxiliaryLearner(
-        net,
-        gen,
-        torch.optim.SGD(net.parameters(), lr=0.0),
-        torch.optim.SGD(gen.parameters(), lr=1.0),
-        entropy_weight=0.0,
-        check=when,
-        **AHEAD[ahead],
-    )
-    learner.step(x, y)
-    learner.optimizer.param_groups[0]["lr"] = RATE
-    expected, before = truth(net, gen, x, y, virtual=ahead == "virtual"), flatten(list(gen.parameters()))
-    with pytest.warns(UserWarning, match="Forward gives"):
-        learner.step(x, y)
-    assert relative_error(before - flatten(list(gen.parameters())), expected) < 1e-10
-
-
-@pytest.mark.parametrize("check_", ["first", 2, 3])
-def test_a_check_counts_meta_steps_whatever_the_number_of_parts(
-    check_: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls, compared = [], OrReverse._compared
-    monkeypatch.setattr(OrReverse, "_compared", lambda *a: calls.append(0) or compared(*a))
-    net, gen = network(lambda m, h: h), generator()
-    optimizers = [torch.optim.SGD(m.parameters(), lr=RATE) for m in (net, gen)]
-    learner = maxl.MetaAuxiliaryLearner(net, gen, *optimizers, check=check_)
-    seen = []
-    for _ in range(4):
-        for part in range(3):
-            learner.backward(*batch(part), share=1 / 3)
-        learner.optimizer.step()
-        learner.meta_step()
-        seen.append(len(calls))
-    assert seen == {"first": [1, 1, 1, 1], 2: [3, 3, 6, 6], 3: [3, 3, 3, 6]}[check_]
-
-
-@pytest.mark.parametrize("value", ["sometimes", 0, True, 1.5])
-def test_a_check_is_a_word_or_a_number_of_steps(value: Any) -> None:
-    with pytest.raises(ValueError, match='check needs to be "first", "never" or a number'):
-        found(network(lambda m, h: h), generator(), *batch(), check=value)
-
-
-@pytest.mark.parametrize(("check_", "expected"), [("never", 0), ("first", 1), (2, 3), (1, 5)])
-def test_the_comparison_is_made_when_it_was_asked_for(
-    check_: Any, expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls, compared = [], OrReverse._compared
-    monkeypatch.setattr(OrReverse, "_compared", lambda *a: calls.append(a) or compared(*a))
-    net, gen = network(lambda m, h: h), generator()
-    optimizers = [torch.optim.SGD(m.parameters(), lr=RATE) for m in (net, gen)]
-    learner = maxl.MetaAuxiliaryLearner(net, gen, *optimizers, check=check_)
-    for seed in range(5):
-        learner.step(*batch(seed))
-    assert len(calls) == expected
-
-
-def test_the_comparison_changes_no_result() -> None:
-    values = [
-        found(network(lambda m, h: F.dropout(h, 0.3)), generator(), *batch(), check=when)
-        for when in ("never", 1)
-        if torch.manual_seed(3)
-    ]
-    assert torch.equal(*values)
 
 
 def branching(module: nn.Module, h: Tensor) -> Tensor:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,121 +11,23 @@ import torch
 from torch import Tensor, nn
 
 import maxl
-from _networks import flatten, same, snapshot
+from _hugging_face_helpers import (
+    HIERARCHY,
+    LOOKAHEADS,
+    TOKENS,
+    Padding,
+    Row,
+    learner,
+    rows,
+    trainer,
+    transformers,
+    weights,
+)
+from _hugging_face_helpers import little_garbage as little_garbage
+from _networks import same, snapshot
 from maxl.supervision import FixedLabels, UniformLabels
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # its imports' own
-    transformers = pytest.importorskip("transformers", reason="needs transformers")
-    pytest.importorskip("accelerate", reason="needs accelerate")
-    from maxl.integrations.transformers import MAXLTrainer, from_pretrained
-
 pytestmark = pytest.mark.filterwarnings("ignore")  # its advice on devices, workers and names
-HIERARCHY = maxl.Hierarchy.uniform(3, 2)
-LOOKAHEADS = {"taken": maxl.Taken, "next": maxl.Next, "virtual": maxl.Virtual}
-TOKENS = 12
-Row = dict[str, Any]
-transformers.logging.set_verbosity_error()
-logging.getLogger("accelerate").setLevel(logging.ERROR)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _little_garbage() -> Iterator[None]:
-    """Accelerate collects garbage before every training, among all objects that the imports have made."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-class Encoder(nn.Module):
-    """Tokens to states, as encoders of text have them."""
-
-    def __init__(self, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(TOKENS, 6)
-        self.layer = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Dropout(dropout))
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
-        return {"states": self.layer(self.embedding(input_ids)), "mask": attention_mask}
-
-
-def trunk(dropout: float = 0.0) -> maxl.Features:
-    return maxl.Features(Encoder(dropout), "states", pool="mean", feature_dim=6)
-
-
-def learner(lookahead: str | None = "taken", dropout: float = 0.0, **options: Any) -> Any:
-    torch.manual_seed(0)
-    network = maxl.MultiTaskNetwork(trunk(dropout), HIERARCHY).double()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-2)
-    if lookahead is None:
-        return maxl.MultiTaskLearner(network, optimizer, **options)
-    generator = maxl.LabelGenerator(trunk(), HIERARCHY).double()
-    meta_optimizer = torch.optim.Adam(generator.parameters(), lr=1e-2)
-    chosen = LOOKAHEADS[lookahead]()
-    return maxl.MetaAuxiliaryLearner(
-        network, generator, optimizer, meta_optimizer, lookahead=chosen, **options
-    )
-
-
-def rows(count: int = 18) -> list[Row]:
-    """Texts of one to five tokens, which say their class."""
-    random = torch.Generator().manual_seed(1)
-    made = []
-    for i in range(count):
-        ids = torch.randint(1, TOKENS, (1 + i % 5,), generator=random)
-        made.append({"input_ids": ids.tolist(), "labels": int(ids[0]) % 3})
-    return made
-
-
-class Padding:
-    """A collator that fills texts up to the longest, and remembers its batches."""
-
-    def __init__(self, fill: int = 0) -> None:
-        self.fill = fill
-        self.batches: list[tuple[dict[str, Tensor], Tensor]] = []
-
-    def __call__(self, some: list[Row]) -> dict[str, Tensor]:
-        longest = max(len(row["input_ids"]) for row in some)
-        batch = {
-            "input_ids": torch.full((len(some), longest), self.fill),
-            "attention_mask": torch.zeros(len(some), longest, dtype=torch.int64),
-        }
-        for i, row in enumerate(some):
-            batch["input_ids"][i, : len(row["input_ids"])] = torch.tensor(row["input_ids"])
-            batch["attention_mask"][i, : len(row["input_ids"])] = 1
-        labels = {key: torch.tensor([row[key] for row in some]) for key in some[0] if key != "input_ids"}
-        if "labels" in labels:
-            self.batches.append((batch, labels["labels"]))
-        return {**batch, **labels}
-
-
-def trainer(trained: Any, folder: Path, **options: Any) -> Any:
-    """A Trainer; options that are not its own are its arguments'."""
-    own = {
-        name: options.pop(name)
-        for name in ("callbacks", "compute_metrics", "data_collator", "eval_dataset", "index_name")
-        if name in options
-    }
-    data = options.pop("train_dataset", rows())
-    arguments = {
-        "use_cpu": True,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "per_device_train_batch_size": 4,
-        "num_train_epochs": 2,
-        "max_grad_norm": 0.0,
-        "save_strategy": "no",
-        "logging_strategy": "no",
-        **options,
-    }
-    args = transformers.TrainingArguments(str(folder), **arguments)
-    return MAXLTrainer(trained, args, train_dataset=data, **{"data_collator": Padding(), **own})
-
-
-def weights(trained: Any) -> Tensor:
-    modules = [trained.network, *([trained.generator] if hasattr(trained, "generator") else [])]
-    return flatten([p for m in modules for p in m.parameters()])
 
 
 def linear(optimizer: torch.optim.Optimizer, steps: int) -> Any:
@@ -462,176 +360,3 @@ def test_an_encoder_of_others_trains_as_in_a_plain_loop(kind: str, tmp_path: Pat
         plain.step(batch["x"] if kind == "vit" else batch, y)
     assert torch.equal(weights(plain), weights(within))
     assert within.steps == 2
-
-
-# Files
-
-
-def test_what_inference_needs_is_kept_and_no_more(tmp_path: Path) -> None:
-    from safetensors.torch import load_file
-
-    trained, fresh = learner(), learner()
-    fit = trainer(trained, tmp_path, save_strategy="steps", save_steps=10)
-    fit.train()
-    fit.save_model(str(tmp_path / "kept"))
-    names = load_file(tmp_path / "kept" / "model.safetensors").keys()
-    assert {name.split(".")[0] for name in names} == {"trunk", "primary_head"}
-    batch = Padding()(rows())
-    batch.pop("labels")
-    trained.network.eval()
-    for folder in ("kept", "checkpoint-10"):
-        network = from_pretrained(tmp_path / folder, learner().network)
-        assert not network.training
-        assert torch.equal(network.predict(batch), trained.network.predict(batch))
-    assert torch.equal(
-        network(batch).auxiliary, trained.network(batch).auxiliary
-    )  # a checkpoint has all of it
-    assert not torch.equal(fresh.network.predict(batch), trained.network.predict(batch))
-
-
-def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
-    trainer(learner(), tmp_path).save_model(str(tmp_path))
-    others = {
-        "primary_head": maxl.MultiTaskNetwork(trunk(), maxl.Hierarchy.uniform(4, 2)),
-        "trunk.embedding": maxl.MultiTaskNetwork(nn.Embedding(3, 4), HIERARCHY, feature_dim=4),
-    }
-    for name, network in others.items():
-        before = snapshot(network)
-        with pytest.raises(ValueError, match=rf"differs in .*{name.split('.')[0]}"):
-            from_pretrained(tmp_path, network)
-        assert same(before, snapshot(network))
-    with pytest.raises(FileNotFoundError):
-        from_pretrained(tmp_path / "nowhere", learner().network)
-
-
-def test_weights_that_have_two_names_are_kept_once(tmp_path: Path) -> None:
-    def tied() -> Any:
-        made = learner(None)
-        made.network.trunk.module.again = made.network.trunk.module.embedding
-        return made
-
-    trained, resumed = tied(), tied()
-    saving = {"save_strategy": "steps", "save_steps": 5}
-    trainer(trained, tmp_path, **saving).train()
-    trainer(resumed, tmp_path, **saving).train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
-    assert torch.equal(weights(trained), weights(resumed))
-    read = from_pretrained(tmp_path / "checkpoint-10", tied().network)
-    assert same(snapshot(read), snapshot(trained.network))
-
-
-@pytest.mark.parametrize("missing", ["maxl.pt", "optimizer.pt", "rng_state.pth"])
-def test_a_checkpoint_that_lacks_something_is_no_place_to_go_on_from(missing: str, tmp_path: Path) -> None:
-    saving = {"save_strategy": "steps", "save_steps": 5, "num_train_epochs": 1}
-    trainer(learner(), tmp_path, **saving).train()
-    (tmp_path / "checkpoint-5" / missing).unlink()
-    resumed = learner()
-    before = weights(resumed)
-    with pytest.raises(ValueError, match=rf"has no {missing}: train with save_only_model=False"):
-        trainer(resumed, tmp_path, **saving).train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
-    assert torch.equal(before, weights(resumed))
-
-
-# Right or refused
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"bf16": True}, "bf16 is not for the arguments.*autocast=torch.bfloat16"),
-        ({"bf16_full_eval": True}, "bf16_full_eval is not for"),
-        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor.*maxl.Classification"),
-        ({"torch_compile": True}, "torch_compile.*compile=True"),
-        ({"auto_find_batch_size": True}, "auto_find_batch_size is not for"),
-        ({"neftune_noise_alpha": 5.0}, "neftune_noise_alpha is not for"),
-        ({"gradient_checkpointing": True}, "checkpointing.*on the encoder"),
-        ({"learning_rate": 1e-3}, "learning_rate=0.001 in the arguments: say it where the optimizer is made"),
-        ({"weight_decay": 0.1}, "weight_decay=0.1"),
-        ({"optim": "sgd"}, "optim="),
-        ({"adam_beta1": 0.8}, "adam_beta1=0.8"),
-        ({"label_names": ["a", "b"]}, "label_names needs one name.*got a, b"),
-    ],
-)
-def test_arguments_that_would_be_ignored_are_refused(
-    options: dict[str, Any], words: str, tmp_path: Path
-) -> None:
-    with pytest.raises(ValueError, match=words):
-        trainer(learner(), tmp_path, **options)
-
-
-def test_what_the_optimizer_has_may_be_said_twice(tmp_path: Path) -> None:
-    trained = learner()
-    trainer(trained, tmp_path, learning_rate=2e-2, weight_decay=1e-2).train()
-    trainer(trained, tmp_path, learning_rate=2e-2)  # though the schedule has ended at 0
-
-
-def test_several_devices_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    args = transformers.TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
-    monkeypatch.setattr(type(args), "n_gpu", property(lambda self: 2))
-    with pytest.raises(ValueError, match=r"trains on one device.*CUDA_VISIBLE_DEVICES=0"):
-        MAXLTrainer(learner(), args)
-    monkeypatch.undo()
-    monkeypatch.setattr(type(args), "world_size", property(lambda self: 2))
-    with pytest.raises(ValueError, match=r"got 2 processes.*maxl.DataParallel"):
-        MAXLTrainer(learner(), args)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"model_init": learner}, {"optimizers": (None, None)}, {"compute_loss_func": max}, {"model": nn.Tanh()}],
-)
-def test_what_the_learner_decides_is_refused(options: dict[str, Any], tmp_path: Path) -> None:
-    args = transformers.TrainingArguments(str(tmp_path), use_cpu=True)
-    with pytest.raises(ValueError, match=f"the learner decides.*got {next(iter(options))}: give them to it"):
-        MAXLTrainer(learner(), args, **options)
-
-
-def test_what_is_no_learner_of_a_network_with_two_heads_is_refused(tmp_path: Path) -> None:
-    network = maxl.MultiTaskNetwork(trunk(), HIERARCHY)
-    with pytest.raises(ValueError, match=r"needs a learner that takes batches whole.*got MultiTaskNetwork"):
-        trainer(network, tmp_path)
-    parts = learner()
-    own = maxl.AccumulatingLearner(
-        *(parts.network, parts.generator, parts.optimizer, parts.meta_optimizer), microbatch=2
-    )
-    with pytest.raises(ValueError, match=r"got AccumulatingLearner.*the Trainer accumulates"):
-        trainer(own, tmp_path)
-    plain = nn.Linear(3, 3)
-    other = maxl.MultiTaskLearner(plain, torch.optim.SGD(plain.parameters(), lr=0.1))
-    with pytest.raises(ValueError, match=r"a learner of a maxl.MultiTaskNetwork.*got Linear"):
-        trainer(other, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("collate", "words"),
-    [
-        (
-            lambda some: {"input_ids": torch.zeros(4, 2, dtype=torch.int64)},
-            "its targets as 'labels'; got input_ids",
-        ),
-        (
-            lambda some: {"labels": torch.zeros(4, dtype=torch.int64)},
-            "needs inputs beside its targets; got labels",
-        ),
-        (lambda some: [torch.zeros(4, 2), torch.zeros(4)], "mappings of tensors with 'labels'; got list"),
-    ],
-)
-def test_a_batch_without_inputs_or_targets_is_refused(collate: Any, words: str, tmp_path: Path) -> None:
-    trained = learner()
-    before = weights(trained)
-    with pytest.raises(ValueError, match=words):
-        trainer(trained, tmp_path, data_collator=collate).train()
-    assert torch.equal(before, weights(trained))
-
-
-def test_accumulation_that_a_lookahead_cannot_follow_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"accumulate with lookahead=maxl.Taken"):
-        trainer(learner("next"), tmp_path, gradient_accumulation_steps=2).train()
-
-
-def test_targets_may_have_another_name(tmp_path: Path) -> None:
-    plain, within = learner(), learner()
-    trainer(plain, tmp_path).train()
-
-    data = [{"intent": row["labels"], "input_ids": row["input_ids"]} for row in rows()]
-    trainer(within, tmp_path, train_dataset=data, label_names=["intent"]).train()
-    assert torch.equal(weights(plain), weights(within))
