@@ -39,7 +39,7 @@ class Mutation(NamedTuple):
 
 
 RULES = "hypergradients/test_update_rule.py hypergradients/test_update_rule_properties.py"
-TRUTHS = "hypergradients/test_hypergradients.py hypergradients/test_right_or_refused.py"
+TRUTHS = "hypergradients/test_hypergradients.py hypergradients/test_right_or_refused.py hypergradients/test_taking_over.py"
 LEARNERS = "learning/test_learner.py learning/test_verbs.py learning/test_verbs_refused.py learning/test_between_the_verbs.py"
 MUTATIONS = (
     # The paper's losses and hierarchy.
