@@ -31,7 +31,11 @@ class Runs:
         validation_samples: int = 1000,
         inputs: float | None = None,
         collapsed: Mapping[str, Collection[int]] | None = None,
+        diverged: Mapping[str, Collection[int]] | None = None,
+        constant: float | None = None,
     ) -> None:
+        self.diverged, self.constant = diverged or {}, constant
+        self.stop_after: int | None = None  # so many runs comes an interruption
         self.collapsed = collapsed or {}
         self.validation_samples, self.inputs = validation_samples, inputs
         self.gains, self.test_gains = gains, gains if test_gains is None else test_gains
@@ -41,6 +45,8 @@ class Runs:
 
     def __call__(self, jobs: Any, *, tick: Any, **_: Any) -> list[Path]:
         for config, path, label in jobs:
+            if len(self.trained) == self.stop_after:
+                raise KeyboardInterrupt
             of_run = np.random.default_rng((config.seed, zlib.crc32(config.method.encode())))
             common = 0.7 + 0.02 * np.random.default_rng(config.seed).random()
             common -= 0.05 * abs(math.log10(config.learning_rate) + 2)
@@ -54,9 +60,15 @@ class Runs:
                 measured = dict.fromkeys(measured, 0.2)
             run = RunFolder(path)
             run.create(config)
+            if config.seed in self.diverged.get(config.method, ()):
+                run.write_divergence(0, "the loss is nan")
+                self.trained.append(config)
+                continue
             run.append_metrics({"epoch": 1})
             result = {"method": label, "seed": config.seed, "data": "table", "task": "classification"}
             cost = {"seconds_per_step": 1.0, "seconds_total": 4.0 if config.method == "maxl" else 1.0}
+            if self.constant is not None:
+                cost |= {"test_constant": self.constant}
             further = {"test_loss": 1.0, "train_size": 100, "psi": None, "trunk": "mlp"}
             if self.inputs is not None:
                 probed = {name.replace("accuracy", "probe"): value for name, value in measured.items()}

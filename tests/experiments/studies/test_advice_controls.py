@@ -80,7 +80,7 @@ def final_plan(methods: list[str]) -> dict[str, Any]:
     screening = {"screening": {"no_effect": False}, "learned": "run", "learning_rate": 0.01}
     return {
         "aim": "accuracy",
-        "final": {"methods": methods},
+        "final": {"methods": methods, "seeds": list(range(5))},
         "config": {"cluster_features": "input"},
         **screening,
     }

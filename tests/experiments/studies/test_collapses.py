@@ -68,9 +68,10 @@ def table(of: dict[str, dict[int, float]], measure: str = "test_r2") -> pd.DataF
     )
 
 
-def plan(*methods: str) -> dict[str, Any]:
+def plan(*methods: str, seeds: int = 20) -> dict[str, Any]:
+    final = {"methods": list(methods), "seeds": list(range(seeds))}
     return {
-        **{"aim": "accuracy", "final": {"methods": list(methods)}, "config": {"cluster_features": "input"}},
+        **{"aim": "accuracy", "final": final, "config": {"cluster_features": "input"}},
         **{"screening": {"no_effect": False}, "learned": "run", "learning_rate": 0.01},
     }
 
@@ -126,14 +127,14 @@ def test_of_a_control_that_collapsed_it_is_told_and_the_comparison_stands() -> N
     single = runs(0.78)
     helped = {s: v + 0.02 for s, v in single.items()}
     of = {"single": single, "kmeans": helped, "kmeans-shuffled": single | {4: 0.1}}
-    advice = conclude(table(of), plan(*of), "regression", None)
+    advice = conclude(table(of), plan(*of, seeds=10), "regression", None)
     assert (advice["verdict"], advice["collapsed"]) == ("helps", {"kmeans-shuffled": {"4": 0.1}})
     assert advice["sentences"][1].startswith("1 of 10 runs of kmeans-shuffled collapsed (0.1000; ")
 
 
 def test_without_one_nothing_changes() -> None:
     of = {"single": runs(0.78), "kmeans": runs(0.8, seed=1)}
-    advice = conclude(table(of), plan(*of), "regression", None)
+    advice = conclude(table(of), plan(*of, seeds=10), "regression", None)
     assert advice["collapsed"] == {}
     assert len(advice["sentences"]) == 1
 

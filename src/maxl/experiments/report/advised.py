@@ -159,6 +159,13 @@ def _next(
         if plan["learned"] != "run":
             told += f" {Aim(advice['aim']).of_generators} were not run."
         return _use(folder, advice, plan, BASELINE, told)
+    if advice.get("nothing_learned"):
+        return "Train longer, or at another learning rate, before labels are compared.", None
+    if {BASELINE, method} & advice.get("diverged", {}).keys():
+        return (
+            f"{keep}. More seeds would not help where training diverges: try it at a lower --learning-rate.",
+            None,
+        )
     if {BASELINE, method} & advice.get("collapsed", {}).keys():
         return _use(
             folder, advice, plan, BASELINE, f"{keep}. More seeds would not help where training collapses."

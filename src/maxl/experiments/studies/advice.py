@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
 from maxl.experiments.runs.files import read_json, write_at_once
+from maxl.experiments.runs.fingerprint import fingerprint, what_changed
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.lock import locked, require_unlocked
@@ -36,6 +37,7 @@ from maxl.experiments.studies.decisions import (
     best_rate,
     blind,
     by_method,
+    diverged,
     further_rate,
     rounded,
     screen,
@@ -133,7 +135,10 @@ class _Procedure:
         fixed = {n: v for n, v in base.to_dict().items() if n not in (*MACHINE_FIELDS, "method", "seed")}
         identity = {"aim": aim.name, "config": fixed}
         self.plan = self._read_plan(identity)
-        data = load_data(base)
+        data = load_data(
+            dataclasses.replace(base, seed=0)
+        )  # by which it is known again, whatever the call's seed
+        self._check_data(fingerprint(data))
         if data.saw:
             tell(data.saw)
         self.aim, self.measure = aim, aim.measure(data.task)
@@ -155,10 +160,7 @@ class _Procedure:
             raise ValueError(
                 f"--out needs a new folder or one of the same advice; {self.out} has --aim {plan.get('aim')}"
             )
-        stored = {
-            **RunConfig().to_dict(),
-            **(plan.get("config") or {}),
-        }  # of an older version, which had fewer
+        stored = RunConfig().to_dict() | (plan.get("config") or {})  # an older version had fewer
         for name, value in identity["config"].items():
             if as_now(name, stored[name]) != value:
                 raise ValueError(
@@ -166,6 +168,13 @@ class _Procedure:
                     f"{as_now(name, stored[name])!r}, not {value!r}"
                 )
         return plan
+
+    def _check_data(self, now: dict[str, Any]) -> None:
+        """Notes what the data are, or refuses others than those that are noted; older folders note them now."""
+        if (changed := what_changed(self.plan.setdefault("data", now), now)) is not None:
+            raise ValueError(
+                f"--out needs a new folder or one of the same advice; {self.out} was begun with other data: {changed} changed"
+            )
 
     @property
     def seconds(self) -> float:
@@ -304,21 +313,24 @@ class _Procedure:
         reserve = FEWEST * self._cost(
             [BASELINE, *self.fixed[-2:]] if self.aim.of_noise else [BASELINE, "kmeans", "kmeans"]
         )
-        count = FEWEST
+        # What is decided is noted before it is trained: the same call again, after an interruption, decides the same.
+        count, learned = int(self.plan.get("looked", FEWEST)), self.plan.get("learned")
         found = self._screened(tuned, methods, count)
-        for more in _LOOKS:
+        for more in [look for look in _LOOKS if look > count and learned is None]:
             if not found.open or self._affordable(reserve, methods) < more - count:
                 break
             count = more
+            self._note(looked=count, seconds=self.seconds)
             found = self._screened(tuned, methods, count)
-        learned = (
-            f"not needed: {self.aim.no_effect.lower()} show no effect here" if found.no_effect else "run"
-        )
-        if not found.no_effect and self._affordable(reserve, self.learned) < count:
-            short = self._cost(self.learned) * (count - self._affordable(reserve, self.learned)) / 60
-            learned = f"left out: the budget is about {math.ceil(short)} minutes short of them"
+        if learned is None:
+            learned = self._whether_learned(found, count, reserve)
+            self._note(looked=count, learned=learned, seconds=self.seconds)
         if learned == "run":
             found = self._screened(tuned, [*methods, *self.learned], count)
+        if ended := self.plan["diverged"]:
+            self.tell(
+                f"runs of {', '.join(ended)} diverged at a learning rate of {tuned.learning_rate:g}: {BASELINE} aside, what diverges is no candidate"
+            )
         if lost := self.plan["collapsed"].get(BASELINE):
             self.tell(
                 f"{len(lost)} of {count} runs of {BASELINE} collapsed at a learning rate of {tuned.learning_rate:g}: they choose nothing"
@@ -338,11 +350,19 @@ class _Procedure:
                     for name, d in found.differences.items()
                 },
             },
-            learned=learned,
             final={"methods": final, "seeds": list(FINAL_SEEDS[:seeds])},
             candidate=candidate,
             seconds=self.seconds,
         )
+
+    def _whether_learned(self, found: Screened, count: int, reserve: float) -> str:
+        """Whether learned labels are run, or why not."""
+        if found.no_effect:
+            return f"not needed: {self.aim.no_effect.lower()} show no effect here"
+        if (fitting := self._affordable(reserve, self.learned)) >= count:
+            return "run"
+        short = self._cost(self.learned) * (count - fitting) / 60
+        return f"left out: the budget is about {math.ceil(short)} minutes short of them"
 
     def _screened(self, tuned: RunConfig, methods: Sequence[str], count: int) -> Screened:
         results = blind(self._train("screening", Study(tuned, methods, list(SCREENING_SEEDS[:count]))))
@@ -350,13 +370,16 @@ class _Procedure:
         values = by_method(wanted, self._key("validation"))
         lost = of_methods(values, self._validation)
         self.plan["collapsed"] = {name: list(runs) for name, runs in lost.items()}
-        return screen(standing(values, lost), self._validation)
+        ended = diverged(values, methods, SCREENING_SEEDS[:count])
+        self.plan["diverged"] = ended
+        whole = {name: v for name, v in values.items() if name == BASELINE or name not in ended}
+        return screen(standing(whole, lost), self._validation)
 
     def _conclude(self, tuned: RunConfig) -> dict[str, Any]:
         final = self.plan["final"]
         results = self._train("final", Study(tuned, final["methods"], final["seeds"]))
         samples = counted(self.data.task, len(self.data.test))
-        return conclude(results, self.plan, self.data.task, samples) | {
+        return conclude(results, self.plan, self.data.task, samples, len(self.data.test)) | {
             "minutes": self.seconds / 60,
             "predicted_minutes": self.plan["predicted_minutes"],
         }

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from maxl.experiments.runs.measures import Measure
+from maxl.experiments.runs.measures import ACCURACY, Measure
 from maxl.experiments.runs.methods import CLUSTER_METHODS
 from maxl.experiments.studies.aims import Aim
 from maxl.experiments.studies.collapses import collapses_text, of_methods, standing
-from maxl.experiments.studies.decisions import BASELINE, Values, by_method, judge, span, words
+from maxl.experiments.studies.decisions import BASELINE, Values, by_method, diverged, judge, span, words
 from maxl.experiments.studies.intervals import PairedDifference, paired_difference
-from maxl.experiments.studies.statistics import RELEVANT
+from maxl.experiments.studies.resolution import excludes
+from maxl.experiments.studies.statistics import RELEVANT, nothing_learned
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +66,7 @@ class _Compared:
 
 
 def conclude(
-    results: pd.DataFrame, plan: Mapping[str, Any], task: str, samples: int | None
+    results: pd.DataFrame, plan: Mapping[str, Any], task: str, samples: int | None, size: int | None = None
 ) -> dict[str, Any]:
     """The content of ``advice.json``, but for the minutes that it took.
 
@@ -74,14 +75,17 @@ def conclude(
         plan: What ``plan.json`` holds by then.
         task: Of the data.
         samples: Of the test part, where the task's measures count them.
+        size: Of the test part, where it is known.
 
     Returns:
         verdict, aim, method, against, measure, difference, interval, seeds, detectable, spread, test_samples, control,
-        collapsed, recommended, probe_inputs, against_inputs, cost, learning_rate and sentences, as docs/commands.md describes
-        them.
+        collapsed, diverged, nothing_learned, recommended, use_inputs, probe_inputs, against_inputs, cost, learning_rate and
+        sentences, as docs/commands.md describes them.
 
     Raises:
         ValueError: if every run of the candidate or of single-task training diverged.
+
+    Where one of these diverged, or nothing is learned, the verdict is "cannot tell".
     """
     aim, methods = Aim(plan["aim"]), plan["final"]["methods"]
     measure, candidate = aim.measure(task), methods[1]
@@ -91,8 +95,16 @@ def conclude(
     fallen = of_methods({name: values[name] for name in methods if name in values}, samples)
     compared = _Compared.of(values, fallen, candidate, samples)
     difference, verdict = compared.difference, compared.verdict
-    recommended = candidate if verdict == "helps" else BASELINE
     sentences, control = compared.sentences(candidate, measure), None
+    ended = diverged(values, methods, plan["final"]["seeds"])
+    untrained = _untrained(results, values, difference, measure)
+    if untrained or {candidate, BASELINE} & ended.keys():
+        verdict = "cannot tell"
+        sentences = [
+            f"cannot tell whether {candidate} helps: {span(difference, measure)} over {difference.n} seeds."
+        ]
+    sentences += [*untrained, *_diverged_text(ended, plan["final"]["seeds"], methods)]
+    recommended = candidate if verdict == "helps" else BASELINE
     sentences += [f"{collapses_text(name, values[name], lost, measure)}." for name, lost in fallen.items()]
     if len(methods) > 2 and methods[2] in values:
         other = methods[2]
@@ -109,10 +121,14 @@ def conclude(
         }
         if verdict == "helps" and not versus.low > 0:
             sentences.append(aim.unproved(other))
-            if rival.verdict == "helps":  # what is cheaper, and not shown to be worse
+            if rival.verdict == "helps" and other not in ended:  # what is cheaper, and not shown to be worse
                 recommended = other
                 sentences.append(f"{words(other, gain, measure, samples)}, at {cost:.1f} times its cost.")
     sentences += _not_run(aim, plan, measure)
+    if samples is None and size is not None and not excludes(size, RELEVANT):
+        sentences.append(
+            f"The test part has {size} samples: on others {measure.title} may differ by more than between seeds."
+        )
     inputs, beside = None, None
     if plan["aim"] == "structure" and _OF_INPUTS in results:
         inputs, beside, said = _beside_inputs(results, values, recommended, measure)
@@ -130,13 +146,39 @@ def conclude(
         "test_samples": samples,
         "control": control,
         "collapsed": {name: {str(seed): v for seed, v in lost.items()} for name, lost in fallen.items()},
+        "diverged": ended,
+        "nothing_learned": bool(untrained),
         "recommended": recommended,
+        "use_inputs": beside is not None and keeps(beside["interval"]) != "",
         "probe_inputs": inputs,
         "against_inputs": beside,
         "cost": finite(_cost(results, candidate, plan)),
         "learning_rate": plan["learning_rate"],
         "sentences": sentences,
     }
+
+
+def _untrained(
+    results: pd.DataFrame, values: Values, difference: PairedDifference, measure: Measure
+) -> list[str]:
+    """That no method is above one answer for all samples, and none is shown to differ; nothing where one is."""
+    known = results["test_constant"].max() if measure is ACCURACY and "test_constant" in results else math.nan
+    constant = 0.0 if measure.name == "r2" else finite(float(known))
+    best = max(sum(of.values()) / len(of) for of in values.values())
+    if constant is None or difference.low > 0 or difference.high < 0 or not nothing_learned(best, constant):
+        return []
+    gets = f"one answer for all samples gets ({measure.text(constant)})"
+    return [f"Nothing is learned yet: no method gets more than {gets}."]
+
+
+def _diverged_text(
+    ended: Mapping[str, Sequence[int]], seeds: Sequence[int], methods: Sequence[str]
+) -> list[str]:
+    """How many runs of which method diverged; and what is open where all of the control's did."""
+    told = [f"{len(lost)} of {len(seeds)} runs of {name} diverged." for name, lost in ended.items()]
+    if len(methods) > 2 and len(ended.get(methods[2], ())) == len(seeds):
+        told.append(f"{methods[2]} cannot say what a gain is due to.")
+    return told
 
 
 def finite(value: float) -> float | None:

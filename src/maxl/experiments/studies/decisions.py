@@ -46,6 +46,12 @@ def by_method(results: pd.DataFrame, key: str) -> dict[str, dict[int, float]]:
     return values
 
 
+def diverged(values: Values, methods: Sequence[str], seeds: Sequence[int]) -> dict[str, list[int]]:
+    """The seeds of which a method has no value, as its runs diverged; of methods that have such."""
+    lost = {name: [seed for seed in seeds if seed not in values.get(name, {})] for name in methods}
+    return {name: found for name, found in lost.items() if found}
+
+
 def best_rate(values: Mapping[float, Sequence[float]], seeds: int) -> float:
     """The learning rate with the highest mean among those that no seed diverged with; the smallest where some tie.
 

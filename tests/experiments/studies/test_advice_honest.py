@@ -1,0 +1,110 @@
+"""Advice is not given in silence where the data changed, runs diverged, nothing is learned, or an interruption came."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from _advice_helpers import Runs, config, folder
+from _advice_helpers import pretend as pretend
+from maxl.experiments.report.advice import decided, write_advice
+from maxl.experiments.studies.advice import FINAL_SEEDS, SCREENING_SEEDS, advise
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ("x,0", "y,0", "its samples or labels"),
+        ("\n", "\nx,0,0.5,0.5\n", "number"),
+        (",0,0", ",0,7", "features"),
+    ],
+)
+def test_changed_data_are_refused(
+    old: str, new: str, what: str, finished: bool, pretend: Callable[..., Runs], tmp_path: Path
+) -> None:
+    runs = pretend(gains={})
+    file = folder(tmp_path / "data") / "train.csv"
+    runs.stop_after = None if finished else 20
+    base, out = config(tmp_path / "data"), tmp_path / "out"
+    if finished:
+        advise(base, out, budget=1e6)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            advise(base, out, budget=1e6)
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    file.write_text(file.read_text().replace(old, new, 1))
+    with pytest.raises(ValueError, match=rf"was begun with other data: .*{what}.* changed"):
+        advise(base, out, budget=1e6)
+    assert before == {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("minutes", [40, 60, 100, 150, 200])
+def test_an_interruption_changes_no_decision_that_a_tight_budget_made(
+    minutes: float, pretend: Callable[..., Runs], tmp_path: Path
+) -> None:
+    base = config(folder(tmp_path / "data"))
+    whole, decisions = pretend(gains={"maxl": 0.02}, seconds=60), []
+    uninterrupted = advise(base, tmp_path / "whole", budget=minutes, jobs=1)
+    plan = json.loads((tmp_path / "whole" / "plan.json").read_text())
+    decisions = [plan["learned"], plan["candidate"], plan["screening"]["seeds"]]
+    for after in range(8, len(whole.trained), 7):
+        runs, out = pretend(gains={"maxl": 0.02}, seconds=60), tmp_path / str(after)
+        runs.stop_after = after
+        with pytest.raises(KeyboardInterrupt):
+            advise(base, out, budget=minutes, jobs=1)
+        runs.stop_after = None
+        given = advise(base, out, budget=minutes, jobs=1)
+        plan = json.loads((out / "plan.json").read_text())
+        assert [plan["learned"], plan["candidate"], plan["screening"]["seeds"]] == decisions, after
+        assert given["verdict"] == uninterrupted["verdict"]
+
+
+@pytest.mark.parametrize(("method", "lost"), [("kmeans", 7), ("kmeans", 1), ("single", 2)])
+def test_a_verdict_that_lacks_runs_which_diverged_is_none(
+    method: str, lost: int, pretend: Callable[..., Runs], tmp_path: Path
+) -> None:
+    pretend(gains={"kmeans": 0.05}, noise=0.02, diverged={method: FINAL_SEEDS[:lost]})
+    out = tmp_path / "out"
+    given = advise(config(folder(tmp_path / "data")), out, budget=1e6)
+    assert (given["verdict"], given["recommended"]) == ("cannot tell", "single")
+    assert given["diverged"] == {method: list(FINAL_SEEDS[:lost])}
+    assert f"{lost} of " in (told := " ".join(given["sentences"]))
+    assert f"runs of {method} diverged." in told
+    assert "More seeds would not help where training diverges" in decided(out).advice
+    assert write_advice(out).exists()
+
+
+def test_a_control_that_diverged_is_told_of(pretend: Callable[..., Runs], tmp_path: Path) -> None:
+    pretend(gains={"kmeans": 0.05}, diverged={"kmeans-shuffled": FINAL_SEEDS})
+    given = advise(config(folder(tmp_path / "data")), tmp_path / "out", budget=1e6)
+    assert (given["verdict"], given["control"]) == ("helps", None)
+    assert "kmeans-shuffled cannot say what a gain is due to." in given["sentences"]
+
+
+def test_what_diverges_in_screening_is_no_candidate(pretend: Callable[..., Runs], tmp_path: Path) -> None:
+    pretend(gains={"kmeans": 0.09, "uniform": 0.04}, diverged={"kmeans": SCREENING_SEEDS[1:2]})
+    told: list[str] = []
+    given = advise(config(folder(tmp_path / "data")), tmp_path / "out", budget=1e6, tell=told.append)
+    assert given["method"] == "uniform"
+    assert any("runs of kmeans diverged" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("constant", "verdict"), [(0.75, "cannot tell"), (0.4, "does not help"), (None, "does not help")]
+)
+def test_where_nothing_is_learned_nothing_is_denied(
+    constant: float | None, verdict: str, pretend: Callable[..., Runs], tmp_path: Path
+) -> None:
+    pretend(gains={}, noise=1e-4, constant=constant)
+    out = tmp_path / "out"
+    given: dict[str, Any] = advise(config(folder(tmp_path / "data")), out, budget=1e6)
+    assert given["verdict"] == verdict
+    assert given["nothing_learned"] == (verdict == "cannot tell")
+    if verdict == "cannot tell":
+        assert given["sentences"][1].startswith("Nothing is learned yet: no method gets more than one answer")
+        assert decided(out).advice.startswith("Train longer, or at another learning rate")
