@@ -291,6 +291,19 @@ def test_another_search_is_refused(changes: dict[str, Any], message: str, whole:
     assert files(whole.out) == before
 
 
+def test_a_search_is_not_gone_on_with_on_other_data(tmp_path: Path) -> None:
+    file, out = tmp_path / "t.csv", tmp_path / "out"
+    file.write_text("label,x\n" + "".join(f"{'ab'[i % 2]},{i % 7}\n" for i in range(60)))
+    base = tiny(method="single", data=str(file), primary="label", train_size=None, epochs=1)
+    tune(base, out, trials=1, space=RATES)
+    file.write_text(file.read_text().replace("a,0", "b,0", 1))
+    with pytest.raises(
+        ValueError, match=r"one of the same search; .* other data: its samples or labels changed"
+    ):
+        tune(base, out, trials=2, space=RATES)
+    assert len(table(out)) == 1
+
+
 def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="holds something else"):

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
 from maxl.experiments.runs.files import read_json, write_at_once
-from maxl.experiments.runs.fingerprint import fingerprint, what_changed
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.lock import locked, require_unlocked
@@ -45,6 +44,7 @@ from maxl.experiments.studies.decisions import (
 from maxl.experiments.studies.pace import runs_at_a_time, time_runs
 from maxl.experiments.studies.remaining import COST
 from maxl.experiments.studies.resolution import counted, excludes
+from maxl.experiments.studies.same_data import compared
 from maxl.experiments.studies.statistics import RELEVANT
 from maxl.experiments.studies.study import Study
 
@@ -138,7 +138,9 @@ class _Procedure:
         data = load_data(
             dataclasses.replace(base, seed=0)
         )  # by which it is known again, whatever the call's seed
-        self._check_data(fingerprint(data))
+        self.plan["fingerprints"] = compared(
+            self.plan.get("fingerprints") or {}, ["advice"], data, out, "advice"
+        )
         if data.saw:
             tell(data.saw)
         self.aim, self.measure = aim, aim.measure(data.task)
@@ -168,13 +170,6 @@ class _Procedure:
                     f"{as_now(name, stored[name])!r}, not {value!r}"
                 )
         return plan
-
-    def _check_data(self, now: dict[str, Any]) -> None:
-        """Notes what the data are, or refuses others than those that are noted; older folders note them now."""
-        if (changed := what_changed(self.plan.setdefault("data", now), now)) is not None:
-            raise ValueError(
-                f"--out needs a new folder or one of the same advice; {self.out} was begun with other data: {changed} changed"
-            )
 
     @property
     def seconds(self) -> float:

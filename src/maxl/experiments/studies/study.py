@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +17,7 @@ import yaml
 from maxl.experiments.data import DataSet
 from maxl.experiments.runs.build import check, left_out, resolve_device
 from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
-from maxl.experiments.runs.files import read_yaml, write_at_once
+from maxl.experiments.runs.files import read_json, read_yaml, write_at_once
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.lock import locked, require_unlocked
@@ -27,6 +28,7 @@ from maxl.experiments.runs.tracked import require_trackers
 from maxl.experiments.runs.values import as_now, nearest
 from maxl.experiments.studies.launcher import LEASE, Crew, Launcher
 from maxl.experiments.studies.remaining import Remaining, duration_text, lines, time_single
+from maxl.experiments.studies.same_data import compared
 from maxl.experiments.studies.tables import divergences, write_tables
 from maxl.experiments.studies.variants import irrelevant_fields, value_text, variant_name
 from maxl.experiments.studies.workers import LocalProcesses
@@ -172,14 +174,14 @@ class Study:
         planned = self.plan()
         _require_importable(track)
         require_unlocked(out)
-        todo, data = self._missing(out, planned, tell, elsewhere=launcher.elsewhere)
+        todo, data, prints = self._missing(out, planned, tell, elsewhere=launcher.elsewhere)
         single = None
         if estimate is not None and todo and not any(RunFolder(out / p.path).finished for p in planned):
             single = _seconds_of_one(todo[0].config, data[0], elsewhere=launcher.elsewhere)
         del data  # each run has its own
         failed: Mapping[Path, str] = {}
         with _opened(launcher, out, todo) as crew, locked(out):
-            self._write_record(out)
+            self._write_record(out, prints)
             if crew is not None:
                 failed = self._train(out, planned, crew, jobs, progress, estimate, single, track)
             if not any(RunFolder(out / p.path).finished for p in planned):
@@ -222,10 +224,10 @@ class Study:
         launcher = launcher or LocalProcesses(wait=LEASE)
         planned = self.plan()[number - 1 :: count]
         _require_importable(track)
-        todo, _ = self._missing(out, planned, tell, elsewhere=launcher.elsewhere)
+        todo, _, prints = self._missing(out, planned, tell, elsewhere=launcher.elsewhere)
         with _opened(launcher, out, todo) as crew:
             with locked(out, wait=_A_MOMENT):  # nobody has the whole study
-                self._write_record(out)
+                self._write_record(out, prints)
             if crew is not None:
                 failed = self._train(out, planned, crew, jobs, progress, None, None, track)
                 if failed:
@@ -245,19 +247,21 @@ class Study:
         """
         planned = self.plan()
         require_unlocked(out)
-        todo, _ = self._missing(out, planned, tell, elsewhere=True)
+        todo, _, _ = self._missing(out, planned, tell, elsewhere=True)
         return [number for number, run in enumerate(planned, start=1) if run in todo]
 
     def _missing(
         self, out: Path, planned: Sequence[PlannedRun], tell: Callable[[str], None], *, elsewhere: bool
-    ) -> tuple[list[PlannedRun], list[DataSet]]:
-        """The runs that are to do, after all that can be refused before anything is written, and their data sets."""
+    ) -> tuple[list[PlannedRun], list[DataSet], dict[str, Any]]:
+        """The runs that are to do, after all that can be refused before anything is written, their data sets, and what
+        identifies the data of all.
+        """
         require_trackers(self.base)
         todo = _todo(out, planned)
-        data, starts = self._check(out, planned, todo, elsewhere=elsewhere)
+        data, starts, prints = self._check(out, planned, todo, elsewhere=elsewhere)
         for saw in dict.fromkeys((*(one.saw for one in data), *starts)):
             tell(saw)
-        return todo, data
+        return todo, data, prints
 
     def _train(
         self,
@@ -290,16 +294,17 @@ class Study:
             [(p.config, out / p.path, p.label) for p in todo], most=jobs, tick=tick, track=track
         )
 
-    def _write_record(self, out: Path) -> None:
-        """study.yaml: what its runs have in common."""
+    def _write_record(self, out: Path, prints: dict[str, Any]) -> None:
+        """study.yaml: what its runs have in common; data.json: what identifies their data."""
         known = _read_record(out) | self._identity()  # a value once fixed stays so under another grid
         write_at_once(out / "study.yaml", yaml.safe_dump(known, sort_keys=False).encode())
+        write_at_once(out / "data.json", json.dumps(prints).encode() + b"\n")
 
     def _check(
         self, out: Path, planned: Sequence[PlannedRun], todo: Sequence[PlannedRun], *, elsewhere: bool
-    ) -> tuple[list[DataSet], list[str]]:
-        """What can be found out before anything is written; returns the data sets of the runs that are to do, and what those
-        start from. Of runs that are trained elsewhere the device may be missing here.
+    ) -> tuple[list[DataSet], list[str], dict[str, Any]]:
+        """What can be found out before anything is written; returns the data sets of the runs that are to do, what those
+        start from, and what identifies the data of all. Of runs that are trained elsewhere the device may be missing here.
         """
         if known := _read_record(out):
             differing = [k for k, v in self._identity().items() if k in known and as_now(k, known[k]) != v]
@@ -320,19 +325,27 @@ class Study:
                         f"--out needs a new folder or one of the same study; {out / p.path} differs in "
                         f"{', '.join(sorted(other))}"
                     )
-        loaded: dict[tuple[Any, ...], DataSet] = {}
+        loaded = dict[tuple[Any, ...], DataSet]()
+        prints = (
+            read_json(out / "data.json") if (out / "data.json").exists() else {}
+        )  # an older study has none
         checked, starts = set(), list[str]()
-        for p in todo:
+        for p in (*todo, *planned):
             key = tuple(getattr(p.config, name) for name in _DATA_FIELDS)
             if key not in loaded:
-                loaded[key] = load_data(p.config)
+                loaded[key] = load_data(
+                    dataclasses.replace(p.config, seed=0)
+                )  # comparable, whatever the seeds
+                prints = compared(prints, key, loaded[key], out, "study")
+            if p not in todo:
+                continue
             check_held_out(p.config, len(loaded[key].train))
             rest = (key, *(getattr(p.config, name) for name in _NETWORK_FIELDS))
             if rest not in checked:
                 here = dataclasses.replace(p.config, device="cpu") if elsewhere else p.config
                 starts += [check(here, loaded[key]), left_out(p.config, loaded[key])]
                 checked.add(rest)
-        return list(loaded.values()), starts
+        return list(loaded.values()) if todo else [], starts, prints
 
     def _identity(self) -> dict[str, Any]:
         """The base config without what may differ between calls on one folder."""

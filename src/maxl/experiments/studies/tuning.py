@@ -36,6 +36,7 @@ from maxl.experiments.runs.tracked import require_trackers
 from maxl.experiments.runs.trainer import resume, train
 from maxl.experiments.runs.values import as_now
 from maxl.experiments.studies.remaining import COST, duration_text, time_single
+from maxl.experiments.studies.same_data import compared
 from maxl.experiments.studies.space import (
     Between,
     Space,
@@ -156,6 +157,8 @@ class _Search:
         fixed = {n: v for n, v in base.to_dict().items() if n not in MACHINE_FIELDS and n not in space}
         self.record: dict[str, Any] = self._read({"config": fixed, "space": space_dict(space)})
         self.data = load_data(self.base) if data is None else data
+        known = self.record.get("fingerprints") or {}
+        self.record["fingerprints"] = compared(known, ["search"], self.data, out, "search")
         for end in (0, -1):
             check(changed(self.base, {name: values.ends[end] for name, values in space.items()}), self.data)
         self.measure: Measure = main_measure(self.data.task)
