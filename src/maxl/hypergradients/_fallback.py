@@ -116,11 +116,13 @@ class OrReverse:
         if isinstance(self.way, Reverse):
             return self.way.along(problem, signals, u)
         found, failed = None, None
+        hook = gradient_hook(problem.network)
+        if not hook and problem.recording is not None and problem.recording.hooked:
+            hook = "a hook on the gradient of a tensor in the network"
+        free = problem.every(not hook)  # all processes take the same way
         try:
-            if hook := gradient_hook(problem.network):
-                raise NoForwardFormula(hook)
-            if problem.recording is not None and problem.recording.hooked:
-                raise NoForwardFormula("a hook on the gradient of a tensor in the network")
+            if not free:
+                raise NoForwardFormula(hook or "a hook in another process")
             found = self.way.along(problem, signals, u)
         except RuntimeError as error:
             if not _may_be_followed_by_reverse(self.way, error):

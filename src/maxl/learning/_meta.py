@@ -257,7 +257,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         """
         self._require_finite(outer, "outer")
         if self.check_finite and not update.scaled:
-            require_finite(gradients)
+            require_finite(gradients, self.world)
         self.way.count += 1
         return self._teacher.step(update, gradients, outer)
 

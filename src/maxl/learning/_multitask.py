@@ -100,6 +100,8 @@ class MultiTaskLearner:
                 "a pass that does not compile in one of several processes would make them take different ways: train in one "
                 "process, or drop compile=True"
             )
+        if not chosen.world.alone:
+            _require_within(network, optimizer)
         self.network = network
         self.optimizer = optimizer
         self.task = chosen.task
@@ -174,6 +176,7 @@ class MultiTaskLearner:
             raise ValueError(
                 "a gate compares the gradients of whole batches; got a part of one: drop share=, or the gate"
             )
+        self._require_own_gradients()
         batch.part = batch.share * self.world.share(batch.count)
         self._watch.set(self.optimizer, self._before_step, self._after_step)
         batch.weights = self.weights()
@@ -189,6 +192,21 @@ class MultiTaskLearner:
         self._remember(batch, signals, mixed)
         trained = self._result(everybodys, outputs, signals, mixed)
         return trained if judged is None else trained.with_meta(judged)
+
+    def _require_own_gradients(self) -> None:
+        """Refuses gradients of other losses where they would stay this process's own.
+
+        Raises:
+            ValueError: in every process, if one of several has such.
+        """
+        if self.world.alone or self._filled:
+            return
+        found = any(p.grad is not None and bool(p.grad.any()) for p in self._theta())
+        if not self.world.every(not found):
+            raise ValueError(
+                "in several processes gradients of other losses are not summed over them; got some before learner.backward: "
+                "add such a loss to the task's (maxl.Classification(loss)), or drop them (optimizer.zero_grad())"
+            )
 
     def _fill(self, losses: Losses, theta: list[Tensor], primary: Gradients | None) -> Mixed:
         """Everybody's gradient, into ``p.grad``."""
@@ -321,3 +339,14 @@ def _scaled(losses: Losses, batch: Batch) -> Losses:
         return losses
     factor = batch.part if batch.scale is None else batch.part * batch.scale
     return Losses(factor * losses.primary, None if losses.auxiliary is None else factor * losses.auxiliary)
+
+
+def _require_within(network: nn.Module, optimizer: Optimizer) -> None:
+    """ValueError if an optimizer trains what is outside the network: its gradients would stay each process's own."""
+    own = {id(p) for p in network.parameters()}
+    outside = sum(id(p) not in own for group in optimizer.param_groups for p in group["params"])
+    if outside:
+        raise ValueError(
+            f"in several processes an optimizer needs to train weights of the network alone; got {outside} tensors of others, "
+            "such as a loss's: make them part of the network, or train in one process"
+        )

@@ -133,12 +133,12 @@ def _joined(parts: list[Signals]) -> Signals:
     return parts[0] if len(parts) == 1 else tuple(torch.cat(same) for same in zip(*parts, strict=True))
 
 
-def require_finite(gradients: list[Signals]) -> None:
-    """FloatingPointError unless dL_out/dt is finite, which it may not be where the losses are.
+def require_finite(gradients: list[Signals], world: World) -> None:
+    """FloatingPointError in every process unless dL_out/dt is finite in all, which it may not be where the losses are.
 
     A root at 0 has an infinite slope, for instance.
     """
-    if not all_finite(g for part in gradients for g in part):
+    if not world.every(all_finite(g for part in gradients for g in part)):
         raise FloatingPointError(
             "the hypergradient needs to be finite; got nan or infinite numbers though the losses are finite: look in the "
             "network for roots, norms or divisions at 0"

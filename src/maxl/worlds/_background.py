@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import sys
 from datetime import timedelta
 from weakref import WeakKeyDictionary
 
@@ -80,8 +81,8 @@ def leave_in_order() -> None:
 
 
 def _leave() -> None:
-    """Where no pass goes on or has failed, whose group would be waited for."""
-    if not any(made.under_way for made in _OF.values()):
+    """Where no pass goes on or has failed and no error ends the process: what is not finished would be waited for."""
+    if not hasattr(sys, "last_type") and not any(made.under_way for made in _OF.values()):
         let_go()
 
 

@@ -34,7 +34,7 @@ class DataParallel(World):
             the latency of the network.
 
     Raises:
-        ValueError: if no process group has been set up, or ``bucket_bytes`` is below 1.
+        ValueError: if no process group has been set up, this process is none of ``group``, or ``bucket_bytes`` is below 1.
     """
 
     alone = False
@@ -49,9 +49,21 @@ class DataParallel(World):
             raise ValueError(f"bucket_bytes needs to be at least 1; got {bucket_bytes}")
         self.group = None if group is dist.group.WORLD else group
         self.bucket_bytes = bucket_bytes
-        self.size = dist.get_world_size(group)
-        self.rank = dist.get_rank(group)
+        if self.rank < 0:
+            raise ValueError(
+                "maxl.DataParallel(group) needs to be made by processes of that group; got one outside it"
+            )
         leave_in_order()
+
+    @property
+    def size(self) -> int:
+        """How many processes there are."""
+        return dist.get_world_size(self.group)
+
+    @property
+    def rank(self) -> int:
+        """Which of them this is: asked for anew, as a learner may have been saved by another."""
+        return dist.get_rank(self.group)
 
     def share(self, count: int) -> float:
         """As ``World.share``; whatever failed in the steps before is forgotten.
@@ -126,7 +138,11 @@ class DataParallel(World):
         first = 0 if self.group is None else dist.get_global_rank(self.group, 0)
         for module in modules:
             for tensor in (*module.parameters(), *module.buffers()):
-                dist.broadcast(tensor.detach(), first, group=self.group)
+                mine = tensor.detach()
+                whole = mine.contiguous()  # memory is sent as it lies, whatever the strides
+                dist.broadcast(whole, first, group=self.group)
+                if whole is not mine:
+                    mine.copy_(whole)
 
     def sum_of_numbers(self, numbers: Sequence[int]) -> list[int]:
         """The sums of integers over all processes."""

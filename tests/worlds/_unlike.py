@@ -1,0 +1,197 @@
+"""What differs between processes: trained as if it did not, or refused in all of them.
+
+Run by ``test_unlike.py`` as ``python _unlike.py RANK SIZE STORE``; prints a JSON object, case by case: None if all is well.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+import maxl
+
+HIERARCHY = maxl.Hierarchy.uniform(3, 2)
+PATIENCE = timedelta(seconds=60)
+
+
+def trunk() -> nn.Module:
+    return nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh())
+
+
+def learner(world: Any, first: Callable[[], nn.Module] = trunk, **options: Any) -> maxl.MetaAuxiliaryLearner:
+    network = maxl.MultiTaskNetwork(first(), HIERARCHY, feature_dim=16)
+    generator = maxl.LabelGenerator(trunk(), HIERARCHY, feature_dim=16)
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (network, generator)]
+    return maxl.MetaAuxiliaryLearner(network, generator, *optimizers, world=world, **options)
+
+
+def batch(step: int) -> tuple[Tensor, Tensor]:
+    random = torch.Generator().manual_seed(step)
+    return torch.randn(12, 8, generator=random), torch.randint(0, 3, (12,), generator=random)
+
+
+def mine(step: int) -> tuple[Tensor, Tensor]:
+    x, y = batch(step)
+    return (x[:7], y[:7]) if dist.get_rank() == 0 else (x[7:], y[7:])
+
+
+def weights(trained: Any) -> Tensor:
+    modules = trained.network, trained.generator
+    return torch.cat([t.detach().flatten() for m in modules for t in m.state_dict().values()])
+
+
+def same_everywhere(trained: Any) -> None:
+    own = weights(trained)
+    first = own.clone()
+    dist.broadcast(first, 0)
+    assert (own - first).abs().max() < 1e-12, f"weights differ by {float((own - first).abs().max())}"
+
+
+def refused(call: Callable[[], object], words: str, kind: type[Exception] = ValueError) -> None:
+    said = "nothing was refused"
+    try:
+        call()
+    except kind as error:
+        said = str(error)
+    assert words in said, said
+
+
+class Sliced(nn.Module):
+    """A weight that is part of a larger one, or lies otherwise in another process."""
+
+    def __init__(self, *, transposed: bool) -> None:
+        super().__init__()
+        whole = torch.randn(8, 16)[:, :8]
+        square = torch.randn(8, 8)
+        self.weight = nn.Parameter(
+            square.t() if transposed and dist.get_rank() else square if transposed else whole
+        )
+        self.last = nn.Linear(8, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.last(torch.tanh(x @ self.weight))
+        return result
+
+
+def weights_that_lie_otherwise(world: maxl.DataParallel) -> None:
+    for transposed in (False, True):
+        torch.manual_seed(dist.get_rank())
+        trained = learner(world, lambda t=transposed: Sliced(transposed=t))
+        same_everywhere(trained)
+        trained.step(*mine(0))
+        same_everywhere(trained)
+
+
+def a_learner_that_the_first_one_saved(world: maxl.DataParallel) -> None:
+    torch.manual_seed(0)
+    trained, alone = learner(world), None
+    torch.manual_seed(0)
+    alone = learner(None)
+    for step in range(2):
+        trained.step(*mine(step))
+        alone.step(*batch(step))
+    file = io.BytesIO()
+    torch.save(trained, file)
+    saved = [file.getvalue()]
+    dist.broadcast_object_list(saved)
+    loaded = torch.load(io.BytesIO(saved[0]), weights_only=False)
+    for step in range(2, 5):
+        loaded.step(*mine(step))
+        alone.step(*batch(step))
+    assert (weights(loaded) - weights(alone)).abs().max() < 1e-12
+
+
+def gradients_of_another_loss(world: maxl.DataParallel) -> None:
+    trained = learner(world)
+    if dist.get_rank() == 0:
+        sum(p.square().sum() for p in trained.network.parameters()).backward()
+    refused(lambda: trained.backward(*mine(0)), "gradients of other losses are not summed over them")
+    trained.optimizer.zero_grad()
+    trained.step(*mine(0))
+    same_everywhere(trained)
+
+
+def a_loss_that_is_trained(world: maxl.DataParallel) -> None:
+    network = maxl.MultiTaskNetwork(trunk(), HIERARCHY, feature_dim=16)
+    optimizer = torch.optim.SGD([*network.parameters(), nn.Parameter(torch.zeros(()))], lr=0.1)
+    refused(
+        lambda: maxl.MultiTaskLearner(network, optimizer, world=world),
+        "weights of the network alone; got 1 tensors",
+    )
+
+
+def a_hook_in_one_process(world: maxl.DataParallel) -> None:
+    for options in ({}, {"check": "never"}, {"lookahead": maxl.Virtual()}):
+        torch.manual_seed(0)
+        trained = learner(world, **options)
+        torch.manual_seed(0)
+        alone = learner(None, **options)
+        if dist.get_rank() == 0:
+            trained.network.trunk[2].register_full_backward_hook(lambda *_: None)
+        for step in range(2):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that reverse mode takes over
+                trained.step(*mine(step))
+            alone.step(*batch(step))
+        assert (weights(trained) - weights(alone)).abs().max() < 1e-10
+
+
+def an_infinite_slope_in_one_process(world: maxl.DataParallel) -> None:
+    """Of a label that is certain, under a root; the batch may be left out."""
+
+    def doubtful(logits: Tensor, labels: Tensor) -> Tensor:
+        return ((1 - labels.max(1).values).sqrt() * logits.square().mean(1)).mean()
+
+    def certain(module: nn.Module, args: object, labels: Tensor) -> Tensor:
+        most = labels.detach().max(1, keepdim=True).values
+        return labels * (labels.detach() == most) / most
+
+    trained = learner(world, auxiliary_loss=doubtful, primary_loss=nn.functional.cross_entropy, check="never")
+    hook = trained.generator.register_forward_hook(certain) if dist.get_rank() == 0 else None
+    refused(lambda: trained.step(*mine(0)), "the hypergradient needs to be finite", FloatingPointError)
+    if hook is not None:
+        hook.remove()
+    trained.step(*mine(1))
+    same_everywhere(trained)
+
+
+CASES: list[Callable[[maxl.DataParallel], None]] = [
+    weights_that_lie_otherwise,
+    a_learner_that_the_first_one_saved,
+    gradients_of_another_loss,
+    a_loss_that_is_trained,
+    a_hook_in_one_process,
+    an_infinite_slope_in_one_process,
+]
+
+
+def tried(case: Callable[[maxl.DataParallel], None], world: maxl.DataParallel) -> str | None:
+    try:
+        case(world)
+    except AssertionError as error:
+        return str(error) or "an assertion"
+    return None
+
+
+if __name__ == "__main__":
+    number, processes, store = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=number, world_size=processes, timeout=PATIENCE
+    )
+    result = {}
+    for each in CASES:
+        result[each.__name__] = tried(each, maxl.DataParallel())
+        dist.barrier()
+    dist.destroy_process_group()
+    print(json.dumps(result))
