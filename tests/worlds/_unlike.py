@@ -120,6 +120,14 @@ def gradients_of_another_loss(world: maxl.DataParallel) -> None:
     same_everywhere(trained)
 
 
+def no_sample_in_one_process(world: maxl.DataParallel) -> None:
+    trained = learner(world)
+    x, y = batch(0)
+    refused(lambda: trained.step(*((x, y) if dist.get_rank() else (x[:0], y[:0]))), "got none in one of them")
+    trained.step(*mine(1))
+    same_everywhere(trained)
+
+
 def a_loss_that_is_trained(world: maxl.DataParallel) -> None:
     network = maxl.MultiTaskNetwork(trunk(), HIERARCHY, feature_dim=16)
     optimizer = torch.optim.SGD([*network.parameters(), nn.Parameter(torch.zeros(()))], lr=0.1)
@@ -168,6 +176,7 @@ CASES: list[Callable[[maxl.DataParallel], None]] = [
     weights_that_lie_otherwise,
     a_learner_that_the_first_one_saved,
     gradients_of_another_loss,
+    no_sample_in_one_process,
     a_loss_that_is_trained,
     a_hook_in_one_process,
     an_infinite_slope_in_one_process,

@@ -176,7 +176,7 @@ class MultiTaskLearner:
             raise ValueError(
                 "a gate compares the gradients of whole batches; got a part of one: drop share=, or the gate"
             )
-        self._require_own_gradients()
+        self._require_alike(batch.count)
         batch.part = batch.share * self.world.share(batch.count)
         self._watch.set(self.optimizer, self._before_step, self._after_step)
         batch.weights = self.weights()
@@ -193,13 +193,19 @@ class MultiTaskLearner:
         trained = self._result(everybodys, outputs, signals, mixed)
         return trained if judged is None else trained.with_meta(judged)
 
-    def _require_own_gradients(self) -> None:
-        """Refuses gradients of other losses where they would stay this process's own.
+    def _require_alike(self, count: int) -> None:
+        """Refuses a process without samples, and gradients of other losses, which would stay this process's own.
 
         Raises:
-            ValueError: in every process, if one of several has such.
+            ValueError: in every process, if one of several has none of the batch, or has such gradients.
         """
-        if self.world.alone or self._filled:
+        if self.world.alone:
+            return
+        if not self.world.every(count > 0):
+            raise ValueError(
+                "each process needs a sample of the batch; got none in one of them: leave out what is fewer than the processes"
+            )
+        if self._filled:
             return
         found = any(p.grad is not None and bool(p.grad.any()) for p in self._theta())
         if not self.world.every(not found):

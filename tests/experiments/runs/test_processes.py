@@ -179,6 +179,24 @@ def test_what_torchrun_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (launched(), follows(), restarts()) == (3, True, 1)
 
 
+@needs_gloo
+@pytest.mark.parametrize("method", ["maxl", "single", "agreement"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_mistake_in_one_process_ends_all(rank: int, method: str, tmp_path: Path) -> None:
+    """A file that one machine lacks, for instance: nobody waits for who cannot build its network."""
+    (tmp_path / "lacking.py").write_text(
+        "import os\nfrom torch import nn\n\ndef make(input_shape):\n"
+        f"    if os.environ['RANK'] == '{rank}':\n"
+        "        raise ValueError('no such file here')\n"
+        "    return nn.Sequential(nn.Flatten(), nn.LazyLinear(8))\n"
+    )
+    command = ["train", *SETTINGS, "--trunk", "lacking:make", "--method", method, "--out", "run"]
+    ended = together(command, tmp_path)
+    assert {process.code for process in ended} == {2}
+    assert sum("no such file here" in process.stderr for process in ended) == 1
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("batch_size", [7, 10])
 def test_parts_of_batches_make_up_the_batches(batch_size: int) -> None:
     x = torch.arange(23, dtype=torch.float32)[:, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.launch import Elsewhere, launched, restarts
-from maxl.worlds import Alone, DataParallel, SyncBatchNorm, World
+from maxl.worlds import Alone, DataParallel, Reducer, SyncBatchNorm, World
 
 _PATIENCE = timedelta(hours=2)  # for a process that still loads data, or looks at a large test set
 _T = TypeVar("_T")
@@ -33,6 +33,7 @@ class Processes:
 
     rank: int = 0
     size: int = 1
+    _said: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)  # by ``ready``
 
     @property
     def alone(self) -> bool:
@@ -45,8 +46,8 @@ class Processes:
         return self.rank == 0
 
     def world(self) -> World:
-        """For a learner."""
-        return Alone() if self.alone else DataParallel()
+        """For a learner, whose construction says ``ready`` before its processes talk to each other."""
+        return Alone() if self.alone else _Readied(self.ready)
 
     def check(self, config: RunConfig) -> None:
         """ValueError if several processes could not give what one gives."""
@@ -144,10 +145,53 @@ class Processes:
             raise Elsewhere
         return result
 
+    def built(self, act: Callable[[], _T]) -> _T:
+        """What ``act`` gives here, which says ``ready`` before it talks to the others.
+
+        Raises:
+            Elsewhere: where it has failed before that in a process before this one, which raises its error. One that fails
+                later raises its own, and ends; the others hear that it is gone.
+        """
+        told = len(self._said)
+        try:
+            return act()
+        except Elsewhere:
+            raise
+        except Exception as mine:
+            if self.alone or len(self._said) > told or not any(self._everybodys(True)[: self.rank]):
+                raise
+            raise Elsewhere from mine
+
+    def ready(self) -> None:
+        """Within ``built``: nothing has failed here so far.
+
+        Raises:
+            Elsewhere: where something has in another process.
+        """
+        if self.alone:
+            return
+        failed = any(self._everybodys(False))
+        self._said.append(True)
+        if failed:
+            raise Elsewhere
+
     def _everybodys(self, value: _T) -> list[_T]:
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+
+class _Readied(DataParallel):
+    """All processes, which hear from each other first that nothing has failed so far."""
+
+    def __init__(self, ready: Callable[[], None]) -> None:
+        super().__init__()
+        self._ready = ready
+
+    def reducer(self) -> Reducer:
+        """As ``DataParallel.reducer``; the first thing that a learner asks for."""
+        self._ready()
+        return super().reducer()
 
 
 ALONE = Processes()

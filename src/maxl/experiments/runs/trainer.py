@@ -94,7 +94,9 @@ class Trainer:
             began = time.perf_counter()
             kept = None
             if config.method == "agreement":
-                kept = processes.first_of(agreeing(config, data, self.device))
+                own = agreeing(config, data, self.device)
+                processes.ready()
+                kept = processes.first_of(own)
             self.outer = OuterData(config, data.train, partial(self._stream, data), kept)
             self.data = dataclasses.replace(data, train=self.outer.train)
             self.stream = self.outer.batches
@@ -324,7 +326,7 @@ def train(
     config = settled(config)
     require_trackers(config)
     processes.of_first(lambda: require_new(folder, wait=wait))
-    trainer = processes.agreed(
+    trainer = processes.built(
         lambda: Trainer(config, folder, data, label, track=track, processes=processes)
     )  # writes nothing
     with locked_by_first(out, processes, wait=wait):
@@ -366,7 +368,7 @@ def resume(
     with locked_by_first(path, processes, wait=wait):
         processes.of_first(lambda: _require_unfinished(folder))  # still
         config = processes.of_first(lambda: folder.read_config(trust=trust))
-        trainer = processes.agreed(
+        trainer = processes.built(
             lambda: Trainer(config, folder, data, label, track=track, processes=processes)
         )
         processes.agreed(lambda: require_same(folder, trainer.start))
