@@ -123,7 +123,9 @@ def gradients_of_another_loss(world: maxl.DataParallel) -> None:
 def no_sample_in_one_process(world: maxl.DataParallel) -> None:
     trained = learner(world)
     x, y = batch(0)
-    refused(lambda: trained.step(*((x, y) if dist.get_rank() else (x[:0], y[:0]))), "got none in one of them")
+    refused(
+        lambda: trained.step(*((x, y) if dist.get_rank() else (x[:0], y[:0]))), "got none in 1 of 2 processes"
+    )
     trained.step(*mine(1))
     same_everywhere(trained)
 

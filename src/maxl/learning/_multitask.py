@@ -176,7 +176,6 @@ class MultiTaskLearner:
             raise ValueError(
                 "a gate compares the gradients of whole batches; got a part of one: drop share=, or the gate"
             )
-        self._require_alike(batch.count)
         batch.part = batch.share * self.world.share(batch.count)
         self._watch.set(self.optimizer, self._before_step, self._after_step)
         batch.weights = self.weights()
@@ -185,34 +184,13 @@ class MultiTaskLearner:
         judged, primary_gradient = self._judge(batch, outputs)
         signals = self._signals(batch)
         losses = self._losses(batch, outputs, signals)
-        everybodys = self._everybodys(losses, batch)
+        everybodys = self._everybodys(losses, batch, self._has_other_gradients())
         self._require_finite(everybodys.total(), "training")
         mixed = self._fill(_scaled(losses, batch), theta, primary_gradient)
         self._filled = True
         self._remember(batch, signals, mixed)
         trained = self._result(everybodys, outputs, signals, mixed)
         return trained if judged is None else trained.with_meta(judged)
-
-    def _require_alike(self, count: int) -> None:
-        """Refuses a process without samples, and gradients of other losses, which would stay this process's own.
-
-        Raises:
-            ValueError: in every process, if one of several has none of the batch, or has such gradients.
-        """
-        if self.world.alone:
-            return
-        if not self.world.every(count > 0):
-            raise ValueError(
-                "each process needs a sample of the batch; got none in one of them: leave out what is fewer than the processes"
-            )
-        if self._filled:
-            return
-        found = any(p.grad is not None and bool(p.grad.any()) for p in self._theta())
-        if not self.world.every(not found):
-            raise ValueError(
-                "in several processes gradients of other losses are not summed over them; got some before learner.backward: "
-                "add such a loss to the task's (maxl.Classification(loss)), or drop them (optimizer.zero_grad())"
-            )
 
     def _fill(self, losses: Losses, theta: list[Tensor], primary: Gradients | None) -> Mixed:
         """Everybody's gradient, into ``p.grad``."""
@@ -260,12 +238,28 @@ class MultiTaskLearner:
         check_mean(self.supervision.bind(self.task), *rows)
         check_mean(lambda z, targets, _: self.task.loss(z[0], targets), rows[0], rows[1], ())
 
-    def _everybodys(self, losses: Losses, batch: Batch) -> Losses:
-        """The losses over the samples of all processes, without a graph."""
+    def _has_other_gradients(self) -> bool:
+        """Whether another loss has filled gradients before, which would stay this process's own of several."""
+        if self.world.alone or self._filled:
+            return False
+        return any(p.grad is not None and bool(p.grad.any()) for p in self._theta())
+
+    def _everybodys(self, losses: Losses, batch: Batch, others: bool) -> Losses:
+        """The losses over the samples of all processes, without a graph.
+
+        Raises:
+            ValueError: in every process, if one of several has gradients of other losses.
+        """
         share = batch.part / batch.share
         own = [None if loss is None else share * loss.detach() for loss in losses]
-        primary, auxiliary = self.world.sum(own, [losses.primary, losses.primary])
+        like = losses.primary
+        primary, auxiliary, found = self.world.sum([*own, torch.full_like(like, others)], [like, like, like])
         assert primary is not None
+        if not self.world.alone and found:
+            raise ValueError(
+                "in several processes gradients of other losses are not summed over them; got some before learner.backward: "
+                "add such a loss to the task's (maxl.Classification(loss)), or drop them (optimizer.zero_grad())"
+            )
         return Losses(primary, auxiliary)
 
     def _remember(self, batch: Batch, signals: Signals, mixed: Mixed) -> None:

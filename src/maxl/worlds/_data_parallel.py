@@ -69,13 +69,16 @@ class DataParallel(World):
         """As ``World.share``; whatever failed in the steps before is forgotten.
 
         Raises:
-            ValueError: if no process has a sample.
+            ValueError: in every process, if one has no sample.
         """
-        total, failed = self.sum_of_numbers([count, self._overlaps and has_failed()])
+        total, failed, empty = self.sum_of_numbers([count, self._overlaps and has_failed(), not count])
         if failed:
             forget()
-        if not total:
-            raise ValueError("a step needs samples; got none in any process")
+        if empty:
+            none = "any process" if not total else f"{empty} of {self.size} processes"
+            raise ValueError(
+                f"a step needs samples in each process; got none in {none}: leave out what is fewer than the processes"
+            )
         return count / total
 
     def sum(self, tensors: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor | None]:
