@@ -6,16 +6,14 @@ was as it should be, else what was not.
 
 from __future__ import annotations
 
-import json
 import pickle
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from _started import PATIENCE, try_all
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -27,7 +25,6 @@ BYTES = (
 )
 MESSAGES = 24
 STEPS = 4
-PATIENCE = timedelta(minutes=7)
 
 
 class Net(nn.Module):
@@ -506,25 +503,6 @@ CASES: list[Callable[[maxl.DataParallel], None]] = [
 ]
 
 
-def tried(case: Callable[[maxl.DataParallel], None], world: maxl.DataParallel) -> str | None:
-    try:
-        case(world)
-    except AssertionError as error:
-        return str(error) or "an assertion"
-    return None
-
-
 if __name__ == "__main__":
-    number, processes, store = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    torch.set_num_threads(1)
-    torch.set_default_dtype(torch.float64)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=number, world_size=processes, timeout=PATIENCE
-    )
     dist.all_reduce = logged
-    result = {}
-    for each in CASES:
-        result[each.__name__] = tried(each, maxl.DataParallel(bucket_bytes=BYTES))
-        dist.barrier()
-    dist.destroy_process_group()
-    print(json.dumps(result))
+    try_all(CASES, bucket_bytes=BYTES)

@@ -6,21 +6,18 @@ Run by ``test_unlike.py`` as ``python _unlike.py RANK SIZE STORE``; prints a JSO
 from __future__ import annotations
 
 import io
-import json
-import sys
 import warnings
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from _started import try_all
 from torch import Tensor, nn
 
 import maxl
 
 HIERARCHY = maxl.Hierarchy.uniform(3, 2)
-PATIENCE = timedelta(seconds=60)
 
 
 def trunk() -> nn.Module:
@@ -185,24 +182,5 @@ CASES: list[Callable[[maxl.DataParallel], None]] = [
 ]
 
 
-def tried(case: Callable[[maxl.DataParallel], None], world: maxl.DataParallel) -> str | None:
-    try:
-        case(world)
-    except AssertionError as error:
-        return str(error) or "an assertion"
-    return None
-
-
 if __name__ == "__main__":
-    number, processes, store = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    torch.set_num_threads(1)
-    torch.set_default_dtype(torch.float64)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=number, world_size=processes, timeout=PATIENCE
-    )
-    result = {}
-    for each in CASES:
-        result[each.__name__] = tried(each, maxl.DataParallel())
-        dist.barrier()
-    dist.destroy_process_group()
-    print(json.dumps(result))
+    try_all(CASES)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 import _reducing
 import pytest
 import torch.distributed as dist
-from _started import needs_gloo, started
+from _started import needs_gloo, wrong
 
 import maxl
 
@@ -16,17 +15,10 @@ SCRIPT = Path(_reducing.__file__)
 SIZE = 3  # two would not show that the order of a sum stays the same
 
 
-@cache
-def found() -> dict[str, list[str | None]]:
-    """What was wrong, case by case, in each process."""
-    results = started(SCRIPT, SIZE)
-    return {name: [result[name] for result in results] for name in results[0]}
-
-
 @needs_gloo
 @pytest.mark.parametrize("case", [case.__name__ for case in _reducing.CASES])
 def test_what_is_sent_early_is_the_sum(case: str) -> None:
-    assert found()[case] == [None] * SIZE
+    assert wrong(SCRIPT, SIZE)[case] == [None] * SIZE
 
 
 def test_a_bucket_holds_something() -> None:

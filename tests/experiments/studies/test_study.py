@@ -387,20 +387,3 @@ def test_folders_keep_the_short_names_of_plain_numbers() -> None:
 def test_values_that_are_written_alike_are_refused() -> None:
     with pytest.raises(ValueError, match="two values that are both written human=None"):
         study("maxl", seeds=(0,), human="x", grid={"human": [None, "None"]}).plan()
-
-
-@pytest.mark.usefixtures("in_this_process")
-@pytest.mark.parametrize("more", [(), ("uniform",)])
-def test_a_study_is_not_gone_on_with_on_other_data(more: tuple[str, ...], tmp_path: Path) -> None:
-    """Neither with further methods, which would be compared with those of the old data, nor as if nothing had changed."""
-    file, out = tmp_path / "t.csv", tmp_path / "out"
-    rows = [f"{'ab'[i % 2]},{i % 7},{i % 2}" for i in range(60)]
-    file.write_text("\n".join(["label,x,z", *rows]) + "\n")
-    of_file = {"data": str(file), "primary": "label", "train_size": None, "epochs": 1, "psi": [2]}
-    Study(tiny(**of_file), ["single"], [0, 1]).run(out)
-    before = (out / "results.csv").read_bytes()
-    Study(tiny(**of_file), ["single"], [0, 1]).run(out)
-    file.write_text(file.read_text().replace("a,0,0", "b,0,0", 1))
-    with pytest.raises(ValueError, match="was begun with other data: its samples or labels changed"):
-        Study(tiny(**of_file), ["single", *more], [0, 1]).run(out)
-    assert (out / "results.csv").read_bytes() == before

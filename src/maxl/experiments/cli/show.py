@@ -33,10 +33,12 @@ from maxl.experiments.studies.intervals import mean_interval
 from maxl.experiments.studies.notes import origin_notes, outcomes_text
 from maxl.experiments.studies.statistics import (
     compare,
+    constant_answer,
     headline,
     intervals_text,
     measure_of,
     nothing_learned,
+    nothing_learned_text,
     p_text,
     settings,
 )
@@ -273,13 +275,11 @@ def _untrained(runs: pd.DataFrame, versus_single: pd.DataFrame, measure: Measure
     """That no method is above a constant answer, and none is shown to differ; nothing where one is."""
     if ((versus_single["low"] > 0) | (versus_single["high"] < 0)).any():
         return []
-    known = runs["test_constant"].max() if "test_constant" in runs and measure is ACCURACY else math.nan
-    constant = 0.0 if measure.name == "r2" else None if math.isnan(known) else float(known)
+    constant = constant_answer(measure, runs.get("test_constant", ()))
     if constant is None or not nothing_learned(runs.groupby("method")[measure.key].mean().max(), constant):
         return []
-    gets = f"one answer for all samples gets ({shown(measure.text(constant))})"
-    told = f"Nothing is learned yet: no method gets more than {gets}. "
-    return [f"{told}Train longer, or at another learning rate, before methods are compared."]
+    told = shown(nothing_learned_text(constant, measure))
+    return [f"{told} Train longer, or at another learning rate, before methods are compared."]
 
 
 def _verdicts(comparisons: pd.DataFrame) -> list[str]:

@@ -19,7 +19,7 @@ from maxl.experiments.runs.metrics import read_metrics
 from maxl.experiments.runs.snapshot import Snapshot, read_snapshot
 from maxl.experiments.runs.values import as_now
 from maxl.experiments.studies.resolution import counted
-from maxl.experiments.studies.statistics import Psi, compare, parse_psi, settings
+from maxl.experiments.studies.statistics import Psi, compare, constant_answer, parse_psi, settings
 from maxl.experiments.studies.variants import base_method, irrelevant_fields, variant_name
 
 # Facts of a run that never make it another variant of its method.
@@ -105,11 +105,8 @@ class Setting:
     @property
     def constant(self) -> float | None:
         """What an answer that is the same for all samples gets by the measure; None where that is not known."""
-        if self.measure.name == "r2":
-            return 0.0
-        summaries = [run.summary for runs in self.methods.values() for run in runs]
-        known = [float(s["test_constant"]) for s in summaries if s.get("test_constant") is not None]
-        return max(known, default=None) if self.measure.name == "accuracy" else None
+        summaries = (run.summary for runs in self.methods.values() for run in runs)
+        return constant_answer(self.measure, (s.get("test_constant") for s in summaries))
 
     @property
     def place(self) -> tuple[tuple[str, Hashable], ...]:

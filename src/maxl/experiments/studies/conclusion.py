@@ -7,14 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from maxl.experiments.runs.measures import ACCURACY, Measure
+from maxl.experiments.runs.measures import Measure
 from maxl.experiments.runs.methods import CLUSTER_METHODS
 from maxl.experiments.studies.aims import Aim
 from maxl.experiments.studies.collapses import collapses_text, of_methods, standing
 from maxl.experiments.studies.decisions import BASELINE, Values, by_method, diverged, judge, span, words
 from maxl.experiments.studies.intervals import PairedDifference, paired_difference
 from maxl.experiments.studies.resolution import excludes
-from maxl.experiments.studies.statistics import RELEVANT, nothing_learned
+from maxl.experiments.studies.statistics import (
+    RELEVANT,
+    constant_answer,
+    nothing_learned,
+    nothing_learned_text,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -162,13 +167,11 @@ def _untrained(
     results: pd.DataFrame, values: Values, difference: PairedDifference, measure: Measure
 ) -> list[str]:
     """That no method is above one answer for all samples, and none is shown to differ; nothing where one is."""
-    known = results["test_constant"].max() if measure is ACCURACY and "test_constant" in results else math.nan
-    constant = 0.0 if measure.name == "r2" else finite(float(known))
+    constant = constant_answer(measure, results.get("test_constant", ()))
     best = max(sum(of.values()) / len(of) for of in values.values())
     if constant is None or difference.low > 0 or difference.high < 0 or not nothing_learned(best, constant):
         return []
-    gets = f"one answer for all samples gets ({measure.text(constant)})"
-    return [f"Nothing is learned yet: no method gets more than {gets}."]
+    return [nothing_learned_text(constant, measure)]
 
 
 def _diverged_text(

@@ -42,9 +42,27 @@ def minor(high: float | None, measure: Measure) -> str:
     return f"less than {measure.difference_text(RELEVANT)}, too little to act on"
 
 
+def constant_answer(measure: Measure, known: Iterable[float | None]) -> float | None:
+    """What an answer that is the same for all samples gets by a measure; None where that is not known.
+
+    Args:
+        measure: Accuracy or R²; of others nothing is known.
+        known: ``test_constant`` of runs, of which older ones have none.
+    """
+    if measure.name == "r2":
+        return 0.0
+    found = [float(value) for value in known if value is not None and math.isfinite(value)]
+    return max(found, default=None) if measure.name == "accuracy" else None
+
+
 def nothing_learned(best: float, constant: float | None) -> bool:
     """Whether the highest mean is hardly above what one answer for all samples gets: by a point, or a tenth of the rest."""
     return constant is not None and best < constant + min(RELEVANT, (1 - constant) / 10)
+
+
+def nothing_learned_text(constant: float, measure: Measure) -> str:
+    """That, as a sentence."""
+    return f"Nothing is learned yet: no method gets more than one answer for all samples gets ({measure.text(constant)})."
 
 
 def verdict(

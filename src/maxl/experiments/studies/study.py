@@ -330,15 +330,13 @@ class Study:
             read_json(out / "data.json") if (out / "data.json").exists() else {}
         )  # an older study has none
         checked, starts = set(), list[str]()
-        for p in (*todo, *planned):
-            key = tuple(getattr(p.config, name) for name in _DATA_FIELDS)
-            if key not in loaded:
-                loaded[key] = load_data(
-                    dataclasses.replace(p.config, seed=0)
-                )  # comparable, whatever the seeds
+        keys = {p: tuple(getattr(p.config, name) for name in _DATA_FIELDS) for p in (*todo, *planned)}
+        for p, key in keys.items():
+            if key not in loaded:  # by one seed, so that it can be compared whatever the runs' seeds
+                loaded[key] = load_data(dataclasses.replace(p.config, seed=0))
                 prints = compared(prints, key, loaded[key], out, "study")
-            if p not in todo:
-                continue
+        for p in todo:
+            key = keys[p]
             check_held_out(p.config, len(loaded[key].train))
             rest = (key, *(getattr(p.config, name) for name in _NETWORK_FIELDS))
             if rest not in checked:
