@@ -24,10 +24,12 @@ def trunk() -> nn.Module:
     return nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh())
 
 
-def learner(world: Any, first: Callable[[], nn.Module] = trunk, **options: Any) -> maxl.MetaAuxiliaryLearner:
+def learner(
+    world: Any, first: Callable[[], nn.Module] = trunk, momentum: float = 0.0, **options: Any
+) -> maxl.MetaAuxiliaryLearner:
     network = maxl.MultiTaskNetwork(first(), HIERARCHY, feature_dim=16)
     generator = maxl.LabelGenerator(trunk(), HIERARCHY, feature_dim=16)
-    optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (network, generator)]
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.1, momentum=momentum) for m in (network, generator)]
     return maxl.MetaAuxiliaryLearner(network, generator, *optimizers, world=world, **options)
 
 
@@ -152,6 +154,78 @@ def a_hook_in_one_process(world: maxl.DataParallel) -> None:
         assert (weights(trained) - weights(alone)).abs().max() < 1e-10
 
 
+def restored_in_the_first_one(world: maxl.DataParallel) -> None:
+    """States of optimizers, the count of steps, weights: each by itself."""
+    momenta = {"momentum": 0.9}
+    donor = learner(None, **momenta)
+    for step in range(3):
+        donor.step(*batch(step))
+    parts = {
+        "states of optimizers need to be the same": lambda t: t.optimizer.load_state_dict(
+            donor.optimizer.state_dict()
+        ),
+        "number of steps need to be the same": lambda t: t.load_state_dict({**t.state_dict(), "steps": 3}),
+        "weights of MultiTaskNetwork": lambda t: t.network.load_state_dict(donor.network.state_dict()),
+        "weights of LabelGenerator": lambda t: t.generator.load_state_dict(donor.generator.state_dict()),
+    }
+    for words, restore in parts.items():
+        torch.manual_seed(0)
+        trained = learner(world, **momenta)
+        if dist.get_rank() == 0:
+            restore(trained)
+        refused(lambda t=trained: t.step(*mine(3)), words)
+        if dist.get_rank():
+            restore(trained)
+        trained.step(*mine(3))
+        same_everywhere(trained)
+
+
+def what_is_frozen_differs(world: maxl.DataParallel) -> None:
+    """Weights of the same shape, so that no message would be of another size."""
+    for of in ("network", "generator"):
+        trained = learner(world)
+        trained.step(*mine(0))
+        getattr(trained, of).trunk[2].requires_grad_(False)
+        trained.step(*mine(1))
+        getattr(trained, of).trunk[2].requires_grad_(dist.get_rank() > 0)
+        refused(lambda t=trained: t.step(*mine(2)), "trained weights need to be the same in each")
+        getattr(trained, of).trunk[2].requires_grad_(True)
+        trained.step(*mine(2))
+        same_everywhere(trained)
+
+
+def rates_that_go_apart(world: maxl.DataParallel) -> None:
+    """As by a schedule that looks at a process's own loss; noticed in the hundredth step at the latest."""
+    trained = learner(world)
+    for step in range(4):
+        trained.step(*mine(step))
+    for group in trained.optimizer.param_groups:
+        group["lr"] *= 1.0 - 0.5 * dist.get_rank()
+    taken = 0
+
+    def go_on() -> None:
+        nonlocal taken
+        for step in range(4, 120):
+            trained.step(*mine(step))
+            taken += 1
+
+    refused(go_on, "weights of MultiTaskNetwork needs to be the same in each")
+    assert taken == 95, taken
+
+
+def rounding_is_no_difference(world: maxl.DataParallel) -> None:
+    for kind, ulps in ((torch.float64, 100), (torch.float32, 100)):
+        trained = learner(world)
+        modules = trained.network, trained.generator
+        for module in modules:
+            module.to(kind)
+            with torch.no_grad():
+                for p in module.parameters():
+                    p.mul_(1 + ulps * torch.finfo(kind).eps * dist.get_rank())
+        x, y = mine(0)
+        trained.step(x.to(kind), y)
+
+
 def an_infinite_slope_in_one_process(world: maxl.DataParallel) -> None:
     """Of a label that is certain, under a root; the batch may be left out."""
 
@@ -178,6 +252,10 @@ CASES: list[Callable[[maxl.DataParallel], None]] = [
     no_sample_in_one_process,
     a_loss_that_is_trained,
     a_hook_in_one_process,
+    restored_in_the_first_one,
+    what_is_frozen_differs,
+    rates_that_go_apart,
+    rounding_is_no_difference,
     an_infinite_slope_in_one_process,
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -111,7 +112,7 @@ def test_tables_that_each_process_would_cut_otherwise_are_refused() -> None:
 )
 def test_a_loss_that_is_no_mean_over_samples_is_refused_on_parts(loss: nn.Module) -> None:
     class Half(Several):
-        def share(self, count: int) -> float:
+        def share(self, count: int, alike: Mapping[str, int] | None = None) -> float:
             return 0.5
 
     network, generator = pair()

@@ -22,6 +22,7 @@ from maxl.hypergradients import (
     gradient_hook,
     in_float,
 )
+from maxl.learning._alike import Alike
 from maxl.learning._losses import check_mean, joined
 from maxl.learning._mix import Gradients, Mix, Mixed, Sum, copy_gradients
 from maxl.learning._record import Batch
@@ -118,7 +119,8 @@ class MultiTaskLearner:
         self._filled = False  # whether gradients of this learner wait for the optimizer's step
         self._watch = StepWatch()
         self._used: list[tuple[weakref.ref[Tensor], weakref.ref[Tensor], int]] = []
-        self.world.align(network)
+        self._alike = Alike(self.world)
+        self._alike.hold(network, optimizer)
         self._watch.set(optimizer, self._before_step, self._after_step)
 
     def backward(
@@ -176,7 +178,8 @@ class MultiTaskLearner:
             raise ValueError(
                 "a gate compares the gradients of whole batches; got a part of one: drop share=, or the gate"
             )
-        batch.part = batch.share * self.world.share(batch.count)
+        batch.part = batch.share * self.world.share(batch.count, self._alike.numbers(self.steps))
+        self._alike.check()
         self._watch.set(self.optimizer, self._before_step, self._after_step)
         batch.weights = self.weights()
         theta = list(batch.weights.values())

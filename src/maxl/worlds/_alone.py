@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -14,7 +14,7 @@ class Alone(World):
 
     alone = True
 
-    def share(self, count: int) -> float:
+    def share(self, count: int, alike: Mapping[str, int] | None = None) -> float:
         """1."""
         return 1.0
 

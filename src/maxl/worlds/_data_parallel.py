@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -65,13 +65,14 @@ class DataParallel(World):
         """Which of them this is: asked for anew, as a learner may have been saved by another."""
         return dist.get_rank(self.group)
 
-    def share(self, count: int) -> float:
-        """As ``World.share``; whatever failed in the steps before is forgotten.
-
-        Raises:
-            ValueError: in every process, if one has no sample.
-        """
-        total, failed, empty = self.sum_of_numbers([count, self._overlaps and has_failed(), not count])
+    def share(self, count: int, alike: Mapping[str, int] | None = None) -> float:
+        """As ``World.share``; whatever failed in the steps before is forgotten."""
+        alike = alike or {}
+        told = [count, self._overlaps and has_failed(), not count]
+        # Numbers are the same everywhere if, and only if, size · Σh² = (Σh)² (Cauchy and Schwarz).
+        total, failed, empty, *sums = self.sum_of_numbers(
+            [*told, *alike.values(), *(h * h for h in alike.values())]
+        )
         if failed:
             forget()
         if empty:
@@ -79,6 +80,12 @@ class DataParallel(World):
             raise ValueError(
                 f"a step needs samples in each process; got none in {none}: leave out what is fewer than the processes"
             )
+        for name, of_h, of_squares in zip(alike, sums, sums[len(alike) :], strict=False):
+            if self.size * of_squares != of_h**2:
+                raise ValueError(
+                    f"in several processes the {name} need to be the same in each; got others in some: do in all of them "
+                    "what is done in one (loading a checkpoint, freezing weights)"
+                )
         return count / total
 
     def sum(self, tensors: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor | None]:

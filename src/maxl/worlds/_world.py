@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -23,11 +23,15 @@ class World(ABC):
     alone: ClassVar[bool]
 
     @abstractmethod
-    def share(self, count: int) -> float:
+    def share(self, count: int, alike: Mapping[str, int] | None = None) -> float:
         """This process's share in the samples of all; a mean over its own times this is its summand of the whole mean.
 
         Args:
             count: Number of its samples.
+            alike: What has to be the same in every process, as numbers from 0 to 65535 by name.
+
+        Raises:
+            ValueError: in every process, if one has no sample or something is not alike.
         """
 
     @abstractmethod

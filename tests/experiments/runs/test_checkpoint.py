@@ -25,6 +25,7 @@ from maxl.experiments.runs.fingerprint import fingerprint, what_changed
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.model import load_model
+from maxl.experiments.runs.state import on
 from maxl.experiments.runs.trainer import resume, train
 
 STATE = "checkpoint/state.pt"
@@ -328,3 +329,22 @@ def test_folders_from_before_checksums_still_load_report_and_go_on(stopped: Path
     edit(lambda state: [state.pop(name) for name in ("checksum", "identity", "metrics")])(old.path, stopped)
     resume(old.path, data=digits())
     assert_same(old.path, stopped)
+
+
+def test_a_learners_state_goes_to_the_device_of_its_process(stopped: Path) -> None:
+    """Checkpoints are read to the CPU, whatever device wrote them; in several processes the first one reads for all."""
+    saved = torch.load(stopped / "next" / STATE, weights_only=True)["learner"]
+    assert saved["update"] is not None
+    seen = []
+
+    def look(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            seen.append(value.device.type)
+        elif isinstance(value, dict | list | tuple):
+            for item in value.values() if isinstance(value, dict) else value:
+                look(item)
+
+    look(on(saved, torch.device("meta")))
+    assert len(seen) > 10
+    assert set(seen) == {"meta"}
+    assert content_checksum(on(saved, torch.device("cpu"))) == content_checksum(saved)

@@ -72,7 +72,7 @@ def test_weights_that_are_not_finite_are_noticed_and_the_checkpoint_before_is_ke
         run.fit()
     assert RunFolder(tmp_path).read_divergence().startswith("diverged in epoch 3: the weights")
     assert [row["epoch"] for row in metrics(tmp_path)] == [1, 2]
-    state = load_checkpoint(RunFolder(tmp_path), run.identity, run.device)
+    state = load_checkpoint(RunFolder(tmp_path), run.identity)
     assert state is not None
     assert state["epoch"] == 2
 

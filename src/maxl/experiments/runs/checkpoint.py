@@ -62,17 +62,14 @@ def previous(folder: RunFolder) -> Path:
     return folder.checkpoint.with_name("previous.pt")
 
 
-def load_checkpoint(
-    folder: RunFolder, identity: Mapping[str, Any], device: torch.device
-) -> dict[str, Any] | None:
-    """The last state that is whole and belongs to the run; executes no code from the file.
+def load_checkpoint(folder: RunFolder, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The last state that is whole and belongs to the run, on the CPU; executes no code from the file.
 
     Warns where that is not the last one, which then becomes refused.pt.
 
     Args:
         folder: Of the run.
         identity: What the state has to belong to: "config" and "data".
-        device: Where its tensors go.
 
     Returns:
         The state; None where there is none yet.
@@ -87,7 +84,7 @@ def load_checkpoint(
         if not os.path.lexists(path):
             continue
         try:
-            state = _read(path, device)
+            state = _read(path)
             _check(state, folder, identity["config"], path)
             _check_data(state, identity["data"], path)
         except ValueError as error:
@@ -124,7 +121,7 @@ def load_end(folder: RunFolder, config: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"{path} needs to be a file, the run's state at its end; it is missing: train the run again"
         )
-    state = _read(path, torch.device("cpu"))
+    state = _read(path)
     _check(state, folder, config, path)
     if state["epoch"] != config["epochs"] and not state.get("stopped"):
         raise ValueError(
@@ -180,13 +177,13 @@ def _feed(digest: Any, value: Any) -> None:
         raise TypeError(f"a checkpoint holds tensors, numbers and text; got {type(value).__name__}")
 
 
-def _read(path: Path, device: torch.device) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
     """The dict in a file; ValueError for anything else."""
     damaged = f"{path} is damaged"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch says about formats that it no longer writes
-            state = torch.load(path, map_location=device, weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError:  # not damaged: its owner can help
         raise
     except pickle.UnpicklingError as error:

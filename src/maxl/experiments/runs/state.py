@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
 from maxl.experiments.runs.machine import joined
 from maxl.experiments.runs.memory import is_out_of_memory
 from maxl.hypergradients import RandomState
@@ -23,7 +26,7 @@ def state_of(trainer: Trainer) -> dict[str, Any]:
         "network": setup.network.state_dict(),
         "generator": None if setup.generator is None else setup.generator.state_dict(),
         "optimizers": [o.state_dict() for o in setup.optimizers],
-        "learner": setup.learner.state_dict(),
+        "learner": on(setup.learner.state_dict(), torch.device("cpu")),  # other processes have other devices
         "random": RandomState.capture(trainer.device).state(),
         "origin": trainer.origin,
         "best": None if trainer.best is None else trainer.best.state_dict(),
@@ -47,7 +50,7 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
             setup.generator.eval()
         for optimizer, saved in zip(setup.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        setup.learner.load_state_dict(state["learner"])
+        setup.learner.load_state_dict(on(state["learner"], trainer.device))
         RandomState.from_state(state["random"], trainer.device).restore()
         trainer.origin = joined(state.get("origin", trainer.origin), trainer.origin)
         if trainer.best is not None:
@@ -60,3 +63,14 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
         ) from error
     trainer.epoch, trainer.train_seconds = state["epoch"], state["train_seconds"]
     trainer.label = state["label"]
+
+
+def on(value: Any, device: torch.device) -> Any:
+    """Nested dicts, lists and tuples with their tensors on a device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {name: on(item, device) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(on(item, device) for item in value)
+    return value

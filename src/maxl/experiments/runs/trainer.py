@@ -372,7 +372,7 @@ def resume(
             lambda: Trainer(config, folder, data, label, track=track, processes=processes)
         )
         processes.agreed(lambda: require_same(folder, trainer.start))
-        state = processes.of_first(lambda: load_checkpoint(folder, trainer.identity, trainer.device))
+        state = processes.of_first(lambda: load_checkpoint(folder, trainer.identity))
         if state is not None:
             processes.agreed(lambda: trainer.load_state_dict(state))
         # What came after the checkpoint will be written again.
