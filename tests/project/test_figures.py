@@ -189,6 +189,31 @@ def test_the_readme_says_what_the_studies_found(script: Callable[[str], ModuleTy
     assert f"which lose {lost.mean:.2f} to it ({plain(lost, 2)})" in readme
 
 
+def test_the_readme_says_what_the_demo_found() -> None:
+    """dev/evidence/demo.csv is the results.csv that ``maxl demo`` writes."""
+    accuracy, probes = results("demo"), results("demo", "test_probe")
+    readme = page("README.md")
+    runs = sum(len(found) for found in accuracy.values())
+    assert f"trains {runs} small networks" in readme
+
+    def mean(found: Results, method: str) -> str:
+        return f"{mean_interval(found[method].values()).mean:.0f} %"
+
+    assert {mean(accuracy, method) for method in accuracy} == {"96 %"}
+    assert "All six methods are about as often right (96 %)" in readme
+    [inputs] = {mean(results("demo", "test_probe_inputs"), method) for method in probes}
+    low, high = sorted(mean(probes, method) for method in ("uniform", "maxl"))
+    assert (
+        f"{mean(probes, 'human')} of the digits apart after training with people's labels, {mean(probes, 'kmeans')} with clusters "
+        f"(the pixels themselves give {inputs}), {mean(probes, 'single')} without finer labels and {low.removesuffix(' %')} to "
+        f"{high} with uniform or learned ones"
+    ) in readme
+    against = {m: pair("demo", m, "single", "test_probe") for m in probes if m != "single"}
+    beside = paired_differences([(probes[m], probes["single"]) for m in against])
+    assert [m for m, d in zip(against, beside, strict=True) if d.claimed] == ["human"]
+    assert "four seeds are few: only people's labels are shown to differ" in readme
+
+
 def test_the_page_of_evidence_says_what_the_study_of_wrong_labels_found() -> None:
     text = page("docs/evidence.md").partition("## Labels that are partly wrong")[2].partition(" ## ")[0]
     for name in ("digits-structured", "digits-symmetric", "mnist-structured"):
