@@ -42,7 +42,7 @@ def focal_losses(logits: Tensor, targets: Tensor, gamma: float = 2.0) -> Tensor:
     if gamma < 0:
         raise ValueError(f"gamma needs to be at least 0; got {gamma}")
     log_p = logits.log_softmax(-1)
-    if targets.dim() == logits.dim() - 1:
+    if targets.shape == logits.shape[:-1]:
         log_p = log_p.gather(-1, targets.unsqueeze(-1))
         soft = None
     elif targets.shape == logits.shape:

@@ -19,6 +19,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its imports' own
     lightning = pytest.importorskip("lightning", reason="needs lightning")
     from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.plugins.precision import MixedPrecision
 
     from maxl.integrations.lightning import MAXLModule
 
@@ -167,3 +168,90 @@ def test_half_precision_trains(tmp_path: Path) -> None:
 def test_a_wrong_option_is_named(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         MAXLModule(learner(), **options)
+
+
+@pytest.mark.parametrize(
+    ("saving", "options"),
+    [
+        ({}, {"check_val_every_n_epoch": 2}),
+        ({"save_on_train_epoch_end": False}, {}),
+        ({"every_n_train_steps": 5}, {}),
+    ],
+    ids=["no validation", "after validation", "by steps"],
+)
+def test_rates_and_order_go_on_from_a_checkpoint_of_an_epochs_end(
+    saving: dict[str, Any], options: dict[str, Any], tmp_path: Path
+) -> None:
+    """By steps the samples come in another order, which is said; the rates are those of the epochs all the same."""
+    shuffled = "every_n_train_steps" not in saving
+
+    def fit(folder: Path, seed: int, path: Path | None = None) -> Tensor:
+        made = learner()
+        scheduler = torch.optim.lr_scheduler.StepLR(made.optimizer, 1, 0.5)
+        module = MAXLModule(made, schedulers=[scheduler])
+        torch.manual_seed(seed)
+        loaders = DataLoader(data(), batch_size=8, shuffle=shuffled), DataLoader(data(8), batch_size=8)
+        keep = ModelCheckpoint(dirpath=folder, filename="{epoch}", save_top_k=-1, **saving)
+        trainer(tmp_path, 4, callbacks=[keep], enable_checkpointing=True, **options).fit(
+            module, *loaders, ckpt_path=path
+        )
+        return torch.cat([weights(made), torch.tensor([made.optimizer.param_groups[0]["lr"]])])
+
+    whole = fit(tmp_path / "whole", 7)
+    assert whole[-1] == pytest.approx(1e-2 / 16)
+    resumed = fit(tmp_path / "resumed", 99, tmp_path / "whole" / "epoch=1.ckpt")
+    assert torch.equal(resumed, whole)
+
+
+def test_batches_of_a_training_that_was_stopped_are_not_trained_on_in_the_next(tmp_path: Path) -> None:
+    class Stopped(MAXLModule):
+        def on_train_batch_end(self, *args: Any) -> None:
+            self.trainer.should_stop = self.trainer.fit_loop.epoch_loop.batch_idx == 2
+
+    module = Stopped(learner(), accumulate=2)
+    loader = DataLoader(data(), batch_size=8)
+    trainer(tmp_path, 1).fit(module, loader)
+    assert len(module._waiting) == 1
+    before = module.learner.steps
+    module.on_train_epoch_start()
+    assert not module._waiting
+    assert before == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"devices": 2, "strategy": "ddp_spawn"}, "trains on one device, .* got 2 devices: pass devices=1"),
+        (
+            {"plugins": [MixedPrecision("16-mixed", "cpu")]},
+            "no gradient scaler, which float16 needs; got precision=16-mixed",
+        ),
+    ],
+    ids=["devices", "float16"],
+)
+def test_what_a_trainer_would_do_wrongly_is_refused(
+    options: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    module = MAXLModule(learner())
+    module.trainer = trainer(tmp_path, **options)
+    with pytest.raises(ValueError, match=words):
+        module.setup("fit")
+
+
+def test_a_scheduler_that_waits_for_a_figure_is_refused() -> None:
+    made = learner()
+    with pytest.raises(ValueError, match="without a figure to look at"):
+        MAXLModule(made, schedulers=[torch.optim.lr_scheduler.ReduceLROnPlateau(made.optimizer)])
+
+
+def test_a_test_from_a_checkpoint_draws_as_it_would_without(tmp_path: Path) -> None:
+    module, loader = MAXLModule(learner()), DataLoader(data(8), batch_size=8)
+    fitted = trainer(tmp_path, 1)
+    fitted.fit(module, loader)
+    fitted.save_checkpoint(tmp_path / "kept.ckpt")
+    drawn = []
+    for path in (None, tmp_path / "kept.ckpt"):
+        torch.manual_seed(5)
+        trainer(tmp_path).test(module, loader, ckpt_path=path, verbose=False)
+        drawn.append(torch.rand(1))
+    assert torch.equal(*drawn)

@@ -126,3 +126,33 @@ def test_targets_may_have_another_name(tmp_path: Path) -> None:
     data = [{"intent": row["labels"], "input_ids": row["input_ids"]} for row in rows()]
     trainer(within, tmp_path, train_dataset=data, label_names=["intent"]).train()
     assert torch.equal(weights(plain), weights(within))
+
+
+def test_a_precision_from_the_environment_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``accelerate launch --mixed_precision bf16`` sets it: passes of training alone would have it."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    try:
+        with pytest.raises(ValueError, match="got bf16 from Accelerate: unset ACCELERATE_MIXED_PRECISION"):
+            trainer(learner(), tmp_path)
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_training_goes_on_from_the_best_network(tmp_path: Path) -> None:
+    """A step that was to be judged by the next batch led to other weights, and is let go."""
+    trained = trainer(
+        learner("next"),
+        tmp_path,
+        eval_dataset=rows(9),
+        save_strategy="epoch",
+        eval_strategy="epoch",
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+    )
+    trained.train()
+    before = trained.learner.steps
+    trained.train()
+    assert trained.learner.steps == 2 * before

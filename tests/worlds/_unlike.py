@@ -16,6 +16,7 @@ from _started import try_all
 from torch import Tensor, nn
 
 import maxl
+from maxl.supervision import Generated
 
 HIERARCHY = maxl.Hierarchy.uniform(3, 2)
 
@@ -165,8 +166,12 @@ def restored_in_the_first_one(world: maxl.DataParallel) -> None:
             donor.optimizer.state_dict()
         ),
         "number of steps need to be the same": lambda t: t.load_state_dict({**t.state_dict(), "steps": 3}),
-        "weights of MultiTaskNetwork": lambda t: t.network.load_state_dict(donor.network.state_dict()),
-        "weights of LabelGenerator": lambda t: t.generator.load_state_dict(donor.generator.state_dict()),
+        "weight trunk.0.weight of MultiTaskNetwork": lambda t: t.network.load_state_dict(
+            donor.network.state_dict()
+        ),
+        "weight trunk.0.weight of LabelGenerator": lambda t: t.generator.load_state_dict(
+            donor.generator.state_dict()
+        ),
     }
     for words, restore in parts.items():
         torch.manual_seed(0)
@@ -209,8 +214,8 @@ def rates_that_go_apart(world: maxl.DataParallel) -> None:
             trained.step(*mine(step))
             taken += 1
 
-    refused(go_on, "weights of MultiTaskNetwork needs to be the same in each")
-    assert taken == 95, taken
+    refused(go_on, "weight trunk.0.weight of MultiTaskNetwork needs to be the same in each")
+    assert taken == 96, taken
 
 
 def rounding_is_no_difference(world: maxl.DataParallel) -> None:
@@ -224,6 +229,74 @@ def rounding_is_no_difference(world: maxl.DataParallel) -> None:
                     p.mul_(1 + ulps * torch.finfo(kind).eps * dist.get_rank())
         x, y = mine(0)
         trained.step(x.to(kind), y)
+
+
+def an_infinite_weight_in_one_process(world: maxl.DataParallel) -> None:
+    """All processes judge by the numbers of the first, whose tolerance may be infinite."""
+    for rank in range(2):
+        trained = learner(world)
+        if dist.get_rank() == rank:
+            with torch.no_grad():
+                trained.network.trunk[0].weight[0, 0] = torch.inf
+        refused(lambda t=trained: t.step(*mine(0)), "trunk.0.weight of MultiTaskNetwork needs to be the same")
+
+
+def layers_beside_a_large_frozen_one(world: maxl.DataParallel) -> None:
+    """In half precision, too: each weight is compared by itself."""
+    torch.manual_seed(0)
+    trained = learner(world)
+    trained.network.register_parameter(
+        "backbone", nn.Parameter(torch.randn(300, 300, dtype=torch.bfloat16), requires_grad=False)
+    )
+    with torch.no_grad():
+        trained.network.trunk[2].weight.mul_(1 + 1e-9 * dist.get_rank())
+    refused(lambda: trained.step(*mine(0)), "trunk.2.weight of MultiTaskNetwork needs to be the same")
+
+
+def settings_said_otherwise(world: maxl.DataParallel) -> None:
+    """As another kind of number, or how a step is computed: the same step."""
+    trained = learner(world)
+    for group in trained.optimizer.param_groups:
+        group["lr"] = torch.tensor(0.1) if dist.get_rank() else 0.1
+        group["foreach"] = bool(dist.get_rank())
+    trained.optimizer.state["of no weight"] = 3
+    for step in range(2):
+        trained.step(*mine(step))
+    same_everywhere(trained)
+    trained.optimizer.param_groups[0]["nesterov"] = dist.get_rank() > 0
+    refused(lambda: trained.step(*mine(2)), "settings of optimizers need to be the same")
+
+
+def a_generator_that_is_not_trained(world: maxl.DataParallel) -> None:
+    torch.manual_seed(dist.get_rank())
+    network = maxl.MultiTaskNetwork(trunk(), HIERARCHY, feature_dim=16)
+    generator = maxl.LabelGenerator(trunk(), HIERARCHY, feature_dim=16)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    trained = maxl.MultiTaskLearner(network, optimizer, source=Generated(generator), world=world)
+    trained.generator = generator  # for the next line
+    same_everywhere(trained)
+    trained.step(*mine(0))
+    if dist.get_rank():
+        with torch.no_grad():
+            generator.trunk[0].weight.mul_(2)
+    refused(lambda: trained.step(*mine(1)), "trunk.0.weight of LabelGenerator needs to be the same")
+
+
+def classes_as_labels(world: maxl.DataParallel) -> None:
+    torch.manual_seed(0)
+    trained, alone = (
+        maxl.MultiTaskLearner(n, torch.optim.SGD(n.parameters(), lr=0.1), world=w)
+        for n, w in ((maxl.MultiTaskNetwork(trunk(), HIERARCHY, feature_dim=16), w) for w in (world, None))
+    )
+    alone.network.load_state_dict(trained.network.state_dict())
+    for step in range(2):
+        whole = batch(step)
+        labels = whole[1] * 2
+        part = slice(0, 7) if dist.get_rank() == 0 else slice(7, None)
+        trained.train_step(*mine(step), labels[part])
+        alone.train_step(*whole, labels)
+    ours, whole_ones = (torch.cat([p.flatten() for p in t.network.parameters()]) for t in (trained, alone))
+    assert (ours - whole_ones).abs().max() < 1e-12
 
 
 def an_infinite_slope_in_one_process(world: maxl.DataParallel) -> None:
@@ -256,6 +329,11 @@ CASES: list[Callable[[maxl.DataParallel], None]] = [
     what_is_frozen_differs,
     rates_that_go_apart,
     rounding_is_no_difference,
+    an_infinite_weight_in_one_process,
+    layers_beside_a_large_frozen_one,
+    settings_said_otherwise,
+    a_generator_that_is_not_trained,
+    classes_as_labels,
     an_infinite_slope_in_one_process,
 ]
 

@@ -76,13 +76,16 @@ class Tabular(BaseEstimator):  # type: ignore[misc]
             ValueError: if a parameter or the data are not what they need to be.
         """
         self._check_parameters()
+        for name in ("_training", "validation_losses_"):  # of an earlier fit
+            self.__dict__.pop(name, None)
         x, targets, weights = self._prepared(X, y, sample_weight, first=True)
+        weights = weights / weights.mean()
         self._standardise(x, targets, weights)
         random = check_random_state(self.random_state)
         rows, wanted = self._rows(x, targets, weights)
         epochs = self.max_iter
         stops = len(x) >= _ENOUGH if self.early_stopping == "auto" else self.early_stopping
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
             if stops:
                 torch.manual_seed(random.randint(2**31))
                 kept = max(1, min(len(x) - 1, round(len(x) * (1 - self.validation_fraction))))
@@ -107,16 +110,19 @@ class Tabular(BaseEstimator):  # type: ignore[misc]
         """One epoch from where training stands."""
         x, targets, weights = self._prepared(X, y, sample_weight, first=first)
         random = check_random_state(self.random_state)
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        if not first and isinstance(self.random_state, int | np.integer):  # other draws in each call
+            random = np.random.RandomState([int(self.random_state), self.n_iter_])
+        with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
             torch.manual_seed(random.randint(2**31))
             if first:
                 self._standardise(x, targets, weights)
             training = getattr(self, "_training", None)
             if training is None:
-                training = self._new(x)
+                training = self._new(x) if first else self._new(x, self._shape_)
                 if not first:  # after a copy or a file: the optimizers begin anew
                     training.network.load_state_dict(self._state())
                     training.losses = list(self.loss_curve_)
+            training.rate = self.learning_rate_init
             inputs, wanted = self._rows(x, targets, weights)
             for _ in training.epochs(inputs, wanted, 1):
                 self._tell(training)
@@ -151,7 +157,7 @@ class Tabular(BaseEstimator):  # type: ignore[misc]
         return x, targets
 
     def _kept(self, X: Array, y: Array, sample_weight: ArrayLike | None) -> tuple[Array, Array, Array]:
-        """Features, encoded targets, and weights of mean 1, without the samples whose weight is 0."""
+        """Features, encoded targets, and weights, without the samples whose weight is 0."""
         targets = self._encoded(y)
         if sample_weight is None:
             return X.astype(np.float64), targets, np.ones(len(X))
@@ -168,8 +174,7 @@ class Tabular(BaseEstimator):  # type: ignore[misc]
                 f"{weights.min():g} to {weights.max():g}"
             )
         kept = weights > 0
-        weights = weights[kept] / weights[kept].mean()
-        return X[kept].astype(np.float64), targets[kept], weights
+        return X[kept].astype(np.float64), targets[kept], weights[kept]
 
     def _standardise(self, x: Array, targets: Array, weights: Array) -> None:
         self.mean_, self.scale_ = moments(x, weights)
@@ -183,15 +188,17 @@ class Tabular(BaseEstimator):  # type: ignore[misc]
 
     # The network
 
-    def _new(self, x: Array) -> Training:
-        task, hierarchy = self._task()
+    def _new(self, x: Array, shape: dict[str, Any] | None = None) -> Training:
+        shape = {"psi": self.psi, **self._shape()} if shape is None else dict(shape)
+        self._shape_ = dict(shape)  # whatever the parameters are set to later
+        task, hierarchy = self._task(shape.pop("psi"))
         auto = min(200, max(32, len(x) // 50))
         return Training.build(
             self.n_features_in_,
             task,
             hierarchy,
             method=self.method,
-            **self._shape(),
+            **shape,
             rate=self.learning_rate_init,
             alpha=self.alpha,
             auxiliary_weight=self.auxiliary_weight,
@@ -214,8 +221,9 @@ class Tabular(BaseEstimator):  # type: ignore[misc]
         """The primary outputs, shape (n_samples, outputs)."""
         check_is_fitted(self)
         x: Array = validate_data(self, X, reset=False)
+        shape = dict(self._shape_)
         with torch.random.fork_rng(devices=[]):
-            network = build_network(self.n_features_in_, *self._task(), **self._shape())
+            network = build_network(self.n_features_in_, *self._task(shape.pop("psi")), **shape)
         network.load_state_dict(self._state())
         network.eval()
         outputs: Array = network.predict(self._inputs(x)).numpy()
@@ -256,12 +264,12 @@ class Tabular(BaseEstimator):  # type: ignore[misc]
     def _encoded(self, y: Array) -> Array:
         raise NotImplementedError
 
-    def _task(self) -> tuple[Weighted, Hierarchy]:
+    def _task(self, psi: int) -> tuple[Weighted, Hierarchy]:
         raise NotImplementedError
 
 
 def moments(values: Array, weights: Array) -> tuple[Array, Array]:
-    """Weighted mean and standard deviation of each column; 1 in place of a deviation of 0."""
+    """Weighted mean and standard deviation of each column; 1 in place of a deviation of 0, up to rounding of the mean."""
     mean = np.average(values, axis=0, weights=weights)
     deviation = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weights))
-    return mean, np.where(deviation > 1e-12 * np.maximum(1.0, np.abs(mean)), deviation, 1.0)
+    return mean, np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0)

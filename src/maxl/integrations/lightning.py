@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from maxl.learning import AccumulatingLearner, MetaAuxiliaryLearner, MultiTaskLearner
 
@@ -18,22 +19,24 @@ class MAXLModule(LightningModule):
 
     Batches are (x, y) or (x, y, index), index being the samples' positions in the training set. The Trainer's ``global_step``
     counts the optimizer's steps; checkpoints hold both networks, both optimizers and what the learner remembers, with
-    PyTorch's random numbers, so that training goes on as if it had not been interrupted where an epoch has ended.
+    PyTorch's random numbers, so that training goes on as if it had not been interrupted where an epoch has ended (from a
+    checkpoint by the count of steps, ``every_n_train_steps``, with another order of the samples).
     Logged, as means over an epoch: ``train_loss``, ``train_primary_loss``, ``train_auxiliary_loss``, and the task's loss in
     validation and test, ``val_loss`` and ``test_loss``, with ``val_accuracy`` and ``test_accuracy`` for classes.
 
-    Lightning refuses its own clipping and accumulation in manual optimization, so they are arguments here. Under several
-    devices pass a learner with ``world=maxl.DataParallel()`` and train by ``torchrun``, not by the Trainer's strategies, whose
-    hooks do not see a hypergradient.
+    Lightning refuses its own clipping and accumulation in manual optimization, so they are arguments here. Several
+    devices are refused: strategies' hooks do not see a hypergradient. Train by ``torchrun`` with a loop of your own and
+    ``world=maxl.DataParallel()``.
 
     Args:
         learner: Holds networks and optimizers.
-        schedulers: Of learning rates, stepped after each epoch.
+        schedulers: Of learning rates, stepped after the last batch of each epoch.
         max_grad_norm: Clip the gradient's norm to this before a step; None for as it is.
         accumulate: Batches in a step, at least 1; the last step of an epoch may have fewer.
 
     Raises:
-        ValueError: if ``accumulate`` or ``max_grad_norm`` is out of range, or the learner makes parts of its own.
+        ValueError: if ``accumulate`` or ``max_grad_norm`` is out of range, the learner makes parts of its own, or a scheduler
+            waits for a figure. When training begins: if the Trainer has several devices, or trains in float16.
     """
 
     def __init__(
@@ -54,6 +57,11 @@ class MAXLModule(LightningModule):
                 "a learner in Lightning needs to take batches whole; got an AccumulatingLearner: use MetaAuxiliaryLearner "
                 "with accumulate="
             )
+        if any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in schedulers):
+            raise ValueError(
+                "schedulers are stepped after each epoch, without a figure to look at; got ReduceLROnPlateau: step it in "
+                "on_validation_epoch_end of a class of your own"
+            )
         self.automatic_optimization = False
         self.learner = learner
         self.network = learner.network
@@ -63,6 +71,19 @@ class MAXLModule(LightningModule):
         self.max_grad_norm = max_grad_norm
         self.accumulate = accumulate
         self._waiting: list[Any] = []
+        self._random: Tensor | None = None  # of a checkpoint, until the epoch that it ended is over
+
+    def setup(self, stage: str) -> None:
+        """ValueError for what would be trained wrongly."""
+        if self.trainer.world_size > 1:
+            raise ValueError(
+                f"MAXLModule trains on one device, as a strategy's hooks do not see a hypergradient; got {self.trainer.world_size} "
+                "devices: pass devices=1, or use torchrun with a loop of your own and world=maxl.DataParallel()"
+            )
+        if self.trainer.precision == "16-mixed":
+            raise ValueError(
+                "MAXLModule has no gradient scaler, which float16 needs; got precision=16-mixed: use bf16-mixed"
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """Primary outputs: the generator and the auxiliary head are not there at test time."""
@@ -105,11 +126,19 @@ class MAXLModule(LightningModule):
         optimizer.step()
         if isinstance(self.learner, MetaAuxiliaryLearner):
             self.learner.meta_step()
+        if self.trainer.is_last_batch:  # here, so that a checkpoint of the epoch's last step has it
+            for scheduler in self.schedulers:
+                scheduler.step()
+
+    def on_train_epoch_start(self) -> None:
+        """Drops the batches that a training which was stopped has left waiting."""
+        self._waiting = []
 
     def on_train_epoch_end(self) -> None:
-        """Steps the schedulers."""
-        for scheduler in self.schedulers:
-            scheduler.step()
+        """Of an epoch that a checkpoint has ended: the Trainer has drawn the order of its samples once more."""
+        if self._random is not None and self.trainer.fit_loop.restarting:
+            torch.set_rng_state(self._random)
+        self._random = None
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Logs the task's loss, and accuracy for classes; of several loaders each by its own name."""
@@ -128,9 +157,11 @@ class MAXLModule(LightningModule):
         checkpoint["maxl"] = {"learner": self.learner.state_dict(), "random": torch.get_rng_state()}
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Restores it, and the random numbers: the next ones are drawn for the order of the samples."""
+        """Restores it, and the random numbers of training: the next ones are drawn for the order of the samples."""
         self.learner.load_state_dict(checkpoint["maxl"]["learner"])
-        torch.set_rng_state(checkpoint["maxl"]["random"].cpu())
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._random = checkpoint["maxl"]["random"].cpu()
+            torch.set_rng_state(self._random)
 
     def _judge(self, batch: Any, stage: str) -> None:
         x, y, *_ = batch

@@ -66,7 +66,9 @@ class MAXLClassifier(ClassifierMixin, Tabular):  # type: ignore[misc]
         """One epoch on these samples, from where training stands; inputs are standardised as the first ones were.
 
         Args:
-            X, y, sample_weight: As for ``fit``.
+            X, y: As for ``fit``.
+            sample_weight: As for ``fit``, and taken as they are: those of a call are not made 1 on average, or calls of
+                different weights would count alike.
             classes: All classes there will be; needed in the first call.
 
         Raises:
@@ -124,14 +126,17 @@ class MAXLClassifier(ClassifierMixin, Tabular):  # type: ignore[misc]
 
     def _encoded(self, y: Array) -> Array:
         if self._multi_label:
-            return np.asarray(y, dtype=np.float64)
+            labels = np.asarray(y, dtype=np.float64)
+            if (odd := ~np.isin(labels, (0.0, 1.0))).any():
+                raise ValueError(f"y needs columns of 0 and 1; got {labels[odd][0]:g}")
+            return labels
         positions = np.searchsorted(self.classes_, y).clip(0, len(self.classes_) - 1)
         if (unknown := self.classes_[positions] != y).any():
             raise ValueError(f"y needs classes among {self.classes_}; got {np.unique(y[unknown])}")
         return positions
 
-    def _task(self) -> tuple[Weighted, Hierarchy]:
-        hierarchy = Hierarchy.uniform(len(self.classes_), self.psi)
+    def _task(self, psi: int) -> tuple[Weighted, Hierarchy]:
+        hierarchy = Hierarchy.uniform(len(self.classes_), psi)
         if self._multi_label:
             return Weighted(MultiLabel(len(self.classes_)), classes=False), hierarchy
         return Weighted(Classification(gamma=0.0), classes=True), hierarchy
@@ -157,7 +162,9 @@ class MAXLRegressor(RegressorMixin, Tabular):  # type: ignore[misc]
         """One epoch on these samples, from where training stands; all is standardised as the first samples were.
 
         Args:
-            X, y, sample_weight: As for ``fit``.
+            X, y: As for ``fit``.
+            sample_weight: As for ``fit``, and taken as they are: those of a call are not made 1 on average, or calls of
+                different weights would count alike.
         """
         first = not hasattr(self, "weights_")
         if first:
@@ -186,8 +193,8 @@ class MAXLRegressor(RegressorMixin, Tabular):  # type: ignore[misc]
         scaled = (targets.reshape(len(targets), -1) - self.target_mean_) / self.target_scale_
         return super()._rows(x, scaled, weights)
 
-    def _task(self) -> tuple[Weighted, Hierarchy]:
-        return Weighted(Regression(self.n_outputs_), classes=False), Hierarchy.flat(self.psi)
+    def _task(self, psi: int) -> tuple[Weighted, Hierarchy]:
+        return Weighted(Regression(self.n_outputs_), classes=False), Hierarchy.flat(psi)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -66,7 +66,7 @@ class MAXLTrainer(Trainer):
     The Trainer accumulates (``gradient_accumulation_steps``; micro-batches count by their samples, so that a shorter last
     one weighs less), clips, schedules, logs, saves and resumes. Checkpoints also hold the generator, its optimizer and what
     the learner remembers, in ``maxl.pt``: a training that is resumed goes on bit by bit as if it had not been
-    interrupted, for data sets that draw no random numbers. Evaluation draws none that training would have drawn. It
+    interrupted, for data sets and samplers that draw no random numbers. Evaluation draws none that training would have drawn. It
     reports the task's loss, and predictions are the primary outputs.
 
     Logged with the loss, as means over the steps since: ``primary_loss``, ``auxiliary_loss``, ``outer_loss`` and
@@ -102,13 +102,23 @@ class MAXLTrainer(Trainer):
         self._means = _Means()
         optimizers: Any = (learner.optimizer, scheduler)
         super().__init__(learner.network, args, optimizers=optimizers, **options)
+        if (
+            kind := self.accelerator.mixed_precision
+        ) != "no":  # which Accelerate reads from the environment, too
+            raise ValueError(
+                f"lower precision is the learner's; got {kind} from Accelerate: unset ACCELERATE_MIXED_PRECISION, and pass "
+                "autocast=torch.bfloat16 to the learner"
+            )
         self.label_names = self.args.label_names or ["labels"]
         if isinstance(learner, MetaAuxiliaryLearner):
             learner.generator.to(self.args.device)
             self.add_callback(_AfterStep(self._teach))
 
     def get_train_dataloader(self) -> Any:
-        """As the Trainer's, in an order that hangs on the arguments' ``data_seed``, else ``seed``, and on nothing else."""
+        """As the Trainer's, in an order that hangs on the arguments' ``data_seed``, else ``seed``, and on nothing else.
+
+        Not so for samplers that draw as they go: ``train_sampling_strategy="group_by_length"``, ``use_seedable_sampler=False``.
+        """
         with RandomState.capture(self.args.device).replay():
             torch.manual_seed(self.args.seed if self.args.data_seed is None else self.args.data_seed)
             return super().get_train_dataloader()
@@ -239,6 +249,11 @@ class MAXLTrainer(Trainer):
             folder, self.learner.network
         )  # refuses those of another network, of which the Trainer only warns
         super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if isinstance(self.learner, MetaAuxiliaryLearner):  # a step that led elsewhere cannot be judged here
+            self.learner.take_update()
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from numbers import Real
 from zlib import crc32
 
 import torch
@@ -12,103 +13,123 @@ from torch.optim import Optimizer
 
 from maxl.worlds import World
 
-_EVERY = 100  # steps; sums over all weights cost more than names
+Held = Sequence[tuple[nn.Module, Optimizer | None]]  # modules, each with what trains it
+
+_FIRST, _EVERY = 2, 100  # steps: sums over all weights cost more than names
 _ROUNDING = 1000  # what a million steps add up to as a random walk, in units of the last place
 _MOST = 0.01  # of half precision, which rounds more than that
+_CHUNK = 2**20  # entries that are summed at once: sums of other precision make copies
+_HOW = ("capturable", "differentiable", "foreach", "fused", "initial_lr")  # not what a step is
 
 
-class Alike:
-    """Modules and their optimizers, which no message of a step would show to differ between processes.
+def numbers(held: Held, steps: int) -> dict[str, int]:
+    """What is the same in every step of every process, for ``World.share``; ``steps`` is how many were taken."""
+    weights = [
+        [(n, tuple(p.shape), p.dtype, p.requires_grad) for n, p in m.named_parameters()] for m, _ in held
+    ]
+    optimizers = [optimizer for _, optimizer in held if optimizer is not None]
+    groups = [[(len(g["params"]), _kinds(g)) for g in optimizer.param_groups] for optimizer in optimizers]
+    return {
+        "trained weights": _digest(weights),
+        "settings of optimizers": _digest(groups),
+        "states of optimizers": _digest([len(optimizer.state) for optimizer in optimizers]),
+        "number of steps": steps & 0xFFFF,
+    }
 
-    What is trained, by which groups, how many steps were taken and how much an optimizer remembers is compared in every
-    step (``World.share``); weights and the optimizers' settings in the first two, as a state that was restored in one
-    process alone has acted by the second, and in every hundredth. Weights may differ by what machines of other kinds
-    round otherwise.
+
+def check(world: World, held: Held, steps: int) -> None:
+    """In every process, before a step: weights may differ by what machines of other kinds round otherwise.
+
+    Looks in the first two steps, as a state that was restored in one process alone has acted by the second, and in every
+    hundredth.
 
     Args:
         world: The processes.
+        held: As for ``numbers``, which were found alike.
+        steps: How many were taken, the same everywhere.
+
+    Raises:
+        ValueError: in every process, if a weight or a setting of an optimizer differs.
     """
+    if steps >= _FIRST and steps % _EVERY:
+        return
+    device = next(p.device for module, _ in held for p in module.parameters())
+    names, mine, shares = [], [], []
+    for module, _ in held:
+        for name, p in module.named_parameters():
+            if p.is_floating_point() or p.is_complex():
+                names.append(f"weight {name} of {type(module).__name__}")
+                mine.append(_measures(p.detach()).to(device))
+                shares.append(min(_MOST, _ROUNDING * torch.finfo(p.dtype).eps))
+    settings = [
+        (f"{name} of an optimizer", value) for _, o in held if o is not None for name, value in _settings(o)
+    ]
+    told = torch.tensor([value for _, value in settings], dtype=torch.float64, device=device)
+    (everybodys,), _ = world.gather(torch.cat([*mine, told])[None])
+    first, *others = everybodys.tolist()
+    # All processes judge by the numbers of the first, so that all of them raise or none.
+    of_weights = [share * abs(first[2 * i]) for i, share in enumerate(shares) for _ in range(2)]
+    allowed = [*of_weights, *(1e-9 * abs(value) for value in first[len(of_weights) :])]
+    of_what = [*(name for name in names for _ in range(2)), *(name for name, _ in settings)]
+    for rank, row in enumerate(others, 1):
+        for what, one, other, most in zip(of_what, first, row, allowed, strict=True):
+            if not _same(one, other, most):
+                raise ValueError(
+                    f"in several processes the {what} needs to be the same in each; got {one:.6g} in the first and {other:.6g} "
+                    f"in process {rank} (of a weight its norm or its sum): load weights and states in all of them, and set the "
+                    "same rates"
+                )
 
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._held: list[tuple[nn.Module, Optimizer]] = []
-        self._checks = 0
 
-    def hold(self, module: nn.Module, optimizer: Optimizer) -> None:
-        """Gives a module the weights of the first process, and compares it and its optimizer from now on."""
-        self._world.align(module)
-        self._held.append((module, optimizer))
+def _same(one: float, other: float, most: float) -> bool:
+    if math.isfinite(one) and math.isfinite(other):
+        return abs(one - other) <= most
+    return one == other or (math.isnan(one) and math.isnan(other))
 
-    def numbers(self, steps: int) -> dict[str, int] | None:
-        """For ``World.share``; ``steps`` is how many were taken."""
-        if self._world.alone:
-            return None
-        names = [[n for n, p in module.named_parameters() if p.requires_grad] for module, _ in self._held]
-        optimizers = [optimizer for _, optimizer in self._held]
-        groups = [[(len(g["params"]), *sorted(g)) for g in o.param_groups] for o in optimizers]
-        state = [sum(len(of_one) for of_one in o.state.values()) for o in optimizers]
-        return {
-            "trained weights": _digest(names),
-            "parameter groups": _digest(groups),
-            "states of optimizers": _digest(state),
-            "number of steps": _digest(steps),
-        }
 
-    def check(self) -> None:
-        """In every process, once a step.
+def _measures(weight: Tensor) -> Tensor:
+    """Norm and sum."""
+    real = torch.view_as_real(weight) if weight.is_complex() else weight
+    pieces = torch.split(real.reshape(-1), _CHUNK) if real.numel() else ()
+    sums = [piece.sum(dtype=torch.float64) for piece in pieces]
+    norms = [torch.linalg.vector_norm(piece, dtype=torch.float64) for piece in pieces]
+    if not sums:
+        return weight.new_zeros(2, dtype=torch.float64)
+    return torch.stack([torch.stack(norms).norm(), torch.stack(sums).sum()])
 
-        Raises:
-            ValueError: in every process, if weights or settings of an optimizer differ.
-        """
-        if self._world.alone:
-            return
-        self._checks += 1
-        if self._checks > 2 and self._checks % _EVERY:
-            return
-        device = next(p.device for module, _ in self._held for p in module.parameters())
-        rows = [row for module, _ in self._held for row in _measures(module, device)]
-        settings = [of_one for _, optimizer in self._held for of_one in _settings(optimizer)]
-        mine = torch.tensor([value for _, value in settings], dtype=torch.float64, device=device)
-        (everybodys,), _ = self._world.gather(torch.cat([torch.stack([m for _, m, _ in rows]), mine])[None])
-        names = [*(name for name, _, _ in rows), *(f"{name} of an optimizer" for name, _ in settings)]
-        allowed = [*(a for _, _, a in rows), *(1e-9 * abs(value) for _, value in settings)]
-        _compare(names, everybodys.tolist(), allowed)
+
+def _settings(optimizer: Optimizer) -> Iterator[tuple[str, float]]:
+    for group in optimizer.param_groups:
+        for name in _names(group):
+            for value in _flat(group[name]):
+                if _is_number(value):
+                    yield name, float(value)  # type: ignore[arg-type]
+
+
+def _kinds(group: dict[str, object]) -> list[object]:
+    """Names of settings, with those that are no numbers."""
+    return [(name, [_kind(value) for value in _flat(group[name])]) for name in _names(group)]
+
+
+def _kind(value: object) -> str:
+    if _is_number(value):
+        return "number"
+    return repr(value) if value is None or isinstance(value, str | bool) else type(value).__name__
+
+
+def _names(group: dict[str, object]) -> list[str]:
+    return sorted(name for name in group if name not in ("params", "param_names", *_HOW))
+
+
+def _flat(value: object) -> Sequence[object]:
+    return value if isinstance(value, tuple | list) else (value,)
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and not value.is_complex()
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _digest(value: object) -> int:
     return crc32(repr(value).encode()) & 0xFFFF
-
-
-def _measures(module: nn.Module, device: torch.device) -> Iterator[tuple[str, Tensor, float]]:
-    """The sum and the norm of all weights, and how far each may be from that of another process."""
-    weights = [p.detach() for p in module.parameters() if p.is_floating_point()]
-    if not weights:
-        return
-    sums = torch.stack([w.sum(dtype=torch.float64).to(device) for w in weights]).sum()
-    norms = [torch.linalg.vector_norm(w, dtype=torch.float64).to(device) for w in weights]
-    norm = torch.stack(norms).norm()
-    share = min(_MOST, _ROUNDING * max(torch.finfo(w.dtype).eps for w in weights))
-    of = f"weights of {type(module).__name__}"
-    yield f"sum of the {of}", sums, share * float(norm)
-    yield f"norm of the {of}", norm, share * float(norm)
-
-
-def _settings(optimizer: Optimizer) -> Iterator[tuple[str, float]]:
-    """Numbers alone, such as ``lr``; ``numbers`` compares which ones there are."""
-    for group in optimizer.param_groups:
-        for name in sorted(group):
-            values = group[name] if isinstance(group[name], tuple) else (group[name],)
-            for value in values:
-                if isinstance(value, int | float):
-                    yield name, float(value)
-
-
-def _compare(names: list[str], everybodys: list[list[float]], allowed: list[float]) -> None:
-    first = everybodys[0]
-    for rank, row in enumerate(everybodys):
-        for name, one, other, most in zip(names, first, row, allowed, strict=True):
-            if not (abs(one - other) <= most or one == other or (math.isnan(one) and math.isnan(other))):
-                raise ValueError(
-                    f"in several processes the {name} needs to be the same in each; got {one:.6g} in the first and {other:.6g} "
-                    f"in process {rank}: load weights and states in all of them, and set the same rates"
-                )

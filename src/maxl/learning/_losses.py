@@ -98,7 +98,9 @@ def joined(
 
 
 def _weighed(signals: Tensor) -> Tensor:
-    """Other signals, of the same sign and no larger, by a factor that differs from row to row."""
+    """Other signals, of the same sign and no larger, by a factor that differs from row to row; classes as they are."""
+    if not signals.is_floating_point():
+        return signals
     steps = torch.arange(len(signals), dtype=signals.dtype, device=signals.device)
     return signals * (0.75 + 0.25 * steps.sin()).view(-1, *[1] * (signals.dim() - 1))
 

@@ -114,7 +114,6 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         self.labels: Generated = source
         self.generator, self.meta_optimizer = generator, meta_optimizer
         self._teacher = Teacher(network, source, meta_optimizer, self.supervision, self.world)
-        self._alike.hold(generator, meta_optimizer)
         self.way, self.schedule = OrReverse(chosen.way, check), chosen.schedule
         self.lookahead = copy.deepcopy(chosen.lookahead)
         self._tracker, self.judging = UpdateTracker(), self.world.reducer()

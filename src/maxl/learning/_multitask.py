@@ -18,11 +18,12 @@ from maxl.hypergradients import (
     Inputs,
     Outputs,
     Signals,
+    all_finite,
     device_of,
     gradient_hook,
     in_float,
 )
-from maxl.learning._alike import Alike
+from maxl.learning import _alike
 from maxl.learning._losses import check_mean, joined
 from maxl.learning._mix import Gradients, Mix, Mixed, Sum, copy_gradients
 from maxl.learning._record import Batch
@@ -117,10 +118,10 @@ class MultiTaskLearner:
         self.steps = 0
         self._part: tuple[Outputs, Tensor, Signals] | None = None  # rows of the last part of a batch
         self._filled = False  # whether gradients of this learner wait for the optimizer's step
+        self._scale: Tensor | None = None  # on the last loss, of a gradient scaler
         self._watch = StepWatch()
         self._used: list[tuple[weakref.ref[Tensor], weakref.ref[Tensor], int]] = []
-        self._alike = Alike(self.world)
-        self._alike.hold(network, optimizer)
+        self.world.align(*(module for module, _ in self._held()))
         self._watch.set(optimizer, self._before_step, self._after_step)
 
     def backward(
@@ -174,12 +175,12 @@ class MultiTaskLearner:
 
     def _backward(self, batch: Batch) -> StepResult:
         self._drop_used_gradients()
+        self._drop_left_out(batch.scale)
         if self.mix.splits and batch.share != 1.0:
             raise ValueError(
                 "a gate compares the gradients of whole batches; got a part of one: drop share=, or the gate"
             )
-        batch.part = batch.share * self.world.share(batch.count, self._alike.numbers(self.steps))
-        self._alike.check()
+        batch.part = batch.share * self._share(batch.count)
         self._watch.set(self.optimizer, self._before_step, self._after_step)
         batch.weights = self.weights()
         theta = list(batch.weights.values())
@@ -194,6 +195,26 @@ class MultiTaskLearner:
         self._remember(batch, signals, mixed)
         trained = self._result(everybodys, outputs, signals, mixed)
         return trained if judged is None else trained.with_meta(judged)
+
+    def _share(self, count: int) -> float:
+        """In the samples of all processes, which have to hold the same."""
+        if self.world.alone:
+            return self.world.share(count)
+        held = self._held()
+        share = self.world.share(count, _alike.numbers(held, self.steps))
+        if not self._filled:  # not for each part of a batch
+            _alike.check(self.world, held, self.steps)
+        return share
+
+    def _held(self) -> _alike.Held:
+        """What each of several processes has a copy of."""
+        generator = getattr(self.source, "generator", None)
+        own = [(self.network, self.optimizer)]
+        return (
+            own
+            if not isinstance(generator, nn.Module)
+            else [*own, (generator, getattr(self, "meta_optimizer", None))]
+        )
 
     def _fill(self, losses: Losses, theta: list[Tensor], primary: Gradients | None) -> Mixed:
         """Everybody's gradient, into ``p.grad``."""
@@ -292,6 +313,17 @@ class MultiTaskLearner:
                 p.grad = None
         self._used = []
 
+    def _drop_left_out(self, scale: Tensor | None) -> None:
+        """Drops the gradients of a step that a scaler has left out, for it lowers its factor then."""
+        before, self._scale = self._scale, scale
+        if scale is None or before is None or not self._filled or not bool(scale < before):
+            return
+        if not all_finite(
+            p.grad for p in self._theta() if p.grad is not None
+        ):  # else they are another loss's
+            self.optimizer.zero_grad(set_to_none=True)
+        self._filled = False
+
     def _result(self, losses: Losses, outputs: Outputs, signals: Signals, mixed: Mixed) -> StepResult:
         named = dict(zip(self.supervision.signals, signals, strict=False))
         return StepResult(
@@ -305,7 +337,7 @@ class MultiTaskLearner:
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies, whose gradients are not these."""
-        return {**self.__dict__, "_used": [], "_part": None}
+        return {**self.__dict__, "_used": [], "_part": None, "_scale": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -118,6 +118,11 @@ def choose(
             'differentiate by maxl.Forward(), hypergradient="forward"'
         )
     world = world or Alone()
+    cache_size = given.get("cache_size", 0)
+    if isinstance(cache_size, bool) or not isinstance(cache_size, int) or cache_size < 0:
+        raise ValueError(
+            f"cache_size needs to be the number of training samples, 0 for none; got {cache_size!r}"
+        )
     if not world.alone:
         _check_parallel(mix, None if generator is None else ahead)
         _check_tables([m for m in (network, generator) if m is not None])
@@ -129,7 +134,7 @@ def choose(
         lookahead=ahead,
         schedule=schedule or _schedule(given.get("meta_every", 1), given.get("teach_part", 1.0)),
         world=world,
-        cache_size=given.get("cache_size", 0),
+        cache_size=cache_size,
     )
 
 

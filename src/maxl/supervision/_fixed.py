@@ -6,6 +6,7 @@ from torch import Tensor
 
 from maxl.hierarchy import Hierarchy
 from maxl.hypergradients import Inputs, Signals
+from maxl.supervision._positions import checked_positions
 from maxl.tasks import Classification, Task
 
 
@@ -50,9 +51,8 @@ class FixedLabels:
         """(labels,) of the batch.
 
         Raises:
-            ValueError: without the samples' positions.
+            ValueError: without the samples' positions, or with those of others.
         """
-        if index is None:
-            raise ValueError("labels from a table need index=, the samples' positions in the training set")
+        index = checked_positions(index, len(y), len(self.table), "labels come from a table")
         self.table = self.table.to(index.device)
         return (self.table[index],)

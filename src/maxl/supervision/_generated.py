@@ -21,6 +21,7 @@ from maxl.hypergradients import (
     purely,
 )
 from maxl.supervision._label_cache import LabelCache
+from maxl.supervision._positions import checked_positions
 from maxl.worlds import Alone, World
 
 
@@ -149,7 +150,13 @@ class Generated:
         return None
 
     def load_state_dict(self, state: dict[str, object] | None) -> None:
-        """Nothing to restore."""
+        """Nothing to restore.
+
+        Raises:
+            ValueError: if there is something.
+        """
+        if state is not None:
+            raise ValueError("this state has kept labels: restore it into a learner with cache_size=")
 
 
 class Cached(Generated):
@@ -184,7 +191,7 @@ class Cached(Generated):
         Raises:
             ValueError: without the samples' positions.
         """
-        kept = self.cache.read(_required(index))
+        kept = self.cache.read(self._positions(index, y))
         if self.world.every(kept is not None) and kept is not None:
             return kept
         return self.fresh(x, y, index, features)
@@ -203,20 +210,28 @@ class Cached(Generated):
         Raises:
             ValueError: without the samples' positions.
         """
-        index = _required(index)
+        index = self._positions(index, y)
         signals = super().fresh(x, y, index, features, graph=graph)
         (positions, *everybodys), _ = self.world.gather(index, *signals)
         self.cache.write(positions, tuple(everybodys))
         return signals
+
+    def _positions(self, index: Tensor | None, y: Tensor) -> Tensor:
+        return checked_positions(index, len(y), self.cache.size, "a cache keeps the labels of each sample")
 
     def state_dict(self) -> dict[str, object] | None:
         """Tensors alone, for a checkpoint."""
         return self.cache.state_dict()
 
     def load_state_dict(self, state: dict[str, object] | None) -> None:
-        """Restores what ``state_dict`` gave."""
-        if state is not None:
-            self.cache.load_state_dict(state)
+        """Restores what ``state_dict`` gave.
+
+        Raises:
+            ValueError: if it is of another number of samples, or of a learner that kept none.
+        """
+        if state is None:
+            raise ValueError("this state has no kept labels: restore it into a learner without cache_size=")
+        self.cache.load_state_dict(state)
 
 
 def generated(
@@ -249,9 +264,3 @@ def _check_unchanged(features: Tensor, version: int, head: str) -> None:
             f"features of a shared trunk need to stay as they are, for all heads read them; {head} changes them in place: "
             "let it begin with a layer that does not (inplace=False)"
         )
-
-
-def _required(index: Tensor | None) -> Tensor:
-    if index is None:
-        raise ValueError("a cache keeps the labels of each sample: pass index=, the samples' positions")
-    return index

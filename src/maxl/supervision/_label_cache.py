@@ -58,8 +58,14 @@ class LabelCache:
         return {"kept": self._kept, "known": self._known, "complete": self._complete}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what ``state_dict`` gave; copies it."""
+        """Restores what ``state_dict`` gave; copies it.
+
+        Raises:
+            ValueError: if it is of another number of samples.
+        """
         kept, known = state["kept"], state["known"]
+        if known is not None and len(known) != self.size:
+            raise ValueError(f"kept labels need to be of {self.size} samples; got those of {len(known)}")
         self._kept = None if kept is None else tuple(self._room(s).copy_(s) for s in kept)
         self._known = None if known is None else known.clone()
         self._complete = bool(state["complete"])

@@ -71,7 +71,12 @@ class Classification:
 
         Returns:
             Shape (N,).
+
+        Raises:
+            ValueError: as ``rows`` for classes.
         """
+        if targets.dim() == 1:
+            _check_classes(targets, outputs.shape[-1])
         smoothed = targets
         if self.label_smoothing:
             soft = targets
@@ -93,20 +98,17 @@ class Classification:
             mask: Bool of shape (C, K).
 
         Raises:
-            ValueError: if there is no one class for each sample, or a class is negative, which indexing would take for
-                one counted from the end. Targets are not read on an accelerator, since that would wait for it, nor in
-                a compiled pass.
+            ValueError: if there is no one class for each sample, of another kind of number, or one outside [0, C): indexing
+                would take a negative one for one counted from the end. Targets are not read on an accelerator, since that
+                would wait for it, nor in a compiled pass.
         """
         if len(mask) > 1 and targets.dim() != 1:
             raise ValueError(
                 f"classes need shape (N,); got {tuple(targets.shape)}: say what targets mean with task=, of the network "
                 "and of the generator"
             )
-        readable = len(mask) > 1 and targets.device.type == "cpu" and not torch.compiler.is_compiling()
-        if readable and len(targets) and int(targets.min()) < 0:
-            raise ValueError(
-                f"primary labels need to be at least 0; got {int(targets.min())}: drop samples without a label"
-            )
+        if len(mask) > 1:
+            _check_classes(targets, len(mask))
         return rows_of(mask, targets)
 
     def _check_weights(self, classes: int) -> None:
@@ -114,3 +116,17 @@ class Classification:
             raise ValueError(
                 f"class_weights need one number a class; got {len(self.class_weights)} for {classes} classes"
             )
+
+
+def _check_classes(targets: Tensor, count: int) -> None:
+    if targets.dtype not in (torch.int64, torch.int32):
+        raise ValueError(
+            f"classes need to be int64; got {str(targets.dtype).removeprefix('torch.')}: use targets.long(), or say what they "
+            "mean with task="
+        )
+    if targets.device.type != "cpu" or torch.compiler.is_compiling() or not len(targets):
+        return
+    if (least := int(targets.min())) < 0:
+        raise ValueError(f"primary labels need to be at least 0; got {least}: drop samples without a label")
+    if (most := int(targets.max())) >= count:
+        raise ValueError(f"primary labels need to be below the number of classes, {count}; got {most}")

@@ -61,9 +61,13 @@ class MultiLabel:
             Shape (N,).
 
         Raises:
-            ValueError: if the shapes do not fit.
+            ValueError: if the shapes do not fit, or a value is outside [0, 1], where the loss has no lower bound. Values are
+                not read on an accelerator, nor in a compiled pass.
         """
         _check_shapes(outputs, targets)
+        if _readable(targets) and not bool(((targets >= 0) & (targets <= 1)).all()):
+            odd = targets[~((targets >= 0) & (targets <= 1))]
+            raise ValueError(f"labels need to be in [0, 1]; got {odd[0].item():g}")
         wanted = targets.to(outputs.dtype)
         return F.binary_cross_entropy_with_logits(outputs, wanted, reduction="none").mean(1)
 
@@ -87,13 +91,16 @@ class MultiLabel:
                 f"{tuple(targets.shape)}"
             )
         has = targets != 0
-        readable = targets.device.type == "cpu" and not torch.compiler.is_compiling()
-        if readable and bool((odd := has & (targets != 1)).any()):
+        if _readable(targets) and bool((odd := has & (targets != 1)).any()):
             raise ValueError(f"labels need to be 0 or 1; got {targets[odd][0].item():g}")
         none = ~has.any(1, keepdim=True)
         if with_none:
             return torch.cat([has, none], 1).float() @ mask.float() > 0
         return (has.float() @ mask.float() > 0) | none
+
+
+def _readable(targets: Tensor) -> bool:
+    return targets.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _check_shapes(outputs: Tensor, targets: Tensor) -> None:

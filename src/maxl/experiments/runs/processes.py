@@ -55,6 +55,10 @@ class Processes:
             return
         if config.compile:
             raise ValueError("--compile is for one process: drop it, or torchrun")
+        if config.method == "small-loss":
+            raise ValueError(
+                "--method small-loss selects among the samples of a batch, of which each process has a part: use it without torchrun"
+            )
         if config.method == "contrastive":
             raise ValueError(
                 "--method contrastive compares the samples of a batch, of which each process has a part: use it without torchrun"
