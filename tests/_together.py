@@ -23,9 +23,13 @@ class Ended:
 
 
 def together(
-    arguments: Sequence[str], folder: Path, size: int = 2, environment: Mapping[str, str] | None = None
+    arguments: Sequence[str],
+    folder: Path,
+    size: int = 2,
+    environment: Mapping[str, str] | None = None,
+    machines: Sequence[Path] = (),
 ) -> list[Ended]:
-    """``maxl`` in ``size`` processes that know of each other, started in a folder."""
+    """``maxl`` in ``size`` processes that know of each other, started in a folder, or each in that of its machine."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["maxl.experiments.runs.trainer", "sklearn.datasets"])
     with socket.socket() as free:
@@ -41,7 +45,8 @@ def together(
             "LOCAL_RANK": str(rank),
         }
         process = context.Process(
-            target=_one, args=(list(arguments), folder, {**told, **(environment or {})}, rank)
+            target=_one,
+            args=(list(arguments), folder, {**told, **(environment or {})}, rank, *machines[rank : rank + 1]),
         )
         process.start()
         processes.append(process)
@@ -59,9 +64,11 @@ def together(
     return ended
 
 
-def _one(arguments: list[str], folder: Path, environment: dict[str, str], rank: int) -> None:
+def _one(
+    arguments: list[str], folder: Path, environment: dict[str, str], rank: int, machine: Path | None = None
+) -> None:
     os.environ.update(environment)
-    os.chdir(folder)
+    os.chdir(machine or folder)
     for stream in (sys.stdout, sys.stderr):
         name = folder / f"{'stdout' if stream is sys.stdout else 'stderr'}{rank}"
         os.dup2(os.open(name, os.O_CREAT | os.O_WRONLY), stream.fileno())

@@ -131,3 +131,27 @@ def test_a_run_on_columns_is_judged_and_published_as_others_are(tmp_path: Path) 
     assert "tabular-classification" in (tmp_path / "saved" / "README.md").read_text()
     again = predict(tmp_path / "saved", tmp_path / "test.csv")
     assert again == predict(tmp_path / "run", tmp_path / "test.csv")
+
+
+@pytest.mark.parametrize(
+    ("codes", "odd"), [(["01", "1", "02", "2"], "x"), (["01234", "04567", "71234"], "A1"), (["1", "2"], "3")]
+)
+def test_categories_are_read_as_in_training_whatever_a_new_file_looks_like(
+    codes: list[str], odd: str, tmp_path: Path
+) -> None:
+    """A file without the one word among them would be read as numbers, which have no zero in front."""
+    every = [*codes, odd]
+    table = [
+        {"code": code, "size": i % 7, "label": "even" if every.index(code) % 2 == 0 else "odd"}
+        for i, code in enumerate(every * 30)
+    ]
+    file = write(tmp_path / "t.csv", table)
+    settings = config(file, method="single", types=["code=category"], epochs=60, primary="label")
+    train(settings, tmp_path / "run")
+    few = [row for row in table if row["code"] != odd][:20]
+    new = Path(write(tmp_path / "new.csv", few))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # that a category has not been seen
+        predicted = predict(tmp_path / "run", new)
+    assert [p.name for p in predicted] == [row["label"] for row in few]
+    assert judge(tmp_path / "run", new).metrics["accuracy"] == 1.0

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 import torch.distributed as dist
@@ -194,6 +195,38 @@ def test_a_mistake_in_one_process_ends_all(rank: int, method: str, tmp_path: Pat
     ended = together(command, tmp_path)
     assert {process.code for process in ended} == {2}
     assert sum("no such file here" in process.stderr for process in ended) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@needs_gloo
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda rows: rows[1:] + rows[:1], "its samples or labels"),
+        (lambda rows: [*rows, rows[0]], "the number of its samples"),
+        (lambda rows: [row.replace("a,", "c,") for row in rows], "its classes"),
+        (None, "cannot be read"),
+    ],
+    ids=["order", "number", "classes", "missing"],
+)
+def test_other_data_on_another_machine_are_refused(change: Any, words: str, tmp_path: Path) -> None:
+    """Each takes its part of every batch by position: of a table in another order some would count twice, others never."""
+    rows = [f"{'ab'[i % 2]},{i % 7},{i % 5}" for i in range(80)]
+    machines = [tmp_path / "first", tmp_path / "second"]
+    for machine, own in zip(machines, (rows, change and change(rows)), strict=True):
+        machine.mkdir()
+        text = "not a table" if own is None else "\n".join(["label,x,z", *own]) + "\n"
+        (machine / ("t.parquet" if change is None else "t.csv")).write_text(text)
+    if change is None:
+        pd.DataFrame({"label": ["a", "b"] * 40, "x": range(80), "z": range(80)}).to_parquet(
+            machines[0] / "t.parquet"
+        )
+    file = "t.parquet" if change is None else "t.csv"
+    options = ("--epochs", "1", "--batch-size", "25", "--psi", "2", "--no-tensorboard", "--device", "cpu")
+    command = ["train", "--data", file, "--method", "single", *options, "--out", str(tmp_path / "run")]
+    ended = together(command, tmp_path, machines=machines)
+    assert [process.code for process in ended] == [2, 2]
+    assert sum(words in process.stderr for process in ended) == 1
     assert not (tmp_path / "run").exists()
 
 

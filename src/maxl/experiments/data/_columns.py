@@ -76,6 +76,14 @@ class Columns:
                 )
         return said
 
+    def written(self) -> list[str]:
+        """Columns that training read as text, which another file's are to be read as, whatever they look like there.
+
+        Texts, and categories that a CSV file's numbers or dates would not give: "01" among them, or a word.
+        """
+        texts = [name for name, kind in self.kinds.items() if kind == "text"]
+        return [*texts, *(name for name, known in self._categories().items() if not _inferred(known))]
+
     def _categories(self) -> dict[str, Any]:
         names = [name for name, kind in self.kinds.items() if kind == "category"]
         if not names:
@@ -300,6 +308,20 @@ def read_columns(table: Table, kinds: Mapping[str, str], rows: IntArray) -> pd.D
         else:
             read[name] = np.array([_word(value) for value in column.to_pylist()], dtype=object)
     return pd.DataFrame(read, index=pd.RangeIndex(len(rows)))
+
+
+def _inferred(known: Sequence[str]) -> bool:
+    """Whether a column of these categories, read from a CSV file by what it looks like, is no text and gives them."""
+    from pyarrow import csv as arrow_csv
+
+    words = [word for word in known if word]
+    if not words or any(character in word for word in words for character in ',"\r\n'):
+        return False
+    content = "\n".join(["words", *words]).encode()
+    read = arrow_csv.read_csv(
+        pa.BufferReader(content), read_options=arrow_csv.ReadOptions(use_threads=False)
+    ).column(0)
+    return not _is_text(read.type) and [_word(value) for value in read.to_pylist()] == words
 
 
 def _word(value: object) -> str:

@@ -164,11 +164,13 @@ class RunFolder:
         if CHECKSUM not in summary:
             return settings
         self._require_every_key(content)
-        for name in ("seed", "data", "method"):
-            if settings.get(name) != summary.get(name):
+        method = str(summary.get("method")).partition(" ")[
+            0
+        ]  # in a study with the settings that tell variants apart
+        for name, said in (("seed", summary.get("seed")), ("data", summary.get("data")), ("method", method)):
+            if settings.get(name) != said:
                 raise ValueError(
-                    f"{self.config} is another run's, with {name} {settings.get(name)} in place of {summary.get(name)}: "
-                    "restore it"
+                    f"{self.config} is another run's, with {name} {settings.get(name)} in place of {said}: restore it"
                 )
         return settings
 

@@ -38,9 +38,9 @@ def read_rows(file: Path, names: tuple[str, ...]) -> Tensor:
     return read_features(table, names, np.arange(len(table.content)))
 
 
-def table_with(names: Sequence[str], file: Path) -> Table:
-    """The table in a file; ValueError unless it has these columns of the training table, and rows."""
-    table = read_table(file)
+def table_with(names: Sequence[str], file: Path, text: Sequence[str] = ()) -> Table:
+    """The table in a file, its columns ``text`` as they are written; ValueError unless it has these columns, and rows."""
+    table = read_table(file, text)
     if missing := [name for name in names if name not in table.content.column_names]:
         raise ValueError(f"predict needs the columns of the training table; {file} lacks {missing[0]!r}")
     if not len(table.content):
@@ -55,12 +55,17 @@ def read_prepared_rows(source: Path, folder: RunFolder, width: int) -> Tensor:
     if source.suffix not in (".csv", ".parquet"):
         raise ValueError(f"predict needs a CSV or parquet file for a run on a table; got {source}")
     columns = column_features(folder, width)
-    return column_rows(columns, table_with(list(columns.kinds), source), source)
+    return column_rows(columns, table_with(list(columns.kinds), source, columns.written()), source)
 
 
 def has_columns(folder: RunFolder) -> bool:
     """Whether a run was trained on columns of several kinds."""
     return bool(folder.read_summary().get("columns"))
+
+
+def written_columns(folder: RunFolder) -> list[str]:
+    """Those that a run has read as text, of a run on columns of several kinds; none of others."""
+    return Columns.read(_verified(folder, folder.columns, "columns")).written() if has_columns(folder) else []
 
 
 def column_features(folder: RunFolder, width: int) -> Columns:
@@ -146,7 +151,7 @@ def read_text_rows(source: Path, folder: RunFolder, width: int) -> Tensor:
     if source.suffix == ".txt":
         texts = _read_lines(source)
     elif source.suffix in (".csv", ".parquet"):
-        table = table_with([features.column], source)
+        table = table_with([features.column], source, [features.column])
         texts = read_texts(table, features.column, np.arange(len(table.content)))
     else:
         raise ValueError(f"predict needs a .txt, CSV or parquet file for a run on text; got {source}")

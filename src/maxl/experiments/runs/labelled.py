@@ -37,6 +37,7 @@ from maxl.experiments.runs.inputs import (
     image_in_row,
     read_image,
     text_inputs,
+    written_columns,
 )
 from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.mixed_rows import MixedRows
@@ -165,12 +166,20 @@ def _in_folders(config: RunConfig, model: PrimaryModel, source: Path) -> Labelle
     return _of_images(model, files, files, targets, left_out, lambda i: f"'{files[i]}'")
 
 
+def _as_text(folder: RunFolder, model: PrimaryModel) -> list[str]:
+    """Columns of inputs that training has read as text."""
+    if has_columns(folder) or model.takes_images or model.feature_names is not None:
+        return written_columns(folder)
+    return [text_inputs(folder, model.input_shape[0]).column]
+
+
 def _in_table(run: Path, config: RunConfig, model: PrimaryModel, source: Path) -> Labelled:
     asked = config.primary or label_column(config.data)
     column = asked if isinstance(asked, str) else None
     in_cells = model.task == "multi-label" and column not in model.primary_names
     written = (column or "label",) if model.task == "classification" or in_cells else ()
-    table = read_table(source, text=written)
+    folder = RunFolder(run)
+    table = read_table(source, text=[*written, *_as_text(folder, model)])
     count = len(table.content)
     if not count:
         raise ValueError(f"labelled samples need at least one row; {source} has none")
@@ -181,7 +190,6 @@ def _in_table(run: Path, config: RunConfig, model: PrimaryModel, source: Path) -
     if model.takes_images:
         items = image_items(table, source.parent, (*written, *model.primary_names))
         return _of_images(model, range(count), items, targets, (), lambda i: image_in_row(i, source))
-    folder = RunFolder(run)
     if model.image_shape is not None:
         mixed = MixedRows.of(table, source, folder, model)
         return Labelled(range(count), targets, mixed.inputs, mixed.images)

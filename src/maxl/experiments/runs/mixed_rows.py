@@ -11,7 +11,14 @@ from torch import Tensor
 
 from maxl.experiments.data import MixedShape, Table, images_of_column
 from maxl.experiments.runs.folder import RunFolder
-from maxl.experiments.runs.inputs import column_features, column_rows, image_in_row, read_image, table_with
+from maxl.experiments.runs.inputs import (
+    column_features,
+    column_rows,
+    image_in_row,
+    read_image,
+    table_with,
+    written_columns,
+)
 from maxl.experiments.runs.model import PrimaryModel
 
 
@@ -86,4 +93,4 @@ def read_mixed_rows(source: Path, folder: RunFolder, model: PrimaryModel) -> Mix
         raise ValueError(
             f"predict needs a CSV or parquet file for a run on images and columns beside them; got {source}"
         )
-    return MixedRows.of(table_with((), source), source, folder, model)
+    return MixedRows.of(table_with((), source, written_columns(folder)), source, folder, model)

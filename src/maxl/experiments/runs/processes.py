@@ -15,6 +15,7 @@ from torch import nn
 from torch.distributed.rendezvous import rendezvous
 
 from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.fingerprint import what_changed
 from maxl.experiments.runs.launch import Elsewhere, launched, restarts
 from maxl.worlds import Alone, DataParallel, Reducer, SyncBatchNorm, World
 
@@ -162,9 +163,31 @@ class Processes:
         except Elsewhere:
             raise
         except Exception as mine:
-            if self.alone or len(self._said) > told or not any(self._everybodys(True)[: self.rank]):
+            if self.alone or len(self._said) > told or True not in self._everybodys(True)[: self.rank]:
                 raise
             raise Elsewhere from mine
+
+    def compare_data(self, own: dict[str, Any]) -> None:
+        """Within ``built``: all processes have loaded the same data, of which each takes its part of every batch.
+
+        Args:
+            own: The fingerprint of this process's.
+
+        Raises:
+            ValueError: in all of them, where one has others.
+            Elsewhere: where one has failed before this.
+        """
+        if self.alone:
+            return
+        everybodys: list[Any] = self._everybodys(own)
+        if True in everybodys:
+            raise Elsewhere
+        for rank, other in enumerate(everybodys):
+            if (changed := what_changed(everybodys[0], other)) is not None:
+                raise ValueError(
+                    f"--data needs to be the same in every process; that of process {rank} differs from the first's in {changed}: "
+                    "copy the files to all machines alike"
+                )
 
     def ready(self) -> None:
         """Within ``built``: nothing has failed here so far.

@@ -90,6 +90,7 @@ class Trainer:
         self.folder = folder
         self.device = resolve_device(config.device)
         data = load_data(config) if data is None else data
+        processes.compare_data(prints := fingerprint(data))
         with threads(config.threads):
             began = time.perf_counter()
             kept = None
@@ -113,7 +114,7 @@ class Trainer:
         )
         self.origin = origin(self.device, config.threads, processes.size)
         fixed = {name: value for name, value in config.to_dict().items() if name not in MACHINE_FIELDS}
-        self.identity = {"config": {**fixed, "label": self.label}, "data": fingerprint(data)}
+        self.identity = {"config": {**fixed, "label": self.label}, "data": prints}
         self.epoch = 0
         self.train_seconds = 0.0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,12 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from maxl.experiments.data import DataSet
 from maxl.experiments.runs.build import check, left_out, resolve_device
 from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
-from maxl.experiments.runs.files import read_json, read_yaml, write_at_once
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.lock import locked, require_unlocked
@@ -25,8 +21,9 @@ from maxl.experiments.runs.methods import METHODS
 from maxl.experiments.runs.outer import check_held_out
 from maxl.experiments.runs.own_inputs import settled
 from maxl.experiments.runs.tracked import require_trackers
-from maxl.experiments.runs.values import as_now, nearest
+from maxl.experiments.runs.values import nearest
 from maxl.experiments.studies.launcher import LEASE, Crew, Launcher
+from maxl.experiments.studies.record import identity, read_prints, require_same, write_record
 from maxl.experiments.studies.remaining import Remaining, duration_text, lines, time_single
 from maxl.experiments.studies.same_data import compared
 from maxl.experiments.studies.tables import divergences, write_tables
@@ -181,7 +178,7 @@ class Study:
         del data  # each run has its own
         failed: Mapping[Path, str] = {}
         with _opened(launcher, out, todo) as crew, locked(out):
-            self._write_record(out, prints)
+            write_record(out, identity(self.base), prints)
             if crew is not None:
                 failed = self._train(out, planned, crew, jobs, progress, estimate, single, track)
             if not any(RunFolder(out / p.path).finished for p in planned):
@@ -227,7 +224,7 @@ class Study:
         todo, _, prints = self._missing(out, planned, tell, elsewhere=launcher.elsewhere)
         with _opened(launcher, out, todo) as crew:
             with locked(out, wait=_A_MOMENT):  # nobody has the whole study
-                self._write_record(out, prints)
+                write_record(out, identity(self.base), prints)
             if crew is not None:
                 failed = self._train(out, planned, crew, jobs, progress, None, None, track)
                 if failed:
@@ -294,27 +291,16 @@ class Study:
             [(p.config, out / p.path, p.label) for p in todo], most=jobs, tick=tick, track=track
         )
 
-    def _write_record(self, out: Path, prints: dict[str, Any]) -> None:
-        """study.yaml: what its runs have in common; data.json: what identifies their data."""
-        known = _read_record(out) | self._identity()  # a value once fixed stays so under another grid
-        write_at_once(out / "study.yaml", yaml.safe_dump(known, sort_keys=False).encode())
-        write_at_once(out / "data.json", json.dumps(prints).encode() + b"\n")
-
     def _check(
         self, out: Path, planned: Sequence[PlannedRun], todo: Sequence[PlannedRun], *, elsewhere: bool
     ) -> tuple[list[DataSet], list[str], dict[str, Any]]:
         """What can be found out before anything is written; returns the data sets of the runs that are to do, what those
         start from, and what identifies the data of all. Of runs that are trained elsewhere the device may be missing here.
         """
-        if known := _read_record(out):
-            differing = [k for k, v in self._identity().items() if k in known and as_now(k, known[k]) != v]
-            if differing:
-                name = differing[0]
-                raise ValueError(
-                    f"--out needs a new folder or one of the same study; {out} was made with {name} "
-                    f"{as_now(name, known[name])!r}, not {self._identity()[name]!r}"
-                )
-        elif (RunFolder(out)).started or (out.exists() and not out.is_dir()):
+        require_same(out, identity(self.base))
+        if not (out / "study.yaml").exists() and (
+            RunFolder(out).started or (out.exists() and not out.is_dir())
+        ):
             raise ValueError(f"--out needs a folder for a study; {out} holds something else: choose another")
         for p in planned:
             if (folder := RunFolder(out / p.path)).config.exists():
@@ -326,9 +312,7 @@ class Study:
                         f"{', '.join(sorted(other))}"
                     )
         loaded = dict[tuple[Any, ...], DataSet]()
-        prints = (
-            read_json(out / "data.json") if (out / "data.json").exists() else {}
-        )  # an older study has none
+        prints = read_prints(out)
         checked, starts = set(), list[str]()
         keys = {p: tuple(getattr(p.config, name) for name in _DATA_FIELDS) for p in (*todo, *planned)}
         for p, key in keys.items():
@@ -345,27 +329,11 @@ class Study:
                 checked.add(rest)
         return list(loaded.values()) if todo else [], starts, prints
 
-    def _identity(self) -> dict[str, Any]:
-        """The base config without what may differ between calls on one folder."""
-        left_out = {"method", "seed", *MACHINE_FIELDS, *self.grid}
-        return {name: value for name, value in self.base.to_dict().items() if name not in left_out}
-
 
 def _todo(out: Path, planned: Sequence[PlannedRun]) -> list[PlannedRun]:
     """The runs that have not ended."""
     folders = {p: RunFolder(out / p.path) for p in planned}
     return [p for p, folder in folders.items() if not folder.finished and not folder.diverged]
-
-
-def _read_record(out: Path) -> dict[str, Any]:
-    """What runs below ``out`` have in common, as far as a study there has said; else nothing."""
-    record = out / "study.yaml"
-    if not record.exists():
-        return {}
-    known = read_yaml(record)
-    if known is not None and not isinstance(known, dict):
-        raise ValueError(f"{record} needs to hold one 'name: value' a line; got {type(known).__name__}")
-    return known or {}
 
 
 def _opened(launcher: Launcher, out: Path, todo: Sequence[PlannedRun]) -> AbstractContextManager[Crew | None]:

@@ -36,6 +36,7 @@ from maxl.experiments.runs.tracked import require_trackers
 from maxl.experiments.runs.trainer import resume, train
 from maxl.experiments.runs.values import as_now
 from maxl.experiments.studies.remaining import COST, duration_text, time_single
+from maxl.experiments.studies.reported import ENDED, STATES, Pruned, Reports, ended_trials
 from maxl.experiments.studies.same_data import compared
 from maxl.experiments.studies.space import (
     Between,
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 VALIDATION = 0.2  # of the training part, where none is asked for
 _FIRST = 5  # trials that are never pruned
-_NAME, _ENDED = "maxl", "ended"
+_NAME = "maxl"
 _logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, str], None]  # trials ended, trials in all, what there is to say
@@ -155,7 +156,8 @@ class _Search:
         self.asked, self.out, self.space, self.track = base, out, space, track
         self.base = base if base.validation_size else dataclasses.replace(base, validation_size=VALIDATION)
         fixed = {n: v for n, v in base.to_dict().items() if n not in MACHINE_FIELDS and n not in space}
-        self.record: dict[str, Any] = self._read({"config": fixed, "space": space_dict(space)})
+        self.identity = {"config": fixed, "space": space_dict(space)}
+        self.record: dict[str, Any] = self._read(self.identity)
         self.data = load_data(self.base) if data is None else data
         known = self.record.get("fingerprints") or {}
         self.record["fingerprints"] = compared(known, ["search"], self.data, out, "search")
@@ -213,10 +215,11 @@ class _Search:
 
     def run(self, trials: int, budget: float, progress: Progress) -> Tuned:
         """All trials that are left."""
+        self._read(self.identity)  # another call may have begun since
         self._note()
         study = self._study()
         try:
-            while (ended := len(_ended(study))) < trials and self._affordable(ended, 60 * budget):
+            while (ended := len(ended_trials(study))) < trials and self._affordable(ended, 60 * budget):
                 self._trial(study, ended, lambda note, ended=ended: progress(ended, trials, note))  # type: ignore[misc]
                 self._note()
                 progress(ended + 1, trials, self._best_text(study))
@@ -244,9 +247,16 @@ class _Search:
             storage=storage, study_name=_NAME, direction="maximize", pruner=pruner, load_if_exists=True
         )
         for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
+            if (word := trial.user_attrs.get(ENDED)) is not None:  # it has ended, and was about to say so
+                value = self._result(self._folder(len(ended_trials(study)))) if word == "finished" else None
+                study.tell(trial.number, value, optuna.trial.TrialState[STATES[word]])
+                continue
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
             study.enqueue_trial(trial.params)
         return study
+
+    def _folder(self, number: int) -> RunFolder:
+        return RunFolder(self.out / "trials" / f"{number:04d}")
 
     def _trial(self, study: optuna.Study, number: int, note: Callable[[str], None]) -> None:
         """Trains one trial to its end, or until it is pruned."""
@@ -257,45 +267,46 @@ class _Search:
         study.sampler = optuna.samplers.TPESampler(seed=seed)
         trial = study.ask({name: _distribution(values) for name, values in self.space.items()})
         config = changed(self.base, trial.params)
-        folder = RunFolder(self.out / "trials" / f"{number:04d}")
+        folder = self._folder(number)
         _logger.info("trial %d: %s", number, _values_text(trial.params))
-        states = optuna.trial.TrialState
-        state, value = states.COMPLETE, None
+        value, word = None, "finished"
         try:
-            value = self._value(config, folder, _Reports(trial, folder, self, note))
-            word = "finished"
-        except _Pruned:
-            state, word = states.PRUNED, "pruned"
+            value = self._value(config, folder, Reports(trial, folder, self.key, self.base.epochs, note))
+        except Pruned:
+            word = "pruned"
         except FloatingPointError:
-            state, word = states.FAIL, "diverged"
+            word = "diverged"
         except ValueError as error:
-            study.tell(trial, state=states.FAIL)
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
             raise ValueError(f"trial {number}, with {_values_text(trial.params)}: {error}") from error
-        trial.set_user_attr(_ENDED, word)
         trial.set_user_attr("epochs", len(folder.read_metrics()))
-        study.tell(trial, value, state)
+        trial.set_user_attr(ENDED, word)  # last, as it says that all is there
+        study.tell(trial, value, optuna.trial.TrialState[STATES[word]])
         shutil.rmtree(folder.checkpoint.parent, ignore_errors=True)  # of no use now, and large
 
-    def _value(self, config: RunConfig, folder: RunFolder, report: _Reports) -> float:
+    def _value(self, config: RunConfig, folder: RunFolder, report: Reports) -> float:
         """The validation result of a trial, begun, continued or there already."""
         if folder.diverged:
             raise FloatingPointError(folder.read_divergence())
-        if folder.finished:
-            summary = folder.read_summary()
-        elif folder.started:
+        report.catch_up()
+        if folder.started and not folder.finished:
             stored = folder.read_config(trust=True).to_dict()  # to be compared alone
             if any(v != stored[n] for n, v in config.to_dict().items() if n not in MACHINE_FIELDS):
                 raise ValueError(f"{folder.path} has other settings: it was changed; remove it")
-            summary = resume(folder.path, data=self.data, report=report, track=self.track, trust=True)
-        else:
-            summary = train(config, folder.path, data=self.data, report=report, track=self.track)
-        value = summary.get(self.key)
+            resume(folder.path, data=self.data, report=report, track=self.track, trust=True)
+        elif not folder.finished:
+            train(config, folder.path, data=self.data, report=report, track=self.track)
+        return self._result(folder)
+
+    def _result(self, folder: RunFolder) -> float:
+        """Of a finished trial."""
+        value = folder.read_summary().get(self.key)
         if value is None or not math.isfinite(float(value)):
             raise ValueError(f"a search needs {self.key} to be a number; got {value}")
         return float(value)
 
     def _best_text(self, study: optuna.Study) -> str:
-        values = [t.value for t in _ended(study) if t.value is not None]
+        values = [t.value for t in ended_trials(study) if t.value is not None]
         return f"best {self.measure.text(max(values))}" if values else ""
 
     def _conclude(self, study: optuna.Study) -> Tuned:
@@ -304,12 +315,12 @@ class _Search:
         rows = [
             {
                 "trial": number,
-                "state": trial.user_attrs[_ENDED],
-                "value": trial.value if trial.user_attrs[_ENDED] == "finished" else None,
+                "state": trial.user_attrs[ENDED],
+                "value": trial.value if trial.user_attrs[ENDED] == "finished" else None,
                 "epochs": trial.user_attrs.get("epochs"),
                 **trial.params,
             }
-            for number, trial in enumerate(_ended(study))
+            for number, trial in enumerate(ended_trials(study))
         ]
         table = pd.DataFrame(rows)
         write_whole(self.out / "trials.csv", lambda file: table.to_csv(file, index=False))
@@ -322,39 +333,6 @@ class _Search:
         config = changed(self.asked, {name: best[name] for name in self.space})
         write_at_once(self.out / "best.yaml", config.to_yaml().encode())
         return Tuned(config, float(best["value"]), self.key, table, self.out)
-
-
-class _Pruned(Exception):
-    """A trial that is not worth its last epochs."""
-
-
-class _Reports:
-    """Tells Optuna of each epoch's validation result, those from before an interruption included."""
-
-    def __init__(
-        self, trial: optuna.Trial, folder: RunFolder, search: _Search, note: Callable[[str], None]
-    ) -> None:
-        self.trial, self.folder, self.search, self.note = trial, folder, search, note
-        self.told: set[int] = set()
-
-    def __call__(self, row: dict[str, Any]) -> None:
-        for earlier in self.folder.read_metrics() if not self.told and row["epoch"] > 1 else []:
-            self._tell(earlier)
-        self._tell(row)
-        self.note(f"epoch {row['epoch']} of {self.search.base.epochs}")
-        if row["epoch"] < self.search.base.epochs and self.trial.should_prune():
-            raise _Pruned
-
-    def _tell(self, row: dict[str, Any]) -> None:
-        value, epoch = row.get(self.search.key), int(row["epoch"])
-        if epoch not in self.told and value is not None and math.isfinite(value):
-            self.trial.report(float(value), epoch)
-            self.told.add(epoch)
-
-
-def _ended(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Trials that have ended by themselves, in order."""
-    return [t for t in study.get_trials(deepcopy=False) if t.state.is_finished() and _ENDED in t.user_attrs]
 
 
 def _distribution(values: Any) -> optuna.distributions.BaseDistribution:
