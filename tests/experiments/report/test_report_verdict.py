@@ -182,6 +182,14 @@ def test_a_method_that_is_worse_is_named(tmp_path: Path) -> None:
     assert found.headline.startswith("No: maxl is worse than single-task training by 3 points; no other")
 
 
+def test_a_difference_that_was_found_is_said_beside_those_that_were_not(tmp_path: Path) -> None:
+    found = judged(tmp_path, {"single": SINGLE, "uniform": above(-0.2), "maxl": above(0.004, 0.012)})
+    assert found.answer == "cannot tell"
+    assert found.headline.startswith("Cannot tell of maxl: this study would have found a difference of")
+    assert found.headline.endswith("uniform is worse than single-task training by 20 points.")
+    assert "−20" in dict(found.facts)["By how much"]
+
+
 def test_a_study_that_is_too_small_says_what_it_could_have_found(tmp_path: Path) -> None:
     found = judged(tmp_path, {"single": SINGLE, "uniform": above(0.003, 0.01), "maxl": above(0.004, 0.012)})
     study = load_study(tmp_path)

@@ -127,7 +127,7 @@ def table_source(
             "columns": partial(fit_columns, kinds=kinds),
         }[kind],
         feature_names=(tuple(besides) or None) if kind == "image" else tuple(columns),
-        saw=_said_of_images(train, columns[0], no_inputs, besides)
+        saw=said_of_images(train, columns[0], no_inputs, besides)
         if kind == "image"
         else _said_of_columns(train, columns, kinds),
         fit_frame=partial(fit_columns, kinds=besides) if besides else None,
@@ -266,7 +266,7 @@ def _free_beside(table: Table, image: str, no_inputs: set[str | None]) -> list[s
     return [name for name in names if not PANDAS_INDEX.fullmatch(name)]
 
 
-def _said_of_images(table: Table, image: str, no_inputs: set[str | None], besides: Mapping[str, str]) -> str:
+def said_of_images(table: Table, image: str, no_inputs: set[str | None], besides: Mapping[str, str]) -> str:
     """Which columns beside that of the images are learned from; empty where there is none."""
     unused = [name for name in _free_beside(table, image, no_inputs) if name not in besides]
     inputs = f"and {len(besides)} columns are inputs" if besides else "are the inputs"

@@ -73,10 +73,14 @@ class StreamedSamples:
     def __getitem__(self, index: Tensor | Sequence[int] | slice) -> Tensor:
         """The samples at some positions, read.
 
+        Args:
+            index: Positions, whole numbers of shape (n,); or a bool mask of shape (N,).
+
         Raises:
+            IndexError, TypeError: if it is none of these.
             Unreadable: if one of them cannot be read, or is of another shape than it was.
         """
-        rows = self.rows[index if isinstance(index, slice) else np.asarray(index, dtype=np.int64)]
+        rows = self.rows[index if isinstance(index, slice) else _positions(index)]
         if not len(rows):
             return torch.empty((0, *self.sample_shape), dtype=self.dtype)
         try:
@@ -136,6 +140,17 @@ def read_pieces(x: Samples, most: int = 4096) -> Iterator[Tensor]:
     if isinstance(x, StreamedSamples):
         return x.batches(torch.split(torch.arange(len(x)), size))
     return iter(torch.split(x, size))
+
+
+def _positions(index: Tensor | Sequence[int]) -> np.ndarray:
+    found = np.asarray(index)
+    found = found.astype(np.int64) if not found.size else found
+    if found.ndim != 1 or found.dtype.kind not in "iub":
+        raise TypeError(
+            f"streamed samples are indexed by positions, whole numbers of shape (n,), or by a mask; got {found.dtype} of shape "
+            f"{found.shape}: pass [i] for one sample"
+        )
+    return found
 
 
 def _by(shape: Sequence[int]) -> str:

@@ -13,7 +13,8 @@ import tempfile
 import threading
 import weakref
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,7 +33,24 @@ class _File:
     def __init__(self) -> None:
         self.stream: IO[bytes] = tempfile.TemporaryFile(prefix="maxl-")  # noqa: SIM115  # closed below
         self._lock = threading.Lock()
-        weakref.finalize(self, self.stream.close)
+        weakref.finalize(self, _close, self.stream)
+
+    def write(self, parts: Iterable[Any]) -> Iterator[int]:
+        """Writes bytes, part after part, and gives the length of each; what they are made of is gone by the next.
+
+        Raises:
+            ValueError: if there is no room.
+        """
+        try:
+            for part in parts:
+                self.stream.write(part)
+                yield len(part)
+            self.stream.flush()
+        except OSError as error:
+            raise ValueError(
+                f"--stream has no room for its temporary file in {tempfile.gettempdir()} ({error.strerror}): set TMPDIR to a "
+                "folder with more"
+            ) from error
 
     def read(self, start: int, count: int) -> bytes:
         if hasattr(os, "pread"):
@@ -55,10 +73,9 @@ class Rows:
 
     def __init__(self, parts: Iterable[npt.NDArray[Any]], kind: np.dtype[Any], width: int) -> None:
         self._file, self._kind, self._width, self._count = _File(), kind, width, 0
-        for part in parts:
-            self._file.stream.write(np.ascontiguousarray(part, dtype=kind).data)
-            self._count += len(part)
-        self._file.stream.flush()
+        plain = (np.ascontiguousarray(part, dtype=kind) for part in parts)
+        for length in self._file.write(part.data for part in plain):
+            self._count += length
 
     def __len__(self) -> int:
         return self._count
@@ -84,10 +101,8 @@ class Items:
 
     def __init__(self, items: Iterable[bytes]) -> None:
         self._file, ends = _File(), array("q", [0])
-        for item in items:
-            self._file.stream.write(item)
-            ends.append(ends[-1] + len(item))
-        self._file.stream.flush()
+        for length in self._file.write(items):
+            ends.append(ends[-1] + length)
         self._ends = np.frombuffer(ends, dtype=np.int64)
 
     def __len__(self) -> int:
@@ -97,6 +112,11 @@ class Items:
         """One of them."""
         start, end = self._ends[row : row + 2].tolist()
         return self._file.read(start, end - start)
+
+
+def _close(stream: IO[bytes]) -> None:
+    with suppress(OSError):  # of a full disk, which was said when it was written to
+        stream.close()
 
 
 def require_room(needed: int, what: str) -> None:

@@ -21,6 +21,7 @@ from maxl.experiments.data._arrow import (
     dropped,
     image_column,
     refuse_beside_streamed,
+    said_of_images,
     table_source,
     to_numpy,
 )
@@ -45,11 +46,13 @@ class Pieces:
         files: In the order of their rows.
         origin: How messages name the table.
         schema: Of all of them.
+        seen: What told each file apart when its schema was read.
     """
 
     files: Sequence[Path]
     origin: str
     schema: pa.Schema
+    seen: Sequence[tuple[int, ...]]
 
     @classmethod
     def of(cls, files: Sequence[Path], origin: str) -> Pieces:
@@ -58,10 +61,11 @@ class Pieces:
         Raises:
             ValueError: if a file is no parquet file, or their columns, kinds or classes differ.
         """
-        schemas = []
+        schemas, seen = [], []
         for file in files:
             with _opened(file) as opened:
                 schemas.append(opened.schema_arrow)
+                seen.append(_state(file))
         names = schemas[0].names
         if len({*names}) < len(names):
             double = next(name for name in names if names.count(name) > 1)
@@ -76,7 +80,7 @@ class Pieces:
                     f"differs from '{files[0]}'"
                 )
             check_same_names(first, Table(schema.empty_table(), f"'{file}'"))
-        return cls(files, origin, schemas[0])
+        return cls(files, origin, schemas[0], seen)
 
     @cached_property
     def empty(self) -> Table:
@@ -86,8 +90,8 @@ class Pieces:
     def read(self, columns: Sequence[str]) -> Table:
         """Some columns, in memory."""
         tables = []
-        for file in self.files:
-            with _opened(file) as opened:
+        for file, seen in zip(self.files, self.seen, strict=True):
+            with _opened(file, seen) as opened:
                 tables.append(opened.read(list(columns), use_threads=False))
                 tables[-1].validate(full=True)  # text that is not UTF-8, and offsets that lead nowhere
         whole = pa.concat_tables(tables)
@@ -95,8 +99,8 @@ class Pieces:
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Some columns, a few megabytes of rows at a time."""
-        for file in self.files:
-            with _opened(file) as opened:
+        for file, seen in zip(self.files, self.seen, strict=True):
+            with _opened(file, seen) as opened:
                 rows = max(1, opened.metadata.num_rows)
                 size = max(1, min(4096, _BATCH * rows // max(1, _unpacked_bytes(opened, columns))))
                 for batch in opened.iter_batches(size, columns=list(columns), use_threads=False):
@@ -106,15 +110,15 @@ class Pieces:
     def unpacked_bytes(self, columns: Sequence[str]) -> int:
         """What some columns take once they are unpacked, by what the files say."""
         total = 0
-        for file in self.files:
-            with _opened(file) as opened:
+        for file, seen in zip(self.files, self.seen, strict=True):
+            with _opened(file, seen) as opened:
                 total += _unpacked_bytes(opened, columns)
         return total
 
     def __len__(self) -> int:
         total = 0
-        for file in self.files:
-            with _opened(file) as opened:
+        for file, seen in zip(self.files, self.seen, strict=True):
+            with _opened(file, seen) as opened:
                 total += opened.metadata.num_rows
         return total
 
@@ -182,6 +186,8 @@ def pieces_source(
         human=wanted.human,
         fit=None if image is not None else fit_standardise,
         feature_names=None if image is not None else tuple(rest),
+        image_column=image,
+        saw="" if image is None else said_of_images(train.empty, image, {*asked, *left_out}, {}),
     )
 
 
@@ -324,8 +330,8 @@ def _unpacked_bytes(opened: Any, columns: Sequence[str]) -> int:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[Any]:
-    """A parquet file; within, what Arrow raises becomes a ValueError that names it."""
+def _opened(file: Path, seen: tuple[int, ...] | None = None) -> Iterator[Any]:
+    """A parquet file; within, what Arrow raises becomes a ValueError that names it. So does one that is not as it was seen."""
     from pyarrow import parquet
 
     require_regular(file)
@@ -333,7 +339,18 @@ def _opened(file: Path) -> Iterator[Any]:
         with parquet.ParquetFile(
             file, page_checksum_verification=True, buffer_size=_BUFFER, pre_buffer=False
         ) as opened:
+            if (
+                seen is not None and _state(file) != seen
+            ):  # labels are read at one time and samples at another
+                raise ValueError(
+                    f"'{file}' was changed while it was read: start again, and leave it as it is"
+                )
             yield opened
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"'{file}' cannot be read as a parquet file: {reason}") from error
+
+
+def _state(file: Path) -> tuple[int, ...]:
+    told = file.stat()
+    return told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns

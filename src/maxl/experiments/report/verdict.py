@@ -193,7 +193,9 @@ def _cannot_tell(
 ) -> Verdict:
     measure = setting.measure
     common = max((int(row["n"]) for row in rows), default=0)
-    detectable = [float(row["detectable"]) for row in unsure if not math.isnan(row["detectable"])]
+    detectable = [row for row in unsure if not math.isnan(row["detectable"])]
+    worse = [row for row in rows if row["high"] < 0]
+    of_these = f" of {', '.join(str(row['method']) for row in unsure)}" if worse and unsure else ""
     spread = [float(row["spread"]) for row in unsure if row["spread"] > 0]
     if common < 2:
         headline = (
@@ -201,12 +203,17 @@ def _cannot_tell(
         )
         found = "nothing: differences of one seed have no interval"
     elif detectable:
-        size = measure.difference_text(max(detectable))
-        headline = f"Cannot tell: this study would have found a difference of {size} or more, and found none."
-        found = f"{size}, with {100 * POWER:.0f} % power, {common} seeds and {_comparisons(rows)}"
+        least = max(detectable, key=lambda row: float(row["detectable"]))
+        size = measure.difference_text(least["detectable"])
+        headline = f"Cannot tell{of_these}: this study would have found a difference of {size} or more, and found none."
+        found = f"{size}, with {100 * POWER:.0f} % power, {int(least['n'])} seeds and {_comparisons(rows)}"
     else:
-        headline = f"Cannot tell: {common} seeds agree, but are too few to claim a difference."
+        headline = f"Cannot tell{of_these}: {common} seeds agree, but are too few to claim a difference."
         found = f"unknown: {common} seeds without spread"
+    if of_these:
+        by = measure.difference_text(-worse[0]["difference"])
+        others = f", and {len(worse) - 1} more are worse" if len(worse) > 1 else ""
+        headline += f" {worse[0]['method']} is worse than {_named(base)} by {by}{others}."
     kept = [
         base_method(label)
         for label in setting.methods
@@ -223,7 +230,7 @@ def _cannot_tell(
         else max(USUAL_SEEDS, seeds_to_detect(RELEVANT, most, max(1, len(kept) - 1), most=MOST_SEEDS + 1))
     )
     facts = [
-        ("By how much", _ranges(unsure or rows, measure)),
+        ("By how much", _ranges([*unsure, *worse] or rows, measure)),
         ("Smallest difference to be found", found),
         ("Against what", _against(setting, base, rows)),
         ("At what cost", cost_text(setting, base)),
