@@ -29,6 +29,7 @@ OTHERS = {
     "lightning",
     "mlflow",
     "numpy",
+    "optuna",
     "pandas",
     "pathlib",
     "pyarrow",

@@ -62,7 +62,7 @@ class DataParallel(World):
 
     @property
     def rank(self) -> int:
-        """Which of them this is: asked for anew, as a learner may have been saved by another."""
+        """Which of them this is, asked for anew, as a learner may have been saved by another."""
         return dist.get_rank(self.group)
 
     def share(self, count: int, alike: Mapping[str, int] | None = None) -> float:
