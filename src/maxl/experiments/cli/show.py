@@ -208,7 +208,8 @@ def study_tables(results: pd.DataFrame) -> Iterator[tuple[Table, list[str]]]:
             if len(row):
                 first = row.iloc[0]
                 half = (first["high"] - first["low"]) / 2
-                versus = f"{_number(first['difference'], measure, '+')}{_plus_minus(half, measure)}"
+                if not math.isnan(first["difference"]):  # there is a seed in common
+                    versus = f"{_number(first['difference'], measure, '+')}{_plus_minus(half, measure)}"
                 tested = not math.isnan(first["p_corrected"])
                 found = "" if math.isnan(first["detectable"]) else _number(first["detectable"], measure)
                 p = p_text(first["p_corrected"]).removeprefix("p ").removeprefix("= ") if tested else ""
