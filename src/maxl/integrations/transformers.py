@@ -102,9 +102,8 @@ class MAXLTrainer(Trainer):
         self._means = _Means()
         optimizers: Any = (learner.optimizer, scheduler)
         super().__init__(learner.network, args, optimizers=optimizers, **options)
-        if (
-            kind := self.accelerator.mixed_precision
-        ) != "no":  # which Accelerate reads from the environment, too
+        kind = self.accelerator.mixed_precision  # which it reads from the environment, too
+        if kind != "no":
             raise ValueError(
                 f"lower precision is the learner's; got {kind} from Accelerate: unset ACCELERATE_MIXED_PRECISION, and pass "
                 "autocast=torch.bfloat16 to the learner"

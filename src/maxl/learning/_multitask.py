@@ -209,12 +209,9 @@ class MultiTaskLearner:
     def _held(self) -> _alike.Held:
         """What each of several processes has a copy of."""
         generator = getattr(self.source, "generator", None)
-        own = [(self.network, self.optimizer)]
-        return (
-            own
-            if not isinstance(generator, nn.Module)
-            else [*own, (generator, getattr(self, "meta_optimizer", None))]
-        )
+        if not isinstance(generator, nn.Module):
+            return [(self.network, self.optimizer)]
+        return [(self.network, self.optimizer), (generator, getattr(self, "meta_optimizer", None))]
 
     def _fill(self, losses: Losses, theta: list[Tensor], primary: Gradients | None) -> Mixed:
         """Everybody's gradient, into ``p.grad``."""
@@ -318,9 +315,7 @@ class MultiTaskLearner:
         before, self._scale = self._scale, scale
         if scale is None or before is None or not self._filled or not bool(scale < before):
             return
-        if not all_finite(
-            p.grad for p in self._theta() if p.grad is not None
-        ):  # else they are another loss's
+        if not all_finite(p.grad for p in self._theta() if p.grad is not None):  # else another loss's
             self.optimizer.zero_grad(set_to_none=True)
         self._filled = False
 

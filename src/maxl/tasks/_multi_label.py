@@ -65,9 +65,8 @@ class MultiLabel:
                 not read on an accelerator, nor in a compiled pass.
         """
         _check_shapes(outputs, targets)
-        if _readable(targets) and not bool(((targets >= 0) & (targets <= 1)).all()):
-            odd = targets[~((targets >= 0) & (targets <= 1))]
-            raise ValueError(f"labels need to be in [0, 1]; got {odd[0].item():g}")
+        if _readable(targets) and bool((odd := ~((targets >= 0) & (targets <= 1))).any()):
+            raise ValueError(f"labels need to be in [0, 1]; got {targets[odd][0].item():g}")
         wanted = targets.to(outputs.dtype)
         return F.binary_cross_entropy_with_logits(outputs, wanted, reduction="none").mean(1)
 

@@ -339,9 +339,8 @@ def _opened(file: Path, seen: tuple[int, ...] | None = None) -> Iterator[Any]:
         with parquet.ParquetFile(
             file, page_checksum_verification=True, buffer_size=_BUFFER, pre_buffer=False
         ) as opened:
-            if (
-                seen is not None and _state(file) != seen
-            ):  # labels are read at one time and samples at another
+            # Labels are read at one time and samples at another.
+            if seen is not None and _state(file) != seen:
                 raise ValueError(
                     f"'{file}' was changed while it was read: start again, and leave it as it is"
                 )

@@ -195,7 +195,7 @@ def _cannot_tell(
     common = max((int(row["n"]) for row in rows), default=0)
     detectable = [row for row in unsure if not math.isnan(row["detectable"])]
     worse = [row for row in rows if row["high"] < 0]
-    of_these = f" of {', '.join(str(row['method']) for row in unsure)}" if worse and unsure else ""
+    of_these = f" of {', '.join(str(row['method']) for row in unsure)}" if worse else ""
     spread = [float(row["spread"]) for row in unsure if row["spread"] > 0]
     if common < 2:
         headline = (
@@ -210,7 +210,7 @@ def _cannot_tell(
     else:
         headline = f"Cannot tell{of_these}: {common} seeds agree, but are too few to claim a difference."
         found = f"unknown: {common} seeds without spread"
-    if of_these:
+    if worse:
         by = measure.difference_text(-worse[0]["difference"])
         others = f", and {len(worse) - 1} more are worse" if len(worse) > 1 else ""
         headline += f" {worse[0]['method']} is worse than {_named(base)} by {by}{others}."

@@ -164,9 +164,8 @@ class RunFolder:
         if CHECKSUM not in summary:
             return settings
         self._require_every_key(content)
-        method = str(summary.get("method")).partition(" ")[
-            0
-        ]  # in a study with the settings that tell variants apart
+        # In a study the summary's has the settings after it that tell variants apart.
+        method = str(summary.get("method")).partition(" ")[0]
         for name, said in (("seed", summary.get("seed")), ("data", summary.get("data")), ("method", method)):
             if settings.get(name) != said:
                 raise ValueError(

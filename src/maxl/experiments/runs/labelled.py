@@ -166,20 +166,16 @@ def _in_folders(config: RunConfig, model: PrimaryModel, source: Path) -> Labelle
     return _of_images(model, files, files, targets, left_out, lambda i: f"'{files[i]}'")
 
 
-def _as_text(folder: RunFolder, model: PrimaryModel) -> list[str]:
-    """Columns of inputs that training has read as text."""
-    if has_columns(folder) or model.takes_images or model.feature_names is not None:
-        return written_columns(folder)
-    return [text_inputs(folder, model.input_shape[0]).column]
-
-
 def _in_table(run: Path, config: RunConfig, model: PrimaryModel, source: Path) -> Labelled:
     asked = config.primary or label_column(config.data)
     column = asked if isinstance(asked, str) else None
     in_cells = model.task == "multi-label" and column not in model.primary_names
     written = (column or "label",) if model.task == "classification" or in_cells else ()
     folder = RunFolder(run)
-    table = read_table(source, text=[*written, *_as_text(folder, model)])
+    on_text = not (has_columns(folder) or model.takes_images or model.feature_names is not None)
+    text = text_inputs(folder, model.input_shape[0]) if on_text else None
+    as_text = written_columns(folder) if text is None else [text.column]
+    table = read_table(source, text=[*written, *as_text])
     count = len(table.content)
     if not count:
         raise ValueError(f"labelled samples need at least one row; {source} has none")
@@ -196,7 +192,6 @@ def _in_table(run: Path, config: RunConfig, model: PrimaryModel, source: Path) -
     if has_columns(folder):
         x = column_rows(column_features(folder, model.input_shape[0]), table, source)
         return Labelled(range(count), targets, lambda part: model.normalise(x[part.start : part.stop]))
-    text = None if model.feature_names is not None else text_inputs(folder, model.input_shape[0])
     needed = model.feature_names if text is None else (text.column,)
     assert needed is not None  # a run on features or on text
     if missing := [name for name in needed if name not in table.content.column_names]:

@@ -20,6 +20,7 @@ from maxl.experiments.runs.launch import Elsewhere, launched, restarts
 from maxl.worlds import Alone, DataParallel, Reducer, SyncBatchNorm, World
 
 _PATIENCE = timedelta(hours=2)  # for a process that still loads data, or looks at a large test set
+_OF_WHOLE_BATCHES = {"contrastive": "compares", "small-loss": "selects among"}
 _T = TypeVar("_T")
 
 
@@ -56,13 +57,10 @@ class Processes:
             return
         if config.compile:
             raise ValueError("--compile is for one process: drop it, or torchrun")
-        if config.method == "small-loss":
+        if config.method in _OF_WHOLE_BATCHES:
             raise ValueError(
-                "--method small-loss selects among the samples of a batch, of which each process has a part: use it without torchrun"
-            )
-        if config.method == "contrastive":
-            raise ValueError(
-                "--method contrastive compares the samples of a batch, of which each process has a part: use it without torchrun"
+                f"--method {config.method} {_OF_WHOLE_BATCHES[config.method]} the samples of a batch, of which each process has a "
+                "part: use it without torchrun"
             )
 
     def synchronise(self, *modules: nn.Module | None) -> None:

@@ -11,8 +11,8 @@ import yaml
 
 from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
 from maxl.experiments.runs.files import read_json, read_yaml, write_at_once
-from maxl.experiments.runs.fingerprint import what_changed
 from maxl.experiments.runs.values import as_now
+from maxl.experiments.studies.same_data import require_same_data
 
 
 def identity(base: RunConfig) -> dict[str, Any]:
@@ -59,11 +59,7 @@ def write_record(out: Path, own: Mapping[str, Any], prints: Mapping[str, Any]) -
     """
     require_same(out, own)
     known = read_prints(out)
-    for key, stored in known.items():
-        if key in prints and (changed := what_changed(stored, prints[key])) is not None:
-            raise ValueError(
-                f"--out needs a new folder or one of the same study; {out} was begun with other data: {changed} changed"
-            )
+    require_same_data(known, prints, out, "study")
     whole = {**read_record(out), **own}
     write_at_once(out / "study.yaml", yaml.safe_dump(whole, sort_keys=False).encode())
     write_at_once(out / "data.json", json.dumps({**known, **prints}).encode() + b"\n")

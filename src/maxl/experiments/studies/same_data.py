@@ -26,8 +26,14 @@ def compared(
         ValueError: if the same settings gave other data before.
     """
     key, now = json.dumps(list(settings), default=str), fingerprint(data)
-    if (changed := what_changed(known.get(key, now), now)) is not None:
-        raise ValueError(
-            f"--out needs a new folder or one of the same {what}; {out} was begun with other data: {changed} changed"
-        )
+    require_same_data(known, {key: now}, out, what)
     return {**known, key: known.get(key, now)}
+
+
+def require_same_data(known: Mapping[str, Any], prints: Mapping[str, Any], out: Path, what: str) -> None:
+    """ValueError if the same settings have other fingerprints among ``prints``; arguments else as for ``compared``."""
+    for key, now in prints.items():
+        if (changed := what_changed(known.get(key, now), now)) is not None:
+            raise ValueError(
+                f"--out needs a new folder or one of the same {what}; {out} was begun with other data: {changed} changed"
+            )
