@@ -3,7 +3,7 @@
     python dev/decide.py run shared-trunk [--data-dir DIR] [--only digits clinc150] [--jobs 2]    # what the table lacks
     python dev/decide.py tell shared-trunk                                                         # differences, and the decision
 
-Settings, and MAXL's own as they were tuned, are those of dev/settings.py; seeds are fresh. Precision is one for all ways of a setting:
+Settings, and MAXL's own as they were tuned, are those of dev/settings.py; seeds are fresh, but for digits-sgd, which was run with them before. Precision is one for all ways of a setting:
 float32, in place of a bfloat16 that some processors imitate ten times as slowly, but for cifar100-2500, which takes hours in float32. DIR holds mnist/, clinc150/ and cifar100/. Results are kept in
 dev/evidence/NAME.csv, a row a run.
 

@@ -4,13 +4,13 @@
 
 | case | data | known | to be recommended |
 |---|---|---|---|
-| structure | CLINC150 (``DIR``), domains as classes, intents looked for by a probe | clusters of the inputs keep intents (docs/evidence.md) | kmeans, shown to beat kmeans-shuffled |
+| structure | CLINC150 (``DIR``), domains as classes, intents looked for by a probe | clusters of the inputs keep intents, the inputs themselves no fewer (docs/evidence.md) | kmeans, shown to beat kmeans-shuffled; that the inputs be kept |
 | nothing | 3,000 points whose class is the sign of a linear rule, one label in ten drawn anew | single-task training is as good as can be: no finer label can help | single |
 | ruined | scikit-learn's digits; of half of them, in one part of the input space, the label is the next class; 150 are trusted | training on all of them is ruined, the trusted samples mend it | a method that they judge or that trains on them last |
 | tiny | 40 points of the linear rule | nothing that small can show a gain or exclude it | single |
 
 Each runs ``maxl advise`` as a user would, in a process of its own. A row a case in dev/evidence/advice.csv; rows of older
-versions say nothing of what was recommended and of the control, and were right by their verdict alone.
+versions say nothing of what was recommended, of the control and of the inputs, and were right by less.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class Known:
         recommended: Methods of which one has to be recommended.
         budget: Minutes.
         beaten: The control that it has to be shown to beat, if any.
+        use_inputs: Whether the inputs have to be recommended besides.
     """
 
     flags: Callable[[Path, str | None], list[str]]
@@ -50,10 +51,12 @@ class Known:
     recommended: tuple[str, ...]
     budget: float
     beaten: str | None = None
+    use_inputs: bool = False
 
     def right(self, advice: Mapping[str, Any]) -> bool:
         """Whether an advice says what is known, and not its verdict alone."""
         told = advice["verdict"] == self.verdict and advice["recommended"] in self.recommended
+        told = told and advice["use_inputs"] == self.use_inputs
         control = advice["control"] or {"against": None, "interval": [None, None]}
         beats = control["against"] == self.beaten and (control["interval"][0] or 0.0) > 0
         return told and (self.beaten is None or beats)
@@ -123,7 +126,7 @@ def _ruined(folder: Path, data_dir: str | None) -> list[str]:
 
 TRUSTING = ("trusted-only", "fine-tuned", "reweighted", "corrected")
 CASES = {
-    "structure": Known(_structure, "helps", ("kmeans",), 20, beaten="kmeans-shuffled"),
+    "structure": Known(_structure, "helps", ("kmeans",), 20, beaten="kmeans-shuffled", use_inputs=True),
     "nothing": Known(_nothing, "does not help", ("single",), 10),
     "ruined": Known(_ruined, "helps", TRUSTING, 15),
     "tiny": Known(_tiny, "cannot tell", ("single",), 5),
@@ -146,8 +149,9 @@ def run(name: str, data_dir: str | None, jobs: int) -> dict[str, object]:
 
 def row(name: str, advice: Mapping[str, Any]) -> dict[str, object]:
     """What the table keeps of an advice."""
-    known, control = CASES[name], advice["control"] or {}
+    known, control, inputs = CASES[name], advice["control"] or {}, advice["against_inputs"] or {}
     (low, high), ends = advice["interval"], control.get("interval", (None, None))
+    beside = inputs.get("interval", (None, None))
     return {
         "case": name,
         "verdict": advice["verdict"],
@@ -165,6 +169,10 @@ def row(name: str, advice: Mapping[str, Any]) -> dict[str, object]:
         "control_low": ends[0],
         "control_high": ends[1],
         "probe_inputs": advice["probe_inputs"],
+        "use_inputs": advice["use_inputs"],
+        "inputs_difference": inputs.get("difference"),
+        "inputs_low": beside[0],
+        "inputs_high": beside[1],
     }
 
 

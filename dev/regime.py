@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from evidence import HERE, Task, read, row, work
+from evidence import HERE, Task, read, row, told, work
 from maxl.experiments.data import evaluation_batches
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.evaluation import evaluating
@@ -28,7 +28,12 @@ from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.trainer import Trainer
 from maxl.experiments.runs.trunks import ConvTrunk
-from maxl.experiments.studies.intervals import interval_text, mean_interval, paired_difference
+from maxl.experiments.studies.intervals import (
+    PairedDifference,
+    interval_text,
+    mean_interval,
+    paired_difference,
+)
 from planned import outcomes
 
 FILE, CHOICE = HERE / "regime.csv", HERE / "regime-choice.csv"
@@ -207,36 +212,61 @@ def questions(step: str) -> dict[str, tuple[tuple[str, str], ...]]:
     }
 
 
-def write(options: argparse.Namespace) -> None:
-    """Prints the arms, the plan's differences, whose intervals hold at once, and its answers; draws the arms."""
-    found = outcomes(FILE, "test_accuracy")
-    for group, arms in GROUPS.items():
-        for arm in arms:
-            if arm in found:
-                print(f"| {group} | {arm} | {interval_text(mean_interval(found[arm].values()), 2)} |")
-    step = best(STEP_ARMS)[0]
-    asked = questions(step)
+def compared(found: Mapping[str, Mapping[int, float]]) -> dict[str, dict[tuple[str, str], PairedDifference]]:
+    """The plan's differences by question, those whose arms have run: their intervals hold for all three questions at once,
+    those of the tuned regime for its own."""
+    asked = questions(best(STEP_ARMS)[0])
     number = sum(map(len, asked.values()))
-    lows: dict[tuple[str, str], float] = {}
-    for question, pairs in {**asked, "tuned": TUNED_PAIRS}.items():
-        print(f"\n{question}")
-        for a, b in pairs:
-            if a not in found or b not in found:
-                print(f"{a} against {b}: not run")
-                continue
-            d = paired_difference(found[a], found[b], number if question in asked else len(TUNED_PAIRS))
-            lows[a, b] = d.low
-            print(
-                f"{a} against {b} {d.mean:+.2f} ({d.low:+.2f} to {d.high:+.2f}), {d.n} seeds, "
-                f"detectable {d.detectable:.2f}"
-            )
+    return {
+        question: {
+            (a, b): paired_difference(found[a], found[b], number if question in asked else len(pairs))
+            for a, b in pairs
+            if a in found and b in found
+        }
+        for question, pairs in {**asked, "tuned": TUNED_PAIRS}.items()
+    }
+
+
+def page() -> str:
+    """The tables of docs/evidence.md: each arm's results, and the differences that the plan names."""
+    found = outcomes(FILE, "test_accuracy")
+    lines = ["| what it stands for | arm | test accuracy, % |", "|---|---|---|"]
+    lines += [
+        f"| {group} | {arm} | {interval_text(mean_interval(found[arm].values()), 2)} |"
+        for group, arms in GROUPS.items()
+        for arm in arms
+        if arm in found
+    ]
+    lines += ["", "| question | difference | points |", "|---|---|---|"]
+    lines += [
+        f"| {question} | {a} − {b} | {told(d)} |"
+        for question, pairs in compared(found).items()
+        for (a, b), d in pairs.items()
+    ]
+    return "\n".join(lines)
+
+
+def answers() -> list[str]:
+    """What the plan's rule says; what is lacking where not every difference that it needs is there."""
+    step = best(STEP_ARMS)[0]
+    found = compared(outcomes(FILE, "test_accuracy"))
+    lows = {pair: d.low for pairs in found.values() for pair, d in pairs.items()}
+    asked = questions(step)
+    if lacking := [f"{a} − {b}" for pairs in asked.values() for a, b in pairs if (a, b) not in lows]:
+        return [f"not run: {', '.join(lacking)}"]
     (first, *others), head = asked["step size"], asked["second head"]
-    if all(pair in lows for pairs in asked.values() for pair in pairs):
-        beaten = any(lows[pair] > 0 for pair in others)
-        print(f"\nstep size explains gains: {lows[first] > 0 and not beaten}")
-        print(f"a second head does: {any(lows[p] > 0 and lows[p[0], step] > 0 for p in head)}")
-        print(*(f"information, {a} against {b}: {lows[a, b] > 0}" for a, b in INFORMATION), sep="\n")
-    draw(found, PICTURE)
+    beaten = any(lows[pair] > 0 for pair in others)
+    return [
+        f"step size explains gains: {lows[first] > 0 and not beaten}",
+        f"a second head does: {any(lows[p] > 0 and lows[p[0], step] > 0 for p in head)}",
+        *(f"information, {a} against {b}: {lows[a, b] > 0}" for a, b in INFORMATION),
+    ]
+
+
+def write(options: argparse.Namespace) -> None:
+    """Prints the tables and what the plan's rule says; draws the arms."""
+    print(page(), "", *answers(), sep="\n")
+    draw(outcomes(FILE, "test_accuracy"), PICTURE)
 
 
 def draw(found: Mapping[str, Mapping[int, float]], file: Path) -> None:

@@ -12,6 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BEATEN = {"against": "kmeans-shuffled", "difference": 0.05, "interval": [0.04, 0.06]}
+INPUTS = {"method": "kmeans", "difference": -0.01, "interval": [-0.02, -0.001]}
+NO_INPUTS = {"use_inputs": False, "against_inputs": None, "probe_inputs": None}
 
 
 @pytest.fixture
@@ -25,7 +27,8 @@ def advice(**changes: Any) -> dict[str, Any]:
     return {
         **{"verdict": "helps", "method": "kmeans", "recommended": "kmeans", "control": BEATEN},
         **{"against": "single", "measure": "test_probe", "difference": 0.06, "interval": [0.05, 0.07]},
-        **{"seeds": 10, "predicted_minutes": 13.3, "minutes": 10.789, "probe_inputs": 0.6, **changes},
+        **{"seeds": 10, "predicted_minutes": 13.3, "minutes": 10.789, "probe_inputs": 0.6},
+        **{"use_inputs": True, "against_inputs": INPUTS, **changes},
     }
 
 
@@ -38,12 +41,21 @@ def advice(**changes: Any) -> dict[str, Any]:
         ("structure", {"control": {**BEATEN, "interval": [-0.01, 0.06]}}, False),
         ("structure", {"control": {**BEATEN, "against": "uniform"}}, False),
         ("structure", {"control": None}, False),
-        ("nothing", {"verdict": "does not help", "recommended": "single", "control": None}, True),
-        ("nothing", {"verdict": "does not help", "recommended": "uniform", "control": None}, False),
-        ("ruined", {"recommended": "fine-tuned"}, True),
-        ("ruined", {"recommended": "gce"}, False),
-        ("tiny", {"verdict": "cannot tell", "recommended": "single"}, True),
-        ("tiny", {"recommended": "single"}, False),
+        ("structure", {"use_inputs": False}, False),
+        (
+            "nothing",
+            {"verdict": "does not help", "recommended": "single", "control": None, **NO_INPUTS},
+            True,
+        ),
+        (
+            "nothing",
+            {"verdict": "does not help", "recommended": "uniform", "control": None, **NO_INPUTS},
+            False,
+        ),
+        ("ruined", {"recommended": "fine-tuned", **NO_INPUTS}, True),
+        ("ruined", {"recommended": "gce", **NO_INPUTS}, False),
+        ("tiny", {"verdict": "cannot tell", "recommended": "single", **NO_INPUTS}, True),
+        ("tiny", {"recommended": "single", **NO_INPUTS}, False),
     ],
 )
 def test_right_is_what_is_recommended_too(
@@ -68,4 +80,7 @@ def test_the_table_keeps_older_rows_as_they_are_and_has_the_control_of_new_ones(
         **{"recommended": "kmeans", "control": "kmeans-shuffled"},
         **{"control_low": "0.04", "control_high": "0.06", "minutes": "10.79"},
     }
+    assert list(new.loc["structure", ["use_inputs", "inputs_difference", "inputs_low", "inputs_high"]]) == [
+        *("True", "-0.01", "-0.02", "-0.001")
+    ]
     assert set(new.index) == set(known.CASES)

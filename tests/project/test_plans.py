@@ -194,7 +194,7 @@ def test_the_rule_of_the_papers_regime_answers_its_three_questions(
     assert "step size explains gains: False" in printed
     assert "a second head does: True" in printed
     printed = told(better, [arm for arm in every if arm != "wamal"])
-    assert "wamal against uniform-wamal: not run" in printed
+    assert "not run: wamal − uniform-wamal" in printed
     assert "explains gains" not in printed  # no answer from a part of the plan
 
 
