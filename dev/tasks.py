@@ -11,6 +11,7 @@ Results are kept in dev/evidence/tasks.csv, a row a run.
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 import time
 import warnings
@@ -193,7 +194,8 @@ def summary() -> str:
             cells.append(f"{100 * mean.mean:.1f} ± {50 * (mean.high - mean.low):.1f}")
         for a, b in pairs:
             d = paired_difference(values[a], values[b], comparisons=len(pairs))
-            cells.append(f"{100 * d.mean:+.1f} ± {50 * (d.high - d.low):.1f}".replace("-", "−"))
+            half = "" if math.isnan(d.low) else f" ± {50 * (d.high - d.low):.1f}"  # none where too few seeds agree
+            cells.append(f"{100 * d.mean:+.1f}{half}".replace("-", "−"))
         lines.append(
             f"| {name} | {rows[rows.settings == f'data={name}'].measure.iloc[0]} | {' | '.join(cells)} |"
         )

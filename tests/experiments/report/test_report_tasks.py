@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from _report_helpers import write_study
 from maxl.experiments.report import write_markdown, write_report
+from maxl.experiments.report.classes import confusion_figure
+from maxl.experiments.report.draw import heat_maps
 from maxl.experiments.report.page import sections
 from maxl.experiments.report.parts import Figure, Note, Points, Table
 from maxl.experiments.report.runs import load_study
@@ -72,3 +75,12 @@ def test_both_kinds_of_report_are_written(tmp_path: Path) -> None:
     folder = retold(write_study(tmp_path, methods=("single", "maxl"), bare=True), "multi-label")
     assert "mAP" in write_report(folder).read_text()
     assert "mAP" in write_markdown(folder).read_text()
+
+
+def test_names_of_classes_are_text_in_figures() -> None:
+    names = ["<b>bold</b>", 'say "hi"', "salt & pepper"]
+    figure = confusion_figure("taken for", names, [[2, 0, 0], [0, 2, 0], [0, 0, 2]])
+    assert list(figure.plot.data[0].x) == ["&lt;b&gt;bold&lt;/b&gt;", 'say "hi"', "salt &amp; pepper"]
+    table = pd.DataFrame([[0.5], [0.2], [0.3]], index=names, columns=[1])
+    plot = heat_maps({"maxl": table}, colours="Cividis", low=0.0, high=1.0, title="share")
+    assert list(plot.layout.yaxis.ticktext) == list(figure.plot.data[0].x)

@@ -232,7 +232,11 @@ def test_more_seeds_than_anybody_trains_are_not_asked_for(tmp_path: Path) -> Non
         ({"single": SINGLE[:2], "maxl": [0.81, 0.82]}, "Cannot tell: 2 seeds agree, but are too few"),
         ({"maxl": SINGLE}, "Nothing to compare: maxl alone was run: test accuracy 80.24 %."),
         ({"human": SINGLE, "maxl": SINGLE}, "Nothing to compare: neither single-task training nor a control"),
-        ({"single": SINGLE, "maxl": SINGLE}, "No: the other method does not gain 1 point or more"),
+        ({"single": SINGLE, "maxl": SINGLE}, "Cannot tell: 5 seeds agree on no difference, but are too few"),
+        (
+            {"single": [*SINGLE, 0.8], "maxl": [*SINGLE, 0.8]},
+            "No: the other method does not gain 1 point or more",
+        ),
     ],
 )
 def test_what_cannot_be_said_is_not_said(

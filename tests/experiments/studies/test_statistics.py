@@ -78,9 +78,14 @@ def test_paired_difference_is_antisymmetric():
 
 def test_no_difference_at_all():
     difference = paired_difference({0: 0.8, 1: 0.9}, {0: 0.8, 1: 0.9})
-    assert (difference.mean, difference.low, difference.high, difference.p) == (0, 0, 0, 1)
-    assert difference.ties == 2
+    assert (difference.mean, difference.p, difference.ties) == (0, 1, 2)
+    assert math.isnan(difference.low)  # two seeds exclude nothing
+    assert math.isnan(difference.high)
     assert verdict(difference, "single") == "tied with single: equal in all 2 seeds"
+    equal = {seed: 0.8 for seed in range(6)}
+    six = paired_difference(equal, equal)  # the fewest seeds whose signs can reject anything
+    assert (six.mean, six.low, six.high, six.p) == (0, 0, 0, 1)
+    assert math.isnan(paired_difference(equal, equal, comparisons=2).low)
 
 
 def test_equal_differences_are_no_certainty():

@@ -27,13 +27,13 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
         FileNotFoundError: if the folder does not exist.
         ValueError: if it holds no finished run, or a run folder is broken; the message names it.
     """
-    from maxl.experiments.report.advice import write_advice
+    from maxl.experiments.report.advice import is_advice, write_advice
     from maxl.experiments.report.browser import hierarchy_csv
     from maxl.experiments.report.page import page, sections
     from maxl.experiments.report.parts import Browser
     from maxl.experiments.report.runs import load_study
 
-    if (Path(folder) / "advice.json").is_file():
+    if is_advice(Path(folder)):
         return write_advice(Path(folder), None if out is None else Path(out))
     study = load_study(Path(folder))
     path = Path(folder) / "report.html" if out is None else Path(out)
@@ -50,9 +50,11 @@ def write_markdown(folder: str | Path, out: str | Path | None = None) -> Path:
     Raises:
         FileNotFoundError, ValueError: as ``write_report``.
     """
+    from maxl.experiments.report.advice import no_advice
     from maxl.experiments.report.markdown import markdown
     from maxl.experiments.report.runs import load_study
 
+    no_advice(Path(folder), "a Markdown report")
     study = load_study(Path(folder))
     path = Path(folder) / "report.md" if out is None else Path(out)
     write_at_once(path, markdown(study).encode())
@@ -75,9 +77,11 @@ def write_images(folder: str | Path, out: str | Path | None = None, *, suffix: s
         ImportError: if kaleido is not installed.
         RuntimeError: if kaleido finds no Chrome or Chromium.
     """
+    from maxl.experiments.report.advice import no_advice
     from maxl.experiments.report.images import write
     from maxl.experiments.report.runs import load_study
 
+    no_advice(Path(folder), "a report's images")
     return write(load_study(Path(folder)), Path(folder) / "figures" if out is None else Path(out), suffix)
 
 

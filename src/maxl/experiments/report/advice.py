@@ -45,18 +45,37 @@ def write_advice(folder: Path, out: Path | None = None) -> Path:
     return path
 
 
+def is_advice(folder: Path) -> bool:
+    """Whether a folder is that of an advice, finished or not, whose test results decide nothing but its verdict."""
+    plan = folder / "plan.json"
+    return (folder / "advice.json").is_file() or (plan.is_file() and "aim" in read_json(plan))
+
+
+def no_advice(folder: Path, what: str) -> None:
+    """Raises ValueError for the folder of an advice, of which there is no ``what``."""
+    if is_advice(folder):
+        raise ValueError(
+            f"{what} needs a study or a run; {folder} is an advice, whose report is a page: leave the flag out, or name "
+            f"{folder / 'final'}"
+        )
+
+
 def decided(folder: Path) -> Decision:
     """The box on top of the report of a finished advice."""
     advice, plan, final = _found(folder)
     return decision(folder, advice, plan, _measure(advice, final))
 
 
+# What advice of every version has.
+_NEEDED = ("verdict", "aim", "method", "difference", "interval", "seeds", "control", "cost", "sentences")
+
+
 def _found(folder: Path) -> tuple[dict[str, Any], dict[str, Any], pd.DataFrame]:
-    return (
-        read_json(folder / "advice.json"),
-        read_json(folder / "plan.json"),
-        pd.read_csv(folder / "final" / "results.csv"),
-    )
+    file = folder / "advice.json"
+    advice = read_json(file)
+    if missing := [key for key in _NEEDED if key not in advice]:
+        raise ValueError(f"{file} needs {missing[0]!r}, which is missing: restore it, or take advice anew")
+    return advice, read_json(folder / "plan.json"), pd.read_csv(folder / "final" / "results.csv")
 
 
 def _measure(advice: Mapping[str, Any], final: pd.DataFrame) -> Measure:
@@ -78,17 +97,24 @@ def _sections(
         Section(
             "Final comparison",
             f"Test {measure.title}.",
-            [differences(advice, measure), _final(final, advice, measure), Points(rules, "How to read this")],
+            [
+                differences(advice, measure),
+                _final(final, advice, measure, main_measure(task)),
+                Points(rules, "How to read this"),
+            ],
         ),
         Section("How it was chosen", "Validation results alone.", _chosen(plan, measure, main_measure(task))),
     ]
 
 
-def _final(final: pd.DataFrame, advice: Mapping[str, Any], measure: Measure) -> Table:
+def _final(final: pd.DataFrame, advice: Mapping[str, Any], measure: Measure, main: Measure) -> Table:
     digits = 2 if measure.points else 4
     rows = []
     for method, group in final.groupby("method", sort=False):
-        interval = mean_interval(measure.scale * group[measure.key].astype(float))
+        values = measure.scale * group[measure.key].astype(float).dropna()
+        if values.empty:
+            continue
+        interval = mean_interval(values)
         versus, control = "", advice["control"] or {}
         if method == advice["method"]:
             versus = _interval(advice["difference"], advice["interval"], measure)
@@ -100,12 +126,22 @@ def _final(final: pd.DataFrame, advice: Mapping[str, Any], measure: Measure) -> 
                 "Seeds": interval.n,
                 f"Mean test {measure.heading}": interval_text(interval, digits),
                 "Against single, paired": versus,
+                **_besides(group, measure, main),
             }
         )
     if (inputs := advice.get("probe_inputs")) is not None:
         mean = f"{measure.scale * inputs:.{digits}f}"
         rows.append({**dict.fromkeys(rows[0], ""), "Method": "the raw inputs", list(rows[0])[2]: mean})
     return Table("Fresh seeds, test part; intervals of means are of each mean alone", pd.DataFrame(rows))
+
+
+def _besides(runs: pd.DataFrame, measure: Measure, main: Measure) -> dict[str, str]:
+    """What the task is judged by, where something else was to get better."""
+    if main.key == measure.key or main.key not in runs:
+        return {}
+    values = main.scale * runs[main.key].astype(float).dropna()
+    text = "" if values.empty else interval_text(mean_interval(values), 2 if main.points else 4)
+    return {f"Mean test {main.heading}": text}
 
 
 def _chosen(plan: Mapping[str, Any], measure: Measure, tuned_by: Measure) -> list[Part]:
@@ -127,11 +163,15 @@ def _chosen(plan: Mapping[str, Any], measure: Measure, tuned_by: Measure) -> lis
     seeds = plan["screening"]["seeds"]
     lost = plan.get("collapsed", {})  # older plans have none
     left_out = "; ".join(f"{name} {', '.join(map(str, found))}" for name, found in lost.items())
+    ended = "; ".join(
+        f"{name} {', '.join(map(str, found))}" for name, found in plan.get("diverged", {}).items()
+    )
     return [
         Table("Single-task training, tuned", pd.DataFrame(rates)),
         Table(
             f"Screening on {seeds} seeds, simultaneous 95 % intervals; {Aim(plan['aim']).of_generators.lower()}: {plan['learned']}"
-            + (f"; runs that collapsed are left out: {left_out}" if lost else ""),
+            + (f"; runs that collapsed are left out: {left_out}" if lost else "")
+            + (f"; diverged, and so no candidate: {ended}" if ended else ""),
             pd.DataFrame(screened),
         ),
     ]

@@ -14,11 +14,11 @@ from maxl.experiments.report.forest import intervals
 from maxl.experiments.report.parts import Decision, Figure
 from maxl.experiments.report.style import looks
 from maxl.experiments.report.verdict import MOST_SEEDS, NO, UNSURE, USUAL_SEEDS, YES
-from maxl.experiments.runs.measures import Measure
+from maxl.experiments.runs.measures import MEASURES, PROBE, Measure
 from maxl.experiments.runs.names import names_code
 from maxl.experiments.studies.aims import Aim
 from maxl.experiments.studies.conclusion import keeps
-from maxl.experiments.studies.decisions import BASELINE
+from maxl.experiments.studies.decisions import BASELINE, end_text
 from maxl.experiments.studies.intervals import POWER, seeds_to_detect
 from maxl.experiments.studies.resolution import excludes
 from maxl.experiments.studies.statistics import RELEVANT, minor
@@ -87,7 +87,15 @@ def _apart(sentences: list[str]) -> tuple[str, list[str]]:
 def _headline(method: str, advice: Mapping[str, Any], measure: Measure) -> str:
     control = advice["control"]
     if advice["verdict"] == "helps":
-        said = f"Yes: {method} is better than tuned single-task training by {measure.difference_text(advice['difference'])}."
+        where = f" in the {measure.title}" if measure == PROBE else ""
+        by = measure.difference_text(advice["difference"])
+        said = f"Yes: {method} is better than tuned single-task training{where} by {by}."
+        primary = advice.get("primary")
+        if primary is not None and (primary["interval"][1] or 0.0) < 0:
+            main = next(m for found in MEASURES.values() for m in found if m.key == primary["measure"])
+            said += (
+                f" {primary['method']} loses {main.difference_text(-primary['difference'])} of {main.title}."
+            )
         if control is not None and not _above_zero(control):
             said += f" It is not shown to beat {control['against']}"
             same = to_use(advice) == control["against"]
@@ -108,7 +116,8 @@ def to_use(advice: Mapping[str, Any]) -> str:
 
 
 def _above_zero(compared: Mapping[str, Any]) -> bool:
-    return (compared["interval"][0] or 0.0) > 0
+    above = (compared["interval"][0] or 0.0) > 0
+    return bool(compared.get("shown", above))  # older advice does not say
 
 
 def _keeps_no_more(advice: Mapping[str, Any]) -> str:
@@ -120,9 +129,11 @@ def _keeps_no_more(advice: Mapping[str, Any]) -> str:
 
 def _difference(compared: Mapping[str, Any], measure: Measure) -> str:
     low, high = compared["interval"]
+    if compared["difference"] is None:
+        return "no seed in common"
     if low is None or high is None:
         return measure.signed_text(compared["difference"])
-    low, high = (measure.signed_text(end, unit=False) for end in (low, high))
+    low, high = (end_text(end, measure, unit=False) for end in (low, high))
     return f"{measure.signed_text(compared['difference'])} ({low} to {high})"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
 import pandas as pd
@@ -12,10 +11,10 @@ from numpy.typing import NDArray
 
 from maxl.experiments.report.labels import class_names
 from maxl.experiments.report.parts import Figure, Gallery, Part, Picture, Row, Table
+from maxl.experiments.report.references import reference_of
 from maxl.experiments.report.runs import Run, Setting
 from maxl.experiments.report.strip import strip_png
-from maxl.experiments.report.style import CLASS_COLOURS
-from maxl.experiments.report.verdict import reference_of
+from maxl.experiments.report.style import CLASS_COLOURS, as_text
 from maxl.experiments.studies.variants import base_method
 
 _TABLE = 100  # classes up to which the matrix also stands there in numbers
@@ -38,7 +37,7 @@ def confusion_figure(
         unit: What is counted.
     """
     shares = [[round(n / sum(row), 4) if sum(row) else None for n in row] for row in counts]
-    labels = [escape(_short(name, i)) for i, name in enumerate(names)]  # figures read markup
+    labels = [as_text(_short(name, i)) for i, name in enumerate(names)]  # figures read markup
     table = None
     if len(names) <= _TABLE:
         rows = [[name, *map(str, row)] for name, row in zip(names, counts, strict=True)]

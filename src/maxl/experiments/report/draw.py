@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from maxl.experiments.report.style import Look
+from maxl.experiments.report.style import Look, as_text
 
 _DIGITS = 4  # of what is drawn: beyond sight, and half the page's data
 _NAME = 18  # characters of a row's name
@@ -109,7 +108,7 @@ def _name_ends(
         plot.add_annotation(
             x=x,
             y=min(max(y, low), high),
-            text=escape(label if len(label) <= _LABEL else f"{label[: _LABEL - 1]}…"),
+            text=as_text(label if len(label) <= _LABEL else f"{label[: _LABEL - 1]}…"),
             xanchor="left",
             ax=22,
             ay=wanted[label] - placed[label],
@@ -198,7 +197,7 @@ def heat_maps(
         # Short names: long ones would leave a phone no room for the map. Layers differ at both ends.
         head, tail = _NAME // 3, _NAME - 1 - _NAME // 3
         short = [n if len(n) <= _NAME else f"{n[:head]}…{n[-tail:]}" for n in names]
-        ticks = {"type": "category", "tickvals": names, "ticktext": short}
+        ticks = {"type": "category", "tickvals": names, "ticktext": [as_text(n) for n in short]}
         plot.update_yaxes(**ticks, autorange="reversed", showgrid=False, row=row, col=1)
     epochs = [float(epoch) for table in tables.values() for epoch in table.columns]
     plot.update_xaxes(dtick=_epoch_step(min(epochs), max(epochs)))

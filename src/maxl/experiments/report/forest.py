@@ -10,10 +10,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from maxl.experiments.report.parts import Figure, Note, Part
+from maxl.experiments.report.references import against, reference_of
 from maxl.experiments.report.runs import Setting
 from maxl.experiments.report.style import Look
 from maxl.experiments.report.tables import signed
-from maxl.experiments.report.verdict import against, reference_of
 from maxl.experiments.runs.measures import Measure
 from maxl.experiments.runs.methods import LEARNED_METHODS
 from maxl.experiments.studies.statistics import RELEVANT, intervals_text
@@ -83,6 +83,8 @@ def intervals(
     plot.update_annotations(x=0, xanchor="left", font={"size": 14})
     plot.update_xaxes(title=f"Difference ({what})", showticklabels=True, row=len(panels), col=1)
     plot.update_layout(showlegend=False, margin={"t": 34})
+    if (ends := _room(panels, measure)) is not None:
+        plot.update_xaxes(range=ends)
     return Figure(
         title=title,
         plot=plot,
@@ -97,13 +99,30 @@ def intervals(
     )
 
 
+def _room(panels: Mapping[str, pd.DataFrame], measure: Measure) -> list[float] | None:
+    """A range of the axis with room for the numbers above the outermost marks; None where nothing is to be drawn."""
+    every = (
+        pd.concat([rows[["difference", "low", "high"]] for rows in panels.values()]).astype(float)
+        * measure.scale
+    )
+    edge = measure.scale * RELEVANT
+    low, high = min(every.min().min(), -edge), max(every.max().max(), edge)
+    if not math.isfinite(low) or not math.isfinite(high):
+        return None
+    beside = 0.25 * (high - low)
+    return [low - beside, high + beside]
+
+
 def _references(setting: Setting) -> list[str]:
     base = reference_of(setting)
     if base is None:
         return []
     learned = any(base_method(label) in LEARNED_METHODS for label in setting.methods)
-    uniform = [label for label in setting.methods if base_method(label) == "uniform"]
-    return [base, *(label for label in uniform[:1] if learned and label != base)]
+    wanted = {base_method(base), *(["uniform"] if learned else [])}
+    variants = [label for label in setting.methods if base_method(label) in wanted]
+    return sorted(
+        variants, key=lambda label: base_method(label) != base_method(base)
+    )  # in their order otherwise
 
 
 def _rows(setting: Setting, reference: str) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from maxl.experiments.report.forest import forest
 from maxl.experiments.report.html import document
 from maxl.experiments.report.labels import label_diagnostics, labels_by_class
 from maxl.experiments.report.parts import Browser, Decision, Note, Part, Points, Section
+from maxl.experiments.report.references import CONTROLS
 from maxl.experiments.report.runs import Results, Setting, data_name
 from maxl.experiments.report.samples import features, gallery
 from maxl.experiments.report.structure import kept_fact, structure
@@ -24,7 +25,7 @@ from maxl.experiments.report.summary import compared, found, limits
 from maxl.experiments.report.tables import accuracy_table, comparison_table, outcome_table
 from maxl.experiments.report.targets import labels, numbers
 from maxl.experiments.report.training import accuracy_over_epochs, cosine_over_epochs
-from maxl.experiments.report.verdict import CONTROLS, Verdict, overall, verdicts
+from maxl.experiments.report.verdict import Verdict, overall, verdicts
 from maxl.experiments.runs.measures import task_of
 from maxl.experiments.runs.methods import NOISE_METHODS
 from maxl.experiments.studies.variants import base_method

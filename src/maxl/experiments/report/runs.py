@@ -297,11 +297,12 @@ def _load_run(folder: Path) -> Run:
     if files.snapshot.exists():
         files.verify(files.snapshot, summary)
     settings = {name: as_now(name, value) for name, value in files.read_settings(summary).items()}
-    return Run(folder, summary, pd.DataFrame(rows), _flat(settings))
+    return Run(folder, summary, pd.DataFrame(rows), flat(settings))
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings without nesting, their keys joined by dots."""
+    found: dict[str, Any] = {}
     for key, value in config.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found

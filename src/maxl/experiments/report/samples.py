@@ -11,7 +11,7 @@ from maxl.experiments.report.labels import informative
 from maxl.experiments.report.parts import Figure, Gallery, Note, Part, Picture, Row
 from maxl.experiments.report.runs import Results, Run, Setting, data_name, psi_text
 from maxl.experiments.report.strip import strip_png
-from maxl.experiments.report.style import CLASS_COLOURS, CLASS_SYMBOLS
+from maxl.experiments.report.style import CLASS_COLOURS, CLASS_SYMBOLS, as_text
 from maxl.experiments.runs.measures import task_of
 from maxl.experiments.runs.snapshot import Snapshot
 from maxl.experiments.studies.statistics import parse_psi
@@ -87,7 +87,7 @@ def _embedding(run: Run) -> Figure:
             x=flat[mine, 0].round(2).tolist(),
             y=flat[mine, 1].round(2).tolist(),
             mode="markers",
-            name=_class_name(names, int(c)),
+            name=as_text(_class_name(names, int(c))),
             marker={**look, "size": 5, "opacity": 0.75},
             hovertemplate="%{fullData.name}<extra></extra>",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 from maxl.experiments.studies.variants import base_method
@@ -113,3 +114,8 @@ def _template(ink: str, grid: str) -> dict[str, Any]:
             "colorway": [colour for colour, _ in _METHODS.values()],
         }
     }
+
+
+def as_text(name: str) -> str:
+    """A name for a figure, whose texts are markup and know no entity of a quotation mark."""
+    return escape(name, quote=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from maxl.experiments.report.labels import class_names
 from maxl.experiments.report.parts import Figure, Part, Table
 from maxl.experiments.report.runs import Run, Setting
-from maxl.experiments.report.style import Look
+from maxl.experiments.report.style import Look, as_text
 from maxl.experiments.runs.measures import plain
 
 _MOST_TARGETS = 6  # figures of a setting
@@ -88,7 +87,7 @@ def _figure(
             go.Scatter(
                 x=truths.tolist(),
                 y=predicted.tolist(),
-                name=escape(label),
+                name=as_text(label),
                 mode="markers",
                 marker={
                     "color": looks[label].colour,
@@ -96,11 +95,11 @@ def _figure(
                     "size": 6,
                     "opacity": 0.6,
                 },
-                hovertemplate=f"{escape(label)}: %{{y:.4~g}} for %{{x:.4~g}}<extra></extra>",
+                hovertemplate=f"{as_text(label)}: %{{y:.4~g}} for %{{x:.4~g}}<extra></extra>",
             )
         )
-    plot.update_xaxes(title=f"true {escape(name)}")
-    plot.update_yaxes(title=f"predicted {escape(name)}", automargin=True)
+    plot.update_xaxes(title=f"true {as_text(name)}")
+    plot.update_yaxes(title=f"predicted {as_text(name)}", automargin=True)
     plot.update_layout(showlegend=len(pairs) > 1, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"})
     half = "; ".join(f"{label} {plain(float(np.median(np.abs(p - t))))}" for label, (t, p) in pairs.items())
     return Figure(

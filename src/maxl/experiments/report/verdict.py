@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from maxl.experiments.report.commands import compare, fresh, use
 from maxl.experiments.report.costs import cost_text, minutes_of
-from maxl.experiments.report.labels import informative, labelled
-from maxl.experiments.report.runs import Results, Setting, size_text
+from maxl.experiments.report.lost import diverged_of, without_collapsed
+from maxl.experiments.report.references import (
+    CONTROLS,
+    against,
+    largest,
+    reference_of,
+    rival,
+    unbeaten_controls,
+)
+from maxl.experiments.report.runs import Results, Setting
 from maxl.experiments.report.training import past_its_best
-from maxl.experiments.runs.measures import Measure
-from maxl.experiments.runs.methods import EMPTY_METHODS, JUDGED_METHODS, LEARNED_METHODS, NOISE_METHODS
+from maxl.experiments.report.wording import (
+    against_what,
+    comparisons,
+    interval,
+    invented_labels,
+    listed,
+    named,
+    none_gains,
+    ranges,
+    seeds,
+    worse_than,
+)
+from maxl.experiments.runs.methods import EMPTY_METHODS, JUDGED_METHODS, NOISE_METHODS
 from maxl.experiments.studies.decisions import CONTROL_OF
 from maxl.experiments.studies.intervals import POWER, seeds_to_detect
 from maxl.experiments.studies.resolution import excludes, lacking, shows
-from maxl.experiments.studies.statistics import REFERENCES, RELEVANT, intervals_text, minor, nothing_learned
+from maxl.experiments.studies.statistics import RELEVANT, minor, nothing_learned, rounded_up
 from maxl.experiments.studies.variants import base_method
 
-CONTROLS = tuple(name for name in REFERENCES if name != "single")
 MOST_SEEDS = 100  # beyond which nobody is asked to repeat a study
 USUAL_SEEDS = 5
 
@@ -38,6 +56,7 @@ class Verdict:
         facts: What it rests on: a question and its answer.
         advice: What to do next.
         command: A command that does it, to be typed where the report was made; None where files for it are missing.
+        method: Which to use, or to keep, by this; None where nothing says so.
     """
 
     setting: str
@@ -46,6 +65,7 @@ class Verdict:
     facts: list[tuple[str, str]]
     advice: str
     command: str | None
+    method: str | None = None
 
 
 def verdicts(study: Results) -> list[Verdict]:
@@ -63,7 +83,23 @@ def overall(found: Sequence[Verdict]) -> tuple[str, str]:
 
 
 def verdict_of(study: Results, setting: Setting) -> Verdict:
-    """The decision in one setting."""
+    """The decision in one setting: that of all its runs, where it is the same without those that collapsed."""
+    ended = diverged_of(study, setting)
+    found = _decide(setting, ended)
+    standing, fallen = without_collapsed(setting)
+    other = _decide(standing, ended) if fallen else found
+    besides = [
+        f"{count} of {count + len(setting.methods[label])} runs of {label} diverged"
+        for label, count in ended.items()
+    ]
+    if (found.answer, found.method) != (other.answer, other.method):
+        found = _rests_on_collapsed(setting, found, other)
+    facts = [*found.facts, *(("But", told) for told in (*besides, *fallen))]
+    return replace(found, facts=facts)
+
+
+def _decide(setting: Setting, ended: Mapping[str, int]) -> Verdict:
+    """The decision by a setting's runs; ``ended`` says how many of which method diverged."""
     table, measure = setting.comparisons, setting.measure
     base = reference_of(setting)
     if base is None or table.empty:
@@ -77,63 +113,41 @@ def verdict_of(study: Results, setting: Setting) -> Verdict:
     lucky = [row for row in rows if row["low"] > 0 and row not in better]
     worse = [row for row in rows if row["high"] < 0]
     # Not excluded: a gain of a point. A difference without an interval (one seed, or too few that agree) excludes nothing.
-    unsure = [row for row in rows if not row["high"] < RELEVANT and not row["low"] > 0 and not _all_tied(row)]
+    unsure = [row for row in rows if not row["high"] < RELEVANT and not row["low"] > 0]
     if better:
-        return _helps(setting, base, rows, better)
+        whole = [row for row in better if not {row["method"], row["reference"]} & ended.keys()]
+        unbeaten = [row for row in whole if rival(setting, str(row["method"])) is None]
+        if unbeaten:
+            return _helps(setting, base, rows, unbeaten)
+        return _elsewhere(setting, rows, whole) if whole else _diverging(setting, base, rows, better)
     if samples is not None and rows and (lucky or not (unsure or excludes(samples, RELEVANT))):
         return _too_small(setting, base, rows, lucky, samples)
     if unsure or not rows:
         return _cannot_tell(setting, base, rows, unsure)
     if worse:
-        first, *others = (f"by {measure.difference_text(-r['difference'])}" for r in worse)
-        told = f"{worse[0]['method']} is worse than {_named(base)} {first}"
-        told += "".join(f", {r['method']} {by}" for r, by in zip(worse[1:], others, strict=True))
         rest = "" if len(worse) == len(rows) else f"; no other gains {measure.difference_text(RELEVANT)}"
-        headline = f"No: {told}{rest}."
+        headline = f"No: {worse_than(worse, measure)}{rest}."
     else:
-        headline = f"No: {_methods(len(rows))} {measure.difference_text(RELEVANT)} or more on {_named(base)}."
+        on = listed(list(dict.fromkeys(named(str(row["reference"])) for row in rows)))
+        headline = f"No: {none_gains(len(rows), measure)} or more on {on}."
     facts = [
-        ("By how much", _ranges(rows, measure)),
-        ("Against what", _against(setting, base, rows)),
+        ("By how much", ranges(rows, measure)),
+        ("Against what", against_what(setting, base, rows)),
         ("At what cost", cost_text(setting, base)),
-        *_labels(setting),
+        *invented_labels(setting),
     ]
-    told = f"Keep {base}: {_methods(len(rows))} {measure.difference_text(RELEVANT)}."
-    return Verdict(setting.name, NO, headline, facts, *use(told, setting.methods[base]))
-
-
-def reference_of(setting: Setting) -> str | None:
-    """What the methods are compared with: single-task training, or the first control where that was not run."""
-    for name in REFERENCES:
-        found = [label for label in setting.methods if base_method(label) == name]
-        if found:
-            return found[0]
-    return None
-
-
-def against(setting: Setting, reference: str) -> Any:
-    """The comparisons with a reference at the same setting; the reference's own variants among the methods."""
-    table = setting.comparisons
-    same = table[table["against"] == "same setting"]
-    return same[same["reference"].map(base_method) == base_method(reference)]
-
-
-def unbeaten_controls(setting: Setting, method: str) -> list[str]:
-    """The controls, as they are labelled, that a method was compared with and is not shown to beat."""
-    table = setting.comparisons
-    mine = table[(table["method"] == method) & (table["against"] == "same setting")]
-    mine = mine[mine["reference"].map(base_method).isin(CONTROLS)]
-    return [str(name) for name, low in zip(mine["reference"], mine["low"], strict=True) if not low > 0]
+    told = f"Keep {base}: {none_gains(len(rows), measure)}."
+    return Verdict(setting.name, NO, headline, facts, *use(told, setting.methods[base]), base)
 
 
 def _helps(setting: Setting, base: str, rows: list[dict[str, Any]], better: list[dict[str, Any]]) -> Verdict:
     measure = setting.measure
-    top = max(better, key=lambda row: float(row["difference"]))
+    top = largest(setting, better)
     winner, chosen = str(top["method"]), top
     helping = {str(row["method"]): row for row in better}
     unbeaten = unbeaten_controls(setting, winner)
     as_good = [name for name in unbeaten if name in helping]
-    amount = f"better than {_named(str(top['reference']))} by {measure.difference_text(top['difference'])}"
+    amount = f"better than {named(str(top['reference']))} by {measure.difference_text(top['difference'])}"
     of_noise = base_method(winner) in NOISE_METHODS
     if of_noise:
         said = f"Yes: {winner} is {amount}."
@@ -177,43 +191,106 @@ def _helps(setting: Setting, base: str, rows: list[dict[str, Any]], better: list
         YES,
         said,
         [
-            ("By how much", _interval(chosen, measure)),
-            ("Against what", _against(setting, base, rows)),
+            ("By how much", interval(chosen, measure)),
+            ("Against what", against_what(setting, base, rows)),
             ("At what cost", cost_text(setting, base, [method, winner])),
             *[("But", told) for told in (past_its_best(setting),) if told is not None],
-            *_labels(setting),
+            *invented_labels(setting),
         ],
         advice,
         command,
+        method,
     )
+
+
+def _elsewhere(setting: Setting, rows: list[dict[str, Any]], better: list[dict[str, Any]]) -> Verdict:
+    """Gains at a setting beside which a control at another is as good or better."""
+    measure, top = setting.measure, largest(setting, better)
+    beside = rival(setting, str(top["method"]))
+    assert beside is not None  # else it helps
+    best = str(beside["reference"])
+    gain = f"{top['method']} is better than {named(str(top['reference']))} by {measure.difference_text(top['difference'])}"
+    loses = beside["high"] < 0
+    by = measure.difference_text(-beside["difference"])
+    said = (
+        f"No: {gain}, and worse than {best}, the best control, by {by}."
+        if loses
+        else f"Cannot tell: {gain}, but is not shown to beat {best}, the best control."
+    )
+    facts = [
+        ("By how much", f"against {named(best)}: {interval(beside, measure)}"),
+        ("Against what", against_what(setting, best, rows)),
+        ("At what cost", cost_text(setting, best)),
+        *invented_labels(setting),
+    ]
+    told = f"Use {best}." if loses else f"Use {best}, which has the highest mean of the controls."
+    return Verdict(
+        setting.name, NO if loses else UNSURE, said, facts, *use(told, setting.methods[best]), best
+    )
+
+
+def _diverging(
+    setting: Setting, base: str, rows: list[dict[str, Any]], better: list[dict[str, Any]]
+) -> Verdict:
+    """Gains over the runs that are left where others diverged."""
+    measure, top = setting.measure, largest(setting, better)
+    gain = f"{top['method']} is better than {named(str(top['reference']))} by {measure.difference_text(top['difference'])}"
+    facts = [
+        ("By how much", interval(top, measure)),
+        ("Against what", against_what(setting, base, rows)),
+        ("At what cost", cost_text(setting, base)),
+        *invented_labels(setting),
+    ]
+    told = (
+        f"Keep {base}. More seeds would not help where training diverges: try it at a lower --learning-rate."
+    )
+    said = f"Cannot tell: {gain} over the {seeds(top['n'])} that did not diverge."
+    return Verdict(setting.name, UNSURE, said, facts, told, None, base)
+
+
+def _rests_on_collapsed(setting: Setting, found: Verdict, other: Verdict) -> Verdict:
+    """That a decision holds only with, or only without, runs that collapsed."""
+    said = [v.headline.removesuffix(".") for v in (found, other)]
+    told = "More seeds would not help where training collapses: try it at a lower --learning-rate."
+    headline = f"Cannot tell, as runs collapsed. With them: {said[0]}. Without them: {said[1]}."
+    return Verdict(setting.name, UNSURE, headline, found.facts, told, None, None)
 
 
 def _cannot_tell(
     setting: Setting, base: str, rows: list[dict[str, Any]], unsure: list[dict[str, Any]]
 ) -> Verdict:
     measure = setting.measure
-    common = max((int(row["n"]) for row in rows), default=0)
+    common = max((int(row["n"]) for row in unsure), default=0)
     detectable = [row for row in unsure if not math.isnan(row["detectable"])]
+    blind = [row for row in unsure if math.isnan(row["detectable"])]
     worse = [row for row in rows if row["high"] < 0]
-    of_these = f" of {', '.join(str(row['method']) for row in unsure)}" if worse else ""
+    of_these = f" of {', '.join(str(row['method']) for row in unsure)}" if len(unsure) < len(rows) else ""
     spread = [float(row["spread"]) for row in unsure if row["spread"] > 0]
     if common < 2:
-        headline = (
-            f"Cannot tell: {'one seed says nothing of a difference' if common else 'no seed in common'}."
-        )
+        headline = f"Cannot tell{of_these}: {'one seed says nothing of a difference' if common else 'no seed in common'}."
         found = "nothing: differences of one seed have no interval"
     elif detectable:
         least = max(detectable, key=lambda row: float(row["detectable"]))
-        size = measure.difference_text(least["detectable"])
+        size = measure.difference_text(
+            rounded_up(float(least["detectable"])) if measure.points else least["detectable"]
+        )
         headline = f"Cannot tell{of_these}: this study would have found a difference of {size} or more, and found none."
-        found = f"{size}, with {100 * POWER:.0f} % power, {int(least['n'])} seeds and {_comparisons(rows)}"
+        if blind:
+            told = ", ".join(f"{row['method']} ({seeds(row['n'])})" for row in blind)
+            headline += f" Of {told} nothing is known."
+        found = f"{size}, with {100 * POWER:.0f} % power, {int(least['n'])} seeds and {comparisons(rows)}"
     else:
-        headline = f"Cannot tell{of_these}: {common} seeds agree, but are too few to claim a difference."
+        tied = all(row["wins"] == row["losses"] == 0 for row in unsure)
+        what = (
+            "on no difference, but are too few to exclude one"
+            if tied
+            else "but are too few to claim a difference"
+        )
+        headline = f"Cannot tell{of_these}: {common} seeds agree{' ' if tied else ', '}{what}."
         found = f"unknown: {common} seeds without spread"
     if worse:
-        by = measure.difference_text(-worse[0]["difference"])
         others = f", and {len(worse) - 1} more are worse" if len(worse) > 1 else ""
-        headline += f" {worse[0]['method']} is worse than {_named(base)} by {by}{others}."
+        headline += f" {worse_than(worse[:1], measure)}{others}."
     kept = [
         base_method(label)
         for label in setting.methods
@@ -230,18 +307,21 @@ def _cannot_tell(
         else max(USUAL_SEEDS, seeds_to_detect(RELEVANT, most, max(1, len(kept) - 1), most=MOST_SEEDS + 1))
     )
     facts = [
-        ("By how much", _ranges([*unsure, *worse] or rows, measure)),
+        ("By how much", ranges([*unsure, *worse] or rows, measure)),
         ("Smallest difference to be found", found),
-        ("Against what", _against(setting, base, rows)),
+        ("Against what", against_what(setting, base, rows)),
         ("At what cost", cost_text(setting, base)),
-        *_labels(setting),
+        *invented_labels(setting),
     ]
+    if not excludes(setting.test_samples, RELEVANT):
+        told = f"Keep {base}. More seeds would not help: a larger test part would."
+        return Verdict(setting.name, UNSURE, headline, facts, *use(told, setting.methods[base]), base)
     if needed > MOST_SEEDS:
         told = (
             f"Keep {base}. To find {measure.difference_text(RELEVANT)} would take more than {MOST_SEEDS} seeds: a larger "
             "test part, or more training samples, make runs agree better."
         )
-        return Verdict(setting.name, UNSURE, headline, facts, *use(told, setting.methods[base]))
+        return Verdict(setting.name, UNSURE, headline, facts, *use(told, setting.methods[base]), base)
     advice = f"Repeat it with {needed} new seeds{minutes_of(setting, kept, needed)}"
     if not math.isnan(most):
         advice += f"; so many show {measure.difference_text(RELEVANT)} with {100 * POWER:.0f} % power"
@@ -262,23 +342,23 @@ def _too_small(
     """Seeds that agree on a test part that cannot show it; ``lucky`` are gains that they are sure of."""
     measure = setting.measure
     top = max(lucky or rows, key=lambda row: float(row["difference"]))
-    by = f"{top['method']} is better than {_named(base)} by {measure.difference_text(abs(top['difference']))} in these seeds, but "
+    by = f"{top['method']} is better than {named(str(top['reference']))} by {measure.difference_text(abs(top['difference']))} in these seeds, but "
     facts = [
-        ("By how much", f"{_ranges(rows, measure)}, on these test samples"),
-        ("Against what", _against(setting, base, rows)),
+        ("By how much", f"{ranges(rows, measure)}, on these test samples"),
+        ("Against what", against_what(setting, base, rows)),
         ("At what cost", cost_text(setting, base)),
-        *_labels(setting),
+        *invented_labels(setting),
     ]
     why = lacking(samples, float(top["difference"]), measure.difference_text(RELEVANT))
     said = f"Cannot tell: {by if lucky else ''}{why}."
     told = f"Keep {base}. More seeds would not help: a larger test part would."
-    return Verdict(setting.name, UNSURE, said, facts, *use(told, setting.methods[base]))
+    return Verdict(setting.name, UNSURE, said, facts, *use(told, setting.methods[base]), base)
 
 
 def _nothing_learned(setting: Setting, base: str, rows: list[dict[str, Any]], constant: float) -> Verdict:
     gets = f"one answer for all samples gets ({setting.measure.text(constant)})"
     headline = f"Cannot tell: nothing is learned yet; no method gets more than {gets}."
-    facts = [("Against what", _against(setting, base, rows)), ("At what cost", cost_text(setting, base))]
+    facts = [("Against what", against_what(setting, base, rows)), ("At what cost", cost_text(setting, base))]
     told = "Train longer, or at another learning rate, before labels are compared."
     return Verdict(setting.name, UNSURE, headline, facts, told, None)
 
@@ -294,75 +374,7 @@ def _nothing(setting: Setting) -> Verdict:
         setting.name,
         NOTHING,
         f"Nothing to compare: {what}{mean_words}.",
-        [("At what cost", cost_text(setting, label)), *_labels(setting)],
+        [("At what cost", cost_text(setting, label)), *invented_labels(setting)],
         "Compare it with single-task training and with labels that say nothing:",
         compare(setting, methods, list(range(USUAL_SEEDS))),
     )
-
-
-def _all_tied(row: dict[str, Any]) -> bool:
-    return bool(row["n"] > 1 and row["wins"] == row["losses"] == 0)
-
-
-def _named(label: str) -> str:
-    """A reference as a reader knows it."""
-    return "single-task training" if label == "single" else label
-
-
-def _methods(count: int) -> str:
-    return "the other method does not gain" if count == 1 else f"none of {count} methods gains"
-
-
-def _interval(row: dict[str, Any], measure: Measure) -> str:
-    low, high = (measure.signed_text(row[end], unit=False) for end in ("low", "high"))
-    return (
-        f"{measure.signed_text(row['difference'])} ({low} to {high}), "
-        f"{intervals_text([row['comparisons']])}, {row['n']} seeds"
-    )
-
-
-def _ranges(rows: Sequence[dict[str, Any]], measure: Measure) -> str:
-    """Where all differences lie, without a name to any."""
-    known = [row for row in rows if not math.isnan(row["low"])]
-    means = [float(row["difference"]) for row in rows if not math.isnan(row["difference"])]
-    if not means:
-        return "no seed in common"
-    lowest, highest = measure.signed_text(min(means), unit=False), measure.signed_text(max(means))
-    mean = (
-        f"mean difference{'s' if len(means) > 1 else ''} {lowest} to {highest}"
-        if len(means) > 1
-        else f"mean difference {highest}"
-    )
-    if not known:
-        return f"{mean}, without an interval"
-    low = measure.signed_text(min(float(row["low"]) for row in known), unit=False)
-    high = measure.signed_text(max(float(row["high"]) for row in known))
-    return f"{mean}; anything from {low} to {high} remains possible"
-
-
-def _comparisons(rows: Sequence[dict[str, Any]]) -> str:
-    count = max(int(row["comparisons"]) for row in rows)
-    return f"{count} comparison{'s' if count > 1 else ''} at once"
-
-
-def _against(setting: Setting, base: str, rows: Sequence[dict[str, Any]]) -> str:
-    others = [label for label in setting.methods if label != base]
-    size = size_text(setting.facts.get("train_size"))
-    pairs = max((int(row["n"]) for row in rows), default=0)
-    return (
-        f"{_named(base)}, paired by {pairs} seed{'s' if pairs != 1 else ''}, with {size} training samples; compared: "
-        f"{', '.join(others)}"
-    )
-
-
-def _labels(setting: Setting) -> list[tuple[str, str]]:
-    """Whether invented labels say anything, where labels were invented."""
-    labels = [label for label in labelled(setting) if base_method(label) in LEARNED_METHODS]
-    learned = [run for label in labels for run in setting.methods[label]]
-    if not learned:
-        return []
-    telling = sum(map(informative, learned))
-    count = f"{telling} of {len(learned)} runs" if len(learned) > 1 else "the one run"
-    if not telling:
-        return [("The invented labels", "say nothing of their samples")]
-    return [("The invented labels", f"say something of their samples in {count}")]

@@ -356,8 +356,8 @@ class _Procedure:
             return f"not needed: {self.aim.no_effect.lower()} show no effect here"
         if (fitting := self._affordable(reserve, self.learned)) >= count:
             return "run"
-        short = self._cost(self.learned) * (count - fitting) / 60
-        return f"left out: the budget is about {math.ceil(short)} minutes short of them"
+        short = math.ceil(self._cost(self.learned) * (count - fitting) / 60)
+        return f"left out: the budget is about {short} minute{'s'[: short != 1]} short of them"
 
     def _screened(self, tuned: RunConfig, methods: Sequence[str], count: int) -> Screened:
         results = blind(self._train("screening", Study(tuned, methods, list(SCREENING_SEEDS[:count]))))

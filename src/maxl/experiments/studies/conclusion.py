@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from maxl.experiments.runs.measures import Measure
+from maxl.experiments.runs.measures import Measure, main_measure
 from maxl.experiments.runs.methods import CLUSTER_METHODS
 from maxl.experiments.studies.aims import Aim
 from maxl.experiments.studies.collapses import collapses_text, of_methods, standing
@@ -29,7 +29,7 @@ _OF_INPUTS = "test_probe_inputs"
 
 @dataclass(frozen=True)
 class _Compared:
-    """A method against single-task training.
+    """A method against single-task training, or another method.
 
     Attributes:
         difference: Of all runs.
@@ -42,13 +42,20 @@ class _Compared:
     samples: int | None
 
     @classmethod
-    def of(cls, values: Values, fallen: Values, method: str, samples: int | None) -> _Compared:
+    def of(
+        cls, values: Values, fallen: Values, method: str, samples: int | None, other: str = BASELINE
+    ) -> _Compared:
         """From all runs, and those that collapsed."""
         without = None
-        if {method, BASELINE} & fallen.keys():
+        if {method, other} & fallen.keys():
             kept = standing(values, fallen)
-            without = paired_difference(kept[method], kept[BASELINE])
-        return cls(paired_difference(values[method], values[BASELINE]), without, samples)
+            without = paired_difference(kept[method], kept[other])
+        return cls(paired_difference(values[method], values[other]), without, samples)
+
+    @property
+    def above(self) -> bool:
+        """Whether it is shown to lie above, with the runs that collapsed and without them."""
+        return self.difference.low > 0 and (self.without is None or self.without.low > 0)
 
     @property
     def verdict(self) -> str:
@@ -66,6 +73,8 @@ class _Compared:
         if self.verdict != judge(self.difference, self.samples):
             size = f"{span(self.difference, measure)} over {self.difference.n} seeds"
             told = f"cannot tell whether {method} helps: {size}, which rests on runs that collapsed."
+        if not self.without.n:
+            return [told, "Without the seeds whose runs collapsed none is left in common."]
         left = f"{span(self.without, measure)} over {self.without.n}"
         return [told, f"Without the seeds whose runs collapsed it is {left}."]
 
@@ -84,8 +93,8 @@ def conclude(
 
     Returns:
         verdict, aim, method, against, measure, difference, interval, seeds, detectable, spread, test_samples, control,
-        collapsed, diverged, nothing_learned, recommended, use_inputs, probe_inputs, against_inputs, cost, learning_rate and
-        sentences, as docs/commands.md describes them.
+        collapsed, diverged, nothing_learned, recommended, use_inputs, probe_inputs, against_inputs, primary, cost,
+        learning_rate and sentences, as docs/commands.md describes them.
 
     Raises:
         ValueError: if every run of the candidate or of single-task training diverged.
@@ -113,27 +122,37 @@ def conclude(
     sentences += [f"{collapses_text(name, values[name], lost, measure)}." for name, lost in fallen.items()]
     if len(methods) > 2 and methods[2] in values:
         other = methods[2]
-        versus = paired_difference(values[candidate], values[other])
+        versus = _Compared.of(values, fallen, candidate, samples, other)
         rival = _Compared.of(values, fallen, other, samples)
         gain = rival.difference
         cost = _cost(results, other, plan)
         control = {
             "against": other,
-            **_numbers(versus),
+            **_numbers(versus.difference),
+            "shown": versus.above,
             "gain": finite(gain.mean),
             "gain_interval": _ends(gain),
             "cost": finite(cost),
         }
-        if verdict == "helps" and not versus.low > 0:
+        helps = rival.verdict == "helps" and other not in ended
+        if verdict == "helps" and not versus.above:
             sentences.append(aim.unproved(other))
-            if rival.verdict == "helps" and other not in ended:  # what is cheaper, and not shown to be worse
-                recommended = other
-                sentences.append(f"{words(other, gain, measure, samples)}, at {cost:.1f} times its cost.")
-    sentences += _not_run(aim, plan, measure)
+            recommended = other if helps else recommended  # what is cheaper, and not shown to be worse
+        elif verdict == "helps" and gain.high < 0:
+            lost = measure.difference_text(-gain.mean)
+            sentences.append(
+                f"{other} is itself worse than single-task training by {lost}: to beat it says little."
+            )
+        if helps and (verdict != "helps" or recommended == other):
+            sentences.append(f"{words(other, gain, measure, samples)}, at {cost:.1f} times its cost.")
+    sentences += _not_run(aim, plan, measure, verdict)
     if samples is None and size is not None and not excludes(size, RELEVANT):
         sentences.append(
             f"The test part has {size} samples: on others {measure.title} may differ by more than between seeds."
         )
+    main = main_measure(task)
+    primary, told = (None, []) if measure.key == main.key else _primary(results, recommended, candidate, main)
+    sentences += told
     inputs, beside = None, None
     if plan["aim"] == "structure" and _OF_INPUTS in results:
         inputs, beside, said = _beside_inputs(results, values, recommended, measure)
@@ -157,6 +176,7 @@ def conclude(
         "use_inputs": beside is not None and keeps(beside["interval"]) != "",
         "probe_inputs": inputs,
         "against_inputs": beside,
+        "primary": primary,
         "cost": finite(_cost(results, candidate, plan)),
         "learning_rate": plan["learning_rate"],
         "sentences": sentences,
@@ -189,11 +209,13 @@ def finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _not_run(aim: Aim, plan: Mapping[str, Any], measure: Measure) -> list[str]:
+def _not_run(aim: Aim, plan: Mapping[str, Any], measure: Measure, verdict: str) -> list[str]:
     """That nothing tried can help by validation results, and what was not run."""
     skipped = plan["learned"] != "run"
     if plan["screening"]["no_effect"]:
-        none = f"{aim.no_effect} show no effect here: on validation data none that was tried can gain"
+        none = "on validation data none that was tried can gain"
+        # What the test part shows is said before, and not taken back.
+        none = f"O{none[1:]}" if verdict == "helps" else f"{aim.no_effect} show no effect here: {none}"
         without = f"; {aim.of_generators.lower()} were not run" if skipped else ""
         return [f"{none} {measure.difference_text(RELEVANT)}{without}."]
     return [f"{aim.of_generators} were {plan['learned']}."] if skipped else []
@@ -214,6 +236,25 @@ def _beside_inputs(
     else:
         said = f"The probe of the raw inputs has {measure.text(mean, 1)}: {name} keeps more, by"
     return mean, {"method": method, **_numbers(versus)}, [f"{said} {span(versus, measure)}."]
+
+
+def _primary(
+    results: pd.DataFrame, recommended: str, candidate: str, main: Measure
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """What a method does to what its task is judged by, where something else was to get better; and that in a sentence."""
+    method = candidate if recommended == BASELINE else recommended
+    if main.key not in results:
+        return None, []
+    values = by_method(results, main.key)
+    if not {method, BASELINE} <= values.keys():
+        return None, []
+    difference = paired_difference(values[method], values[BASELINE])
+    is_so = (
+        "is worse" if difference.high < 0 else "is better" if difference.low > 0 else "is not shown to differ"
+    )
+    than = "from" if is_so.endswith("differ") else "than"
+    said = f"In {main.title} {method} {is_so} {than} single-task training: {span(difference, main)}."
+    return {"method": method, "measure": main.key, **_numbers(difference)}, [said]
 
 
 def keeps(interval: Sequence[float | None]) -> str:

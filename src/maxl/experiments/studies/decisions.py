@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from maxl.experiments.runs.measures import Measure
+from maxl.experiments.runs.measures import PROBE, Measure
 from maxl.experiments.runs.methods import LEARNED_METHODS
 from maxl.experiments.studies.intervals import PairedDifference, paired_differences, seeds_to_detect
 from maxl.experiments.studies.resolution import excludes, lacking, shows
@@ -149,32 +149,57 @@ def judge(difference: PairedDifference, samples: int | None = None, relevant: fl
 
 def span(difference: PairedDifference, measure: Measure) -> str:
     """A difference with its interval, where it has one: "+3.0 points (+2.1 to +3.9 points)"."""
+    if difference.n == 0:
+        return "no seed in common"
     size = measure.signed_text(difference.mean)
     if math.isnan(difference.low):
         return size
-    low, high = measure.signed_text(difference.low, unit=False), measure.signed_text(difference.high)
-    return f"{size} ({low} to {high})"
+    return f"{size} ({end_text(difference.low, measure, unit=False)} to {end_text(difference.high, measure)})"
+
+
+def end_text(end: float, measure: Measure, *, unit: bool = True) -> str:
+    """An interval's end, with as many digits as keep it on its side of no difference and of a relevant one."""
+    text = measure.signed_text(end, unit=unit)
+    if not measure.points or not math.isfinite(end):
+        return text
+    for digits in range(1, 5):
+        shown = round(100 * end, digits)
+        if all(
+            (shown > 100 * edge) == (end > edge) and (shown < 100 * edge) == (end < edge)
+            for edge in (0.0, RELEVANT)
+        ):
+            number = f"{shown:+.{digits}f}" if digits > 1 else text.split(" ")[0]
+            return number.replace("-", "−") + (" points" if unit else "")
+    return text
 
 
 def words(method: str, difference: PairedDifference, measure: Measure, samples: int | None = None) -> str:
     """The final comparison in a sentence."""
     told, size = judge(difference, samples), span(difference, measure)
+    if difference.n == 0:
+        return f"{method} cannot be told from {BASELINE}: no seed in common"
     if math.isnan(difference.low):
-        return f"{method} cannot be told from {BASELINE}: {difference.n} seeds agree on {size}, which is too few to claim it"
-    interval = f"{size} over {difference.n} seeds"
+        agree = "1 seed says" if difference.n == 1 else f"{difference.n} seeds agree on"
+        return f"{method} cannot be told from {BASELINE}: {agree} {size}, which is too few to claim it"
+    interval, where = (
+        f"{size} over {difference.n} seeds",
+        f" in the {measure.title}" if measure == PROBE else "",
+    )
     if told == "helps":
         little = minor(difference.high, measure)
-        return f"{method} beats tuned single-task training by {interval}{f', {little}' if little else ''}"
+        return (
+            f"{method} beats tuned single-task training{where} by {interval}{f', {little}' if little else ''}"
+        )
     if told == "does not help":
         return (
-            f"{method} does not help: {interval} against tuned single-task training, less than "
+            f"{method} does not help{where}: {interval} against tuned single-task training, less than "
             f"{measure.difference_text(RELEVANT)} of gain"
         )
     if samples is not None and judge(difference) != told:
         why = lacking(samples, difference.mean, measure.difference_text(RELEVANT))
-        return f"cannot tell whether {method} helps: {interval}, but {why}"
+        return f"cannot tell whether {method} helps{where}: {interval}, but {why}"
     found = difference.detectable
     power = (
         "" if math.isnan(found) else f"; so many seeds find {measure.difference_text(found)} with 80 % power"
     )
-    return f"cannot tell whether {method} helps: {interval}{power}"
+    return f"cannot tell whether {method} helps{where}: {interval}{power}"

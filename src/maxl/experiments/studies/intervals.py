@@ -34,7 +34,7 @@ class PairedDifference:
     Attributes:
         mean: Mean difference; NaN without a common seed.
         low, high: Its interval: 95 % for all ``comparisons`` together. NaN below two seeds, and where all seeds
-            agree on a difference but are too few to claim it.
+            agree on one value, also on no difference, but are too few to exclude any other.
         p: Two-sided p-value of "no difference" by itself; NaN below two seeds.
         wins, losses, ties: Seeds in which a is above, below or equal to b.
         n: Seeds that both have.
@@ -139,8 +139,7 @@ def paired_difference(
     elif len(set(differences)) == 1:
         p = 1.0 if differences[0] == 0 else 2.0 ** (1 - n)
         # The values that the sign-flip test does not reject: all of them, or this one alone.
-        told = differences[0] == 0 or comparisons * p < SIGNIFICANCE
-        low = high = differences[0] if told else math.nan
+        low = high = differences[0] if comparisons * 2.0 ** (1 - n) < SIGNIFICANCE else math.nan
     else:
         p = float(stats.ttest_1samp(differences, 0.0).pvalue)
     return PairedDifference(interval.mean, low, high, p, *counts, spread)

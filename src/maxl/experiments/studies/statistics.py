@@ -101,12 +101,12 @@ def verdict(
         return f"{unknown}: all {difference.n} seeds agree on {agreed}, but they are too few"
     widest = max(-difference.low, difference.high)
     if relevant is not None and widest < relevant:
-        return f"level with {reference}: within ±{measure.difference_text(_rounded_up(widest))} ({p})"
+        return f"level with {reference}: within ±{measure.difference_text(rounded_up(widest))} ({p})"
     low, high = measure.signed_text(difference.low, unit=False), measure.signed_text(difference.high)
     remaining = f"{unknown}: {low} to {high} remain possible"
     if math.isnan(difference.detectable):
         return remaining
-    detectable = difference.detectable if relevant is None else _rounded_up(difference.detectable)
+    detectable = difference.detectable if relevant is None else rounded_up(difference.detectable)
     shown = measure.difference_text(detectable)
     return f"{remaining}; {difference.n} seeds find {shown} or more with {100 * POWER:.0f} % power"
 
@@ -354,7 +354,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _rounded_up(share: float) -> float:
+def rounded_up(share: float) -> float:
     """To a tenth of a point, or a hundredth where it is less than that."""
     step = 0.001 if share > 0.001 else 0.0001
     return math.ceil(share / step - 1e-6) * step

@@ -92,7 +92,7 @@ def same_setting(first: str, second: str) -> bool:
         False
     """
     methods = base_method(first), base_method(second)
-    values = _values(first), _values(second)
+    values = values_of(first), values_of(second)
     shared = {
         name
         for name in {**values[0], **values[1]}
@@ -116,6 +116,7 @@ def _escape(found: re.Match[str]) -> str:
     return f"%{ord(found[0]):02X}"
 
 
-def _values(name: str) -> dict[str, str]:
+def values_of(name: str) -> dict[str, str]:
+    """The fields of a variant's name and their values, as they stand there."""
     parts = re.split(r" (?=[\w.]+=)", name)[1:]
     return dict(part.split("=", 1) for part in parts)
