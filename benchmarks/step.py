@@ -11,7 +11,7 @@ a process of its own, as a ratio to a multi-task step.
 from __future__ import annotations
 
 import argparse
-import json
+import csv
 import statistics
 import subprocess
 import sys
@@ -208,8 +208,8 @@ def main() -> None:
     print(render(rows))
     for name, reason in missing.items():
         print(f"{name}: skipped, {reason}")
-    if args.json:
-        Path(args.json).write_text(json.dumps(rows, indent=1))
+    if args.csv:
+        write(Path(args.csv), rows, args)
 
 
 def table(names: list[str], args: argparse.Namespace) -> list[dict[str, float | str | None]]:
@@ -233,6 +233,16 @@ def table(names: list[str], args: argparse.Namespace) -> list[dict[str, float | 
             }
         )
     return rows
+
+
+def write(file: Path, rows: list[dict[str, float | str | None]], args: argparse.Namespace) -> None:
+    """The table as CSV."""
+    on = {"network": args.network, "batch": args.batch, "repeats": args.repeats, "device": args.device}
+    on |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, [*rows[0], *on])
+        writer.writeheader()
+        writer.writerows({**row, **on} for row in rows)
 
 
 def render(rows: list[dict[str, float | str | None]]) -> str:
@@ -271,7 +281,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--no-memory", action="store_true", help="leave the fresh processes out")
     parser.add_argument("--quick", action="store_true", help="a tiny network and two rounds")
-    parser.add_argument("--json", help="write the rows to this file too")
+    parser.add_argument("--csv", help="write the rows to this file too, with what they were measured on")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.quick:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import re
 import subprocess
@@ -11,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -61,9 +61,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.filterwarnings("ignore")  # of the libraries compared with, where they are installed
 def test_step_times_and_counts_every_contender(run: Callable[..., str], tmp_path: Path) -> None:
-    out = tmp_path / "rows.json"
-    printed = run("step", "--quick", "--no-memory", "--device", "cpu", "--json", str(out))
-    rows = {row["contender"]: row for row in json.loads(out.read_text())}
+    out = tmp_path / "rows.csv"
+    printed = run("step", "--quick", "--no-memory", "--device", "cpu", "--csv", str(out))
+    rows = pd.read_csv(out).set_index("contender").to_dict("index")
     assert "hypergradient of maxl forward" in printed
     assert rows["single-task, by hand"]["time_ratio"] == 1.0
     assert all(row["seconds"] > 0 for row in rows.values())
