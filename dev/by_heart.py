@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,24 +67,57 @@ def run(options: argparse.Namespace) -> None:
             return
 
 
-def write(options: argparse.Namespace) -> None:
-    """Prints the table and the differences that the plan names."""
-    found = outcomes(FILE, "test_accuracy")
-    for arm in (*FIRST, *SECOND):
-        if arm in found:
-            print(f"| {arm} | {interval_text(mean_interval(found[arm].values()), 2)} |")
-    pairs = [("human", "uniform"), ("human", "human-shuffled"), ("prototypes", "prototypes-shuffled")]
+def pairs(found: Mapping[str, Mapping[int, float]]) -> list[tuple[str, str]]:
+    """The plan's differences, each by itself, as far as their arms have run."""
+    wanted = [("human", "uniform"), ("human", "human-shuffled"), ("prototypes", "prototypes-shuffled")]
     if "prototypes" in found:
-        pairs.append(("prototypes", max(CHEAP, key=lambda arm: sum(found[arm].values()))))
-    for a, b in pairs:
-        if a in found and b in found:
-            print(f"{a} against {b} {told(paired_difference(found[a], found[b]))}")
-    for control in ("single", "uniform"):
-        others = [arm for arm in found if arm != control]
-        for arm, d in zip(
-            others, paired_differences([(found[a], found[control]) for a in others]), strict=True
-        ):
-            print(f"simultaneous: {arm} against {control} {told(d)}")
+        wanted.append(("prototypes", max(CHEAP, key=lambda arm: sum(found[arm].values()))))
+    return [(a, b) for a, b in wanted if a in found and b in found]
+
+
+def page() -> str:
+    """The tables of docs/evidence.md: each arm's results and its differences, simultaneous, to single and uniform; and the plan's."""
+    found = outcomes(FILE, "test_accuracy")
+    arms = [arm for arm in (*FIRST, *SECOND) if arm in found]
+    beside = {
+        control: dict(
+            zip(
+                others := [arm for arm in arms if arm != control],
+                paired_differences([(found[arm], found[control]) for arm in others]),
+                strict=True,
+            )
+        )
+        for control in ("single", "uniform")
+    }
+    lines = ["| arm | test accuracy, % | − single | − uniform |", "|---|---|---|---|"]
+    for arm in arms:
+        cells = [told(beside[c][arm]) if arm in beside[c] else "" for c in beside]
+        lines.append(
+            f"| {arm} | {interval_text(mean_interval(found[arm].values()), 2)} | {' | '.join(cells)} |"
+        )
+    lines += ["", "| difference | points |", "|---|---|"]
+    lines += [f"| {a} − {b} | {told(paired_difference(found[a], found[b]))} |" for a, b in pairs(found)]
+    return "\n".join(lines)
+
+
+def answers() -> list[str]:
+    """What the plan's rule says of the runs that there are."""
+    found = outcomes(FILE, "test_accuracy")
+    low = {pair: paired_difference(found[pair[0]], found[pair[1]]).low for pair in pairs(found)}
+    if not low[("human", "uniform")] > 0:
+        return ["the gate is shut: people's classes show no effect here, and the second stage is not run"]
+    said = ["the gate is open: people's classes are above uniform labels"]
+    said.append(f"it is what they say: {low[('human', 'human-shuffled')] > 0}")
+    if "prototypes" in found:
+        kept = low[("prototypes", "prototypes-shuffled")] > 0
+        said.append("prototypes passes its gate" if kept else "prototypes is dropped")
+        said.append(f"learned labels help: {kept and low[pairs(found)[-1]] > 0}")
+    return said
+
+
+def write(options: argparse.Namespace) -> None:
+    """Prints the tables and what the plan's rule says."""
+    print(page(), "", *answers(), sep="\n")
 
 
 def main() -> None:

@@ -287,3 +287,30 @@ def test_harm_is_no_support_for_what_is_learned_against_wrong_labels(
     assert float(found["digits-structured"]) == pytest.approx(
         4 * float(two_sided), abs=3e-4
     )  # two arms, two settings
+
+
+def test_the_rule_of_the_study_by_heart_goes_by_its_gates(
+    script: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = script("by-heart")
+    monkeypatch.setattr(study, "FILE", tmp_path / "by-heart.csv")
+
+    def said(**gains: float) -> str:
+        means = {arm.replace("_", "-"): 0.38 + gain for arm, gain in gains.items()}
+        table_of_arms(study.FILE, ("test_accuracy",), means)
+        return " / ".join(study.answers())
+
+    first = {"single": 0.0, "uniform": 0.0}
+    assert said(**first, human=0.0, human_shuffled=0.0).startswith("the gate is shut")
+    opened = "the gate is open: people's classes are above uniform labels / it is what they say: "
+    assert said(**first, human=0.02, human_shuffled=0.02) == f"{opened}False"
+    assert said(**first, human=0.02, human_shuffled=0.0) == f"{opened}True"
+    second = {**first, "human": 0.02, "human_shuffled": 0.0, "kmeans": 0.0}
+    dropped = said(**second, prototypes=0.02, prototypes_shuffled=0.02)
+    assert dropped == f"{opened}True / prototypes is dropped / learned labels help: False"
+    passed = f"{opened}True / prototypes passes its gate / learned labels help: "
+    assert said(**second, prototypes=0.02, prototypes_shuffled=0.0) == f"{passed}True"
+    assert said(**{**second, "kmeans": 0.03}, prototypes=0.02, prototypes_shuffled=0.0) == f"{passed}False"
+    tables = study.page()
+    assert "| prototypes − kmeans | −1.0" in tables or "| prototypes − kmeans | −0.9" in tables
+    assert tables.count("| human |") == 1
