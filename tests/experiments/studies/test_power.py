@@ -102,6 +102,18 @@ def test_a_method_that_is_shown_to_beat_another_is_no_tie_of_all() -> None:
     assert told.endswith("not shown to be better than uniform.")
 
 
+def test_variants_that_nothing_was_compared_with_are_not_named() -> None:
+    means = {
+        "single learning_rate=0.1": LOW,
+        "single learning_rate=0.2": HIGH,
+        "uniform learning_rate=0.1": LOW[::-1],
+        "uniform learning_rate=0.2": [v - 0.001 * (i % 2) for i, v in enumerate(HIGH)],
+    }
+    told = said(**means)
+    assert told.startswith("Highest mean test accuracy: single learning_rate=0.2 with")
+    assert told.endswith("; not shown to be better than uniform learning_rate=0.2.")
+
+
 def test_words_interval_and_corrected_p_agree() -> None:
     random = np.random.default_rng(0)
     for shift in (0.0, 0.005, 0.01, 0.02, 0.05):

@@ -14,6 +14,7 @@ from maxl.experiments.report.references import against, reference_of
 from maxl.experiments.report.runs import Setting
 from maxl.experiments.report.style import Look
 from maxl.experiments.report.tables import signed
+from maxl.experiments.report.wording import listed
 from maxl.experiments.runs.measures import Measure
 from maxl.experiments.runs.methods import LEARNED_METHODS
 from maxl.experiments.studies.statistics import RELEVANT, intervals_text
@@ -33,7 +34,7 @@ def forest(setting: Setting, looks: Mapping[str, Look]) -> Part:
         panels,
         looks,
         setting.measure,
-        title=f"Differences to {' and '.join(panels)}: {setting.name}",
+        title=f"Differences to {listed(list(panels))}: {setting.name}",
         intervals_are=intervals_text(every["comparisons"]),
         name=f"differences {setting.name}",
     )
@@ -160,7 +161,9 @@ def _interval(row: dict[str, object], look: Look, measure: Measure) -> go.Scatte
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"
+    """Both ends of a long name: variants of a method differ in the last one."""
+    half = _NAME // 2
+    return name if len(name) <= _NAME else f"{name[: _NAME - 1 - half]}…{name[-half:]}"
 
 
 def _told(panels: Mapping[str, pd.DataFrame], measure: Measure) -> str:

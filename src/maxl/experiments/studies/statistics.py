@@ -230,8 +230,11 @@ def headline(intervals: Mapping[str, Interval], comparisons: pd.DataFrame, measu
         return f"{best[0]}: test {measure.title} {of_best}."
     shown = [_shown_below(label, comparisons) for label in best]
     below = set.intersection(*shown)
+    # At other settings only the best control is compared with.
+    beside = _beside(best, comparisons) | {a for a in intervals if any(same_setting(a, b) for b in best)}
     # Means of other seeds are no pairs: a method may be shown to beat another and not have the highest mean.
-    if not below and not ((comparisons["low"] > 0) | (comparisons["high"] < 0)).any():
+    differ = bool(((comparisons["low"] > 0) | (comparisons["high"] < 0)).any())
+    if intervals.keys() - set(best) <= beside and not below and not differ:
         lowest = min(interval.mean for interval in intervals.values())
         highest = intervals[best[0]].mean
         means = "accuracies lie" if measure.title == ACCURACY.title else f"{measure.title} lies"
@@ -239,12 +242,18 @@ def headline(intervals: Mapping[str, Interval], comparisons: pd.DataFrame, measu
             f"No method stands out: mean test {means} between {lowest:.{digits}f} and {highest:.{digits}f}{measure.unit}, "
             "and none is shown to differ from the highest."
         )
-    rest = [label for label in intervals if label not in below and label not in best]
+    rest = [label for label in intervals if label in beside - below and label not in best]
     unsure = f"; not shown to be better than {', '.join(rest)}" if rest else ""
     if len(best) > 1:
         mean = f"{intervals[best[0]].mean:.{digits}f}{measure.unit}"
         return f"Highest mean test {measure.title}: a tie of {' and '.join(best)} at {mean}{unsure}."
     return f"Highest mean test {measure.title}: {best[0]} with {of_best}{unsure}."
+
+
+def _beside(labels: Sequence[str], table: pd.DataFrame) -> set[str]:
+    """What some methods were compared with."""
+    found = set(table.loc[table["method"].isin(labels), "reference"])
+    return found | set(table.loc[table["reference"].isin(labels), "method"])
 
 
 def best_methods(means: Mapping[str, float]) -> list[str]:
