@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import maxl
 from _networks import flatten
+from maxl.supervision import UniformLabels
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # their imports' own
@@ -149,3 +150,40 @@ def test_a_module_that_averages_gradients_itself_is_refused(
             maxl.MetaAuxiliaryLearner(*made)
     finally:
         dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
+@pytest.mark.parametrize("which", ["network", "generator"])
+def test_fabrics_wrapped_modules_are_refused_and_its_bare_ones_taken(which: str, precision: str) -> None:
+    fabric = lightning.Fabric(accelerator="cpu", devices=1, precision=precision)
+    made = parts()
+    at = ("network", "generator").index(which)
+    bare = made[at]
+    wrapped = [*made]
+    wrapped[at] = fabric.setup_module(bare)
+    with pytest.raises(
+        ValueError, match=rf"a {which} needs to be a bare module, as Fabric's.*what it was made of"
+    ):
+        maxl.MetaAuxiliaryLearner(*wrapped)
+    if which == "network":
+        with pytest.raises(ValueError, match="a network needs to be a bare module"):
+            maxl.MultiTaskLearner(wrapped[0], made[2], source=UniformLabels(HIERARCHY))
+        within = nn.Sequential(wrapped[0])
+        with pytest.raises(ValueError, match="got it within"):
+            maxl.MultiTaskLearner(
+                within, made[2], task=maxl.Classification(), source=UniformLabels(HIERARCHY)
+            )
+    maxl.MetaAuxiliaryLearner(*made)
+
+
+def test_accelerates_lower_precision_is_taken_as_it_is() -> None:
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)  # which holds for the process
+    try:
+        accelerator = accelerate.Accelerator(cpu=True, mixed_precision="bf16")
+        made = [*parts()]
+        made[0] = accelerator.prepare(made[0])
+        learner = maxl.MetaAuxiliaryLearner(*made)
+        x, y = next(iter(loader()))
+        assert float(learner.step(x, y).loss) > 0
+    finally:
+        accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)

@@ -220,6 +220,42 @@ def test_the_smallest_losses(keep: float, count: int) -> None:
     torch.testing.assert_close(found, each[:count].mean())
 
 
+@pytest.mark.parametrize("keep", [0.3, 0.7, 1.0])
+def test_class_weights_select_no_sample_and_weigh_those_that_are_kept(keep: float) -> None:
+    torch.manual_seed(0)
+    z, y = torch.randn(40, 3, dtype=torch.float64), torch.randint(0, 3, (40,))
+    weights = (1.0, 0.2, 9.0)
+    plain = F.cross_entropy(z, y, reduction="none")
+    kept = plain.argsort()[: round(keep * 40)]
+    expected = (torch.tensor(weights)[y] * plain)[kept].mean()
+    for task, outputs, targets in (
+        (maxl.Classification(0.0, weights), z, y),
+        (maxl.Segmentation(gamma=0.0, class_weights=weights), z, y),
+    ):
+        found = SmallLosses(keep).losses(task, (outputs,), targets, ()).primary
+        torch.testing.assert_close(found, expected, check_dtype=False)
+
+
+@pytest.mark.parametrize("q", [1e-9, 0.7, 1.0])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("weights", [None, (1.0, 0.2, 9.0)])
+def test_generalized_cross_entropy_has_the_weights_and_the_smoothing_of_its_task(
+    q: float, smoothing: float, weights: tuple[float, ...] | None
+) -> None:
+    torch.manual_seed(0)
+    z, y = torch.randn(8, 3, dtype=torch.float64), torch.randint(0, 3, (8,))
+    task = maxl.Classification(0.0, weights, smoothing)
+    found = GeneralizedCrossEntropy(q).losses(task, (z,), y, ()).primary
+    soft = (1 - smoothing) * F.one_hot(y, 3) + smoothing / 3
+    of_classes = -torch.expm1(q * z.log_softmax(1)) / q
+    each = (soft * of_classes).sum(1)
+    if weights is not None:
+        each = each * torch.tensor(weights, dtype=z.dtype)[y]
+    torch.testing.assert_close(found, each.mean())
+    if q < 1e-6:  # cross-entropy, as the task has it
+        torch.testing.assert_close(found, task.loss(z, y), rtol=1e-6, atol=0)
+
+
 def test_ranges_of_the_losses() -> None:
     for value in (0.0, 1.1, math.nan):
         with pytest.raises(ValueError, match="q needs to be above 0 and at most 1"):

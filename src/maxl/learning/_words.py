@@ -179,16 +179,18 @@ _WRAPPERS = {
     "DistributedDataParallel": "DistributedDataParallel",
     "FullyShardedDataParallel": "FullyShardedDataParallel",
     "FSDPModule": "fully_shard",
+    "_FabricModule": "Fabric's wrapper",
 }
+_THEIRS = ("torch.", "lightning.", "lightning_fabric.")  # where these classes are
 
 
 def _check_bare(what: str, module: nn.Module) -> None:
-    """Refuses what would average the gradients of training over processes, and not those of judging.
+    """Refuses what would average the gradients of training over processes, or change their precision, and not those of judging.
 
     Sharded weights are not in the graph of a pass, which goes through copies that hooks of the backward pass know of.
     """
     bases = {
-        base for m in module.modules() for base in type(m).__mro__ if base.__module__.startswith("torch.")
+        base for m in module.modules() for base in type(m).__mro__ if base.__module__.startswith(_THEIRS)
     }
     for name, kind in _WRAPPERS.items():
         if any(base.__name__ == name for base in bases):

@@ -7,14 +7,16 @@ from torch import Tensor
 
 from maxl.hypergradients import Outputs, Signals
 from maxl.supervision._supervision import Losses, Supervision
-from maxl.tasks import Task
+from maxl.tasks import Classification, Task
 
 
 class GeneralizedCrossEntropy(Supervision):
     """L_in = mean_i (1 − p_i^q) / q, with p_i the probability of the given class (Zhang and Sabuncu, NeurIPS 2018,
     arXiv 1805.07836): cross-entropy as q → 0, the mean absolute error at q = 1.
 
-    It learns nothing from a generator: a control for whatever weighs or corrects labels. Of classes alone.
+    It learns nothing from a generator: a control for whatever weighs or corrects labels. Of classes alone. A ``Classification``
+    has its say: with its label_smoothing ε a sample has (1 − ε) times this loss, and ε times the mean over all classes in
+    place of its own; with its class_weights it is multiplied by that of the given class.
 
     Args:
         q: Above 0 and at most 1.
@@ -44,5 +46,15 @@ class GeneralizedCrossEntropy(Supervision):
                 "generalized cross-entropy is of classes: logits (M, C) and targets int64 of shape (M,); got "
                 f"{tuple(logits.shape)} and {y.dtype} of shape {tuple(y.shape)}"
             )
-        log_p = logits.log_softmax(-1).gather(-1, y.unsqueeze(-1)).squeeze(-1)
-        return Losses((-torch.expm1(self.q * log_p) / self.q).mean(), None)
+        log_p = logits.log_softmax(-1)
+        each = self._of(log_p.gather(-1, y.unsqueeze(-1)).squeeze(-1))
+        if isinstance(task, Classification):
+            if task.label_smoothing:
+                each = (1 - task.label_smoothing) * each + task.label_smoothing * self._of(log_p).mean(-1)
+            if task.class_weights is not None:
+                each = logits.new_tensor(task.class_weights)[y] * each
+        return Losses(each.mean(), None)
+
+    def _of(self, log_p: Tensor) -> Tensor:
+        """The loss of classes by their log-probabilities."""
+        return -torch.expm1(self.q * log_p) / self.q

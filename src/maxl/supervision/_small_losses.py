@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from torch import Tensor
 
 from maxl.hypergradients import Outputs, Signals
 from maxl.supervision._supervision import Losses, Supervision
-from maxl.tasks import Task
+from maxl.tasks import Classification, Segmentation, Task
 
 
 class SmallLosses(Supervision):
     """L_in is the mean of the smallest primary losses of a batch, a share of them, as wrong labels are learned last
     (small-loss selection; Han et al., NeurIPS 2018, arXiv 1804.06872, who select so for a second network).
+
+    Class weights of a ``Classification`` or ``Segmentation`` weigh the losses of those that are kept and select none: with
+    them a rare class would be the one that is dropped.
 
     It learns nothing from a generator: a control for whatever weighs or corrects labels.
 
@@ -35,4 +40,7 @@ class SmallLosses(Supervision):
         self.check_signals(signals)
         each = task.losses(outputs[0], y)
         count = max(1, round(self.keep * len(each)))
-        return Losses(each.topk(count, largest=False).values.mean(), None)
+        if not isinstance(task, Classification | Segmentation) or task.class_weights is None:
+            return Losses(each.topk(count, largest=False).values.mean(), None)
+        by = dataclasses.replace(task, class_weights=None).losses(outputs[0], y)
+        return Losses(each[by.topk(count, largest=False).indices].mean(), None)

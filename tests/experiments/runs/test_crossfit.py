@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from _run_helpers import Interrupted, digits, interrupt_after, metrics, tiny
+from _run_helpers import Interrupted, digits, interrupt_after, metrics, model, tiny
 from _run_helpers import one_thread as one_thread
 from maxl.experiments.data import DataSet
 from maxl.experiments.runs import crossfit
@@ -25,6 +25,7 @@ from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.crossfit import Turn, labels_of, starting_generator, temperature_of
 from maxl.experiments.runs.invented import invent
 from maxl.experiments.runs.sources import fixed_source
+from maxl.experiments.runs.start import load_start
 from maxl.experiments.runs.trainer import resume, train
 from maxl.experiments.studies.decisions import CONTROL_OF, screen
 from maxl.experiments.studies.remaining import COST, Remaining
@@ -132,6 +133,18 @@ def test_no_network_trains_on_what_judges_it_and_every_sample_judges(monkeypatch
     assert set.union(*(judging for _, judging in seen.values())) == set(range(100))
     first, second, _ = (judging for _, judging in seen.values())
     assert not first & second
+
+
+def test_networks_that_judge_start_from_no_run_that_may_know_the_labels(tmp_path: Path) -> None:
+    train(tiny(method="single"), tmp_path / "run", data=digits())
+    chosen = config(from_run=str(tmp_path / "run"), trunk_learning_rate=1e-5)
+    start = load_start(chosen, digits(), choose_hierarchy(chosen, digits()))
+    built = build(chosen, digits(), CPU, start)
+    assert isinstance(built.learner.source, FixedLabels)
+    assert torch.equal(built.learner.source.table, usual())
+    weights = model(tmp_path / "run")
+    found = built.network.state_dict()
+    assert all(torch.equal(found[n], t) for n, t in weights.items() if n.startswith("trunk"))
 
 
 def test_networks_take_turns() -> None:

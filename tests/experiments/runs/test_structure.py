@@ -123,7 +123,20 @@ def test_samples_known_by_heart_do_not_ask_for_ever_more_confidence() -> None:
     found = calibration(z, test, z, known, trained_on=True)
     assert found.temperature == pytest.approx(1)
     assert found.nll == pytest.approx(float(F.cross_entropy(z, test)))
-    assert calibration(z, test, z, known, trained_on=False).nll > 10 * found.nll
+    assert calibration(z, test, z, known, trained_on=False) == found
+
+
+@given(st.integers(0, 10_000), st.floats(0.02, 50), st.integers(2, 6))
+def test_no_sample_to_be_judged_pays_for_a_validation_part_that_is_all_right(
+    seed: int, scale: float, classes: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    z = scale * torch.randn(40, classes, generator=generator, dtype=torch.float64)
+    assert fit_temperature(z, z.argmax(1)) == 1.0
+    # Nor does one for which no temperature that is looked at is low enough.
+    y = torch.multinomial(torch.ones(40, classes), 1, generator=generator).squeeze(1)
+    y[:30] = z[:30].argmax(1)
+    assert fit_temperature(1e-6 * z / scale, y) in (1.0, pytest.approx(100, rel=1e-3))
 
 
 def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
@@ -194,6 +207,21 @@ def test_a_run_says_what_its_features_and_labels_know(tmp_path: Path) -> None:
     single = train(config(tmp_path / "dogs.csv", method="single", probe="breed"), tmp_path / "single")
     assert (single["label_nmi"], single["label_purity"]) == (None, None)
     assert single["test_probe_inputs"] == summary["test_probe_inputs"]  # the same draws for every method
+
+
+@pytest.mark.parametrize("evaluate", ["same", "held-out", "rotating"])
+def test_the_probe_draws_the_same_samples_for_every_method_whatever_judges(
+    evaluate: str, tmp_path: Path
+) -> None:
+    file = table(tmp_path)
+    found = [
+        train(
+            config(file, method=method, probe="breed", evaluate=evaluate, held_out=0.3, epochs=1),
+            tmp_path / method,
+        )
+        for method in ("single", "maxl")
+    ]
+    assert found[0]["test_probe_inputs"] == found[1]["test_probe_inputs"]
 
 
 def test_test_labels_decide_nothing_but_the_figures_of_the_test_part(tmp_path: Path) -> None:

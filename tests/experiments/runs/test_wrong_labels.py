@@ -138,6 +138,24 @@ def test_samples_are_left_out_whose_label_others_disagree_with(tmp_path: Path) -
     assert run.outer.steps(0) == len(run.outer.batches)
 
 
+def test_a_run_that_knows_the_wrong_labels_by_heart_is_no_start_of_those_who_judge_them(
+    tmp_path: Path,
+) -> None:
+    data = blobs(wrong=12)
+    earlier = tiny(method="single", trunk="mlp", epochs=8, learning_rate=0.01, train_size=None)
+    train(earlier, tmp_path / "earlier", data=data)
+    # At such a rate networks predict what they would at their start.
+    settings = config("agreement", trunk="mlp", learning_rate=1e-6, train_size=None)
+    fresh = agreeing(settings, data, torch.device("cpu"))
+    from_run = dataclasses.replace(settings, from_run=str(tmp_path / "earlier"))
+    assert torch.equal(agreeing(from_run, data, torch.device("cpu")), fresh)
+    # The run itself starts from the other one.
+    run = Trainer(from_run, RunFolder(tmp_path / "run"), data)
+    weights = model(tmp_path / "earlier")
+    found = run.setup.network.state_dict()
+    assert all(torch.equal(found[n], t) for n, t in weights.items() if n.startswith("trunk"))
+
+
 def test_a_class_that_nobody_agrees_with_stays() -> None:
     data = blobs(wrong=12)
     alone = dataclasses.replace(

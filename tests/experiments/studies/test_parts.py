@@ -172,3 +172,17 @@ def test_the_script_of_a_job_array_makes_the_runs_and_the_command_beside_it_the_
     assert main([*line, "--launcher", "slurm"]) == 0
     assert "No run is missing." in capsys.readouterr().out
     assert sys.executable in script.read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems name folders by characters")
+def test_a_job_array_in_a_folder_whose_name_is_no_utf_8(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_this_process: None
+) -> None:
+    place = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    place.mkdir()
+    monkeypatch.chdir(place)
+    line = ["compare", *SMALL, "--methods", "single", "--seeds", "0", "--out", "study"]
+    assert main([*line, "--launcher", "slurm"]) == 0
+    change, _ = Path("study/slurm.sh").read_bytes().split(b"cd -- ")[1].split(b"\n", 1)
+    there = subprocess.run(["bash", "-c", b"cd -- " + change + b" && pwd"], capture_output=True, check=True)
+    assert there.stdout.rstrip(b"\n") == os.fsencode(place)

@@ -16,6 +16,7 @@ from _run_helpers import metrics, tiny
 from _run_helpers import one_thread as one_thread
 from maxl.experiments.runs.files import RunWarning
 from maxl.experiments.runs.folder import RunFolder
+from maxl.experiments.runs.lock import locked
 from maxl.experiments.runs.trainer import resume, train
 from maxl.experiments.studies.workers import execute, run_jobs
 
@@ -79,6 +80,13 @@ def test_a_run_that_ended_meanwhile_is_taken_as_it_is(tmp_path: Path) -> None:
     before = (tmp_path / "run/summary.json").stat().st_mtime_ns
     execute(config, tmp_path / "run", "maxl")
     assert (tmp_path / "run/summary.json").stat().st_mtime_ns == before
+
+
+def test_a_folder_that_another_process_holds_is_named_once(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(ValueError, match="is in use by process") as caught:
+        execute(tiny(), tmp_path, "single", wait=0.1)
+    assert str(caught.value).startswith(f"{tmp_path} is in use by")
+    assert str(caught.value).count(str(tmp_path)) == 1
 
 
 def test_a_run_with_another_trunk_than_the_study_is_not_run(tmp_path: Path) -> None:

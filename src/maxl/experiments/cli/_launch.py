@@ -121,8 +121,9 @@ def _write_array(study: Study, namespace: argparse.Namespace) -> None:
         gpu=gpu,
         most=namespace.jobs,
     )
+    content = os.fsencode(script)  # names of folders are any bytes
     out.mkdir(parents=True, exist_ok=True)
-    write_at_once(out / _SCRIPT, script.encode())
+    write_at_once(out / _SCRIPT, content)
     print(f"{len(missing)} of {len(planned)} runs are missing. Train them:")
     print(f"  {shown(shlex.join(['sbatch', os.fspath(out / _SCRIPT)]))}")
     print("When they have ended, the table (which trains what is missing still):")

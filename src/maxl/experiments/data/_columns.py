@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from maxl.experiments.data._features import require_words, vectorizer_of_words
 from maxl.experiments.data._source import LARGEST, IntArray, nearest
 from maxl.experiments.data._tables import PLAIN_NUMBER, Table
 
@@ -132,7 +133,6 @@ def fit_columns(frame: Any, kinds: Mapping[str, str]) -> Columns:
     """
     from sklearn.compose import ColumnTransformer
     from sklearn.decomposition import TruncatedSVD
-    from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -150,8 +150,8 @@ def fit_columns(frame: Any, kinds: Mapping[str, str]) -> Columns:
     if categories:
         steps.append(("category", one_hot, categories))
     for name in (name for name, kind in kinds.items() if kind == "text"):
-        words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
-        _require_words(frame[name], name)
+        words = vectorizer_of_words()
+        require_words(frame[name], name, f"--drop {name}, or say --types {name}=category")
         counts = words.fit_transform(frame[name])
         svd = TruncatedSVD(min(TEXT_DIMENSIONS, *counts.shape), random_state=0)
         steps.append((f"text {name}", make_pipeline(words, svd, StandardScaler()), name))
@@ -159,13 +159,6 @@ def fit_columns(frame: Any, kinds: Mapping[str, str]) -> Columns:
     with threadpool_limits(1):  # sums over threads round differently from machine to machine
         transformer.fit(frame)
     return Columns(dict(kinds), transformer)
-
-
-def _require_words(texts: pd.Series, name: str) -> None:
-    if not texts.str.contains(r"\w").any():
-        raise ValueError(
-            f"a column of texts needs words; '{name}' has none in the training samples: --drop {name}"
-        )
 
 
 def kinds_of(table: Table, names: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ class TextFeatures:
 
     def __call__(self, raw: Raw) -> Tensor:
         assert isinstance(raw, list)
-        vectorizer = _vectorizer(vocabulary=self.terms)
+        vectorizer = vectorizer_of_words(self.terms)
         vectorizer.idf_ = self.idf.numpy()
         return self.standardise(torch.from_numpy(vectorizer.transform(raw) @ self.components.numpy().T))
 
@@ -156,7 +157,7 @@ def fit_text(raw: Raw, dimensions: int = TEXT_FEATURES) -> TextFeatures:
     from threadpoolctl import threadpool_limits
 
     assert isinstance(raw, list)
-    vectorizer = _vectorizer()
+    vectorizer = vectorizer_of_words()
     counts = vectorizer.fit_transform(raw)
     if (counts.max(axis=0) != counts.min(axis=0)).nnz == 0:
         raise ValueError(
@@ -176,7 +177,20 @@ def fit_text(raw: Raw, dimensions: int = TEXT_FEATURES) -> TextFeatures:
     )
 
 
-def _vectorizer(vocabulary: Sequence[str] | None = None) -> Any:
+def vectorizer_of_words(vocabulary: Sequence[str] | None = None) -> Any:
+    """Scikit-learn's TF-IDF of words and word pairs, by its own pattern: words of two letters or more.
+
+    Of a column of texts alone and of one beside others, so that the same texts have the same words.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, vocabulary=vocabulary)
+
+
+def require_words(texts: Iterable[str], name: str, remedy: str) -> None:
+    """ValueError, which names the column and ends with the remedy, unless a text has a word."""
+    words = re.compile(vectorizer_of_words().token_pattern)
+    if not any(words.search(text.lower()) for text in texts):
+        raise ValueError(
+            f"a column of texts needs words, of two letters or more; '{name}' has none in the training samples: {remedy}"
+        )

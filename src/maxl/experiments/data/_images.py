@@ -28,7 +28,7 @@ _ORIENTATION = 274  # the EXIF tag
 _OPENING = Lock()
 Pixels = npt.NDArray[np.uint8]
 # What Pillow's decoders raise for broken files.
-_DAMAGED = (
+DAMAGED = (
     *(OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, OverflowError, MemoryError),
     *(NotImplementedError, struct.error, zlib.error),
 )
@@ -67,33 +67,6 @@ def decode(
     return torch.from_numpy(images)
 
 
-def decode_indices(file: Path) -> Pixels:
-    """A mask, its values as they stand: grey levels or entries of a palette, uint8 of shape (H, W).
-
-    Raises:
-        ValueError: if the file cannot be decoded, has colours, or a value above 255.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(require_regular(file)) as image:
-            mode, values = image.mode, np.asarray(image)
-    except _DAMAGED as error:
-        raise ValueError(f"'{file}' cannot be decoded as a mask: {error}") from error
-    if values.ndim != 2 or mode[0] == "F":
-        raise ValueError(
-            f"a mask needs one channel, the numbers of the classes, grey or by palette; '{file}' has mode {mode}: "
-            "convert it"
-        )
-    if values.dtype != np.uint8:
-        if values.min() < 0 or values.max() > 255:
-            raise ValueError(
-                f"a mask needs values of 0 to 255; '{file}' has {values.min()} to {values.max()}"
-            )
-        values = values.astype(np.uint8)
-    return values
-
-
 def displayed_size(file: Path) -> tuple[int, int]:
     """(height, width) of an image as it is shown.
 
@@ -108,7 +81,7 @@ def displayed_size(file: Path) -> tuple[int, int]:
                 image.load()
             turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             width, height = image.size
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise ValueError(f"'{file}' cannot be decoded as an image: {error}") from error
     return (width, height) if turned else (height, width)
 
@@ -243,7 +216,7 @@ def _named(name: Callable[[], str]) -> Iterator[None]:
         raise ValueError(
             f"{name()} is larger than the {Image.MAX_IMAGE_PIXELS} pixels that are taken for safe: scale it down"
         ) from error
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise ValueError(f"{name()} cannot be decoded as an image: {error}") from error
 
 

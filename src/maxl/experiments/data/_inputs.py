@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 
 from maxl.experiments.data._columns import Columns
-from maxl.experiments.data._features import Standardise, TextFeatures, fit_pieces, piece_rows
+from maxl.experiments.data._features import (
+    Standardise,
+    TextFeatures,
+    fit_pieces,
+    fit_text,
+    piece_rows,
+    require_words,
+)
 from maxl.experiments.data._images import to_channels
 from maxl.experiments.data._options import Like, Options
 from maxl.experiments.data._source import IntArray, Part, Raw, Source, Transform
@@ -88,6 +95,10 @@ def _held(parts: Sequence[Part], source: Source, name: str, options: Options) ->
         tokens, saw = token_inputs(parts, options.like)
         return Inputs(tokens, options.like, saw)
     raw = parts[0].read(np.arange(len(parts[0])))
+    if source.fit is fit_text:
+        assert isinstance(raw, list)  # a source of texts
+        (column,) = source.feature_names or ("text",)
+        require_words(raw, column, "choose another column, or an encoder that reads them, --trunk hf:NAME")
     transform = _as_is if source.fit is None else source.fit(raw)
     if options.like is not None and source.fit_frame is None:
         transform = _like(options.like, transform, source.feature_names or (), name)

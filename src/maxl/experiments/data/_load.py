@@ -188,7 +188,7 @@ def from_source(source: Source, name: str, options: Options) -> DataSet:
     for part, word in ((train, "training"), (test, "test"), (validation, "validation")):
         if part is not None:
             origin = f"the {word} part of {part.part.origin}"
-            check_judgeable(targets.task, part.primary, targets.names, origin)
+            check_judgeable(targets.task, part.primary, targets.names, origin, training=word == "training")
     scale = _fit_targets(train.primary, targets) if targets.task == "regression" else None
 
     made = make_inputs(

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from maxl.experiments.data._files import image_files, require_regular
-from maxl.experiments.data._images import decode, decode_indices, displayed_size, stretch
+from maxl.experiments.data._images import decode, displayed_size, stretch
+from maxl.experiments.data._mask_files import decode_indices
 from maxl.experiments.data._memory import require_memory
 from maxl.experiments.data._source import Column, IntArray, Part, Source
 
 IGNORED = -100  # in the targets of a split, whatever stands in the masks
 NAMES_FILE = "classes.txt"
+_STEP = 32  # between values from which on equal steps from 0 are no numbers of classes
 
 
 def has_masks(folder: Path) -> bool:
@@ -46,15 +48,24 @@ def mask_folders(
 
 def encode_masks(
     parts: Sequence[Part], name: str, ignore_index: int
-) -> tuple[list[npt.NDArray[np.int64]], tuple[str, ...]]:
-    """Classes of shape (N, H, W), ``IGNORED`` where a mask has ``ignore_index``, and their names.
+) -> tuple[list[npt.NDArray[np.int64]], tuple[str, ...], str]:
+    """Classes of shape (N, H, W), ``IGNORED`` where a mask has ``ignore_index``, their names, and how many occur, in a line.
 
     Raises:
-        ValueError: if a mask has a value beyond the names, or all masks of a part are to be ignored.
+        ValueError: if a mask has a value beyond the names, or all masks of a part are to be ignored; or if there are no
+            names, and values are grey scaled for the eye.
     """
     columns = [part.columns[name] for part in parts]
-    largest = [int(np.where(c.values == ignore_index, 0, c.values).max()) for c in columns]
-    names = columns[0].names or tuple(map(str, range(max(2, 1 + max(largest)))))
+    there = [value for value in _values(columns) if value != ignore_index]
+    names = columns[0].names
+    saw = f"masks hold {len(there)} classes"
+    if names is not None:
+        saw = f"masks hold {len(there)} of the {len(names)} classes of {NAMES_FILE}"
+    else:
+        _require_no_scale(there, parts[0].origin)
+        names = tuple(map(str, range(1 + max(there, default=0))))
+        if len(names) > len(there):
+            saw += f" of the {len(names)} that their largest value, {there[-1]}, asks for"
     encoded = []
     for part, column in zip(parts, columns, strict=True):
         ignored = column.values == ignore_index
@@ -72,7 +83,60 @@ def encode_masks(
                 "ignored: say another --ignore-index"
             )
         encoded.append(np.where(ignored, IGNORED, column.values.astype(np.int64)))
-    return encoded, names
+    return encoded, names, saw
+
+
+def require_classes(classes: npt.NDArray[np.int64], names: Sequence[str], origin: str, least: int) -> None:
+    """ValueError unless pixels of so many classes count.
+
+    Args:
+        classes: ``IGNORED`` where none is meant, shape (N, H, W).
+        names: Of the classes.
+        origin: How messages name the part.
+        least: 1 of what judges, 2 of what is trained on.
+    """
+    there = np.zeros(len(names), dtype=bool)
+    ignored = 0
+    for mask in classes:
+        void = mask == IGNORED
+        there[mask[~void]] = True
+        ignored += int(void.sum())
+    found = np.flatnonzero(there)
+    if len(found) >= least:
+        return
+    share = f", and --ignore-index leaves {ignored / classes.size:.0%} of its pixels out" if ignored else ""
+    if not len(found):
+        raise ValueError(
+            f"segmentation needs pixels with a class; {origin} has none{share}: leave out images without any, or say another "
+            "--ignore-index"
+        )
+    raise ValueError(
+        f"segmentation needs pixels of two classes or more to train on; {origin} has '{names[found[0]]}' alone{share}: masks "
+        f"hold the numbers of classes from 0 on, which {NAMES_FILE} may name; correct them, or say another --ignore-index"
+    )
+
+
+def _values(columns: Sequence[Column]) -> list[int]:
+    """Which values occur in masks, in order."""
+    there = np.zeros(256, dtype=bool)
+    for column in columns:
+        for mask in column.values:
+            there[mask] = True
+    return [int(value) for value in np.flatnonzero(there)]
+
+
+def _require_no_scale(values: Sequence[int], origin: str) -> None:
+    """ValueError if values are 0 and multiples of a large step, all of them: classes made visible, not their numbers.
+
+    Numbers of real classes have small gaps, however few of the classes occur.
+    """
+    step = values[1] if len(values) > 1 else 0
+    if step >= _STEP and list(values) == [step * k for k in range(len(values))]:
+        raise ValueError(
+            f"masks need the numbers of classes, one after another from 0; those of {origin} hold "
+            f"{', '.join(map(str, values))}, as grey for the eye has them: divide them by {step}, or name the classes in "
+            f"{NAMES_FILE}, {values[-1] + 1} of them"
+        )
 
 
 def _class_names(file: Path) -> tuple[str, ...]:
@@ -113,7 +177,7 @@ def labelled_masks(
     files = tuple(str(mask) for _, mask in pairs)
     column = Column(_read_masks(pairs, size), names, files)
     part = Part({"mask": column}, lambda _: [], f"'{root}'")
-    (classes,), _ = encode_masks([part], "mask", ignore_index)
+    (classes,), _, _ = encode_masks([part], "mask", ignore_index)
     return [image for image, _ in pairs], torch.from_numpy(classes)
 
 

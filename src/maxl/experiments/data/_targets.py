@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from maxl.experiments.data._label_cells import encode_cells, holds_cells, looks_several
 from maxl.experiments.data._labels import encode
-from maxl.experiments.data._masks import encode_masks
+from maxl.experiments.data._masks import encode_masks, require_classes
 from maxl.experiments.data._source import LARGEST, Column, IntArray, Part
 
 TASKS = ("classification", "multi-label", "regression", "segmentation")
@@ -32,7 +32,8 @@ class Encoded:
         task: One of ``TASKS``.
         parts: Targets of each part.
         names: Of the classes or labels; of numbers, and of labels in columns of their own, these.
-        saw: What the columns hold and what they were taken for, in a line; "" where the task was given.
+        saw: What the columns hold and what they were taken for, in a line; "" where the task was given. Of masks, in any
+            case, also how many classes occur.
     """
 
     task: str
@@ -75,8 +76,8 @@ def encode_targets(
             "segmentation"
         )
     if task == "segmentation":
-        classes, names = encode_masks(parts, columns[0], ignore_index)
-        return Encoded(task, list(classes), names, saw)
+        masked, names, counted = encode_masks(parts, columns[0], ignore_index)
+        return Encoded(task, list(masked), names, f"{saw}\n{counted}".strip())
     if task == "classification":
         if len(columns) > 1:
             raise ValueError(
@@ -103,15 +104,21 @@ def strata(targets: TargetArray) -> IntArray:
     return targets if targets.ndim == 1 else np.zeros(len(targets), dtype=np.int64)
 
 
-def check_judgeable(task: str, targets: TargetArray, names: tuple[str, ...], origin: str) -> None:
+def check_judgeable(
+    task: str, targets: TargetArray, names: tuple[str, ...], origin: str, *, training: bool = False
+) -> None:
     """Check that a part can be standardised by, or judged on.
 
     Args:
         origin: How messages name the part.
+        training: Whether it is the part to train on.
 
     Raises:
-        ValueError: if all numbers of a column are equal, or no sample has a label.
+        ValueError: if all numbers of a column are equal, no sample has a label, or no pixel a class; or if pixels to train
+            on have one class alone.
     """
+    if task == "segmentation":
+        require_classes(targets, names, origin, 2 if training else 1)
     if task == "regression":
         equal = np.flatnonzero((targets == targets[0]).all(axis=0))
         if len(equal):

@@ -2,7 +2,8 @@
 
 The method ``agreement``: the training samples are cut into two balanced halves, a network is trained on each by the primary
 task alone and for as many epochs as the run has, and predicts the labels of the other (cross-validation to find wrong labels:
-Brodley and Friedl, JAIR 1999; confident learning keeps samples likewise, Northcutt et al., JAIR 2021). Trusted samples stay
+Brodley and Friedl, JAIR 1999; confident learning keeps samples likewise, Northcutt et al., JAIR 2021). Where the run starts
+from another one, which may have been trained on the very labels, these networks start from fresh weights. Trusted samples stay
 whatever is predicted, and so do those of a class of which no sample would.
 
 All of it is a function of the config and the data. A run that goes on does it again.
@@ -22,7 +23,7 @@ from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.evaluation import evaluating
 from maxl.experiments.runs.machine import tensor_float32
 from maxl.experiments.runs.outer import folds
-from maxl.experiments.runs.start import load_start
+from maxl.experiments.runs.start import load_start, without_run
 from maxl.experiments.runs.stepping import train_plainly, training_stream
 from maxl.hypergradients import RandomState
 
@@ -49,7 +50,7 @@ def agreeing(config: RunConfig, data: DataSet, device: torch.device) -> Tensor:
             f"--method agreement needs a training sample for each of two networks; got {len(data.train)}"
         )
     config = dataclasses.replace(
-        config, method="single", compile=False, patience=None, keep="last", trusted_epochs=None
+        without_run(config), method="single", compile=False, patience=None, keep="last", trusted_epochs=None
     )
     halves = folds(data.train, 2, config.seed)
     predicted = torch.empty_like(data.train.primary)

@@ -7,7 +7,7 @@
 | prototypical | its nearest prototype of a human class, see ``prototypes`` |
 | human | a finer human label |
 | prototypes | learned from clusters on, see ``crossfit`` |
-| kmeans-shuffled, prototypes-shuffled, human-shuffled | the same labels, dealt out anew among the samples of a class: as many classes of the same sizes that say nothing |
+| kmeans-shuffled, prototypes-shuffled, human-shuffled | the same labels, dealt out anew among the samples of a class (of several labels within each label's block): as many classes of the same sizes that say nothing |
 
 The controls need no table: ``maxl.supervision.UniformLabels``, and a generator that is never trained.
 """
@@ -107,17 +107,48 @@ def shuffled_within_classes(labels: Tensor, classes: Tensor, seed: int) -> Tenso
 
     Args:
         labels: Auxiliary labels, of shape (N,) or soft (N, K).
-        classes: Of the same samples, int64 of shape (N,); sets of several labels, shape (N, C).
+        classes: Of the same samples, int64 of shape (N,).
         seed: Draws the order; torch's global generator is not touched.
     """
-    rows = 0 if classes.dim() > 1 else None  # of millions of pixels rows are slow to compare
-    _, of_sample = torch.unique(classes.cpu(), dim=rows, return_inverse=True)
+    _, of_sample = torch.unique(classes.cpu(), return_inverse=True)
     generator = torch.Generator().manual_seed(seed)
     source = torch.arange(len(labels))
     for c in range(int(of_sample.max()) + 1):
         members = (of_sample == c).nonzero().squeeze(1)
         source[members] = members[torch.randperm(len(members), generator=generator)]
     return labels[source.to(labels.device)]
+
+
+def shuffled_within_labels(labels: Tensor, primary: Tensor, hierarchy: Hierarchy, seed: int) -> Tensor:
+    """The same of several labels a sample: what a label's samples say within its block, in random order block by block.
+
+    Samples with the very same set of labels may be few, or one, which would keep its own.
+
+    Args:
+        labels: Soft labels, shape (N, K), each a distribution over what its sample may use.
+        primary: Labels of the same samples, 0 or 1, shape (N, C).
+        hierarchy: ψ, with a block for each label, and maybe one for samples without any.
+        seed: Draws the orders; torch's global generator is not touched.
+
+    Returns:
+        Shape (N, K). Each block's rows are dealt out among its samples as they are if a row weighs as much as it has
+        blocks; rows that then weigh more or less than one are scaled. Samples that may use all K classes, having no label
+        and no block for it, exchange whole rows.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    y = primary.cpu()
+    members = torch.stack([members_of(y, c, hierarchy) for c in range(hierarchy.num_primary)], dim=1)
+    blocks_of = members.sum(1, keepdim=True)
+    dealt = labels.double().cpu() * blocks_of.clamp_min(1)
+    without = (blocks_of.squeeze(1) == 0).nonzero().squeeze(1)
+    everywhere = torch.arange(hierarchy.num_auxiliary)
+    groups = [
+        (of.nonzero().squeeze(1), hierarchy.mask[c].nonzero().squeeze(1)) for c, of in enumerate(members.T)
+    ]
+    for rows, columns in (*groups, (without, everywhere)):
+        order = rows[torch.randperm(len(rows), generator=generator)]
+        dealt[rows[:, None], columns] = dealt[order[:, None], columns]
+    return (dealt / dealt.sum(1, keepdim=True)).to(labels)
 
 
 class AutoEncoder(nn.Module):

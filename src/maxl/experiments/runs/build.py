@@ -31,7 +31,7 @@ from maxl.experiments.runs.networks import (
 from maxl.experiments.runs.processes import ALONE, Processes
 from maxl.experiments.runs.rates import Schedule, freeze_parts, network_groups, optimizer_of
 from maxl.experiments.runs.sources import fixed_source
-from maxl.experiments.runs.start import Start, load_start, told
+from maxl.experiments.runs.start import Start, load_start, starts_from_weights, told
 from maxl.experiments.runs.supervisions import (
     Contrastive,
     FocalLoss,
@@ -254,11 +254,12 @@ def build(
         config: The run.
         data: Its data.
         device: Where everything is to be.
-        start: Weights that its networks begin with; fresh ones by default.
+        start: Weights that its networks begin with; fresh ones by default, and where the config names none.
 
     Raises:
         ValueError: if the config does not fit the data.
     """
+    start = start if starts_from_weights(config) else None
     hierarchy, task = choose_hierarchy(config, data), choose_task(config, data)
     check_tokens(config, data.tokens)
     network = build_network(config, hierarchy, task, data.task, data.input_shape, start)

@@ -38,7 +38,8 @@ def calibration(
         logits, y: Of the samples to judge, shapes (N, C) and (N,).
         fit_logits, fit_y: Of those that the temperature is fitted on.
         trained_on: Whether the network was trained on the latter. It may know them by heart, and the likelihood would
-            then ask for ever more confidence: the temperature is kept at 1 or above.
+            then ask for ever more confidence: the temperature is kept at 1 or above, as it is wherever every sample that
+            it is fitted on is right.
     """
     temperature = fit_temperature(fit_logits, fit_y, at_least=1.0 if trained_on else _LOWEST)
     scaled = logits.detach().double().cpu() / temperature
@@ -48,7 +49,11 @@ def calibration(
 
 
 def fit_temperature(logits: Tensor, y: Tensor, *, at_least: float = _LOWEST) -> float:
-    """T from ``at_least`` to 100 with the least negative log-likelihood, which is convex in 1 / T."""
+    """T from ``at_least`` to 100 with the least negative log-likelihood, which is convex in 1 / T.
+
+    1 or above where every sample is right, or the search ends at ``at_least``: there the likelihood asks for ever more
+    confidence, and samples that are none of these would pay for it.
+    """
     from scipy.optimize import minimize_scalar
 
     logits, y = logits.detach().double().cpu(), y.cpu()
@@ -56,8 +61,12 @@ def fit_temperature(logits: Tensor, y: Tensor, *, at_least: float = _LOWEST) -> 
     def loss(log_temperature: float) -> float:
         return float(F.cross_entropy(logits / math.exp(log_temperature), y))
 
+    if at_least < 1.0 and bool((logits.argmax(1) == y).all()):
+        at_least = 1.0
     low, high = math.log(at_least), math.log(_HIGHEST)
     found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
+    if at_least < 1.0 and loss(low) <= float(found.fun):
+        return fit_temperature(logits, y, at_least=1.0)
     # The search stays off its bounds by a little.
     return math.exp(min((low, float(found.x)), key=loss))
 

@@ -6,7 +6,8 @@
 2. The samples are cut into J balanced folds, J = 1 / ``held_out``. Of J networks the j-th, with weights of its own, is
    trained on all samples but fold j, with the generator's current labels, and judges them on batches of fold j: an
    auxiliary task is worth what it gives on samples outside the training set, and no network has those in it. In each epoch
-   the networks train one after another. They take turns with meta steps, one in J iterations of each, so that the generator
+   the networks train one after another, from fresh weights where the run starts from another one's, which may know the labels
+   of all samples. They take turns with meta steps, one in J iterations of each, so that the generator
    takes as many as one that is trained beside a single network. Nothing decays the prototypes. With ``outer_term`` the
    features on those batches judge, too: see ``supervisions.ContrastiveTask``.
 3. The labels of all training samples are what the run proper trains a fresh network on, soft and fixed.
@@ -33,6 +34,7 @@ from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.machine import tensor_float32
 from maxl.experiments.runs.outer import fold_count, folds, over_and_over
 from maxl.experiments.runs.rates import optimizer_of
+from maxl.experiments.runs.start import without_run
 from maxl.experiments.runs.stepping import taught_step, training_stream
 from maxl.experiments.runs.supervisions import ContrastiveTask, choose_supervision
 from maxl.hierarchy import Hierarchy
@@ -229,7 +231,7 @@ def _teach(
         config.meta_optimizer, [{"params": list(generator.parameters()), "lr": rate}], 0.0
     )
     epochs = config.prototype_epochs or config.epochs
-    config = dataclasses.replace(config, method="uniform", epochs=epochs, compile=False)
+    config = dataclasses.replace(without_run(config), method="uniform", epochs=epochs, compile=False)
     parts = folds(data.train, fold_count(config), config.seed)
     seeds = _seeds(config.seed, len(parts))
     networks = [

@@ -128,16 +128,15 @@ def describe_labels(
         counts = positions_that_count(task, y)
         labels, y = labels[counts], y[counts]
     entropy = -(labels * labels.clamp_min(torch.finfo(torch.float64).tiny).log()).sum(1)
-    likeliest = labels.argmax(1)
     entropies, usages, used_total = [], [], 0
     for c in range(hierarchy.num_primary):
         members = members_of(y, c, hierarchy)
         block = int(hierarchy.mask[c].sum())
         n = int(members.sum())
-        counts = torch.bincount(likeliest[members], minlength=hierarchy.num_auxiliary)
-        used = int(
-            (hierarchy.mask[c] & (counts >= max(1.0, 0.01 * n))).sum()
-        )  # of several labels the own block
+        # Of several labels the likeliest within the block, whichever block weighs most.
+        likeliest = labels[members].masked_fill(~hierarchy.mask[c], -1.0).argmax(1)
+        counts = torch.bincount(likeliest, minlength=hierarchy.num_auxiliary)
+        used = int((counts >= max(1.0, 0.01 * n)).sum())
         used_total += used
         usages.append(used / block)
         entropies.append(float(entropy[members].mean()) if n else math.nan)
@@ -170,11 +169,26 @@ def block_names(names: Sequence[str], blocks: int) -> tuple[str, ...]:
 
 
 def information(labels: Tensor, y: Tensor, hierarchy: Hierarchy) -> Tensor:
-    """``label_information``; of several labels, within each set of them, whose samples may use the same classes."""
+    """``label_information``; of several labels what a label says of its sample beyond what the set of labels says, in nats.
+
+    With b the block of an auxiliary class k it is I(sample; k | b) + I(sample; b | set): within each block among all samples
+    that have its label, by how much of their labels lies there, since samples with the very same set are few, or one; and
+    between the blocks among those with the same set. Samples that may use all classes, having no label and no block for
+    it, have one more block, of all K.
+    """
     if y.dim() == 1 or hierarchy.num_primary == 1:
         return label_information(labels, y, hierarchy)
+    anywhere = ~y.any(1, keepdim=True) & (hierarchy.num_primary == y.shape[1])
+    within, free = labels * ~anywhere, labels * anywhere
+    blocks = torch.cat(
+        [within @ hierarchy.mask.T.to(labels.device, labels.dtype), free.sum(1, keepdim=True)], 1
+    )
+    classes = torch.cat([within, free], 1)
     sets, of_sample = torch.unique(y, dim=0, return_inverse=True)
-    return label_information(labels, of_sample, Hierarchy.uniform(len(sets), 1))
+    in_blocks = label_information(classes, y, Hierarchy.flat(classes.shape[1])) - label_information(
+        blocks, y, Hierarchy.flat(blocks.shape[1])
+    )
+    return in_blocks + label_information(blocks, of_sample, Hierarchy.uniform(len(sets), 1))
 
 
 def gradient_cosine(

@@ -67,13 +67,16 @@ def _structure(trainer: Trainer) -> dict[str, Any]:
     assert names is not None  # there is a column
     parts = {"test": data.test} | ({} if data.validation is None else {"validation": data.validation})
     entries: dict[str, Any] = {}
+    whole = (
+        trainer.outer.whole
+    )  # from which every method's probe draws the same samples, whatever it held out
     for suffix, points in (("", _features), ("_inputs", _inputs)):
         if points is _inputs and data.tokens is not None:
             continue  # numbers of tokens say nothing by their size
         scored = [(points(trainer, part), _probe(part)) for part in parts.values()]
         found = few_shot_accuracy(
-            points(trainer, data.train),
-            _probe(data.train),
+            points(trainer, whole),
+            _probe(whole),
             scored,
             shots=config.probe_shots,
             seed=config.seed,

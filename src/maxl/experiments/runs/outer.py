@@ -42,6 +42,7 @@ class OuterData:
             taken for wrong.
 
     Attributes:
+        whole: All training samples, those that are set aside for good included.
         train: The samples on which the run trains in one epoch or another, and those that it passes over.
         batches: Batches of ``train``.
 
@@ -55,7 +56,7 @@ class OuterData:
     ) -> None:
         self._kind = config.evaluate if config.method in _TAUGHT else "same"
         self._seed, self._stream = config.seed, stream
-        self.train = split
+        self.whole = self.train = split
         self._held_out: BatchStream | None = None
         self._folds: list[Tensor] = []
         check_held_out(config, len(split))

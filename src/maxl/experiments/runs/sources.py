@@ -17,6 +17,7 @@ from maxl.experiments.runs.baselines import (
     cluster_labels,
     random_labels,
     shuffled_within_classes,
+    shuffled_within_labels,
 )
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.crossfit import cross_fitted_labels
@@ -111,6 +112,8 @@ def _table(
             labels = cluster_labels(points, primary, hierarchy, config.seed)
         if "shuffled" not in method:
             return labels
+        if hierarchy.num_primary > 1 and primary.dim() > 1:
+            return shuffled_within_labels(labels, primary, hierarchy, config.seed)
         classes = primary if hierarchy.num_primary > 1 else torch.zeros(len(primary), dtype=torch.int64)
         return shuffled_within_classes(labels, classes, config.seed)
     assert data.train.human is not None  # as above

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,13 +83,28 @@ def told(record: Mapping[str, Any]) -> str:
     return f"starts from {record['from']}: {', '.join(record['taken'])}{left}"
 
 
+def starts_from_weights(config: RunConfig) -> bool:
+    """Whether a config names weights to start from."""
+    return bool(config.pretrained or config.weights or config.from_run)
+
+
+def without_run(config: RunConfig) -> RunConfig:
+    """The config of networks that must not have seen some labels: another run may have been trained on the very ones.
+
+    They begin with fresh weights and are trained as a whole; weights of a library or of a file stay what they begin with.
+    """
+    if config.from_run is None:
+        return config
+    return dataclasses.replace(config, from_run=None, freeze=None, trunk_learning_rate=None, layer_decay=None)
+
+
 def load_start(config: RunConfig, data: DataSet, hierarchy: Hierarchy) -> Start | None:
     """What a run starts from; None for fresh weights.
 
     Raises:
         ValueError: if weights cannot be had or do not fit the trunk.
     """
-    if not (config.pretrained or config.weights or config.from_run):
+    if not starts_from_weights(config):
         return None
     with torch.random.fork_rng(devices=[]):
         trunk = trunks.build_for(config.trunk, data.task, data.input_shape, trunks.Words.of(config))

@@ -218,7 +218,8 @@ def execute(
         return  # the folder says so
     except (ValueError, OSError) as error:
         if not _ended(folder):
-            raise ValueError(f"{path}: {error}") from error
+            named = str(error).startswith(f"{path} ")
+            raise ValueError(str(error) if named else f"{path}: {error}") from error
 
 
 def _ended(folder: RunFolder) -> bool:
