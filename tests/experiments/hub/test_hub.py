@@ -23,6 +23,7 @@ from maxl.experiments.cli import main
 from maxl.experiments.hub import RunModel
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.judgement import judge
+from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.trainer import train
 from maxl.experiments.studies.study import Study
 
@@ -87,6 +88,35 @@ def test_a_saved_folder_serves_the_commands_and_tells_no_path(
     assert "is finished" in capsys.readouterr().err
     for file in (tmp_path / "saved").iterdir():
         assert str(root).encode() not in file.read_bytes()
+
+
+def test_of_a_file_of_finer_classes_the_name_is_kept_and_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    file = tmp_path / "secret" / "finer.csv"
+    digits = load_data(tiny(train_size=None))
+    rows = [f"{i},{y},{y}{'ab'[i % 2]}" for i, y in enumerate(digits.train.primary.tolist())]
+    file.write_text("\n".join(["row,class,finer", *rows]))
+    every = load_data(tiny(train_size=None, human=str(file)))
+    train(tiny(human=str(file), method="human", epochs=1), tmp_path / "run", data=every)
+    load(tmp_path / "run").save_pretrained(tmp_path / "saved")
+    for saved in (tmp_path / "saved").iterdir():
+        assert b"secret" not in saved.read_bytes()
+    assert RunFolder(tmp_path / "saved").read_config().human == "finer.csv"
+    RunModel.from_pretrained(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_the_card_says_which_epoch_was_kept(keep: str, tmp_path: Path) -> None:
+    settings = {"method": "single", "epochs": 6, "keep": keep, "validation_size": 50, "learning_rate": 0.05}
+    for seed in range(8):
+        summary = train(tiny(**settings, seed=seed), tmp_path / f"run{seed}")
+        text = str(load(tmp_path / f"run{seed}").generate_model_card())
+        kept = summary.get("kept_epoch", 6)
+        assert ("after the last epoch" in text) == (kept == 6)
+        assert (f"after epoch {kept} of 6, which was kept" in text) == (kept != 6)
+        if kept != 6 or keep == "last":
+            return
+    raise AssertionError("no run whose best epoch is not the last")
 
 
 def test_a_damaged_copy_is_refused(root: Path, tmp_path: Path) -> None:

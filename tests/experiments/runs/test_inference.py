@@ -149,6 +149,30 @@ def test_samples_of_another_shape_are_refused(grey_run: Path) -> None:
         load_model(grey_run)(torch.zeros(2, 1, 9, 8))
 
 
+@pytest.mark.parametrize("kind", ["grey", "features", "text"])
+def test_samples_of_another_kind_are_refused_or_right(
+    kind: str, grey_run: Path, feature_run: Path, text_run: Path
+) -> None:
+    """Whatever kind of number a model is given: a sentence, or the outputs for these numbers."""
+    model = load_model({"grey": grey_run, "features": feature_run, "text": text_run}[kind])
+    bytes_ = torch.randint(0, 2, (3, *model.input_shape), dtype=torch.uint8)
+    whole = {torch.int8, torch.int32, torch.int64, torch.uint8}
+    taken = {"grey": {torch.uint8}, "features": whole, "text": set[torch.dtype]()}[kind]
+    floats = {torch.float16, torch.float32, torch.float64}
+    with torch.no_grad():
+        expected = model(bytes_ if kind == "grey" else bytes_.double())
+        for dtype in (*whole, *floats, torch.bool, torch.complex64):
+            x = bytes_.to(dtype)
+            if dtype in floats:
+                given = model(x / 255 if kind == "grey" else x)
+                torch.testing.assert_close(given, expected, rtol=0.02, atol=0.02)
+            elif dtype in taken:
+                assert torch.equal(model(x), expected)
+            else:
+                with pytest.raises(ValueError, match=rf"need to be .*; got {dtype}"):
+                    model(x)
+
+
 def test_folders_that_give_no_model(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds none"):
         load_model(tmp_path / "none")

@@ -174,6 +174,11 @@ def test_a_run_keeps_all_that_it_needs_of_an_encoder(
     x = loaded.tokens([text for text, _, _ in every])
     with pytest.raises(ValueError, match=r"tokens are whole numbers, as model\.tokens makes them"):
         loaded(x.float())
+    for odd in (x.clamp_min(loaded.tokens.kinds), x.clamp_max(NO_TOKEN - 1), x > 0):
+        with pytest.raises(
+            ValueError, match=r"tokens are (numbers from -1 to 13|whole numbers), as model\.tokens"
+        ):
+            loaded(odd)
     RunModel.of_run(run).save_pretrained(tmp_path / "saved")
     again = RunModel.from_pretrained(tmp_path / "saved")
     assert again.tokens is not None

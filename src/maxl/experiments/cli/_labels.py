@@ -23,11 +23,12 @@ def add_labels(commands: Any) -> None:
     labels = commands.add_parser(
         "labels",
         help="the finer labels that a run has learned, for samples of yours, as CSV",
-        description="Reads labelled samples with the label generator of a finished run, as it was at the end of training:\n"
-        "file (or row, from 0), class, auxiliary class (its number among all, and within its class), its probability,\n"
-        "the label's entropy in nats and, of method weighted, the weight of the sample's auxiliary loss. Of runs on\n"
-        "labels that are partly wrong: the given class, and its correction or the sample's weight. Runs of methods\n"
-        "without a generator have no labels for samples that they were not trained on.",
+        description="Reads labelled samples with the label generator of a finished run, as it was at the end of training,\n"
+        "or with --keep best in the epoch that was kept: file (or row, from 0), class, auxiliary class (its number\n"
+        "among all, and within its class), its probability, the label's entropy in nats and, of method weighted, the\n"
+        "weight of the sample's auxiliary loss. Of runs on labels that are partly wrong: the given class, and its\n"
+        "correction or the sample's weight. Runs of methods without a generator have no labels for samples that they\n"
+        "were not trained on.",
         epilog="example:\n  maxl labels run my-images/ --out labels.csv --gallery labels.html",
     )
     labels.add_argument("folder", type=Path, metavar="RUN", help="folder of a run")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from maxl.experiments.cli._arguments import add_trust_flag
 from maxl.experiments.cli._csv import cell, csv_text, number
+from maxl.experiments.cli.listen import note
 from maxl.experiments.cli.terminal import shown
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def _predict(namespace: argparse.Namespace) -> None:
         require_mask_folder(namespace.folder, namespace.source, namespace.out)
     if namespace.out is not None:
         require_no_run_file(namespace.out)
+        _require_file(namespace)
         if namespace.out.exists() and namespace.source.exists() and namespace.out.samefile(namespace.source):
             raise ValueError(f"--out needs another file than the source; {namespace.out} is the source")
     predictions = predict(
@@ -93,7 +95,7 @@ def _predict(namespace: argparse.Namespace) -> None:
         return
     columns = _columns(predictions[0], proba=namespace.proba)
     text = csv_text(
-        ("row" if isinstance(predictions[0].file, int) else "file", *columns),
+        _different(["row" if isinstance(predictions[0].file, int) else "file", *columns]),
         ((cell(str(p.file)), *_cells(p, proba=namespace.proba)) for p in predictions),
     )
     if namespace.out is None:
@@ -102,6 +104,31 @@ def _predict(namespace: argparse.Namespace) -> None:
         namespace.out.parent.mkdir(parents=True, exist_ok=True)
         write_at_once(namespace.out, text.encode())
         print(shown(f"{len(predictions)} predictions in {namespace.out}"))
+
+
+def _require_file(namespace: argparse.Namespace) -> None:
+    """ValueError if --out is a folder that is there, but for masks, which go into one."""
+    from maxl.experiments.runs.folder import RunFolder
+    from maxl.experiments.runs.measures import task_of
+
+    folder = RunFolder(namespace.folder)
+    masks = folder.finished and task_of(folder.read_summary()) == "segmentation"
+    if namespace.out.is_dir() and not masks:
+        raise ValueError(f"--out needs a file; {namespace.out} is a folder")
+
+
+def _different(names: list[str]) -> list[str]:
+    """The names of columns, a number behind those that would be there twice, which is said."""
+    kept: list[str] = []
+    for name in names:
+        own, times = name, 1
+        while own in kept or (times > 1 and own in names):
+            times += 1
+            own = f"{name} ({times})"
+        if own != name:
+            note(f"two columns would be called '{name}': the second one is '{own}'")
+        kept.append(own)
+    return kept
 
 
 def _columns(prediction: Predicted, *, proba: bool) -> list[str]:
@@ -122,7 +149,8 @@ def _cells(prediction: Predicted, *, proba: bool) -> list[str]:
     from maxl.experiments.runs.inference import Labels, Numbers, Prediction
 
     if isinstance(prediction, Numbers):
-        return [f"{value:.9g}" for value in prediction.values.values()]
+        # Every digit: of a target around 1e9 nine of them may lose what was predicted.
+        return [repr(value) for value in prediction.values.values()]
     if isinstance(prediction, Labels):
         of_labels = prediction.probabilities.values()
         if proba:

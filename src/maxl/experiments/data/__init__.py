@@ -7,7 +7,7 @@ from maxl.experiments.data._arrow import read_features, read_texts
 from maxl.experiments.data._cifar100 import LEVEL_3_OF_LEVEL_10, LEVEL_10_OF_COARSE, LEVELS
 from maxl.experiments.data._columns import Columns, read_columns
 from maxl.experiments.data._features import LEAST_STD, TextFeatures
-from maxl.experiments.data._files import IMAGE_SUFFIXES, image_files, require_regular
+from maxl.experiments.data._files import IMAGE_SUFFIXES, image_files, is_table, require_regular
 from maxl.experiments.data._finer import as_cell, finer_csv
 from maxl.experiments.data._folders import class_folders
 from maxl.experiments.data._frames import load_arrays, load_frames
@@ -24,6 +24,7 @@ from maxl.experiments.data._streamed import Samples, StreamedSamples, Unreadable
 from maxl.experiments.data._tables import Table, read_table
 from maxl.experiments.data._targets import TASKS
 from maxl.experiments.data._tokens import NO_TOKEN, Tokens
+from maxl.experiments.data._trusted import read_trusted_rows
 from maxl.experiments.data._types import DataSet, Features, Split
 from maxl.experiments.data._walk import files_below
 
@@ -65,6 +66,7 @@ __all__ = [
     "image_items",
     "image_shape",
     "images_of_column",
+    "is_table",
     "label_column",
     "labelled_masks",
     "load",
@@ -77,6 +79,7 @@ __all__ = [
     "read_pieces",
     "read_table",
     "read_texts",
+    "read_trusted_rows",
     "require_regular",
     "stretch",
     "table_targets",

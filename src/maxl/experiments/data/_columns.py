@@ -66,8 +66,8 @@ class Columns:
         return features
 
     def unseen(self, frame: pd.DataFrame) -> list[str]:
-        """What to say of categories that training has not seen, a line a column; they count as none of those known."""
-        said = []
+        """What to say of what training has not seen, a line a column: categories, which count as none of those known, and gaps."""
+        said = self._filled(frame)
         for name, known in self._categories().items():
             new = frame[name][~frame[name].isin(known)]
             if len(new):
@@ -75,6 +75,25 @@ class Columns:
                 said.append(
                     f"column '{name}' holds a category that training has not seen in {rows}: {new.iloc[0]!r}"
                 )
+        return said
+
+    def _filled(self, frame: pd.DataFrame) -> list[str]:
+        """The same of numbers and dates that are missing, and never were in training: no feature says so of them."""
+        said = []
+        for step, made, names in self.transformer.transformers_:
+            if step != "number":
+                continue
+            with_gaps = {names[i] for i in made[0].indicator_.features_}
+            for name in names:
+                date, _, part = name.removesuffix(")").rpartition(" (")
+                if name in with_gaps or (missing := int(frame[name].isna().sum())) == 0:
+                    continue
+                if self.kinds.get(name) == "number" or (self.kinds.get(date) == "date" and part == "day"):
+                    column = name if name in self.kinds else date
+                    said.append(
+                        f"column '{column}' misses {missing} of {len(frame)} values, and missed none in training: the median of "
+                        "training takes their place"
+                    )
         return said
 
     def written(self) -> list[str]:

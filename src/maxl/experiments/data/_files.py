@@ -11,6 +11,12 @@ from maxl.experiments.data._walk import unreadable
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
 )
+TABLE_SUFFIXES = (".csv", ".parquet")
+
+
+def is_table(file: Path) -> bool:
+    """Whether a file is named like a table, in small letters or capitals."""
+    return file.suffix.lower() in TABLE_SUFFIXES
 
 
 def require_regular(file: Path) -> Path:

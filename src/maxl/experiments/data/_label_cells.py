@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -38,7 +38,7 @@ def looks_several(column: Column) -> str | None:
     return found[0] if len(labels) < len(rows) and any(len(row) > 1 for row in rows.values()) else None
 
 
-def encode_cells(parts: Sequence[Part], name: str) -> tuple[list[IntArray], tuple[str, ...]]:
+def encode_cells(parts: Sequence[Part], name: str) -> tuple[list[IntArray], tuple[str, ...], str | None]:
     """Which of the labels in a column each row has.
 
     Labels are parted by ";" or by "|", or by commas where neither occurs in the column; spaces around them do not count. A
@@ -49,7 +49,8 @@ def encode_cells(parts: Sequence[Part], name: str) -> tuple[list[IntArray], tupl
         name: The column's.
 
     Returns:
-        0 or 1, int64 of shape (N, C), for each part, and the names of the C labels.
+        0 or 1, int64 of shape (N, C), for each part, the names of the C labels, and what parts them in a cell; None where it
+        parts none.
 
     Raises:
         ValueError: if a part holds broken numbers, both separators occur, a cell is written as a list of a program, no
@@ -71,16 +72,18 @@ def encode_cells(parts: Sequence[Part], name: str) -> tuple[list[IntArray], tupl
             f"labels need to occur; no row has one in column '{name}' of {parts[0].origin}: choose another column"
         )
     check_alike(name, names)
-    return [_zeros_and_ones(part, names) for part in rows], names
+    parted = any(isinstance(v, str) and mark in v for part in parts for v in part.columns[name].values)
+    return [_zeros_and_ones(part, names) for part in rows], names, mark if parted else None
 
 
-def encode_known(part: Part, name: str, names: Sequence[str]) -> IntArray:
+def encode_known(part: Part, name: str, names: Sequence[str], mark: str | None = None) -> IntArray:
     """The same of one part, for labels that are known.
 
     Args:
         part: Has the column.
         name: The column's.
         names: The C labels.
+        mark: What parts them, where it is known; else it is looked for. A cell that is one of them as a whole is that one.
 
     Returns:
         0 or 1, int64 of shape (N, C).
@@ -88,19 +91,22 @@ def encode_known(part: Part, name: str, names: Sequence[str]) -> IntArray:
     Raises:
         ValueError: if a row has another label; or as ``encode_cells``.
     """
-    rows = _labels_of(part, name, _separator([part], name))
+    rows = _labels_of(part, name, mark or _separator([part], name, names), names)
     for i, row in enumerate(rows):
         if odd := sorted({*row} - {*names}):
             raise ValueError(
                 f"every label needs to be one of the run's ({some_of(names)}); row {i} of {part.origin} has "
-                f"{odd[0]!r} in column '{name}'{nearest(odd[0], names)}"
+                f"{odd[0]!r} in column '{name}'{nearest(odd[0], names)}{_told(mark)}"
             )
     return _zeros_and_ones(rows, tuple(names))
 
 
-def _separator(parts: Sequence[Part], name: str) -> str:
+def _separator(parts: Sequence[Part], name: str, known: Collection[str] = ()) -> str:
+    """What parts labels in the cells of a column, those that are known as a whole left out."""
     cells = [(part, i, v) for part in parts for i, v in enumerate(part.columns[name].values)]
-    texts = [(part, i, value) for part, i, value in cells if isinstance(value, str)]
+    texts = [
+        (part, i, value) for part, i, value in cells if isinstance(value, str) and value.strip() not in known
+    ]
     for part, i, value in texts:
         if _LIST.fullmatch(value):
             raise ValueError(
@@ -117,12 +123,18 @@ def _separator(parts: Sequence[Part], name: str) -> str:
     return next(iter(found), ",")
 
 
-def _labels_of(part: Part, name: str, mark: str) -> list[tuple[str, ...]]:
-    """The labels of each row."""
+def _told(mark: str | None) -> str:
+    return "" if mark is None else f"; in training {mark!r} parted the labels of a cell"
+
+
+def _labels_of(part: Part, name: str, mark: str, known: Collection[str] = ()) -> list[tuple[str, ...]]:
+    """The labels of each row; a cell that is known as a whole is not parted."""
     rows: list[tuple[str, ...]] = []
     for value in part.columns[name].values:
         if isinstance(value, tuple):
             rows.append(tuple(str(label) for label in value))
+        elif isinstance(value, str) and value.strip() in known:
+            rows.append((value.strip(),))
         else:
             rows.append(() if value is None else _parted(str(value), mark))
     return rows

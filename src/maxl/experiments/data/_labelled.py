@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,10 +16,11 @@ from maxl.experiments.data._arrow import image_column, image_content, image_in, 
 from maxl.experiments.data._label_cells import encode_known, holds_cells
 from maxl.experiments.data._labels import check_column
 from maxl.experiments.data._source import Column, Part, nearest, some_of
-from maxl.experiments.data._tables import Table, class_names
+from maxl.experiments.data._tables import PLAIN_NUMBER, Table, class_names
 from maxl.experiments.data._targets import check_judgeable, encode_targets
 
 _WHOLE = re.compile(r"\s*\+?([0-9]+)(\.0*)?\s*")  # as a table may write the number of a class
+_HEXADECIMAL = re.compile(r"0[xX][0-9a-fA-F]{1,13}")
 _PARTS = ("train", "training", "test", "testing", "valid", "validation", "val")
 
 
@@ -50,7 +52,9 @@ def class_codes(values: Sequence[str], names: Sequence[str], where: Callable[[in
     return torch.tensor([code for code in found if code is not None], dtype=torch.int64)
 
 
-def table_targets(table: Table, task: str, column: str | None, names: tuple[str, ...]) -> Tensor:
+def table_targets(
+    table: Table, task: str, column: str | None, names: tuple[str, ...], separator: str | None = None
+) -> Tensor:
     """The targets in a table, as they are in a split but for numbers, which stay as they stand.
 
     Args:
@@ -59,6 +63,7 @@ def table_targets(table: Table, task: str, column: str | None, names: tuple[str,
         column: Of classes, or of cells with several labels; None takes the only one declared to have just these classes,
             the only one declared to have any, or the one called "label".
         names: Of the classes or labels; of numbers, and of labels in columns of their own, these.
+        separator: What parts the labels of a cell, where training has seen it.
 
     Returns:
         int64 of shape (N,) or (N, C), or float64 of shape (N, D).
@@ -75,17 +80,16 @@ def table_targets(table: Table, task: str, column: str | None, names: tuple[str,
         written = _written(table, column, names, declared.get(column))
         return class_codes(written, names, lambda row: f"row {row} of {table.origin}")
     columns = table.content.column_names
-    in_cells = column is not None or "label" in columns  # and not each in a column of its own
-    if task == "multi-label" and in_cells and not {*names} <= {*columns}:
+    if task == "multi-label" and _in_cells(column, columns, names):
         column = column or "label"
         check_column(columns, column, "primary")
         cells = Part({column: Column(to_numpy(table.content, column))}, lambda _: [], table.origin)
         if not holds_cells(cells.columns[column]):
             raise ValueError(
                 f"labels need text, several a cell, or a column each; column '{column}' of {table.origin} holds numbers, and "
-                f"{next(name for name in names if name not in columns)!r} is no column of it"
+                f"{next((name for name in names if name not in columns), names[0])!r} is no column of it"
             )
-        labels = encode_known(cells, column, names)
+        labels = encode_known(cells, column, names, separator)
         check_judgeable(task, labels, names, table.origin)
         return torch.from_numpy(labels)
     for name in names:
@@ -95,6 +99,17 @@ def table_targets(table: Table, task: str, column: str | None, names: tuple[str,
     if task == "multi-label":
         check_judgeable(task, targets, names, table.origin)
     return torch.from_numpy(targets)
+
+
+def _in_cells(column: str | None, columns: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether labels stand in one column, several a cell, and not each in a column of its own.
+
+    A column that is asked for is read where it is there: others that are called like labels may be inputs.
+    """
+    own_columns = {*names} <= {*columns}
+    if column is None:
+        return "label" in columns and not own_columns
+    return column not in names and (column in columns or not own_columns)
 
 
 def _written(table: Table, column: str, names: Sequence[str], declared: tuple[str, ...] | None) -> list[str]:
@@ -130,26 +145,40 @@ def _as_known(text: str, names: Sequence[str]) -> str:
         return text
     if text in ("true", "True", "TRUE", "false", "False", "FALSE") and {*names} <= {"0", "1"}:
         return str(int(text.lower() == "true"))
-    number = _WHOLE.fullmatch(text)
-    return text if number is None else str(int(number[1]))
+    known = _whole(text)
+    return text if known is None or known not in names else known
 
 
-def image_items(table: Table, base: Path, leave_out: Sequence[str]) -> list[bytes | Path]:
+def _whole(text: str) -> str | None:
+    """The number that a text stands for in a column of numbers, as a run writes it; None where it is no whole one."""
+    if (number := _WHOLE.fullmatch(text)) is not None:
+        return str(int(number[1]))
+    if _HEXADECIMAL.fullmatch(text):
+        return str(int(text, 16))
+    value = float(text) if PLAIN_NUMBER.fullmatch(text) else math.nan
+    return str(int(value)) if 0 <= value < 2**53 and value == int(value) else None
+
+
+def image_items(
+    table: Table, base: Path, leave_out: Sequence[str], of_training: str | None = None
+) -> list[bytes | Path]:
     """The images of a table, encoded or as paths, one a row.
 
     Args:
         table: The table.
         base: The folder that relative paths start from.
         leave_out: Columns that hold targets.
+        of_training: The column that training had them in, which is taken where it is there and holds images.
 
     Raises:
         ValueError: if no column or more than one holds images, or a row has none.
     """
     columns = [n for n in table.content.column_names if n not in leave_out and image_column(table, n)]
+    if of_training in columns:
+        columns = [of_training]
     if len(columns) != 1:
         found = f"it has {', '.join(columns)}" if columns else "it has none"
         raise ValueError(f"a run on images needs one column of images in {table.origin}; {found}")
-
     return images_of_column(table, columns[0], base)
 
 

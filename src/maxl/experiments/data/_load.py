@@ -230,6 +230,7 @@ def from_source(source: Source, name: str, options: Options) -> DataSet:
         saw="\n".join(line for line in said if line),
         probe_names=labelled.probe_names,
         tokens=named if isinstance(named, Tokens) else None,
+        label_separator=targets.separator,
     )
 
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 from maxl.experiments.data import _archives as archives
 from maxl.experiments.data import _folders as folders
 from maxl.experiments.data._cifar100 import with_levels
+from maxl.experiments.data._files import is_table
 from maxl.experiments.data._source import Source, Wanted, nearest
 from maxl.experiments.data._tables import table_files
 from maxl.experiments.data._text import clinc150
@@ -149,7 +150,7 @@ def _open_path(path: Path, wanted: Wanted) -> Source:
     if path.is_dir():
         found = _open_tables(path, wanted)
         return found if found is not None else folders.image_folder(path, wanted.image_size)
-    if path.suffix not in (".csv", ".parquet"):
+    if not is_table(path):
         raise ValueError(f"a data file must be .csv or .parquet; got '{path}'")
     return _open_parts([(path,)], [f"'{path}'"], wanted, path.parent)
 
@@ -176,7 +177,7 @@ def _open_pattern(pattern: str, wanted: Wanted) -> Source:
     files = [Path(name) for name in sorted(glob(pattern))]
     if not files:
         raise FileNotFoundError(f"no file matches '{pattern}'")
-    if odd := [file for file in files if file.suffix != ".parquet"]:
+    if odd := [file for file in files if file.suffix.lower() != ".parquet"]:
         raise ValueError(f"a pattern names the parquet files of one table; '{pattern}' also names '{odd[0]}'")
     return _open_parts([files], [f"'{pattern}'"], wanted, files[0].parent)
 
@@ -195,7 +196,7 @@ def _open_parts(
         if files
     ]
     at = [bool(files) for files in parts]
-    if wanted.stream and named[0][0][0].suffix == ".parquet":
+    if wanted.stream and named[0][0][0].suffix.lower() == ".parquet":
         pieces = iter([Pieces.of(files, origin) for files, origin in named])
         return pieces_source(*_placed(pieces, at), wanted=wanted, base=base)  # type: ignore[arg-type]  # train is there
     tables = iter([read_tables(files, origin) for files, origin in named])

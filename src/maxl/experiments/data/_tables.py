@@ -83,7 +83,7 @@ def _unpacked_bytes(file: Path) -> int:
 
     if not file.is_file():
         return 0
-    if file.suffix != ".parquet":
+    if file.suffix.lower() != ".parquet":
         return file.stat().st_size
     try:
         metadata = parquet.read_metadata(file)
@@ -126,7 +126,7 @@ def read_table(file: Path, text: Sequence[str] = ()) -> Table:
     """
     require_regular(file)
     try:
-        content = _read_csv(file, text) if file.suffix == ".csv" else _read_parquet(file)
+        content = _read_csv(file, text) if file.suffix.lower() == ".csv" else _read_parquet(file)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"'{file}' cannot be read as a {file.suffix[1:]} file: {reason}") from error

@@ -34,12 +34,14 @@ class Encoded:
         names: Of the classes or labels; of numbers, and of labels in columns of their own, these.
         saw: What the columns hold and what they were taken for, in a line; "" where the task was given. Of masks, in any
             case, also how many classes occur.
+        separator: What parts the labels of a cell; None where nothing does.
     """
 
     task: str
     parts: list[TargetArray]
     names: tuple[str, ...]
     saw: str
+    separator: str | None = None
 
 
 def encode_targets(
@@ -87,8 +89,8 @@ def encode_targets(
         classes, names = encode(parts, columns[0])
         return Encoded(task, list(classes), names, saw)
     if task == "multi-label" and len(columns) == 1 and holds_cells(parts[0].columns[columns[0]]):
-        labels, names = encode_cells(parts, columns[0])
-        return Encoded(task, list(labels), names, saw)
+        labels, names, separator = encode_cells(parts, columns[0])
+        return Encoded(task, list(labels), names, saw, separator)
     stacked: list[TargetArray] = []
     for part in parts:
         for name in columns:

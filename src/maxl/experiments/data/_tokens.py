@@ -67,7 +67,7 @@ class Tokens:
         made = Tokens.of(self._loaded, length, side=side, source=self.source)
         return Tokens(made.tokenizer, length, self.column, self.source)
 
-    @property
+    @cached_property
     def kinds(self) -> int:
         """Numbers of tokens are below it."""
         return 1 + max(self._loaded.get_vocab(with_added_tokens=True).values(), default=0)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
+from maxl.experiments.data._arrow import to_numpy
 from maxl.experiments.data._select import TEST_SEED, balanced_order
 from maxl.experiments.data._source import IntArray, Part
+from maxl.experiments.data._tables import Table
 
 BoolArray = npt.NDArray[np.bool_]
 _YES, _NO = ("yes", "true", "1"), ("no", "false", "0")
@@ -23,15 +28,7 @@ def read_trusted(parts: Sequence[Part], name: str) -> list[BoolArray]:
     """
     found = []
     for part in parts:
-        values = part.columns[name].values
-        written = [str(v).lower() if values.dtype.kind in "OU" else f"{v:g}" for v in values.tolist()]
-        odd = [row for row, value in enumerate(written) if value not in _YES + _NO]
-        if odd:
-            raise ValueError(
-                f"--trusted needs a column of yes and no, true and false, or 1 and 0; row {odd[0]} of {part.origin} has "
-                f"{values.tolist()[odd[0]]!r} in '{name}' ({len(odd)} such rows)"
-            )
-        found.append(np.array([value in _YES for value in written], dtype=np.bool_))
+        found.append(_yes(part.columns[name].values, name, part.origin))
     if found[0].all() or not found[0].any():
         every = "every" if found[0].all() else "no"
         raise ValueError(
@@ -39,6 +36,28 @@ def read_trusted(parts: Sequence[Part], name: str) -> list[BoolArray]:
             f"{parts[0].origin}: leave it out"
         )
     return found
+
+
+def read_trusted_rows(table: Table, name: str | None) -> Tensor | None:
+    """Which rows of a table can be trusted, bool of shape (N,), be it all of them; None without such a column.
+
+    Raises:
+        ValueError: if a value is neither yes nor no.
+    """
+    if name is None or name not in table.content.column_names:
+        return None
+    return torch.from_numpy(_yes(to_numpy(table.content, name), name, table.origin))
+
+
+def _yes(values: npt.NDArray[Any], name: str, origin: str) -> BoolArray:
+    written = [str(v).lower() if values.dtype.kind in "OU" else f"{v:g}" for v in values.tolist()]
+    odd = [row for row, value in enumerate(written) if value not in _YES + _NO]
+    if odd:
+        raise ValueError(
+            f"--trusted needs a column of yes and no, true and false, or 1 and 0; row {odd[0]} of {origin} has "
+            f"{values.tolist()[odd[0]]!r} in '{name}' ({len(odd)} such rows)"
+        )
+    return np.array([value in _YES for value in written], dtype=np.bool_)
 
 
 def cut_trusted_test(strata: IntArray, trusted: BoolArray) -> tuple[IntArray, IntArray]:

@@ -150,6 +150,7 @@ class DataSet:
         targets: Where the numbers of a regression came from; None for another task.
         saw: What columns hold and what they were taken for, in lines, and how a test part was cut;
             "" where all was given.
+        label_separator: What parts the labels in a cell of the data, ";", "|" or ","; None where nothing does.
     """
 
     name: str
@@ -172,6 +173,7 @@ class DataSet:
     probe_names: tuple[str, ...] | None = None
     transform: ImageTransform | None = None
     tokens: Tokens | None = None
+    label_separator: str | None = None
 
     @property
     def num_primary(self) -> int:

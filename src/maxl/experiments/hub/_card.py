@@ -86,7 +86,7 @@ def model_card(run: Path, model: PrimaryModel) -> str:
         "## Training",
         _table(("", ""), ((name, value) for name, value in facts.items() if value is not None)),
         "## Test results",
-        "On the test part of the data, after the last epoch.",
+        f"On the test part of the data, {_when(summary)}.",
         _table(("measure", "value", "what it is"), measured),
         "## Against single-task training",
         *_compared(run, summary),
@@ -97,6 +97,14 @@ def model_card(run: Path, model: PrimaryModel) -> str:
         _table(("", ""), ({**summary.get("versions", {}), **origin}).items()),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _when(summary: dict[str, Any]) -> str:
+    """At the end of which epoch the network is as it was tested."""
+    kept, trained = summary.get("kept_epoch"), summary.get("epochs_trained")
+    if kept is None or kept == trained:
+        return "after the last epoch"
+    return f"after epoch {kept} of {trained}, which was kept for its validation result"
 
 
 _PIPELINES = {

@@ -159,12 +159,18 @@ def _without_places(config: RunConfig) -> RunConfig:
     return dataclasses.replace(
         config,
         data=data_name(config.data),
+        human=config.human and _file_name(config.human),
         data_dir=None,
         trunk=without_place(config.trunk),
         generator_trunk=without_place(config.generator_trunk),
         weights=config.weights and Path(config.weights).name,
         from_run=config.from_run and Path(config.from_run).name,
     )
+
+
+def _file_name(human: str) -> str:
+    """Of finer classes: a column as it is called, a file without its folder."""
+    return Path(human).name if human.endswith(".csv") else human
 
 
 def _was_saved(folder: Path) -> bool:

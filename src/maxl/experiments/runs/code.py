@@ -9,6 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
+
 
 def imported(name: str, flag: str) -> Any:
     """What ``module:function`` names, in the working folder or installed.
@@ -29,6 +31,16 @@ def imported(name: str, flag: str) -> Any:
             f"--{flag} {name} needs the function '{function}' of the module '{module}', in this folder or installed; "
             f"importing it fails with {type(error).__name__}: {error}"
         ) from error
+
+
+def require_tensors(model: nn.Module, name: str) -> None:
+    """ValueError if the state of a user's trunk holds what a run cannot keep; ``name`` is the trunk's."""
+    for key, value in model.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"the state of a trunk needs to be tensors; '{key}' of '{name}' is {type(value).__name__} (get_extra_state): make "
+                "it a buffer, or leave it out"
+            )
 
 
 @contextmanager

@@ -36,7 +36,7 @@ class DoubtedLabels:
 def doubts(
     run: str | Path, source: str | Path, *, device: str = "auto", trust: bool = False
 ) -> DoubtedLabels:
-    """The corrections or weights that a run's generator, as it was at the end of training, gives to labelled samples.
+    """The corrections or weights that a run's generator gives to labelled samples, as ``invent`` has it.
 
     Args:
         run: Folder of a finished run of method corrected or reweighted.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import import_module
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,6 +20,7 @@ from maxl.experiments.data import NO_TOKEN, MixedShape
 from maxl.experiments.runs.files import write_at_once
 from maxl.experiments.runs.folder import RunFolder, require_no_run_file
 from maxl.experiments.runs.inputs import column_features
+from maxl.experiments.runs.memory import is_out_of_memory
 from maxl.experiments.runs.model import PrimaryModel, load_model
 from maxl.experiments.runs.trunks import random_inputs
 from maxl.presets import check_choice
@@ -59,7 +61,8 @@ def export(run: Path, format: str, out: Path, *, trust: bool = False) -> Path:
 
     Raises:
         ValueError: if the format is unknown, the suffix is another format's, packages are missing, the run is
-            unfinished, a file of a run would be replaced, or the program does not compute what the model does.
+            unfinished, a file of a run would be replaced, the model cannot become a program, or the program does not compute
+            what the model does.
     """
     check_choice("--format", format, tuple(FORMATS))
     if out.suffix != FORMATS[format]:
@@ -68,6 +71,8 @@ def export(run: Path, format: str, out: Path, *, trust: bool = False) -> Path:
     beside = out.with_name(out.name + ".tokenizer.json")
     for file in (out, sidecar, beside):
         require_no_run_file(file)
+        if file.is_dir():
+            raise ValueError(f"--out needs a file; {file} is a folder")
     model = load_model(run, trust=trust)
     folder = RunFolder(run)
     if format == "safetensors":
@@ -75,7 +80,7 @@ def export(run: Path, format: str, out: Path, *, trust: bool = False) -> Path:
     else:
         with TemporaryDirectory() as temporary:
             partial = Path(temporary, "model" + out.suffix)
-            (_torch_export if format == "torch-export" else _onnx)(model, partial)
+            _checked(_torch_export if format == "torch-export" else _onnx, model, partial, format)
             content = partial.read_bytes()
     summary = folder.read_summary()
     kept = (
@@ -185,6 +190,26 @@ def _parts(shape: MixedShape, folder: RunFolder) -> list[dict[str, Any]]:
     ]
 
 
+def _checked(
+    write: Callable[[PrimaryModel, Path], None], model: PrimaryModel, path: Path, format: str
+) -> None:
+    """What fails in a user's trunk, or in the program that was made of it, as one sentence."""
+    try:
+        with _quiet():
+            write(model, path)
+    except Exception as error:  # whatever exporters and runtimes raise
+        if is_out_of_memory(error) or type(error) is ValueError:  # said already
+            raise
+        first: BaseException = error
+        while first.__cause__ is not None:
+            first = first.__cause__
+        said = next(iter(str(first).strip().splitlines()), "")[:200].rstrip(".")
+        raise ValueError(
+            f"the model cannot be exported as {format}: {type(first).__name__}: {said}; choose another --format, "
+            "safetensors for the weights alone"
+        ) from error
+
+
 def _torch_export(model: PrimaryModel, path: Path) -> None:
     """torch.export with any batch size."""
     program = torch.export.export(model, (_example(model, 2),), dynamic_shapes=_dynamic_batch())
@@ -200,18 +225,17 @@ def _onnx(model: PrimaryModel, path: Path) -> None:
         raise ValueError(
             f'--format onnx needs {" and ".join(missing)}: pip install "maxl-torch[onnx]", or choose torch-export'
         )
-    with _quiet():
-        torch.onnx.export(
-            model,
-            (_example(model, 2),),
-            path,
-            input_names=["x"],
-            output_names=["logits"],
-            dynamic_shapes=_dynamic_batch(),
-            dynamo=True,
-            external_data=False,  # one file
-            verbose=False,
-        )
+    torch.onnx.export(
+        model,
+        (_example(model, 2),),
+        path,
+        input_names=["x"],
+        output_names=["logits"],
+        dynamic_shapes=_dynamic_batch(),
+        dynamo=True,
+        external_data=False,  # one file
+        verbose=False,
+    )
     runtime = import_module("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -221,14 +245,14 @@ def _onnx(model: PrimaryModel, path: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Within: onnxscript does not warn of constants that it leaves as they are; what it writes is compared afterwards."""
-    talk = logging.getLogger("onnxscript")
-    before = talk.level
-    talk.setLevel(logging.ERROR)
+    """Within: exporters tell nothing of what they try; what they write is compared, and what they raise is said."""
+    before, nowhere = logging.root.manager.disable, StringIO()
+    logging.disable(logging.ERROR)
     try:
-        yield
+        with redirect_stdout(nowhere), redirect_stderr(nowhere):
+            yield
     finally:
-        talk.setLevel(before)
+        logging.disable(before)
 
 
 def _compare(model: PrimaryModel, program: Callable[[Tensor], Tensor]) -> None:

@@ -261,10 +261,16 @@ class RunFolder:
         return f"diverged in epoch {values.get('epoch')}: {values.get('reason')}"
 
     def save_model(self, tensors: Mapping[str, Tensor]) -> None:
-        """What inference needs and no more."""
+        """What inference needs and no more; of weights that are tied each has a copy, which loading sets alike."""
         from safetensors.torch import save
 
-        write_at_once(self.model, save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}))
+        kept, held = dict[str, Tensor](), set[int]()
+        for name, tensor in tensors.items():
+            own = tensor.detach().cpu().contiguous()
+            place = own.untyped_storage().data_ptr()
+            kept[name] = own.clone() if place in held else own
+            held.add(place)
+        write_at_once(self.model, save(kept))
 
 
 def require_no_run_file(path: Path, flag: str = "--out") -> None:

@@ -9,11 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maxl.experiments.data import image_items
+from maxl.experiments.data import image_items, is_table
 from maxl.experiments.runs.build import resolve_device
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.inputs import (
     find_images,
+    find_unmasked,
     image_in_row,
     read_image,
     read_prepared_rows,
@@ -22,7 +23,7 @@ from maxl.experiments.runs.inputs import (
 )
 from maxl.experiments.runs.masks import Mask, predict_masks
 from maxl.experiments.runs.mixed_rows import read_mixed_rows
-from maxl.experiments.runs.model import PrimaryModel, load_model
+from maxl.experiments.runs.model import PrimaryModel, load_model, warn_of_batches
 
 _BATCH = 256
 
@@ -58,11 +59,11 @@ def predict(
 ) -> list[Prediction] | list[Numbers] | list[Labels] | list[Mask]:
     """The likeliest class of each image or row, with its probability; or its numbers, or its labels' probabilities.
 
-    Images are brought to the run's size (the centre of the image, scaled) and channels.
+    Images are brought to the run's size (the centre of the image, scaled; of segmentation all of it, stretched) and channels.
 
     Args:
         run: Folder of a finished run.
-        source: For images, a folder, searched with its subfolders, one image file, or a CSV or parquet file with a
+        source: For images, a folder, searched with its subfolders (masks/ beside images/ left out for segmentation), one image file, or a CSV or parquet file with a
             column of images or of their paths; for features and text, a CSV or parquet file with the columns of the
             training table (labels are not needed), which a run on images and columns beside them takes, too; for text
             also a .txt file with a text a line.
@@ -80,6 +81,7 @@ def predict(
             probabilities are asked for and its outputs are no classes or labels of a sample.
     """
     model = load_model(run, trust=trust)
+    warn_of_batches(model)
     if proba and model.task in ("regression", "segmentation"):
         raise ValueError(
             "--proba needs a run on classes or labels; "
@@ -94,11 +96,11 @@ def predict(
             f"predict needs images, or a table for a run on features; {source} does not exist"
         )
     if model.task == "segmentation":
-        return list(predict_masks(model, find_images(source), resolve_device(device)))
+        return list(predict_masks(model, find_unmasked(source), resolve_device(device)))
     names: list[Path | int]
     inputs: Callable[[range], Tensor]
     if model.takes_images:
-        names, inputs = _images(source, model)
+        names, inputs = _images(run, source, model)
     elif model.image_shape is not None:
         mixed = read_mixed_rows(source, RunFolder(run), model)
         names, inputs = [*range(len(mixed))], mixed.inputs
@@ -140,12 +142,15 @@ def predict(
     ]
 
 
-def _images(source: Path, model: PrimaryModel) -> tuple[list[Path | int], Callable[[range], Tensor]]:
+def _images(
+    run: Path, source: Path, model: PrimaryModel
+) -> tuple[list[Path | int], Callable[[range], Tensor]]:
     """What names each image, its file or its row in a table, and what makes inputs of some of them."""
     names: list[Path | int]
     items: Sequence[Path | bytes]
-    if source.suffix in (".csv", ".parquet"):
-        items = image_items(table_with((), source), source.parent, ())
+    if is_table(source):
+        column = RunFolder(run).read_summary().get("image_column")
+        items = image_items(table_with((), source), source.parent, (), column)
         names, where = [*range(len(items))], [image_in_row(i, source) for i in range(len(items))]
     else:
         items = find_images(source)

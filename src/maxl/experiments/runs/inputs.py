@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from maxl.experiments.data import (
     Tokens,
     decode,
     image_files,
+    is_table,
     read_columns,
     read_features,
     read_table,
@@ -32,7 +33,7 @@ from maxl.experiments.runs.folder import RunFolder
 
 def read_rows(file: Path, names: tuple[str, ...]) -> Tensor:
     """The columns of a table that the run was trained on, float64 of shape (N, D)."""
-    if file.suffix not in (".csv", ".parquet"):
+    if not is_table(file):
         raise ValueError(f"predict needs a CSV or parquet file for a run on features; got {file}")
     table = table_with(names, file)
     return read_features(table, names, np.arange(len(table.content)))
@@ -52,7 +53,7 @@ def read_prepared_rows(source: Path, folder: RunFolder, width: int) -> Tensor:
     """Texts, or rows of columns of several kinds, as the features that the run was trained on, float32 of shape (N, D)."""
     if not has_columns(folder):
         return read_text_rows(source, folder, width)
-    if source.suffix not in (".csv", ".parquet"):
+    if not is_table(source):
         raise ValueError(f"predict needs a CSV or parquet file for a run on a table; got {source}")
     columns = column_features(folder, width)
     return column_rows(columns, table_with(list(columns.kinds), source, columns.written()), source)
@@ -148,9 +149,9 @@ def text_inputs(folder: RunFolder, width: int) -> TextFeatures | Tokens:
 def read_text_rows(source: Path, folder: RunFolder, width: int) -> Tensor:
     """Texts, a line or row each, as what the run was trained on: features, float32 (N, D), or tokens, int32 (N, L)."""
     features = text_inputs(folder, width)
-    if source.suffix == ".txt":
+    if source.suffix.lower() == ".txt":
         texts = _read_lines(source)
-    elif source.suffix in (".csv", ".parquet"):
+    elif is_table(source):
         table = table_with([features.column], source, [features.column])
         texts = read_texts(table, features.column, np.arange(len(table.content)))
     else:
@@ -173,13 +174,21 @@ def _read_lines(file: Path) -> list[str]:
 
 
 def read_image(item: Path | bytes, shape: tuple[int, ...], name: str = "") -> Tensor:
-    """One image as uint8 of shape ``(1, *shape)``; ``name`` says in messages where an encoded one comes from."""
+    """One image as uint8 of shape ``(1, *shape)``, its centre of that shape, scaled, as ``--image-size`` does for training.
+
+    Args:
+        item: Encoded, or its path.
+        shape: (C, H, W).
+        name: Says in messages where an encoded one comes from.
+    """
     from torchvision.transforms.v2 import functional as transforms
 
     channels, height, width = shape
     image = decode([item], 1, lambda _: name or f"'{item!s}'", height if height == width else None)
     if image.shape[2:] != (height, width):
-        image = transforms.resize(image, [height, width], antialias=True)
+        scale = min(image.shape[2] / height, image.shape[3] / width)
+        centre = [max(1, round(height * scale)), max(1, round(width * scale))]
+        image = transforms.resize(transforms.center_crop(image, centre), [height, width], antialias=True)
     return as_channels(image, channels)
 
 
@@ -199,7 +208,24 @@ def as_channels(images: Tensor, channels: int) -> Tensor:
 
 def find_images(source: Path) -> list[Path]:
     """The images of a folder, or the one that a file is."""
-    files = image_files(source) if source.is_dir() else [require_regular(source)]
+    return _images_in(source, lambda file: True)
+
+
+def find_unmasked(source: Path) -> list[Path]:
+    """The same for segmentation: of a folder with images/ and masks/ those in images/."""
+
+    def beside_images(file: Path) -> bool:
+        inside = [folder for folder in file.parents if folder.is_relative_to(source)]
+        return any(folder.name == "masks" and (folder.parent / "images").is_dir() for folder in inside)
+
+    return _images_in(source, lambda file: not beside_images(file))
+
+
+def _images_in(source: Path, counts: Callable[[Path], bool]) -> list[Path]:
+    if source.is_dir():
+        files = [file for file in image_files(source) if counts(file)]
+    else:
+        files = [require_regular(source)]
     if not files:
         raise ValueError(f"predict needs images ({', '.join(sorted(IMAGE_SUFFIXES))}); {source} has none")
     return files

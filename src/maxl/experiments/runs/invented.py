@@ -101,10 +101,11 @@ class InventedLabels:
 def invent(
     run: str | Path, source: str | Path, *, device: str = "auto", trust: bool = False
 ) -> InventedLabels:
-    """The labels that a run's generator, as it was at the end of training, gives to labelled samples.
+    """The labels that a run's generator gives to labelled samples, as it was at the end of training, or in the epoch that was kept.
 
-    The generator is in the checkpoint of the last epoch, which has to have its checksum and to belong to the run. As
-    after an epoch of training it is in eval mode, and samples are not augmented.
+    The generator is in the checkpoint of the last epoch, of the best one where that is kept; the checkpoint has to have its
+    checksum and to belong to the run. As after an epoch of training the generator is in eval mode, and samples are not
+    augmented.
 
     Args:
         run: Folder of a finished run of a method with a generator.

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maxl.experiments.data import IGNORED, NAMES, Features
+from maxl.experiments.data import IGNORED, NAMES, Features, is_table
 from maxl.experiments.runs.build import resolve_device
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.files import RunWarning
@@ -28,7 +28,7 @@ from maxl.experiments.runs.measures import (
     pixel_scores,
     score,
 )
-from maxl.experiments.runs.model import PrimaryModel, load_model
+from maxl.experiments.runs.model import PrimaryModel, load_model, warn_of_batches
 from maxl.experiments.runs.networks import memory_format
 from maxl.experiments.runs.trainer import EVALUATION_BATCH
 
@@ -99,10 +99,14 @@ def judge(
     run, source = Path(run), None if source is None else Path(source)
     model, folder, where = load_model(run, trust=trust), RunFolder(run), resolve_device(device)
     config, summary = folder.read_config(trust=trust), folder.read_summary()
+    warn_of_batches(model)
     with threads(config.threads), tensor_float32(config.precision != "float32"):
         data = (
             test_part(run, config, model) if source is None else labelled_samples(run, config, model, source)
         )
+        if source is not None:
+            _say_if_untold(config, data, source)
+        data = data.that_judge()
         outputs = _outputs(config, model, data, where)
     kind = _Kind(model.task, len(model.primary_names), model.target_scale)
     metrics, per_class, confusion, left_out = _BY_TASK[model.task](
@@ -138,10 +142,20 @@ def judge(
     )
 
 
+def _say_if_untold(config: RunConfig, data: Labelled, source: Path) -> None:
+    """Warns where a run was told whose labels can be trusted, and the data does not say it."""
+    if config.trusted is not None and data.trusted is None:
+        warnings.warn(
+            f"{source} has no column '{config.trusted}' that says whose labels can be trusted: all {len(data)} samples count",
+            RunWarning,
+            stacklevel=3,
+        )
+
+
 def _was_trained_on(config: RunConfig, source: Path) -> bool:
     """Whether samples come from the file or folder that a run was trained on, by their place, and not from its test part."""
     if config.data in NAMES:
-        return False
+        return config.data_dir is not None and _is_training_part(config.data, Path(config.data_dir), source)
     for data in (Path(config.data), Path(config.data_dir or ".", config.data)):
         place, found = data.resolve(), source.resolve()
         if found == place:
@@ -149,6 +163,16 @@ def _was_trained_on(config: RunConfig, source: Path) -> bool:
         if found.is_relative_to(place) and found.relative_to(place).parts[0].startswith("train"):
             return True
     return False
+
+
+def _is_training_part(name: str, data_dir: Path, source: Path) -> bool:
+    """Whether samples are those that a data set known by name is trained on: train*, a folder or tables, in its folder."""
+    place, found = data_dir.resolve(), source.resolve()
+    place = place / name if (place / name).is_dir() else place
+    if not found.is_relative_to(place) or found == place:
+        return False
+    first = found.relative_to(place).parts[0]
+    return (found.name if is_table(found) else first).startswith("train")
 
 
 def _say_if_others(metrics: dict[str, float | None], summary: dict[str, Any]) -> None:

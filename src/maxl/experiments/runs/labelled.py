@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +19,14 @@ from maxl.experiments.data import (
     decode,
     image_files,
     image_items,
+    is_table,
     label_column,
     labelled_masks,
     normalise,
     read_features,
     read_table,
     read_texts,
+    read_trusted_rows,
     stretch,
     table_targets,
 )
@@ -56,16 +59,44 @@ class Labelled:
         inputs: The samples at some positions, as the trunk takes them.
         images: The same, if they are images, as bytes of shape (n, C, H, W); else None.
         left_out: What of the data does not count, in words.
+        trusted: Whose targets can be trusted where the run was told, bool of shape (N,); None where the data does not say.
     """
 
     names: Sequence[Path | int]
     targets: Tensor
-    inputs: Callable[[range], Tensor]
+    inputs: Callable[[Sequence[int]], Tensor]
     images: Callable[[Sequence[int]], Tensor] | None = None
     left_out: tuple[str, ...] = ()
+    trusted: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def that_judge(self) -> Labelled:
+        """Those whose targets can be trusted: wrong ones cannot judge.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        if self.trusted is None or bool(self.trusted.all()):
+            return self
+        kept: list[int] = self.trusted.nonzero().flatten().tolist()
+        if not kept:
+            raise ValueError("labels that judge need to be right; no sample is trusted: mark some")
+        images = self.images
+        count = len(self) - len(kept)
+        return replace(
+            self,
+            names=[self.names[i] for i in kept],
+            targets=self.targets[kept],
+            inputs=lambda rows: self.inputs([kept[i] for i in rows]),
+            images=None if images is None else lambda rows: images([kept[i] for i in rows]),
+            left_out=(
+                *self.left_out,
+                f"{count} {'sample' if count == 1 else 'samples'} whose labels are not trusted",
+            ),
+            trusted=self.trusted[kept],
+        )
 
     def require_finite(self, start: int, finite: Tensor, what: str) -> None:
         """Names the first sample that is too far from those of training for its outputs to be numbers.
@@ -114,7 +145,7 @@ def labelled_samples(run: Path, config: RunConfig, model: PrimaryModel, source: 
         return (_with_masks if model.task == "segmentation" else _in_folders)(config, model, source)
     if model.task == "segmentation":
         raise ValueError(f"segmentation needs a folder with images/ and masks/; got {source}")
-    if source.suffix not in (".csv", ".parquet"):
+    if not is_table(source):
         raise ValueError(
             f"labelled samples need a {'folder with a subfolder a class, or a ' * model.takes_images}CSV or parquet "
             f"file with their targets; got {source}"
@@ -142,8 +173,8 @@ def test_part(run: Path, config: RunConfig, model: PrimaryModel) -> Labelled:
         range(len(test)),
         test.primary,
         lambda rows: beside(
-            None if test.columns is None else test.columns[rows.start : rows.stop],
-            normalise(test.x[rows.start : rows.stop], data.mean, data.std),
+            None if test.columns is None else test.columns[[*rows]],
+            normalise(test.x[[*rows]], data.mean, data.std),
         ),
         bytes_of if model.image_shape is not None else None,
     )
@@ -172,6 +203,7 @@ def _in_table(run: Path, config: RunConfig, model: PrimaryModel, source: Path) -
     in_cells = model.task == "multi-label" and column not in model.primary_names
     written = (column or "label",) if model.task == "classification" or in_cells else ()
     folder = RunFolder(run)
+    summary = folder.read_summary()
     on_text = not (has_columns(folder) or model.takes_images or model.feature_names is not None)
     text = text_inputs(folder, model.input_shape[0]) if on_text else None
     as_text = written_columns(folder) if text is None else [text.column]
@@ -179,19 +211,25 @@ def _in_table(run: Path, config: RunConfig, model: PrimaryModel, source: Path) -
     count = len(table.content)
     if not count:
         raise ValueError(f"labelled samples need at least one row; {source} has none")
-    targets = table_targets(table, model.task, column, model.primary_names)
+    if in_cells and (column or "label") not in table.content.column_names:
+        _require_no_inputs(model, summary, column or "label", source)
+    separator = summary.get("label_separator")
+    targets = table_targets(table, model.task, column, model.primary_names, separator)
+    trusted = read_trusted_rows(table, config.trusted)
     if model.target_scale is not None:
         targets = model.target_scale.standardise(targets)
     rows = np.arange(count)
     if model.takes_images:
-        items = image_items(table, source.parent, (*written, *model.primary_names))
-        return _of_images(model, range(count), items, targets, (), lambda i: image_in_row(i, source))
+        items = image_items(
+            table, source.parent, (*written, *model.primary_names), summary.get("image_column")
+        )
+        return _of_images(model, range(count), items, targets, (), lambda i: image_in_row(i, source), trusted)
     if model.image_shape is not None:
         mixed = MixedRows.of(table, source, folder, model)
-        return Labelled(range(count), targets, mixed.inputs, mixed.images)
+        return Labelled(range(count), targets, mixed.inputs, mixed.images, trusted=trusted)
     if has_columns(folder):
         x = column_rows(column_features(folder, model.input_shape[0]), table, source)
-        return Labelled(range(count), targets, lambda part: model.normalise(x[part.start : part.stop]))
+        return Labelled(range(count), targets, lambda part: model.normalise(x[[*part]]), trusted=trusted)
     needed = model.feature_names if text is None else (text.column,)
     assert needed is not None  # a run on features or on text
     if missing := [name for name in needed if name not in table.content.column_names]:
@@ -199,7 +237,16 @@ def _in_table(run: Path, config: RunConfig, model: PrimaryModel, source: Path) -
             f"labelled samples need the columns of the training table; {source} lacks {missing[0]!r}"
         )
     x = read_features(table, needed, rows) if text is None else text(read_texts(table, text.column, rows))
-    return Labelled(range(count), targets, lambda part: model.normalise(x[part.start : part.stop]))
+    return Labelled(range(count), targets, lambda part: model.normalise(x[[*part]]), trusted=trusted)
+
+
+def _require_no_inputs(model: PrimaryModel, summary: Mapping[str, Any], column: str, source: Path) -> None:
+    """ValueError where columns that are called like the run's labels are inputs of it: they would pass for its labels."""
+    inputs = {*(model.feature_names or ()), *(summary.get("columns") or ())}
+    if taken := [name for name in model.primary_names if name in inputs]:
+        raise ValueError(
+            f"labels of this run stand in column '{column}', which {source} lacks; its column '{taken[0]}' is an input"
+        )
 
 
 def _of_images(
@@ -209,11 +256,12 @@ def _of_images(
     targets: Tensor,
     left_out: tuple[str, ...],
     where: Callable[[int], str],
+    trusted: Tensor | None = None,
 ) -> Labelled:
     def images(rows: Sequence[int]) -> Tensor:
         return torch.cat([read_image(items[i], model.input_shape, where(i)) for i in rows])
 
-    return Labelled(names, targets, lambda rows: model.normalise(images(rows)), images, left_out)
+    return Labelled(names, targets, lambda rows: model.normalise(images(rows)), images, left_out, trusted)
 
 
 def _with_masks(config: RunConfig, model: PrimaryModel, source: Path) -> Labelled:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from maxl.experiments.data import MixedShape, Table, images_of_column
+from maxl.experiments.data import MixedShape, Table, images_of_column, is_table
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.inputs import (
     column_features,
@@ -78,9 +78,9 @@ class MixedRows:
         assert shape is not None  # the constructor has looked
         return torch.cat([read_image(self.items[i], shape, image_in_row(i, self.source)) for i in rows])
 
-    def inputs(self, rows: range) -> Tensor:
+    def inputs(self, rows: Sequence[int]) -> Tensor:
         """What the trunk takes of some rows."""
-        return self.model.normalise_beside(self.columns[rows.start : rows.stop], self.images(rows))
+        return self.model.normalise_beside(self.columns[[*rows]], self.images(rows))
 
 
 def read_mixed_rows(source: Path, folder: RunFolder, model: PrimaryModel) -> MixedRows:
@@ -89,7 +89,7 @@ def read_mixed_rows(source: Path, folder: RunFolder, model: PrimaryModel) -> Mix
     Raises:
         ValueError: if it is no table, has no rows, or as ``MixedRows.of``.
     """
-    if source.is_dir() or source.suffix not in (".csv", ".parquet"):
+    if source.is_dir() or not is_table(source):
         raise ValueError(
             f"predict needs a CSV or parquet file for a run on images and columns beside them; got {source}"
         )

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from pathlib import Path
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from maxl.experiments.data import Features, MixedShape, Tokens, beside, image_shape, normalise
+from maxl.experiments.data import NO_TOKEN, Features, MixedShape, Tokens, beside, image_shape, normalise
 from maxl.experiments.runs import trunks
+from maxl.experiments.runs.files import RunWarning
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.inputs import stored_tokens
+from maxl.experiments.runs.known_outputs import require_known
 from maxl.experiments.runs.measures import task_of
 from maxl.experiments.runs.memory import is_out_of_memory
+from maxl.experiments.runs.networks import seeded
 from maxl.experiments.runs.summary import require_model, shape_of
 from maxl.networks import head
 from maxl.trunks import infer_feature_dim
@@ -81,6 +85,10 @@ class PrimaryModel(nn.Module):
         folder = RunFolder(run)
         if not folder.started:
             raise ValueError(f"a model comes from the folder of a run; {run} holds none")
+        if not folder.finished and folder.diverged:
+            raise ValueError(
+                f"a model comes from a finished run; {run} {folder.read_divergence()}: train anew with other settings"
+            )
         if not folder.finished:
             raise ValueError(
                 f"a model comes from a finished run; {run} is not: continue it with maxl train --resume {run}"
@@ -92,12 +100,14 @@ class PrimaryModel(nn.Module):
         if folder.architecture.is_file():
             folder.verify(folder.architecture, summary)
         words = dataclasses.replace(trunks.Words.of(config), architecture=folder.read_architecture())
-        trunk = trunks.build_for(config.trunk, task_of(summary), shape, words)
-        width = infer_feature_dim(trunk)
-        assert width is not None  # every trunk that is built by name states it
+        with seeded(config.seed, 0):  # as for training: what a trunk draws need not be part of its state
+            trunk = trunks.build_for(config.trunk, task_of(summary), shape, words)
+            width = infer_feature_dim(trunk)
+            assert width is not None  # every trunk that is built by name states it
+            primary_head = head(width, len(summary["primary_names"]))
         model = cls(
             trunk,
-            head(width, len(summary["primary_names"])),
+            primary_head,
             primary_names=tuple(summary["primary_names"]),
             input_shape=shape,
             mean=tuple((features or summary)["mean"]),
@@ -109,6 +119,7 @@ class PrimaryModel(nn.Module):
         model.tokens = stored_tokens(folder)
         folder.verify(folder.model, summary)
         _load_weights(model, folder.model)
+        require_known(model.trunk, model.primary_head, shape, {**summary, "precision": config.precision}, run)
         return model.eval()
 
     @property
@@ -172,14 +183,25 @@ class PrimaryModel(nn.Module):
             images = pixels.reshape(x.shape[0], *shape.image)
             return beside(columns.float(), ((images - self.mean) / self.std).float())
         if self.tokens is not None:
-            if x.is_floating_point():
-                raise ValueError(
-                    f"tokens are whole numbers, as model.tokens makes them of texts; got {x.dtype}"
-                )
-            return x
-        if x.dtype == torch.uint8:
+            return self._checked_tokens(x, self.tokens.kinds)
+        if self.takes_images and x.dtype == torch.uint8:
             return normalise(x, self.mean.flatten().tolist(), self.std.flatten().tolist())
+        whole = self.feature_names is not None and not x.is_complex() and x.dtype != torch.bool
+        if not x.is_floating_point() and not whole:
+            kind = "images need to be uint8, or floats" if self.takes_images else "features need to be floats"
+            raise ValueError(f"{kind}; got {x.dtype}: convert them, pixels to lie in [0, 1]")
         return ((x - self.mean) / self.std).float()  # features of text: by 0 and 1
+
+    def _checked_tokens(self, x: Tensor, kinds: int) -> Tensor:
+        if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+            raise ValueError(f"tokens are whole numbers, as model.tokens makes them of texts; got {x.dtype}")
+        if not torch.compiler.is_compiling() and len(x):  # an exported program asks nothing of its inputs
+            least, most = int(x.min()), int(x.max())
+            if least < NO_TOKEN or most >= kinds:
+                raise ValueError(
+                    f"tokens are numbers from {NO_TOKEN} to {kinds - 1}, as model.tokens makes them of texts; got {least} to {most}"
+                )
+        return x
 
     def normalise_beside(self, columns: Tensor, images: Tensor) -> Tensor:
         """What the trunk takes of images beside columns, float32, to the bits of training.
@@ -199,9 +221,23 @@ def load_model(run: Path, *, trust: bool = False) -> PrimaryModel:
         trust: Call a trunk ``module:function`` that the folder's config names.
 
     Raises:
-        ValueError: if the folder holds no run, an unfinished or a damaged one, or names code and is not trusted.
+        ValueError: if the folder holds no run, an unfinished or a damaged one, or names code and is not trusted; or if the
+            trunk is not what was trained, by its outputs on fixed inputs.
     """
     return PrimaryModel.of_run(run, trust=trust)
+
+
+def warn_of_batches(model: PrimaryModel) -> None:
+    """Says so where outputs depend on the other samples of a batch."""
+    for name, module in model.trunk.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            warnings.warn(
+                f"the trunk normalises by the batch that a sample comes in ({name} keeps no running statistics): outputs for a "
+                "sample depend on the others",
+                RunWarning,
+                stacklevel=3,
+            )
+            return
 
 
 def _load_weights(model: nn.Module, path: Path) -> None:

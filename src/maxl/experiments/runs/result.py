@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from maxl.experiments.data import DataSet, normalise
 from maxl.experiments.runs.files import write_at_once
+from maxl.experiments.runs.known_outputs import known_outputs
 from maxl.experiments.runs.looks import looks
 from maxl.experiments.runs.machine import PeakMemory
 from maxl.experiments.runs.measures import MEASURES
@@ -84,6 +85,10 @@ def write_result(trainer: Trainer, memory: PeakMemory) -> dict[str, Any]:
         "input_shape": list(data.input_shape),
         "image_shape": list(data.image_shape or ()) if data.train.columns is not None else None,
         "image_column": data.image_column,
+        "label_separator": data.label_separator,
+        "known_outputs": known_outputs(
+            setup.network.trunk, setup.network.primary_head, data.input_shape, trainer.device
+        ),
         "mean": list(data.mean),
         "std": list(data.std),
         "features": None if data.features is None else dataclasses.asdict(data.features),

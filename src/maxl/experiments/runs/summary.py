@@ -172,6 +172,8 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         f"of three positive whole numbers, {_MOST_VALUES:,} values at most",
     ),
     "image_column": _TEXT,
+    "label_separator": _TEXT,
+    "known_outputs": (_numbers, "of numbers"),
     "mean": (_numbers, "of numbers"),
     "std": (_scales, "of numbers above 0"),
     "features": (_features, "with names, mean and std"),

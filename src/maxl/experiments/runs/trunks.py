@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from maxl.experiments.data import MixedShape, image_shape
-from maxl.experiments.runs.code import importable
+from maxl.experiments.runs.code import importable, require_tensors
 from maxl.experiments.runs.dense import DenseTrunk
 from maxl.experiments.runs.libraries import (
     hub_config,
@@ -395,4 +395,5 @@ def _build_own(name: str, input_shape: Sequence[int], words: Words, *, dense: bo
         ) from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"trunk '{name}' needs to make a torch.nn.Module; got {type(model).__name__}")
+    require_tensors(model, name)
     return MeasuredTrunk(words.picking(model), input_shape, dense=dense)
