@@ -301,6 +301,8 @@ def points(d: PairedDifference) -> str:
 
 def told(d: PairedDifference) -> str:
     """A difference in percent, its interval, and the smallest one that so many seeds find with 80 % power."""
+    if math.isnan(d.half):
+        return f"{d.mean:+.2f}, too few seeds".replace("-", "−")
     text = f"{d.mean:+.2f} ({d.low:+.2f} to {d.high:+.2f})".replace("-", "−")
     return text if math.isnan(d.detectable) else f"{text}, finds {d.detectable:.2f}"
 
