@@ -194,9 +194,7 @@ def summary() -> str:
             cells.append(f"{100 * mean.mean:.1f} ± {50 * (mean.high - mean.low):.1f}")
         for a, b in pairs:
             d = paired_difference(values[a], values[b], comparisons=len(pairs))
-            half = (
-                "" if math.isnan(d.low) else f" ± {50 * (d.high - d.low):.1f}"
-            )  # none where too few seeds agree
+            half = ", too few seeds" if math.isnan(d.low) else f" ± {50 * (d.high - d.low):.1f}"
             cells.append(f"{100 * d.mean:+.1f}{half}".replace("-", "−"))
         lines.append(
             f"| {name} | {rows[rows.settings == f'data={name}'].measure.iloc[0]} | {' | '.join(cells)} |"

@@ -70,7 +70,7 @@ def test_a_setting_is_shown_against_the_controls_that_it_shares(
         lines += [f"uniform,psi=2,{seed},{0.92 + 1.1 * wobble}", f"maxl,psi=2,{seed},{0.93 + 1.2 * wobble}"]
     (tmp_path / "mnist14-sweep.csv").write_text("\n".join(lines) + "\n")
     tuned, classes = sweep.table(sweep.rows("mnist14")).splitlines()[2:]
-    assert tuned.startswith("| as tuned |  | 3 | 90.1 | +0.00 ± 0.00 |")
+    assert tuned.startswith("| as tuned |  | 3 | 90.1 | +0.00, too few seeds |")
     assert (
         classes == "| classes | psi 2 | 3 | 90.1 | **+2.01 ± 0.04** | **+3.02 ± 0.07** | **+1.01 ± 0.04** |"
     )
@@ -108,7 +108,7 @@ def test_differences_are_paired_and_corrected(evidence: ModuleType) -> None:
     cells = evidence.differences({"single": single, "uniform": better, "maxl": same}, "single")
     assert cells["single"] == ""
     assert cells["uniform"] == "+2.02 ± 0.02 (p < 0.001)"
-    assert cells["maxl"] == "+0.00 ± 0.00 (p = 1.00)"
+    assert cells["maxl"] == "+0.00, too few seeds (p = 1.00)"  # five that agree exclude nothing
     short = evidence.differences({"single": single, "uniform": better}, "single", short=True)
     assert short["uniform"] == "**+2.02 ± 0.02**"
 
