@@ -2,7 +2,8 @@
 
     python dev/regime.py choose --data-dir DIR    # by validation accuracy on seeds 100 and 101: step size, tuned settings
     python dev/regime.py run --data-dir DIR       # every arm on the seeds that the table lacks
-    python dev/regime.py write                    # the tables, what the plan's rule says, and docs/regime.png
+    python dev/regime.py run --data-dir DIR --seeds 4 5 6 7    # the plan's next seeds
+    python dev/regime.py write                    # the tables of docs/evidence.md, what the plan's rule says, docs/regime.png
 
 ``DIR`` holds CIFAR-100's binary files. The plan, dev/plans/regime.md, is older than the runs. Results are kept in
 dev/evidence/regime.csv and regime-choice.csv, a row a run; what is there is not run again.
@@ -20,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from evidence import HERE, Task, read, row, told, work
+from evidence import HERE, Task, read, replace_table, row, told, work
 from maxl.experiments.data import evaluation_batches
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.evaluation import evaluating
@@ -38,7 +39,9 @@ from planned import outcomes
 
 FILE, CHOICE = HERE / "regime.csv", HERE / "regime-choice.csv"
 SEEDS, CHOOSING_SEEDS = range(4), (100, 101)
-PICTURE = Path(__file__).parent.parent / "docs" / "regime.png"
+BLOCK = 4  # seeds that are added together, for all arms, and looked at together
+PAGE = Path(__file__).parent.parent / "docs" / "evidence.md"
+PICTURE = PAGE.with_name("regime.png")
 VALIDATION = 2000
 _SHARED: dict[str, Any] = {
     "data": "cifar100",
@@ -212,6 +215,19 @@ def questions(step: str) -> dict[str, tuple[tuple[str, str], ...]]:
     }
 
 
+def results() -> dict[str, dict[int, float]]:
+    """Test accuracy in percent by arm and seed: of whole blocks of seeds, those that every arm has, tuned ones by themselves."""
+    found = outcomes(FILE, "test_accuracy")
+    kept = {}
+    for arms in (ARMS, TUNED_ARMS):
+        there = [found[arm] for arm in arms if arm in found]
+        shared = set.intersection(*map(set, there)) if len(there) == len(arms) else set[int]()
+        blocks = [b for b in range(0, max(shared, default=-1) + 1, BLOCK) if {*range(b, b + BLOCK)} <= shared]
+        seeds = {seed for b in blocks for seed in range(b, b + BLOCK)}
+        kept |= {arm: {s: v for s, v in found[arm].items() if s in seeds} for arm in arms if seeds}
+    return kept
+
+
 def compared(found: Mapping[str, Mapping[int, float]]) -> dict[str, dict[tuple[str, str], PairedDifference]]:
     """The plan's differences by question, those whose arms have run: their intervals hold for all three questions at once,
     those of the tuned regime for its own."""
@@ -227,9 +243,9 @@ def compared(found: Mapping[str, Mapping[int, float]]) -> dict[str, dict[tuple[s
     }
 
 
-def page() -> str:
-    """The tables of docs/evidence.md: each arm's results, and the differences that the plan names."""
-    found = outcomes(FILE, "test_accuracy")
+def tables() -> tuple[str, str]:
+    """Those of docs/evidence.md: each arm's results, and the differences that the plan names."""
+    found = results()
     lines = ["| what it stands for | arm | test accuracy, % |", "|---|---|---|"]
     lines += [
         f"| {group} | {arm} | {interval_text(mean_interval(found[arm].values()), 2)} |"
@@ -237,19 +253,19 @@ def page() -> str:
         for arm in arms
         if arm in found
     ]
-    lines += ["", "| question | difference | points |", "|---|---|---|"]
-    lines += [
+    beside = ["| question | difference | points |", "|---|---|---|"]
+    beside += [
         f"| {question} | {a} − {b} | {told(d)} |"
         for question, pairs in compared(found).items()
         for (a, b), d in pairs.items()
     ]
-    return "\n".join(lines)
+    return "\n".join(lines), "\n".join(beside)
 
 
 def answers() -> list[str]:
     """What the plan's rule says; what is lacking where not every difference that it needs is there."""
     step = best(STEP_ARMS)[0]
-    found = compared(outcomes(FILE, "test_accuracy"))
+    found = compared(results())
     lows = {pair: d.low for pairs in found.values() for pair, d in pairs.items()}
     asked = questions(step)
     if lacking := [f"{a} − {b}" for pairs in asked.values() for a, b in pairs if (a, b) not in lows]:
@@ -264,9 +280,12 @@ def answers() -> list[str]:
 
 
 def write(options: argparse.Namespace) -> None:
-    """Prints the tables and what the plan's rule says; draws the arms."""
-    print(page(), "", *answers(), sep="\n")
-    draw(outcomes(FILE, "test_accuracy"), PICTURE)
+    """Prints what the plan's rule says; where a whole block of seeds is there, puts the tables into their page and draws the arms."""
+    print(*answers(), sep="\n")
+    if (found := results()).keys() >= ARMS.keys():
+        for made in tables():
+            replace_table(PAGE, made)
+        draw(found, PICTURE)
 
 
 def draw(found: Mapping[str, Mapping[int, float]], file: Path) -> None:

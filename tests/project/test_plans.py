@@ -169,14 +169,17 @@ def test_the_rule_of_the_papers_regime_answers_its_three_questions(
 ) -> None:
     monkeypatch.setattr(small, "CHOICE", tmp_path / "choice.csv")
     monkeypatch.setattr(small, "PICTURE", tmp_path / "regime.png")
+    monkeypatch.setattr(small, "PAGE", tmp_path / "evidence.md")
+    heads = ("| what it stands for | arm | test accuracy, % |", "| question | difference | points |")
+    small.PAGE.write_text("\n|---|---|---|\n\n".join(heads) + "\n|---|---|---|\n\n")
     small.CHOICE.write_text("method,settings,seed,validation_accuracy\ntrunk-5,,100,0.4\ntrunk-2,,100,0.3\n")
     better = {"trunk-5": 0.05, "human": 0.01, "tuned-human": 0.01}
 
-    def told(gains: dict[str, float], arms: list[str]) -> str:
+    def told(gains: dict[str, float], arms: list[str], seeds: int = 8) -> str:
         rows = [
             f"{arm},,{seed},{0.4 + gains.get(arm, 0) + random.Random(f'{arm} {seed}').uniform(0, 1e-3)}"
             for arm in arms
-            for seed in range(6)
+            for seed in range(seeds)
         ]
         small.FILE.write_text("\n".join(["method,settings,seed,test_accuracy", *rows]) + "\n")
         small.write(None)
@@ -194,8 +197,14 @@ def test_the_rule_of_the_papers_regime_answers_its_three_questions(
     assert "step size explains gains: False" in printed
     assert "a second head does: True" in printed
     printed = told(better, [arm for arm in every if arm != "wamal"])
-    assert "not run: wamal − uniform-wamal" in printed
+    assert printed.startswith("not run: ")
+    assert "wamal − uniform-wamal" in printed
     assert "explains gains" not in printed  # no answer from a part of the plan
+    assert "explains gains" not in told(better, every, seeds=3)  # nor from a part of a block of seeds
+    assert small.results() == {}
+    told(better, every, seeds=6)  # of which two belong to a block that is not whole
+    assert {tuple(found) for found in small.results().values()} == {(0, 1, 2, 3)}
+    assert small.PAGE.read_text().count("| step size | trunk-5 |") == 1
 
 
 def test_the_rule_of_the_study_of_structure_reads_its_tables(
