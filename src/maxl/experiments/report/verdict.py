@@ -22,6 +22,7 @@ from maxl.experiments.report.runs import Results, Setting
 from maxl.experiments.report.training import past_its_best
 from maxl.experiments.report.wording import (
     against_what,
+    better_than,
     comparisons,
     interval,
     invented_labels,
@@ -130,12 +131,7 @@ def _decide(setting: Setting, ended: Mapping[str, int]) -> Verdict:
     else:
         on = listed(list(dict.fromkeys(named(str(row["reference"])) for row in rows)))
         headline = f"No: {none_gains(len(rows), measure)} or more on {on}."
-    facts = [
-        ("By how much", ranges(rows, measure)),
-        ("Against what", against_what(setting, base, rows)),
-        ("At what cost", cost_text(setting, base)),
-        *invented_labels(setting),
-    ]
+    facts = _facts(setting, base, rows, ranges(rows, measure))
     told = f"Keep {base}: {none_gains(len(rows), measure)}."
     return Verdict(setting.name, NO, headline, facts, *use(told, setting.methods[base]), base)
 
@@ -147,7 +143,7 @@ def _helps(setting: Setting, base: str, rows: list[dict[str, Any]], better: list
     helping = {str(row["method"]): row for row in better}
     unbeaten = unbeaten_controls(setting, winner)
     as_good = [name for name in unbeaten if name in helping]
-    amount = f"better than {named(str(top['reference']))} by {measure.difference_text(top['difference'])}"
+    amount = better_than(top, measure)
     of_noise = base_method(winner) in NOISE_METHODS
     if of_noise:
         said = f"Yes: {winner} is {amount}."
@@ -203,13 +199,25 @@ def _helps(setting: Setting, base: str, rows: list[dict[str, Any]], better: list
     )
 
 
+def _facts(
+    setting: Setting, base: str, rows: Sequence[dict[str, Any]], how_much: str
+) -> list[tuple[str, str]]:
+    """What a decision on several methods rests on."""
+    return [
+        ("By how much", how_much),
+        ("Against what", against_what(setting, base, rows)),
+        ("At what cost", cost_text(setting, base)),
+        *invented_labels(setting),
+    ]
+
+
 def _elsewhere(setting: Setting, rows: list[dict[str, Any]], better: list[dict[str, Any]]) -> Verdict:
     """Gains at a setting beside which a control at another is as good or better."""
     measure, top = setting.measure, largest(setting, better)
     beside = rival(setting, str(top["method"]))
     assert beside is not None  # else it helps
     best = str(beside["reference"])
-    gain = f"{top['method']} is better than {named(str(top['reference']))} by {measure.difference_text(top['difference'])}"
+    gain = f"{top['method']} is {better_than(top, measure)}"
     loses = beside["high"] < 0
     by = measure.difference_text(-beside["difference"])
     said = (
@@ -217,12 +225,7 @@ def _elsewhere(setting: Setting, rows: list[dict[str, Any]], better: list[dict[s
         if loses
         else f"Cannot tell: {gain}, but is not shown to beat {best}, the best control."
     )
-    facts = [
-        ("By how much", f"against {named(best)}: {interval(beside, measure)}"),
-        ("Against what", against_what(setting, best, rows)),
-        ("At what cost", cost_text(setting, best)),
-        *invented_labels(setting),
-    ]
+    facts = _facts(setting, best, rows, f"against {named(best)}: {interval(beside, measure)}")
     told = f"Use {best}." if loses else f"Use {best}, which has the highest mean of the controls."
     return Verdict(
         setting.name, NO if loses else UNSURE, said, facts, *use(told, setting.methods[best]), best
@@ -234,13 +237,8 @@ def _diverging(
 ) -> Verdict:
     """Gains over the runs that are left where others diverged."""
     measure, top = setting.measure, largest(setting, better)
-    gain = f"{top['method']} is better than {named(str(top['reference']))} by {measure.difference_text(top['difference'])}"
-    facts = [
-        ("By how much", interval(top, measure)),
-        ("Against what", against_what(setting, base, rows)),
-        ("At what cost", cost_text(setting, base)),
-        *invented_labels(setting),
-    ]
+    gain = f"{top['method']} is {better_than(top, measure)}"
+    facts = _facts(setting, base, rows, interval(top, measure))
     told = (
         f"Keep {base}. More seeds would not help where training diverges: try it at a lower --learning-rate."
     )
@@ -342,13 +340,8 @@ def _too_small(
     """Seeds that agree on a test part that cannot show it; ``lucky`` are gains that they are sure of."""
     measure = setting.measure
     top = max(lucky or rows, key=lambda row: float(row["difference"]))
-    by = f"{top['method']} is better than {named(str(top['reference']))} by {measure.difference_text(abs(top['difference']))} in these seeds, but "
-    facts = [
-        ("By how much", f"{ranges(rows, measure)}, on these test samples"),
-        ("Against what", against_what(setting, base, rows)),
-        ("At what cost", cost_text(setting, base)),
-        *invented_labels(setting),
-    ]
+    by = f"{top['method']} is {better_than(top, measure)} in these seeds, but "
+    facts = _facts(setting, base, rows, f"{ranges(rows, measure)}, on these test samples")
     why = lacking(samples, float(top["difference"]), measure.difference_text(RELEVANT))
     said = f"Cannot tell: {by if lucky else ''}{why}."
     told = f"Keep {base}. More seeds would not help: a larger test part would."

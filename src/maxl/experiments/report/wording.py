@@ -31,6 +31,11 @@ def none_gains(count: int, measure: Measure) -> str:
     return f"{who} {measure.difference_text(RELEVANT)}"
 
 
+def better_than(row: dict[str, Any], measure: Measure) -> str:
+    """ "better than single-task training by 2 points"."""
+    return f"better than {named(str(row['reference']))} by {measure.difference_text(abs(row['difference']))}"
+
+
 def worse_than(rows: Sequence[dict[str, Any]], measure: Measure) -> str:
     """Which methods are worse, each than its own reference: "a is worse than single-task training by 2 points, b by 1 point"."""
     told, last = [], None
