@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,20 +161,22 @@ def _chosen(plan: Mapping[str, Any], measure: Measure, tuned_by: Measure) -> lis
         for name, d in plan["screening"]["differences"].items()
     ]
     seeds = plan["screening"]["seeds"]
-    lost = plan.get("collapsed", {})  # older plans have none
-    left_out = "; ".join(f"{name} {', '.join(map(str, found))}" for name, found in lost.items())
-    ended = "; ".join(
-        f"{name} {', '.join(map(str, found))}" for name, found in plan.get("diverged", {}).items()
-    )
+    # Older plans have neither.
+    lost, ended = (_seeds(plan.get(what, {})) for what in ("collapsed", "diverged"))
     return [
         Table("Single-task training, tuned", pd.DataFrame(rates)),
         Table(
             f"Screening on {seeds} seeds, simultaneous 95 % intervals; {Aim(plan['aim']).of_generators.lower()}: {plan['learned']}"
-            + (f"; runs that collapsed are left out: {left_out}" if lost else "")
+            + (f"; runs that collapsed are left out: {lost}" if lost else "")
             + (f"; diverged, and so no candidate: {ended}" if ended else ""),
             pd.DataFrame(screened),
         ),
     ]
+
+
+def _seeds(of_methods: Mapping[str, Iterable[object]]) -> str:
+    """Methods with their seeds: "uniform 2001, 2003; kmeans 2000"."""
+    return "; ".join(f"{name} {', '.join(map(str, seeds))}" for name, seeds in of_methods.items())
 
 
 def _interval(mean: float | None, ends: Sequence[float | None], measure: Measure) -> str:

@@ -14,11 +14,11 @@ from maxl.experiments.report.forest import intervals
 from maxl.experiments.report.parts import Decision, Figure
 from maxl.experiments.report.style import looks
 from maxl.experiments.report.verdict import MOST_SEEDS, NO, UNSURE, USUAL_SEEDS, YES
-from maxl.experiments.runs.measures import MEASURES, PROBE, Measure
+from maxl.experiments.runs.measures import MEASURES, Measure
 from maxl.experiments.runs.names import names_code
 from maxl.experiments.studies.aims import Aim
 from maxl.experiments.studies.conclusion import keeps
-from maxl.experiments.studies.decisions import BASELINE, end_text
+from maxl.experiments.studies.decisions import BASELINE, end_text, in_what
 from maxl.experiments.studies.intervals import POWER, seeds_to_detect
 from maxl.experiments.studies.resolution import excludes
 from maxl.experiments.studies.statistics import RELEVANT, minor
@@ -87,9 +87,8 @@ def _apart(sentences: list[str]) -> tuple[str, list[str]]:
 def _headline(method: str, advice: Mapping[str, Any], measure: Measure) -> str:
     control = advice["control"]
     if advice["verdict"] == "helps":
-        where = f" in the {measure.title}" if measure == PROBE else ""
         by = measure.difference_text(advice["difference"])
-        said = f"Yes: {method} is better than tuned single-task training{where} by {by}."
+        said = f"Yes: {method} is better than tuned single-task training{in_what(measure)} by {by}."
         primary = advice.get("primary")
         if primary is not None and (primary["interval"][1] or 0.0) < 0:
             main = next(m for found in MEASURES.values() for m in found if m.key == primary["measure"])

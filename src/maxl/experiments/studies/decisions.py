@@ -164,13 +164,20 @@ def end_text(end: float, measure: Measure, *, unit: bool = True) -> str:
         return text
     for digits in range(1, 5):
         shown = round(100 * end, digits)
-        if all(
-            (shown > 100 * edge) == (end > edge) and (shown < 100 * edge) == (end < edge)
-            for edge in (0.0, RELEVANT)
-        ):
-            number = f"{shown:+.{digits}f}" if digits > 1 else text.split(" ")[0]
-            return number.replace("-", "−") + (" points" if unit else "")
+        if all(_side(shown, 100 * edge) == _side(end, edge) for edge in (0.0, RELEVANT)):
+            number = f"{shown:+.{digits}f}".replace("-", "−")
+            return text if digits == 1 else number + (" points" if unit else "")
     return text
+
+
+def _side(value: float, edge: float) -> int:
+    """1 above the edge, −1 below it, 0 on it."""
+    return (value > edge) - (value < edge)
+
+
+def in_what(measure: Measure) -> str:
+    """In what a gain is one, where that is not what the task is judged by."""
+    return f" in the {measure.title}" if measure == PROBE else ""
 
 
 def words(method: str, difference: PairedDifference, measure: Measure, samples: int | None = None) -> str:
@@ -181,10 +188,7 @@ def words(method: str, difference: PairedDifference, measure: Measure, samples: 
     if math.isnan(difference.low):
         agree = "1 seed says" if difference.n == 1 else f"{difference.n} seeds agree on"
         return f"{method} cannot be told from {BASELINE}: {agree} {size}, which is too few to claim it"
-    interval, where = (
-        f"{size} over {difference.n} seeds",
-        f" in the {measure.title}" if measure == PROBE else "",
-    )
+    interval, where = f"{size} over {difference.n} seeds", in_what(measure)
     if told == "helps":
         little = minor(difference.high, measure)
         return (
