@@ -296,7 +296,9 @@ def test_an_mlflow_run_that_is_gone_is_one_warning(mlflow: Any, tmp_path: Path) 
     assert RunFolder(tmp_path).finished
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what MLflow calls, whichever test does so first
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning"
+)  # of what MLflow calls, whichever test does so first
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("content", ["../../etc", "", "a b"])
 def test_an_id_that_is_none_is_not_used(content: str, tmp_path: Path) -> None:
