@@ -387,3 +387,14 @@ def test_folders_keep_the_short_names_of_plain_numbers() -> None:
 def test_values_that_are_written_alike_are_refused() -> None:
     with pytest.raises(ValueError, match="two values that are both written human=None"):
         study("maxl", seeds=(0,), human="x", grid={"human": [None, "None"]}).plan()
+
+
+def test_values_that_come_to_the_same_setting_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    for grid in (
+        {"trunk": ["auto", "convnet4"]},
+        {"psi": [2, (2,) * 10]},
+        {"task": ["auto", "classification"]},
+    ):
+        with pytest.raises(ValueError, match="values that are the same setting here"):
+            study("uniform", seeds=(0,), trunk="mlp", grid=grid).run(tmp_path)
+    assert files(tmp_path) == []

@@ -21,11 +21,13 @@ from maxl.experiments.runs.methods import METHODS
 from maxl.experiments.runs.outer import check_held_out
 from maxl.experiments.runs.own_inputs import settled
 from maxl.experiments.runs.tracked import require_trackers
+from maxl.experiments.runs.trunks import chosen
 from maxl.experiments.runs.values import nearest
 from maxl.experiments.studies.launcher import LEASE, Crew, Launcher
 from maxl.experiments.studies.record import identity, read_prints, require_same, write_record
 from maxl.experiments.studies.remaining import Remaining, duration_text, lines, time_single
 from maxl.experiments.studies.same_data import compared
+from maxl.experiments.studies.statistics import parse_psi
 from maxl.experiments.studies.tables import divergences, write_tables
 from maxl.experiments.studies.variants import irrelevant_fields, value_text, variant_name
 from maxl.experiments.studies.workers import LocalProcesses
@@ -319,6 +321,7 @@ class Study:
             if key not in loaded:  # by one seed, so that it can be compared whatever the runs' seeds
                 loaded[key] = load_data(dataclasses.replace(p.config, seed=0))
                 prints = compared(prints, key, loaded[key], out, "study")
+        _require_apart({p: loaded[key] for p, key in keys.items()})
         for p in todo:
             key = keys[p]
             check_held_out(p.config, len(loaded[key].train))
@@ -328,6 +331,20 @@ class Study:
                 starts += [check(here, loaded[key]), left_out(p.config, loaded[key])]
                 checked.add(rest)
         return list(loaded.values()) if todo else [], starts, prints
+
+
+def _require_apart(planned: Mapping[PlannedRun, DataSet]) -> None:
+    """ValueError if two runs are one in all that a comparison tells apart, such as trunks "auto" and what that stands for."""
+    known = dict[tuple[Any, ...], PlannedRun]()
+    for p, data in planned.items():
+        trunk = chosen(p.config.trunk, data.task, data.input_shape)
+        names = (p.label, p.config.seed, p.config.data, p.config.primary, data.task, trunk)
+        other = known.setdefault((*names, len(data.train), parse_psi(p.config.psi)), p)
+        if other is not p:
+            a, b = ("/".join(one.path.parts[1:-2]) or "what it is without" for one in (other, p))
+            raise ValueError(
+                f"--grid has two values that are the same setting here, {a} and {b}: leave one out"
+            )
 
 
 def _todo(out: Path, planned: Sequence[PlannedRun]) -> list[PlannedRun]:
