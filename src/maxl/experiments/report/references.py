@@ -6,7 +6,7 @@ from typing import Any
 
 from maxl.experiments.report.runs import Setting
 from maxl.experiments.studies.intervals import paired_difference
-from maxl.experiments.studies.statistics import REFERENCES
+from maxl.experiments.studies.statistics import REFERENCES, best_control
 from maxl.experiments.studies.variants import base_method, same_setting
 
 CONTROLS = tuple(name for name in REFERENCES if name != "single")
@@ -41,14 +41,10 @@ def mean(setting: Setting, label: str) -> float:
 def rival(setting: Setting, method: str) -> dict[str, Any] | None:
     """How a method compares with the best control where that is at another setting, or is its own better variant; None
     where it is shown to beat that, or there is none."""
-    controls = [label for label in setting.methods if base_method(label) in REFERENCES]
-    best = max(controls, key=lambda label: mean(setting, label), default=method)
-    if best == method or same_setting(method, best):
-        return None
     found = values(setting)
-    chosen_from = len(controls) * max(
-        1, len(setting.methods) - len(controls)
-    )  # as the table's comparisons with it are
+    best, chosen_from = best_control(found, REFERENCES, setting.measure)
+    if best is None or best == method or same_setting(method, best):
+        return None
     difference = paired_difference(found[method], found[best], chosen_from)
     row = {"method": method, "reference": best, **vars(difference), "difference": difference.mean}
     return None if difference.low > 0 else row

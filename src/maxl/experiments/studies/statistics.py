@@ -174,22 +174,35 @@ def _same_setting(values: _Values, reference: str) -> list[_Compared]:
     return [(*pair, difference) for pair, difference in zip(pairs, differences, strict=True)]
 
 
-def _best_control(values: _Values, references: Sequence[str], measure: Measure) -> list[_Compared]:
-    """The methods that are no reference against the best variant of all, where it is of another setting.
+def best_control(
+    values: Mapping[str, Mapping[int, float]], references: Sequence[str], measure: Measure
+) -> tuple[str | None, int]:
+    """The reference, or variant of one, with the best mean; None where there is none.
 
-    The best was chosen by the results compared, so the correction is for every one that it was chosen from.
+    Args:
+        values: Of the measure, by method, then by seed.
+        references: Names of methods.
+        measure: Says which mean is the best.
+
+    Returns:
+        Its name, and for how many comparisons one with it has to be corrected: for it was chosen by the results that are
+        compared, every other method with every reference.
     """
     controls = [name for name in values if base_method(name) in references]
-    others = [name for name in values if name not in controls]
-    if not controls:
-        return []
     sign = 1 if measure.higher_is_better else -1
-    best = max(controls, key=lambda name: sign * sum(values[name].values()) / len(values[name]))
-    count = len(others) * len(controls)
+    best = max(controls, key=lambda name: sign * sum(values[name].values()) / len(values[name]), default=None)
+    return best, len(controls) * max(1, len(values) - len(controls))
+
+
+def _best_control(values: _Values, references: Sequence[str], measure: Measure) -> list[_Compared]:
+    """The methods that are no reference against the best variant of all, where it is of another setting."""
+    best, count = best_control(values, references, measure)
+    if best is None:
+        return []
     return [
         (name, best, paired_difference(values[name], values[best], count))
-        for name in others
-        if not same_setting(name, best)
+        for name in values
+        if base_method(name) not in references and not same_setting(name, best)
     ]
 
 
