@@ -100,6 +100,16 @@ def test_every_arm_of_the_study_by_heart_trains(script: Callable[[str], ModuleTy
         assert 0 <= study.one("digits", arm, changes, 600, None)["test_accuracy"] <= 1, arm
 
 
+def test_plans_say_in_which_precision_their_runs_were_made(script: Callable[[str], ModuleType]) -> None:
+    heart, regime = script("by-heart"), script("regime")
+    plans = {name: " ".join((ROOT / f"dev/plans/{name}.md").read_text().split()) for name in PLANS}
+    assert {heart.config(arm, 600, None).precision for arm in (*heart.FIRST, *heart.SECOND)} == {"bf16"}
+    assert "they multiply in bfloat16" in plans["by-heart"].partition("## Deviations")[2]
+    for arms in (regime.PAPER, regime.TUNED):
+        assert RunConfig.from_dict(arms).precision == "float32"
+    assert "float32, one thread a run" in plans["regime"]
+
+
 def test_every_arm_of_the_study_of_structure_is_valid(structure: ModuleType) -> None:
     for name in structure.SETTINGS:
         for arm in structure.ARMS:
