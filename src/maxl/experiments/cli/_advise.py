@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maxl.experiments.cli._arguments import (
+    MAIN_FLAGS,
     add_config_flags,
     add_help_all,
     add_preset_flag,
@@ -54,7 +55,8 @@ def add_advise(commands: Any) -> None:
     add_trust_flag(advise)
     add_preset_flag(advise)
     add_help_all(advise)
-    add_config_flags(advise, leave_out=("method", "seed"))
+    main = MAIN_FLAGS - {"stream", "optimizer"} | {"probe", "trusted"}  # a screen holds no more
+    add_config_flags(advise, leave_out=("method", "seed"), main=main)
     advise.set_defaults(run=_advise)
 
 

@@ -34,22 +34,10 @@ _TITLES = {
 _OF_PRESETS: dict[str, dict[str, Any]] = {"paper": {"generator_trunk": OWN}}
 _MANY = 12  # choices, beyond which --help lists none
 # What most people need; the rest is listed by --help-all.
-_MAIN = frozenset(
+MAIN_FLAGS = frozenset(
     (
-        *(
-            "data",
-            "data_dir",
-            "primary",
-            "task",
-            "human",
-            "train_size",
-            "validation_size",
-            "method",
-            "psi",
-            "trunk",
-            "stream",
-        ),
-        *("epochs", "batch_size", "optimizer", "learning_rate", "seed", "device"),
+        *("data", "data_dir", "primary", "task", "human", "train_size", "validation_size", "stream"),
+        *("method", "psi", "trunk", "epochs", "batch_size", "optimizer", "learning_rate", "seed", "device"),
     )
 )
 
@@ -112,8 +100,19 @@ def add_help_all(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_config_flags(parser: argparse.ArgumentParser, *, leave_out: Sequence[str] = ()) -> None:
-    """A flag for each field of ``RunConfig``; those that are not given stay out of the namespace."""
+def add_config_flags(
+    parser: argparse.ArgumentParser,
+    *,
+    leave_out: Sequence[str] = (),
+    main: Collection[str] = MAIN_FLAGS,
+) -> None:
+    """A flag for each field of ``RunConfig``; those that are not given stay out of the namespace.
+
+    Args:
+        parser: Of a command.
+        leave_out: Fields without a flag.
+        main: Fields whose flags --help lists; --help-all lists all.
+    """
     groups = {name: parser.add_argument_group(title) for name, title in _TITLES.items()}
     for f in dataclasses.fields(RunConfig):
         if f.name in leave_out:
@@ -137,7 +136,7 @@ def add_config_flags(parser: argparse.ArgumentParser, *, leave_out: Sequence[str
                 options["nargs"] = "+"
                 options["metavar"] = options["metavar"][0]  # it is written twice
         action = groups[f.metadata["group"]].add_argument(flag(f.name), dest=f.name, **options)
-        if f.name not in _MAIN:
+        if f.name not in main:
             action.full_help = action.help  # type: ignore[attr-defined]
             action.help = argparse.SUPPRESS
         elif len(choices) > _MANY:
