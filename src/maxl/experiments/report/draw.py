@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from maxl.experiments.report.style import Look, as_text
+from maxl.experiments.report.style import Look, as_text, both_ends
 
 _DIGITS = 4  # of what is drawn: beyond sight, and half the page's data
 _NAME = 18  # characters of a row's name
@@ -194,10 +194,9 @@ def heat_maps(
             hovertemplate=f"%{{y}}, epoch %{{x}}: %{{z:.2f}}<extra>{title}</extra>",
         )
         plot.add_trace(heat, row=row, col=1)
-        # Short names: long ones would leave a phone no room for the map. Layers differ at both ends.
-        head, tail = _NAME // 3, _NAME - 1 - _NAME // 3
-        short = [n if len(n) <= _NAME else f"{n[:head]}…{n[-tail:]}" for n in names]
-        ticks = {"type": "category", "tickvals": names, "ticktext": [as_text(n) for n in short]}
+        # Short names: long ones would leave a phone no room for the map.
+        short = [as_text(both_ends(name, _NAME)) for name in names]
+        ticks = {"type": "category", "tickvals": names, "ticktext": short}
         plot.update_yaxes(**ticks, autorange="reversed", showgrid=False, row=row, col=1)
     epochs = [float(epoch) for table in tables.values() for epoch in table.columns]
     plot.update_xaxes(dtick=_epoch_step(min(epochs), max(epochs)))

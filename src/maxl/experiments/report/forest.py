@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 from maxl.experiments.report.parts import Figure, Note, Part
 from maxl.experiments.report.references import against, reference_of
 from maxl.experiments.report.runs import Setting
-from maxl.experiments.report.style import Look
+from maxl.experiments.report.style import Look, both_ends
 from maxl.experiments.report.tables import signed
 from maxl.experiments.report.wording import listed
 from maxl.experiments.runs.measures import Measure
@@ -75,7 +75,7 @@ def intervals(
         names = [str(method) for method in rows["method"]]
         room = [len(names) - 0.5, -0.75]  # above the first row for its numbers
         axis = {"type": "category", "range": room, "showgrid": False, "tickvals": names}
-        plot.update_yaxes(**axis, ticktext=[_short(method) for method in names], row=number, col=1)
+        plot.update_yaxes(**axis, ticktext=[both_ends(method, _NAME) for method in names], row=number, col=1)
         plot.add_vline(x=0, line={"width": 1.5, "color": "#808080"}, row=number, col=1)
         edge = measure.scale * RELEVANT
         band = {"fillcolor": "#808080", "opacity": 0.14, "line_width": 0, "layer": "below"}
@@ -158,12 +158,6 @@ def _interval(row: dict[str, object], look: Look, measure: Measure) -> go.Scatte
         name=str(row["method"]),
         hovertemplate=f"{row['method']}: {shown}<extra></extra>",
     )
-
-
-def _short(name: str) -> str:
-    """Both ends of a long name: variants of a method differ in the last one."""
-    half = _NAME // 2
-    return name if len(name) <= _NAME else f"{name[: _NAME - 1 - half]}…{name[-half:]}"
 
 
 def _told(panels: Mapping[str, pd.DataFrame], measure: Measure) -> str:

@@ -119,3 +119,9 @@ def _template(ink: str, grid: str) -> dict[str, Any]:
 def as_text(name: str) -> str:
     """A name for a figure, whose texts are markup and know no entity of a quotation mark."""
     return escape(name, quote=False)
+
+
+def both_ends(name: str, most: int) -> str:
+    """A name in so many characters at most: layers, and variants of a method, differ at their ends, mostly the last one."""
+    head = most // 3
+    return name if len(name) <= most else f"{name[:head]}…{name[head + 1 - most :]}"

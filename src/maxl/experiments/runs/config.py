@@ -55,12 +55,8 @@ class RunConfig:
     )
     task: str = option("auto", "what that column holds", group="data", choices=_TASKS)
     human: str | None = option(None, "finer classes by people: a column, or a CSV file", group="data")
-    probe: str | None = option(
-        None, "column of labels looked for in the features at the end", group="data"
-    )
-    trusted: str | None = option(
-        None, "column of yes and no: whose labels are surely right", group="data"
-    )
+    probe: str | None = option(None, "column of labels looked for in the features at the end", group="data")
+    trusted: str | None = option(None, "column of yes and no: whose labels are surely right", group="data")
     probe_shots: int = option(5, "training samples of each of its classes that the probe sees", group="data")
     ignore_index: int = option(255, "value of masks that stands for no class (segmentation)", group="data")
     drop: tuple[str, ...] | None = option(None, "columns of a table to leave out", group="data")
