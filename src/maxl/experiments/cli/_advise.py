@@ -25,6 +25,7 @@ from maxl.experiments.cli.terminal import shown
 if TYPE_CHECKING:
     from maxl.experiments.report.parts import Decision
 
+_DEFAULTS = {"cluster_features": "trunk"}
 _AIMS = ("accuracy", "structure", "noise")  # those of ``studies.aims``, which --help cannot wait for
 
 
@@ -56,7 +57,8 @@ def add_advise(commands: Any) -> None:
     add_preset_flag(advise)
     add_help_all(advise)
     main = MAIN_FLAGS - {"stream", "optimizer"} | {"probe", "trusted"}  # a screen holds no more
-    add_config_flags(advise, leave_out=("method", "seed"), main=main)
+    defaults = {**_DEFAULTS, "validation_size": 0.2}  # half of what is trusted with --aim noise
+    add_config_flags(advise, leave_out=("method", "seed"), main=main, defaults=defaults)
     advise.set_defaults(run=_advise)
 
 
@@ -66,7 +68,7 @@ def _advise(namespace: argparse.Namespace) -> None:
     from maxl.experiments.runs.own_inputs import settled
     from maxl.experiments.studies.advice import advise
 
-    base = settled(read_config(namespace, {"cluster_features": "trunk"}), trust=namespace.trust)
+    base = settled(read_config(namespace, dict(_DEFAULTS)), trust=namespace.trust)
     with _bars() as progress:
         advice = advise(
             base,

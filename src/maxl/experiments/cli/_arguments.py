@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from maxl.experiments.cli.listen import note
@@ -105,6 +106,7 @@ def add_config_flags(
     *,
     leave_out: Sequence[str] = (),
     main: Collection[str] = MAIN_FLAGS,
+    defaults: Mapping[str, object] = MappingProxyType({}),
 ) -> None:
     """A flag for each field of ``RunConfig``; those that are not given stay out of the namespace.
 
@@ -112,12 +114,13 @@ def add_config_flags(
         parser: Of a command.
         leave_out: Fields without a flag.
         main: Fields whose flags --help lists; --help-all lists all.
+        defaults: What the help says is taken for a field, where that is not the config's own default.
     """
     groups = {name: parser.add_argument_group(title) for name, title in _TITLES.items()}
     for f in dataclasses.fields(RunConfig):
         if f.name in leave_out:
             continue
-        default = f.default if f.default is not None else None
+        default = defaults.get(f.name, f.default)
         help = f.metadata["help"]
         if default is not None and f.type != "bool":
             shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
@@ -165,18 +168,20 @@ def add_trust_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def read_config(namespace: argparse.Namespace, defaults: dict[str, Any] | None = None) -> RunConfig:
-    """Defaults, then --preset, then the YAML file of --config, then --fast, then the flags."""
+    """Defaults, then what the YAML file of --config names, then --preset, then --fast, then the other flags."""
     values: dict[str, Any] = dict(defaults or {})
-    if (preset := getattr(namespace, "preset", None)) is not None:
-        check_choice("--preset", preset, tuple(PRESETS))
-        values |= PRESETS[preset] | _OF_PRESETS.get(preset, {})
     names = {f.name for f in dataclasses.fields(RunConfig)}
     typed = {name: value for name, value in vars(namespace).items() if name in names}
     if (path := getattr(namespace, "config", None)) is not None:
-        from_file = RunConfig.read(Path(path), trust=True).to_dict()
+        from_file = RunConfig.read_named(Path(path))
         if not getattr(namespace, "trust", False):
             refuse_code({name: value for name, value in from_file.items() if name not in typed}, str(path))
         values |= from_file
+    if (preset := getattr(namespace, "preset", None)) is not None:
+        check_choice("--preset", preset, tuple(PRESETS))
+        for name in {name for other in PRESETS.values() for name in other}:
+            values.pop(name, None)  # a preset says by its defaults, too, how passes are shared
+        values |= PRESETS[preset] | _OF_PRESETS.get(preset, {})
     values |= typed
     config = RunConfig.from_dict(values, "command line")
     config = _faster(config, typed) if getattr(namespace, "fast", False) else config

@@ -45,7 +45,7 @@ def add_tune(commands: Any) -> None:
     add_trust_flag(tune)
     add_preset_flag(tune)
     add_help_all(tune)
-    add_config_flags(tune)
+    add_config_flags(tune, defaults={"validation_size": 0.2})
     tune.set_defaults(run=_tune)
 
 

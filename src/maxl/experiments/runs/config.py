@@ -349,6 +349,12 @@ class RunConfig:
         return cls(**cleaned)
 
     @classmethod
+    def read_named(cls, path: Path) -> dict[str, Any]:
+        """The plain values that a YAML file names, checked; others are left to their defaults. Errors as for ``read``."""
+        values = cls.read(path, trust=True).to_dict()
+        return {name: values[name] for name in parse_yaml(read_bytes(path, YAML_LIMIT), str(path))}
+
+    @classmethod
     def read(cls, path: Path, *, trust: bool = False) -> RunConfig:
         """From a YAML file.
 
