@@ -17,6 +17,7 @@ SHAPES = {  # trunk, input shape, primary classes, psi
     **{name: (name, (3, 32, 32), 20, 5) for name in ("vgg16", "vgg11", "vgg13", "vgg19")},
     "resnet50": ("resnet50", (3, 64, 64), 20, 5),
     "vit": ("vit_tiny_patch16_224", (3, 64, 64), 20, 5),
+    "convnet4": ("convnet4", (3, 32, 32), 20, 5),  # of the study in docs/evidence.md
     "tiny": ("convnet4", (3, 8, 8), 4, 2),
 }
 RATE, META_RATE = 0.01, 1e-3

@@ -1,6 +1,6 @@
 """What bf16 does to the meta step, part by part: relative error and cosine to float64.
 
-    uv run --group bench python benchmarks/precision.py                 # VGG-16, ResNet-50, a ViT
+    uv run --group bench python benchmarks/precision.py                 # convnet4, VGG-16, ResNet-50, a ViT
     uv run --group bench python benchmarks/precision.py --networks tiny
 
 The parts of an iteration are the training pass (whose update the meta step differentiates through), the outer
@@ -134,7 +134,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--networks", nargs="+", choices=SHAPES, default=["vgg16", "resnet50", "vit"])
+    parser.add_argument("--networks", nargs="+", choices=SHAPES, default=["convnet4", "vgg16", "resnet50", "vit"])
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--quick", action="store_true", help="a tiny network")
