@@ -23,6 +23,12 @@ class Fingerprint:
         self._there = [g is not None for g in gradients]
         self._measures = _measures([_flat(g) for g in gradients if g is not None])
 
+    def is_of(self, gradients: Sequence[Tensor | None]) -> bool:
+        """Whether the gradients are still the same."""
+        kept = [_flat(g) for g in gradients if g is not None]
+        there = [g is not None for g in gradients] == self._there
+        return there and torch.equal(self._measures, _measures(kept).to(self._measures))
+
     def factors(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
         """The factor on each gradient, a scalar tensor; None where there is no gradient.
 

@@ -30,7 +30,7 @@ from maxl.hypergradients import (
 from maxl.learning._lookahead import Judged, Lookahead
 from maxl.learning._losses import check_gate, check_within
 from maxl.learning._mix import Mix, Mixed
-from maxl.learning._multitask import MultiTaskLearner
+from maxl.learning._multitask import MultiTaskLearner, factor_of
 from maxl.learning._outer import OuterBatch, outer_gradient
 from maxl.learning._part import drawn
 from maxl.learning._record import Batch, MicroBatch, Update
@@ -145,7 +145,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             FloatingPointError: if the loss is not finite; no gradient is added then.
             ValueError: if labels are given.
         """
-        factor = None if scaler is None else scaler.scale(torch.ones((), device=y.device))
+        factor = factor_of(scaler, y.device)
         result = self._backward(Batch(x, y, index, labels, share, factor, outer_batch))
         self._tracker.seal(outside=self.lookahead.follows)
         return result
@@ -285,7 +285,8 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             weights=self.weights() if weights is None else weights,
             x=x,
             y=y,
-            training_loss=self.supervision.bind(self.task),
+            # Of copies: a weight of theirs may be annealed before the step is judged.
+            training_loss=copy.copy(self.supervision).bind(copy.copy(self.task)),
             outer_loss=self.task.loss,
             autocast=self.autocast,
             passes=self.passes if self.way.way.compiles else None,
@@ -365,7 +366,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         update.judge_by(batch.outer or update.outer)
         if batch.rows is not None and batch.outer is None and not self.lookahead.waits:
             update.judge_by_some(batch.x, batch.y, batch.rows[1])
-        self._tracker.seal(outside=False)
+        self._tracker.seal(outside=False, compare=self.way.is_due() and self.lookahead.follows)
 
     def _before_step(self) -> None:
         if self.lookahead.follows:

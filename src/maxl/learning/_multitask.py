@@ -38,6 +38,14 @@ from maxl.worlds import World
 _ROWS = 8  # of a part, to look at its losses beside the next one's
 
 
+def factor_of(scaler: GradScaler | None, device: torch.device) -> Tensor | None:
+    """What a gradient scaler multiplies the loss by; None without one, or where it is switched off."""
+    if scaler is None or not scaler.is_enabled():
+        return None
+    factor: Tensor = scaler.scale(torch.ones((), device=device))
+    return factor
+
+
 class MultiTaskLearner:
     """Trains θ₁ on the primary task and, where there are labels, on the auxiliary task.
 
@@ -150,8 +158,7 @@ class MultiTaskLearner:
         Raises:
             FloatingPointError: if the loss is not finite; no gradient is added then.
         """
-        scale = None if scaler is None else scaler.scale(torch.ones((), device=y.device))
-        return self._backward(Batch(x, y, index, labels, share, scale))
+        return self._backward(Batch(x, y, index, labels, share, factor_of(scaler, y.device)))
 
     def train_step(
         self, x: Inputs, y: Tensor, labels: Tensor | None = None, *, index: Tensor | None = None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from maxl.hypergradients import Outputs
+from maxl.hypergradients import Outputs, gradient_hook
 from maxl.learning._lookahead import Judged
 from maxl.learning._record import Batch, Update
 from maxl.learning._result import StepResult
@@ -60,9 +60,9 @@ class Next(Taken):
         theta = list(weights.values())
         with learner.judging.watching(theta if update is not None else ()):
             gradient = torch.autograd.grad(scaled, theta, retain_graph=True, allow_unused=True)
-        trained_on: list[Tensor | None] | None = (
-            list(gradient) if learner.supervision.trains_on_outer_loss else None
-        )
+        # A hook on gradients need not do to two what it does to their sum: training then takes a pass of its own.
+        shares = learner.supervision.trains_on_outer_loss and gradient_hook(learner.network) is None
+        trained_on: list[Tensor | None] | None = list(gradient) if shares else None
         if update is None:
             return None, trained_on
         outer, v = learner.summed(loss.detach(), list(gradient))

@@ -128,19 +128,16 @@ class MicroBatch:
         self.__post_init__()
 
     def _versions(self) -> tuple[int, ...]:
-        return *versions_of(self.problem.x), self.problem.y._version
+        signals = (s._version for s in self.signals)  # those of the step's result
+        return *versions_of(self.problem.x), self.problem.y._version, *signals
 
     def check_unchanged(self) -> None:
-        """The batch is needed a second time, as it was.
+        """The batch, and what it was trained with, are needed a second time, as they were.
 
         Raises:
-            ValueError: if its tensors have been written to since.
+            ValueError: if their tensors have been written to since.
         """
-        if self._versions() != self.versions:
-            raise ValueError(
-                "a batch needs to stay as it is until its meta step; got one that was written to in place: give "
-                "backward a tensor of its own (x.clone()), or do not reuse the buffer"
-            )
+        _require_same(self._versions(), self.versions)
 
     def is_of(self, x: Inputs, y: Tensor) -> bool:
         """Whether this is the very batch; the same inputs with other targets are not."""
@@ -153,6 +150,19 @@ def is_same_batch(known: tuple[Inputs, Tensor], x: Inputs, y: Tensor) -> bool:
     return are(own_x, x) and (own_y is y or own_y.equal(y))
 
 
+def _versions_of(batch: tuple[Inputs, Tensor]) -> tuple[int, ...]:
+    return *versions_of(batch[0]), batch[1]._version
+
+
+def _require_same(now: tuple[int, ...], before: tuple[int, ...]) -> None:
+    if now != before:
+        raise ValueError(
+            "a batch, the one that judges it, and the labels and weights in its result need to stay as they are until its meta "
+            "step; got one that was written to in place: give backward a tensor of its own (x.clone()), do not reuse the "
+            "buffer, and change copies of results"
+        )
+
+
 @dataclass
 class Update:
     """What the meta step needs of a training step.
@@ -160,6 +170,7 @@ class Update:
     Attributes:
         parts: Its batches.
         outer: (x, y) that judges it, or None for its own batches.
+        outer_versions: How often its tensors had been written to, or None where that does not matter.
         outer_count: Number of samples that those of ``outer`` stand for.
         scale: Factor on the loss of a gradient scaler, or None.
         weights: θ₁ before the step, once it has been taken and is differentiated through.
@@ -171,6 +182,7 @@ class Update:
 
     parts: list[MicroBatch] = field(default_factory=list)
     outer: tuple[Inputs, Tensor] | None = None
+    outer_versions: tuple[int, ...] | None = None
     outer_count: int | None = None
     scale: Tensor | None = None
     weights: Mapping[str, Tensor] = field(default_factory=dict)
@@ -180,8 +192,8 @@ class Update:
     predicted: Mapping[str, Tensor] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies, whose weights are other tensors."""
-        return {**self.__dict__, "unmoved": None}
+        """For copies, whose tensors are others."""
+        return {**self.__dict__, "unmoved": None, "outer_versions": None}
 
     @property
     def scaled(self) -> bool:
@@ -215,8 +227,13 @@ class Update:
 
         Args:
             share_of: The share of a number of samples in those of all processes.
+
+        Raises:
+            ValueError: if a batch that judges has been written to since it was given.
         """
         if self.outer is not None:
+            if self.outer_versions is not None:
+                _require_same(_versions_of(self.outer), self.outer_versions)
             return [(*self.outer, share_of(self.outer_count or len(self.outer[1])))]
         share = share_of(sum(len(part.problem.y) for part in self.parts))
         whole = sum(part.share for part in self.parts)
@@ -226,10 +243,12 @@ class Update:
         """Sets what judges it: a batch, or None for its own."""
         self.outer = None if outer is None else (own(outer[0]), outer[1])
         self.outer_count = None if outer is None else len(outer[1])
+        self.outer_versions = None if self.outer is None else _versions_of(self.outer)
 
     def judge_by_some(self, x: Inputs, y: Tensor, rows: Tensor) -> None:
         """Sets that ``rows`` of a batch judge it in place of the whole."""
         self.outer, self.outer_count = (some_of(x, rows, len(y)), y[rows]), len(y)
+        self.outer_versions = None
 
     def check_unmoved(self, weights: Mapping[str, Tensor]) -> None:
         """The step is judged at the weights that it led to.

@@ -25,6 +25,7 @@ class UpdateTracker:
         self._state = "idle"  # then "filled", then "stepped"
         self._scaled = False
         self._fingerprint: Fingerprint | None = None
+        self._outside = False  # whether the gradients may be multiplied before they are stepped
         self._versions: list[tuple[int, int] | None] = []
         self._theta: list[Tensor] = []  # of the last part
         self._unmoved: Unmoved | None = None  # since the first part of the step in the making
@@ -81,12 +82,18 @@ class UpdateTracker:
             self._filled = update
         return update
 
-    def seal(self, *, outside: bool) -> None:
-        """Notes the gradients as they are; those that go ``outside`` may be multiplied before they are stepped."""
+    def seal(self, *, outside: bool, compare: bool = False) -> None:
+        """Notes the gradients as they are.
+
+        Args:
+            outside: Whether they may be multiplied before they are stepped.
+            compare: Whether they are looked at before the step, if not: what is written through ``p.grad.data`` is not
+                counted as a write.
+        """
         gradients = [p.grad for p in self._theta]
-        self._versions = _versions(gradients)
+        self._versions, self._outside = _versions(gradients), outside
         if self._filled is not None:
-            self._fingerprint = Fingerprint(gradients) if outside else None
+            self._fingerprint = Fingerprint(gradients) if outside or compare else None
 
     def before_step(self, weights: dict[str, Tensor], optimizer: Optimizer, *, predict: bool) -> None:
         """Right before the optimizer's step: the old weights, and how the new ones depend on the gradient.
@@ -173,10 +180,11 @@ class UpdateTracker:
 
     def _between(self, update: Update, gradients: list[Tensor | None]) -> list[Tensor | None] | None:
         """By what each gradient differs from that of the loss without a scaler; None for nothing."""
-        if self._fingerprint is not None:
+        if self._fingerprint is not None and self._outside:
             factors = self._fingerprint.factors(gradients)
             return [c if c is None or update.scale is None else c * update.scale for c in factors]
-        if self._versions != _versions(gradients):
+        looked_at = self._fingerprint is not None and not self._fingerprint.is_of(gradients)
+        if looked_at or self._versions != _versions(gradients):
             raise ValueError(
                 "a hook of the optimizer changes the gradients within learner.step, through which the hypergradient "
                 "cannot follow: call learner.backward, optimizer.step and learner.meta_step one by one"
