@@ -34,7 +34,16 @@ def focal_loss(
         ValueError: if the shapes do not fit or γ is negative.
     """
     per_sample = focal_losses(logits, targets, gamma)
-    return (per_sample if sample_weight is None else sample_weight * per_sample).mean()
+    if sample_weight is None:
+        return per_sample.mean()
+    if (
+        sample_weight.shape != per_sample.shape
+    ):  # a column would be broadcast: the weight of every sample on every loss
+        raise ValueError(
+            f"sample_weight needs one factor a sample, shape {tuple(per_sample.shape)}; got {tuple(sample_weight.shape)}: "
+            "take the last dimension from a column by squeeze(-1)"
+        )
+    return (sample_weight * per_sample).mean()
 
 
 def focal_losses(logits: Tensor, targets: Tensor, gamma: float = 2.0) -> Tensor:
@@ -63,6 +72,9 @@ def weighted_focal_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Ten
         logits: Unnormalised scores, shape (N, K).
         targets: Soft labels, shape (N, K), or class indices, shape (N,).
         weights: Factors, shape (N,).
+
+    Raises:
+        ValueError: as ``focal_loss``.
     """
     return focal_loss(logits, targets, sample_weight=weights)
 

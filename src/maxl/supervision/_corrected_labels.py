@@ -20,6 +20,15 @@ class CorrectedLabels(Supervision):
     trains_on_outer_loss = False
 
     def losses(self, task: Task, outputs: Outputs, y: Tensor, signals: Signals) -> Losses:
-        """As above; ``signals`` is (labels,), soft labels of the primary task, shape (M, C)."""
+        """As above; ``signals`` is (labels,), targets of the primary task: soft labels (N, C), or whatever y is.
+
+        Raises:
+            ValueError: if they have neither the shape of the outputs nor that of y.
+        """
         (labels,) = self.check_signals(signals)
+        if labels.shape not in (outputs[0].shape, y.shape):  # a loss of one's own may broadcast them
+            raise ValueError(
+                f"corrected labels need the shape of the outputs, {tuple(outputs[0].shape)}, or of the targets, "
+                f"{tuple(y.shape)}; got {tuple(labels.shape)}"
+            )
         return Losses(task.loss(*rows_of_positions(task, outputs[0], labels, y)), None)

@@ -20,10 +20,18 @@ def rows_of_positions(task: Task, outputs: Tensor, labels: Tensor, y: Tensor) ->
         outputs: Shape (N, ..., K).
         labels: Int64 of shape (N, ...) or soft of shape (N, ..., K).
         y: Targets, shape (N, ...).
+
+    Raises:
+        ValueError: if labels of a dense task have another shape.
     """
     if not is_dense(task):
         return outputs, labels
     counts = positions_that_count(task, y).flatten()
+    if labels.shape not in (outputs.shape, outputs.shape[:-1]):
+        raise ValueError(
+            f"labels of positions need the shape of the outputs, {tuple(outputs.shape)}, or without their last dimension, "
+            f"{tuple(outputs.shape[:-1])}, for classes; got {tuple(labels.shape)}"
+        )
     rows = outputs.flatten(0, -2)
     if labels.shape == outputs.shape:
         soft = labels.flatten(0, -2)
@@ -31,6 +39,20 @@ def rows_of_positions(task: Task, outputs: Tensor, labels: Tensor, y: Tensor) ->
         known = labels.flatten().clamp(0, rows.shape[1] - 1) * counts
         soft = F.one_hot(known, rows.shape[1]).to(rows.dtype)
     return rows, soft * counts.unsqueeze(1)
+
+
+def check_weights(task: Task, outputs: Tensor, weights: Tensor) -> None:
+    """Weights of samples, or of positions of a dense task, one number each: others would be broadcast, or change places.
+
+    Raises:
+        ValueError: if they have another shape.
+    """
+    wanted = outputs.shape[:-1] if is_dense(task) else outputs.shape[:1]
+    if weights.shape not in (wanted, outputs.shape[:-1]):
+        raise ValueError(
+            f"sample weights need one number a {'position' if is_dense(task) else 'sample'}, shape {tuple(wanted)}; got "
+            f"{tuple(weights.shape)}: let the generator drop dimensions of size 1 by squeeze"
+        )
 
 
 def flat(task: Task, signals: Signals) -> Signals:

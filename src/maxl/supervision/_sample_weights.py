@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from maxl.hypergradients import Outputs, Signals
-from maxl.supervision._rows import flat
+from maxl.supervision._rows import check_weights, flat
 from maxl.supervision._supervision import Losses, Supervision
 from maxl.tasks import Task
 
@@ -39,8 +39,13 @@ class SampleWeights(Supervision):
         self.effective = effective
 
     def losses(self, task: Task, outputs: Outputs, y: Tensor, signals: Signals) -> Losses:
-        """As above; ``signals`` is (weights,), shape (M,)."""
-        (weights,) = flat(task, self.check_signals(signals))
+        """As above; ``signals`` is (weights,), shape (N,); of a dense task that of the positions, (N, ...).
+
+        Raises:
+            ValueError: if there is not one weight for each.
+        """
+        check_weights(task, outputs[0], *self.check_signals(signals))
+        (weights,) = flat(task, signals)
         each = task.losses(outputs[0], y)
         if weights.shape != each.shape:
             raise ValueError(

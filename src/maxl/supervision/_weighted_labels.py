@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from maxl.hypergradients import Signals
+from maxl.hypergradients import Outputs, Signals
 from maxl.losses import AuxiliaryLoss, weighted_focal_loss
 from maxl.supervision._auxiliary_labels import AuxiliaryLabels, Regulariser
-from maxl.supervision._supervision import Supervision
+from maxl.supervision._rows import check_weights
+from maxl.supervision._supervision import Losses, Supervision
+from maxl.tasks import Task
 
 
 class WeightedLabels(AuxiliaryLabels):
@@ -32,6 +34,17 @@ class WeightedLabels(AuxiliaryLabels):
     ) -> None:
         super().__init__(loss, weight=weight, entropy_weight=entropy_weight, regulariser=regulariser)
         self.normalise = normalise
+
+    def losses(self, task: Task, outputs: Outputs, y: Tensor, signals: Signals) -> Losses:
+        """As ``AuxiliaryLabels.losses``; ``signals`` is (labels, weights), weights of shape (N,), or that of a dense task's
+        positions.
+
+        Raises:
+            ValueError: also if there is not one weight for each.
+        """
+        if len(signals) > 1 and len(outputs) > 1:
+            check_weights(task, outputs[1], signals[1])
+        return super().losses(task, outputs, y, signals)
 
     def _auxiliary(self, logits: Tensor, signals: Signals) -> Tensor:
         labels, weights = signals
