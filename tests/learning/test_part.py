@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import maxl
 from _networks import flatten, relative_error
+from maxl.supervision import SampleWeights, WeightedLabels, WeightGenerator
 
 pytestmark = pytest.mark.usefixtures("float64")
 HIERARCHY = maxl.Hierarchy([2, 3, 1])
@@ -171,3 +173,107 @@ def test_a_batch_may_be_named_to_the_meta_step() -> None:
     x, y = batch()
     learner.train_step(x, y)
     assert learner.meta_step(x, y).outer_loss is not None
+
+
+CLASS_WEIGHTS = (5.0, 1.0, 0.2)
+
+
+def divided(z: Tensor, y: Tensor) -> Tensor:
+    """By the sum of the weights of the batch's classes, so no mean over samples."""
+    return F.cross_entropy(z, y, weight=torch.tensor(CLASS_WEIGHTS))
+
+
+def each(generator: type[Any], **options: Any) -> maxl.MetaAuxiliaryLearner:
+    """With a generator of another kind."""
+    network, _ = networks(False)
+    psi = 3 if generator is WeightGenerator else HIERARCHY
+    teacher = generator(nn.Sequential(nn.Linear(6, 8), nn.Tanh()), psi, feature_dim=8)
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.3) for m in (network, teacher)]
+    return maxl.MetaAuxiliaryLearner(network, teacher, *optimizers, **options)
+
+
+NO_MEANS = {
+    "weighted labels, normalised": lambda schedule: each(
+        maxl.WeightedLabelGenerator, supervision=WeightedLabels(normalise=True), schedule=schedule
+    ),
+    "sample weights, normalised": lambda schedule: each(
+        WeightGenerator, supervision=SampleWeights(normalise=True), schedule=schedule
+    ),
+    "a primary loss with class weights": lambda schedule: make(
+        primary_loss=divided, auxiliary_loss=maxl.focal_loss, schedule=schedule
+    ),
+    "an auxiliary loss that is a sum": lambda schedule: make(
+        auxiliary_loss=lambda z, t: len(z) * maxl.focal_loss(z, t), schedule=schedule
+    ),
+}
+
+
+@pytest.mark.parametrize("count", [4, 12, 64, 1000])
+@pytest.mark.parametrize("kind", NO_MEANS)
+def test_losses_that_samples_cannot_stand_for_are_refused(kind: str, count: int) -> None:
+    """The weights are all alike at first, and among many samples hardly any two parts differ in the mean of theirs."""
+    x, _ = batch(count=count)
+    y = torch.arange(count) % 3
+    learner = NO_MEANS[kind](maxl.Part(0.5))
+    before = flatten([*learner.network.parameters(), *learner.generator.parameters()])
+    with pytest.raises(ValueError, match=r"maxl\.Part.*means over samples.*maxl\.Every\(k\)"):
+        learner.step(x, y)
+    assert torch.equal(flatten([*learner.network.parameters(), *learner.generator.parameters()]), before)
+    assert all(p.grad is None for p in learner.network.parameters())
+    assert NO_MEANS[kind](maxl.Every()).step(x, y).outer_loss is not None  # by whole batches they are right
+    assert NO_MEANS[kind](maxl.Part(1.0)).step(x, y).outer_loss is not None
+
+
+@pytest.mark.parametrize("position", [0, 500, 999])
+def test_a_class_that_is_rare_is_seen(position: int) -> None:
+    x, y = batch(count=1000)[0], torch.ones(1000, dtype=torch.int64)
+    y[position] = 0
+    with pytest.raises(ValueError, match="means over samples"):
+        NO_MEANS["a primary loss with class weights"](maxl.Part(0.5)).step(x, y)
+
+
+def test_a_primary_loss_may_be_any_where_whole_batches_judge() -> None:
+    """It does not depend on the labels, so samples that teach need not stand for it."""
+    pairs = list(itertools.combinations(range(COUNT), 2))
+    options = {"primary_loss": divided, "auxiliary_loss": maxl.focal_loss}
+
+    def named(schedule: maxl.Every) -> Tensor:
+        learner = make(**options, schedule=schedule)
+        before = flatten(list(learner.generator.parameters()))
+        learner.step(*batch(), outer_batch=batch(seed=5, count=7))
+        return flatten(list(learner.generator.parameters())) - before
+
+    def following(schedule: maxl.Every) -> Tensor:
+        return moved(make(**options, lookahead=maxl.Next(), schedule=schedule), steps=2)
+
+    for step in (named, following):
+        estimates = [step(Chosen(teach, teach, teach, teach)) for teach in pairs]
+        assert relative_error(torch.stack(estimates).mean(0), step(maxl.Every())) < 1e-10
+
+
+class FirstAlone(Chosen):
+    """Samples of the first batch, and all of the second."""
+
+    def rows(self, count: int) -> Tensor | None:
+        return super().rows(count) if count == COUNT else None
+
+
+@pytest.mark.parametrize("schedule", [lambda: maxl.Part(0.5), lambda: FirstAlone((0, 1), (2, 3))])
+@pytest.mark.parametrize("lookahead", [maxl.Taken, maxl.Next])
+def test_a_step_on_samples_of_two_batches_is_refused(schedule: Any, lookahead: Any) -> None:
+    learner = make(schedule=schedule(), lookahead=lookahead())
+    learner.backward(*batch())
+    before = [p.grad.clone() for p in learner.network.parameters() if p.grad is not None]
+    with pytest.raises(ValueError, match="takes samples of one batch a step; got a further one"):
+        learner.backward(*batch(seed=1, count=COUNT + 1))
+    after = [p.grad for p in learner.network.parameters() if p.grad is not None]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_a_batch_that_was_left_out_is_no_further_one() -> None:
+    learner = make(schedule=maxl.Part(0.5))
+    learner.backward(*batch())
+    learner.optimizer.zero_grad()
+    learner.backward(*batch(seed=1))
+    learner.optimizer.step()
+    assert learner.meta_step().outer_loss is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -9,37 +11,100 @@ from torch.optim import Optimizer
 from maxl.hypergradients import Outputs, Signals, TrainingLoss
 from maxl.supervision import Losses, Supervision
 
+Rows = tuple[Outputs, Tensor, Signals]  # of the same samples: outputs, targets, signals
+
 TOLERANCE = 1e-3  # relative; rounding in float32 stays far below, a wrong normalisation far above
+_FEW = 8  # rows that are looked at beside others
+
+
+def check_part(losses: Sequence[TrainingLoss], part: Rows, before: Rows | None) -> Rows:
+    """``check_mean`` of a part of a batch, beside some rows of the one before: a part may be a single sample, or of one class.
+
+    Args:
+        losses: Each of which is to be a mean over samples.
+        part: The part, without a graph.
+        before: What the call for the part before gave; None for the first.
+
+    Returns:
+        Some rows of this part, for the next one.
+
+    Raises:
+        ValueError: as ``check_mean``.
+    """
+    rows = part if before is None else _joined(before, part)
+    for loss in losses:
+        check_mean(loss, *rows)
+    outputs, y, signals = part
+    last = slice(-_FEW, None)  # copies, so that the part itself can go
+    return tuple(o[last].clone() for o in outputs), y[last].clone(), tuple(s[last].clone() for s in signals)
 
 
 @torch.no_grad()
-def check_mean(loss: TrainingLoss, outputs: Outputs, y: Tensor, signals: Signals) -> None:
-    """Compares the loss with that of two halves, which costs passes over the outputs alone.
+def check_mean(
+    loss: TrainingLoss,
+    outputs: Outputs,
+    y: Tensor,
+    signals: Signals,
+    what: str = "a step on parts of a batch",
+    instead: str = "",
+) -> None:
+    """Compares the loss with those of two parts, which costs passes over the outputs alone.
+
+    Args:
+        loss: A function of outputs, targets and signals.
+        outputs, y, signals: Of N samples.
+        what: Needs the mean, for the message.
+        instead: What else to do, likewise.
 
     Raises:
-        ValueError: if the loss of all samples is not the mean of both halves' losses by their number of samples.
+        ValueError: if the loss of all samples is not the mean of two parts' losses by their number of samples.
     """
-    total = len(y)
-    half = total // 2
-    if half == 0:
+    if len(y) < 2:
         return
-    # By target, so that halves differ in whatever hangs on it; and moved, as an untrained network's outputs are alike.
-    order = y.reshape(total, -1)[:, 0].argsort()
-    moved = tuple(_moved(o.detach()) for o in outputs)
-    weighed = tuple(_weighed(s.detach()) for s in signals)  # a generator's first ones are alike, too
+    targets = y.reshape(len(y), -1)[:, 0]
+    order = targets.argsort()  # so that parts differ in whatever hangs on the target
+    looks = [order]
+    if len(y) > 2 * _FEW:  # among many samples a rare target makes no difference that is seen
+        rows = torch.cat([_spread(order[_first_of_each(targets[order])]), _spread(order)])
+        looks.append(rows[targets[rows].argsort()])
+    for rows in looks:
+        some = tuple(o.detach()[rows] for o in outputs), y[rows], tuple(s.detach()[rows] for s in signals)
+        for whole, parts in _in_two(loss, some):
+            if bool((whole - parts).abs() > TOLERANCE * whole.abs().clamp_min(1e-6)):
+                raise ValueError(
+                    f"{what} needs losses that are means over samples; got one that is {whole.item():.6g} on {len(rows)} "
+                    f"samples and {parts.item():.6g} on two parts of them: use no sum, and no class weights, sample weights "
+                    "or ignore_index that it is divided by there (weigh each sample's loss and take the mean instead)"
+                    f"{instead}"
+                )
+
+
+def _in_two(loss: TrainingLoss, rows: Rows) -> Iterator[tuple[Tensor, Tensor]]:
+    """The loss of all rows, and the mean of the losses of two parts by their number of rows, for each of some cuts."""
+    outputs, y, signals = rows
+    total = len(y)
+    # Moved, as an untrained network's outputs are alike, and so are a generator's first signals.
+    moved, weighed = tuple(_moved(o) for o in outputs), tuple(_weighed(s) for s in signals)
 
     def of(start: int, end: int) -> Tensor:
-        rows = order[start:end]
-        return loss(tuple(o[rows] for o in moved), y[rows], tuple(s[rows] for s in weighed))
+        at = slice(start, end)
+        return loss(tuple(o[at] for o in moved), y[at], tuple(s[at] for s in weighed))
 
     whole = of(0, total)
-    parts = (half * of(0, half) + (total - half) * of(half, total)) / total
-    if bool((whole - parts).abs() > TOLERANCE * whole.abs().clamp_min(1e-6)):
-        raise ValueError(
-            "a step on parts of a batch needs losses that are means over samples; got one that is "
-            f"{whole.item():.6g} on all and {parts.item():.6g} by halves: use no sum, class weights or ignore_index "
-            "there (weigh each sample's loss and take the mean instead)"
-        )
+    for cut in {total // 2, max(1, total // 3)}:  # halves may have the same share of a target
+        yield whole, (cut * of(0, cut) + (total - cut) * of(cut, total)) / total
+
+
+def _first_of_each(values: Tensor) -> Tensor:
+    """Of sorted values, where each of them stands first: bool."""
+    first = torch.ones_like(values, dtype=torch.bool)
+    first[1:] = values[1:] != values[:-1]
+    return first
+
+
+def _spread(rows: Tensor) -> Tensor:
+    """A few of the rows, evenly, the ends among them."""
+    return rows[torch.linspace(0, len(rows) - 1, min(len(rows), _FEW), device=rows.device).round().long()]
 
 
 def check_within(losses: Losses, network: nn.Module, optimizer: Optimizer) -> None:
@@ -85,9 +150,7 @@ def check_gate(losses: Losses, gated: bool, supervision: Supervision) -> None:
         )
 
 
-def joined(
-    one: tuple[Outputs, Tensor, Signals], other: tuple[Outputs, Tensor, Signals]
-) -> tuple[Outputs, Tensor, Signals]:
+def _joined(one: Rows, other: Rows) -> Rows:
     """The rows of both, where they fit together; else those of the other."""
     ours, theirs = ([*outputs, y, *signals] for outputs, y, signals in (one, other))
     count = len(one[0])
@@ -98,14 +161,17 @@ def joined(
 
 
 def _weighed(signals: Tensor) -> Tensor:
-    """Other signals, of the same sign and no larger, by a factor that differs from row to row; classes as they are."""
-    if not signals.is_floating_point():
-        return signals
-    steps = torch.arange(len(signals), dtype=signals.dtype, device=signals.device)
-    return signals * (0.75 + 0.25 * steps.sin()).view(-1, *[1] * (signals.dim() - 1))
+    """Other signals, of the same sign and no larger, by a factor that falls from row to row; classes as they are."""
+    return signals * _falling(signals) if signals.is_floating_point() else signals
 
 
 def _moved(outputs: Tensor) -> Tensor:
-    """Other outputs than these, different from row to row, without drawing random numbers."""
+    """Other outputs than these, different from row to row and from part to part, without drawing random numbers."""
     steps = torch.arange(outputs.numel(), dtype=outputs.dtype, device=outputs.device)
-    return outputs + steps.sin().view(outputs.shape)
+    return outputs + _falling(outputs) * steps.sin().view(outputs.shape)
+
+
+def _falling(like: Tensor) -> Tensor:
+    """A factor for each row, from 1 down to 1/4: however many rows there are, two parts then differ."""
+    factors = torch.linspace(1.0, 0.25, len(like), dtype=like.dtype, device=like.device)
+    return factors.view(-1, *[1] * (like.dim() - 1))

@@ -32,12 +32,13 @@ from maxl.learning._losses import check_gate, check_within
 from maxl.learning._mix import Mix, Mixed
 from maxl.learning._multitask import MultiTaskLearner, factor_of
 from maxl.learning._outer import OuterBatch, outer_gradient
-from maxl.learning._part import drawn
+from maxl.learning._part import check_sampled, drawn
 from maxl.learning._record import Batch, MicroBatch, Update
 from maxl.learning._result import StepResult
 from maxl.learning._schedule import Schedule
 from maxl.learning._teacher import Teacher, require_finite
 from maxl.learning._tracker import UpdateTracker
+from maxl.learning._virtual import update_on
 from maxl.learning._words import check_pair, choose
 from maxl.supervision import Generated, Losses, Supervision, generated
 from maxl.tasks import Task
@@ -325,7 +326,8 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             )
         self._tracker.begin(batch.weights, keep=self.lookahead.waits, whole=self.mix.splits)
         batch.due = self.schedule.due(self.steps)
-        batch.rows = drawn(self.schedule, batch, follows=self.lookahead.follows) if batch.due else None
+        if batch.due:
+            batch.rows = drawn(self.schedule, batch, self._tracker.parts, follows=self.lookahead.follows)
         batch.problem = self.problem(batch.x, batch.y, batch.weights, share=batch.part)
         if batch.due and self.lookahead.follows:
             batch.problem.buffers = spare_buffers(self.network)
@@ -344,6 +346,9 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
     def _losses(self, batch: Batch, outputs: Outputs, signals: Signals) -> Losses:
         losses = super()._losses(batch, outputs, signals)
         check_gate(losses, self.mix.splits, self.supervision)
+        if batch.rows is not None:
+            judges = batch.outer is None and not self.lookahead.waits
+            check_sampled(self.supervision, self.task, outputs, batch.y, signals, judges=judges)
         if batch.due and self.way.is_due():
             check_within(losses, self.network, self.optimizer)
         return losses
@@ -387,12 +392,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
                 "taken and its y, or neither; got others: use lookahead=maxl.Virtual() to learn from another batch"
             )
         else:
-            random = RandomState.capture(device_of(x))
-            signals = self.supervision.check_signals(self.labels.again(x, y))
-            part = MicroBatch(
-                self.problem(x, y, random=random), tuple(s.detach() for s in signals), signals, random
-            )
-            update = Update([part], outer_batch)
+            update = update_on(self, x, y, outer_batch)
         self._tracker.aim(update)
 
     def recording(self, *, outputs: bool = True) -> Recording | None:

@@ -24,7 +24,7 @@ from maxl.hypergradients import (
     in_float,
 )
 from maxl.learning import _alike
-from maxl.learning._losses import check_mean, joined
+from maxl.learning._losses import Rows, check_part
 from maxl.learning._mix import Gradients, Mix, Mixed, Sum, copy_gradients
 from maxl.learning._record import Batch
 from maxl.learning._result import StepResult
@@ -34,8 +34,6 @@ from maxl.networks import MultiTaskNetwork
 from maxl.supervision import Losses, NoLabels, Source, Supervision
 from maxl.tasks import Task
 from maxl.worlds import World
-
-_ROWS = 8  # of a part, to look at its losses beside the next one's
 
 
 def factor_of(scaler: GradScaler | None, device: torch.device) -> Tensor | None:
@@ -124,7 +122,7 @@ class MultiTaskLearner:
         self.check_finite = check_finite
         self.passes = CompiledPasses(network, "network", features=features) if compile else None
         self.steps = 0
-        self._part: tuple[Outputs, Tensor, Signals] | None = None  # rows of the last part of a batch
+        self._part: Rows | None = None  # rows of the last part of a batch
         self._filled = False  # whether gradients of this learner wait for the optimizer's step
         self._scale: Tensor | None = None  # on the last loss, of a gradient scaler
         self._watch = StepWatch()
@@ -259,12 +257,13 @@ class MultiTaskLearner:
         return self.supervision.losses(self.task, outputs, batch.y, signals)
 
     def _check_means(self, outputs: Outputs, y: Tensor, signals: Signals) -> None:
-        """With some rows of the part before, as one part may be a single sample, or of one class."""
         part = tuple(o.detach() for o in outputs), y, tuple(s.detach() for s in signals)
-        rows = part if self._part is None else joined(self._part, part)
-        self._part = tuple(o[-_ROWS:] for o in part[0]), y[-_ROWS:], tuple(s[-_ROWS:] for s in part[2])
-        check_mean(self.supervision.bind(self.task), *rows)
-        check_mean(lambda z, targets, _: self.task.loss(z[0], targets), rows[0], rows[1], ())
+        losses = self.supervision.bind(self.task), self._primary
+        self._part = check_part(losses, part, self._part)
+
+    def _primary(self, outputs: Outputs, y: Tensor, signals: Signals) -> Tensor:
+        """L_pri as a function of what a training loss takes."""
+        return self.task.loss(outputs[0], y)
 
     def _has_other_gradients(self) -> bool:
         """Whether another loss has filled gradients before, which would stay this process's own of several."""

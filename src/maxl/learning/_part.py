@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from maxl.learning._record import Batch
+from maxl.hypergradients import Outputs, Signals
+from maxl.learning._losses import check_mean
+from maxl.learning._record import Batch, MicroBatch
 from maxl.learning._schedule import Every, Schedule
+from maxl.supervision import Supervision
+from maxl.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,10 @@ class Part(Every):
     The training step takes the whole batch. Of its samples, some judge it and others, drawn independently, teach: the
     hypergradient is an unbiased estimate of the whole batch's, for networks and generators whose samples do not interact.
     BatchNorm on batch statistics normalises within those samples instead. A batch that judges by name, or the
-    next one with ``maxl.Next()``, does so whole.
+    next one with ``maxl.Next()``, does so whole. The penalty is that of the labels that are taught.
+
+    The losses that some samples stand for need to be means over samples: what depends on the signals, and, where samples
+    of the batch judge, the primary loss. Others are refused in training, as are two calls of ``backward`` for one step.
 
     Args:
         q: Share of the samples, in (0, 1]; at least two are drawn.
@@ -48,15 +56,29 @@ class Part(Every):
         return None if self.q == 1.0 else torch.randperm(count)[: max(2, round(self.q * count))].sort().values
 
 
-def drawn(schedule: Schedule, batch: Batch, *, follows: bool) -> tuple[Tensor, Tensor] | None:
+def drawn(
+    schedule: Schedule, batch: Batch, earlier: Sequence[MicroBatch], *, follows: bool
+) -> tuple[Tensor, Tensor] | None:
     """Rows of a batch to teach, and rows to judge by, as a schedule draws them; None for all of them.
+
+    Args:
+        schedule: Draws them.
+        batch: Of which.
+        earlier: What the same step has been given before.
+        follows: As of a ``Lookahead``.
 
     Raises:
         ValueError: if there are some, and the step is not one that a part of its batch can stand for.
     """
     draw = getattr(schedule, "rows", None)  # a schedule need not have it
     rows = None if draw is None else (draw(len(batch.y)), draw(len(batch.y)))
-    if rows is None or rows[0] is None:
+    some = rows is not None and rows[0] is not None
+    if earlier and (some or any(part.given is not None for part in earlier)):
+        raise ValueError(
+            "maxl.Part takes samples of one batch a step; got a further one before the optimizer's step: step between two "
+            "calls of backward, or accumulate with schedule=maxl.Every(k)"
+        )
+    if rows is None or not some:
         return None
     if not follows:
         raise ValueError(
@@ -68,3 +90,29 @@ def drawn(schedule: Schedule, batch: Batch, *, follows: bool) -> tuple[Tensor, T
             "maxl.Part takes samples of whole batches; got a part of one: accumulate with schedule=maxl.Every(k)"
         )
     return rows[0].to(batch.y.device), rows[1].to(batch.y.device)
+
+
+def check_sampled(
+    supervision: Supervision, task: Task, outputs: Outputs, y: Tensor, signals: Signals, *, judges: bool
+) -> None:
+    """Some samples of a batch stand for all of them where its losses are means over samples.
+
+    A primary loss that does not depend on the signals teaches nothing; it matters where it ``judges``.
+
+    Raises:
+        ValueError: if one of them is none.
+    """
+
+    def taught(outputs: Outputs, y: Tensor, signals: Signals) -> Tensor:
+        losses = supervision.losses(task, outputs, y, signals)
+        alone = losses.auxiliary if supervision.trains_on_outer_loss else None
+        return losses.total() if alone is None else alone
+
+    what, instead = (
+        "maxl.Part, by which some samples stand for all,",
+        ", or teach by whole batches: maxl.Every(k)",
+    )
+    check_mean(taught, outputs, y, signals, what, instead)
+    if judges:
+        instead += "; a batch that is named to backward (outer_batch=) judges whole, by any loss"
+        check_mean(lambda z, targets, _: task.loss(z[0], targets), outputs, y, (), what, instead)

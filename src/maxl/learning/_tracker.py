@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -34,6 +37,11 @@ class UpdateTracker:
     def filled(self) -> bool:
         """Whether gradients wait for the optimizer's step."""
         return self._state == "filled"
+
+    @property
+    def parts(self) -> list[MicroBatch]:
+        """What the step in the making has been given so far, where a meta step is due for it."""
+        return [] if self._filled is None else self._filled.parts
 
     @property
     def left_out(self) -> bool:
@@ -153,6 +161,17 @@ class UpdateTracker:
         """The update that has not been judged yet; it is the caller's then."""
         update, self.update = self.update, None
         return update
+
+    def copied(self) -> UpdateTracker:
+        """As it is now, to go back to where a part of a batch fails."""
+        kept = copy.copy(self)
+        if self._filled is not None:
+            kept._filled = replace(self._filled, parts=[*self._filled.parts])
+        return kept
+
+    def rewritten(self) -> None:
+        """The gradients that wait hold what they held, written back."""
+        self._versions = _versions([p.grad for p in self._theta])
 
     def _dropped(self, weights: dict[str, Tensor]) -> bool:
         """Whether the gradients that waited are gone, since a batch was left out.

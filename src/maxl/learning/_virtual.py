@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from torch import Tensor
+
+from maxl.hypergradients import Inputs, RandomState, device_of
 from maxl.learning._lookahead import Lookahead
-from maxl.learning._record import Update
+from maxl.learning._record import MicroBatch, Update
 from maxl.learning._result import StepResult
 from maxl.presets import check_choice
 
@@ -67,3 +70,13 @@ class Virtual(Lookahead):
     def check(self, learner: MetaAuxiliaryLearner) -> None:
         """As ``Lookahead.check``; the plain rule follows any optimizer."""
         learner.rule(plain=self.rule == "sgd")
+
+
+def update_on(
+    learner: MetaAuxiliaryLearner, x: Inputs, y: Tensor, outer: tuple[Inputs, Tensor] | None
+) -> Update:
+    """A batch of one's choice as one to step on, with the signals that it has now."""
+    random = RandomState.capture(device_of(x))
+    signals = learner.supervision.check_signals(learner.labels.again(x, y))
+    problem = learner.problem(x, y, random=random)
+    return Update([MicroBatch(problem, tuple(s.detach() for s in signals), signals, random)], outer)

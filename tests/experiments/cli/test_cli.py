@@ -128,6 +128,14 @@ MISTAKES = {
         f"train {SMALL} --method maxl --teach-part 0.5 --lookahead virtual",
         "use it with --lookahead update",
     ),
+    "part of normalised weights": (
+        f"train {SMALL} --method weighted --normalise-weights --teach-part 0.5",
+        "--teach-part takes samples that stand for their batch",
+    ),
+    "part of a reweighted batch": (
+        f"train {SMALL} --method reweighted --evaluate held-out --teach-part 0.5",
+        "--teach-part takes samples that stand for their batch",
+    ),
     "grid over methods": (f"compare {SMALL} --grid method=maxl", "vary it by --methods"),
     "device that computes nothing": (
         f"train {SMALL} --device meta",

@@ -12,6 +12,7 @@ from maxl.experiments.runs.methods import (
     LEARNED_METHODS,
     PROTOTYPE_METHODS,
     SHARED,
+    WEIGHTED_METHODS,
 )
 from maxl.experiments.runs.noise_rules import check_noise
 from maxl.experiments.runs.values import flag
@@ -126,6 +127,12 @@ def _check_combinations(config: RunConfig) -> None:
         raise ValueError(
             "--teach-part takes samples of the batch whose step is followed: use it with --lookahead update and "
             "--schedule iteration"
+        )
+    normalises = config.method in WEIGHTED_METHODS and config.normalise_weights
+    if config.teach_part < 1 and (normalises or config.method == "reweighted"):
+        raise ValueError(
+            "--teach-part takes samples that stand for their batch, and weights divided by their mean over it (--method reweighted, "
+            "--normalise-weights) differ on a part: use --meta-every for fewer meta steps on whole batches"
         )
     if config.evaluate == "next" and config.lookahead != "update":
         raise ValueError("--evaluate next judges the update just taken: use it with --lookahead update")
