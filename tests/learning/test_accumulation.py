@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import maxl
-from _networks import PSI, batch
+from _networks import PSI, batch, flatten, relative_error
 from maxl.hypergradients import WAYS
 
 
@@ -131,8 +131,8 @@ def test_losses_that_are_no_means_are_seen_in_parts_of_one_sample_or_class(
         learner.step(torch.randn(12, 6), y)
 
 
-@pytest.mark.parametrize("microbatch", [1, 2])
-def test_weights_normalised_over_a_batch_are_refused_on_its_parts(microbatch: int) -> None:
+@pytest.mark.parametrize(("microbatch", "count"), [(1, 8), (2, 8), (64, 256), (500, 1000)])
+def test_weights_normalised_over_a_batch_are_refused_on_its_parts(microbatch: int, count: int) -> None:
     class Even(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -152,4 +152,125 @@ def test_weights_normalised_over_a_batch_are_refused_on_its_parts(microbatch: in
         supervision=maxl.supervision.SampleWeights(normalise=True),
     )
     with pytest.raises(ValueError, match="means over samples"):
-        learner.step(torch.randn(8, 6), torch.arange(8) % 3)
+        learner.step(torch.randn(count, 6), torch.arange(count) % 3)
+
+
+def small(kind: type[Any] = maxl.AccumulatingLearner, **options: Any) -> Any:
+    torch.manual_seed(0)
+    hierarchy = maxl.Hierarchy([2, 3, 1])
+    network = maxl.MultiTaskNetwork(nn.Sequential(nn.Linear(6, 8), nn.Tanh()), hierarchy, feature_dim=8)
+    generator = maxl.LabelGenerator(nn.Sequential(nn.Linear(6, 8), nn.Tanh()), hierarchy, feature_dim=8)
+    if kind is maxl.AccumulatingLearner:
+        options["microbatch"] = 4
+    return kind(
+        network,
+        generator,
+        torch.optim.SGD(network.parameters(), lr=0.3),
+        torch.optim.SGD(generator.parameters(), lr=1.0),
+        **options,
+    )
+
+
+def rows(seed: int, count: int = 8) -> tuple[Tensor, Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    return torch.randn(count, 6, generator=random), torch.randint(0, 3, (count,), generator=random)
+
+
+def weights_of(learner: Any) -> Tensor:
+    return flatten([*learner.network.parameters(), *learner.generator.parameters()])
+
+
+@pytest.mark.parametrize("before", ["nothing", "a step", "another loss", "a part", "a part, clipped"])
+@pytest.mark.usefixtures("float64")
+def test_a_batch_that_fails_in_its_last_part_leaves_no_trace(before: str) -> None:
+    """What follows is as if it had not been given."""
+    x, y = rows(0)
+    x[-1] = float("nan")
+    ends = []
+    for failing in (False, True):
+        learner = small(entropy_weight=0.0)
+        parameters = list(learner.network.parameters())
+        share = 0.5 if before.startswith("a part") else 1.0
+        if before == "a step":
+            learner.step(*rows(1))
+        if before == "another loss":
+            (0.1 * sum(p.square().sum() for p in parameters)).backward()
+        if before.startswith("a part"):
+            learner.backward(*rows(1), share=0.5)
+        held = [p.grad for p in parameters]
+        values = [None if g is None else g.clone() for g in held]
+        if failing:
+            with pytest.raises(FloatingPointError, match="training loss needs to be finite"):
+                learner.backward(x, y, share=share)
+            if before == "a step":  # its gradients have been used
+                assert all(p.grad is None for p in parameters)
+            else:
+                for p, gradient, value in zip(parameters, held, values, strict=True):
+                    assert p.grad is gradient
+                    assert value is None or torch.equal(gradient, value)
+        learner.backward(*rows(2), share=share)
+        if before.endswith("clipped"):
+            nn.utils.clip_grad_norm_(parameters, 0.1)
+        learner.optimizer.step()
+        result = learner.meta_step()
+        assert result.outer_loss is not None
+        ends.append((weights_of(learner), learner.steps))
+    assert torch.equal(ends[0][0], ends[1][0])
+    assert ends[0][1] == ends[1][1]
+
+
+@pytest.mark.usefixtures("float64")
+def test_after_a_batch_that_failed_the_step_in_the_making_can_be_taken() -> None:
+    """Also where it is the only part that is left, and clipped."""
+    x, y = rows(0)
+    x[-1] = float("nan")
+    ends = []
+    for failing in (False, True):
+        learner = small(entropy_weight=0.0)
+        learner.backward(*rows(1))
+        if failing:
+            with pytest.raises(FloatingPointError):
+                learner.backward(x, y)
+        nn.utils.clip_grad_norm_(learner.network.parameters(), 0.1)
+        learner.optimizer.step()
+        learner.meta_step()
+        ends.append(weights_of(learner))
+    assert torch.equal(*ends)
+
+
+@pytest.mark.usefixtures("float64")
+def test_gradients_that_were_changed_between_parts_stay_refused_after_a_failure() -> None:
+    learner = small(entropy_weight=0.0)
+    learner.backward(*rows(1), share=0.5)
+    nn.utils.clip_grad_norm_(learner.network.parameters(), 0.1)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="stay as they are between parts of a batch"):
+            learner.backward(*rows(2), share=0.5)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_loss_that_is_no_mean_may_not_judge_in_parts_though_the_batch_is_whole() -> None:
+    losses = {"primary_loss": divided, "auxiliary_loss": maxl.focal_loss}
+    y = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2])
+    learner = small(**losses)
+    before = flatten(list(learner.generator.parameters()))
+    with pytest.raises(ValueError, match="means over samples"):
+        learner.step(*rows(0, 4), outer_batch=(rows(3)[0], y))
+    assert torch.equal(flatten(list(learner.generator.parameters())), before)
+    # As a whole it may.
+    ends = []
+    for kind in (maxl.AccumulatingLearner, maxl.MetaAuxiliaryLearner):
+        learner = small(kind, **losses)
+        learner.step(*rows(0, 4), outer_batch=rows(3, 4))
+        ends.append(weights_of(learner))
+    assert relative_error(*ends) < 1e-12
+
+
+@pytest.mark.parametrize("count", [5, 8])
+@pytest.mark.usefixtures("float64")
+def test_a_loss_that_judges_in_parts_is_looked_at_from_part_to_part(count: int) -> None:
+    """Each part is of one class, of which the loss is a mean."""
+    learner = small(primary_loss=divided, auxiliary_loss=maxl.focal_loss)
+    y = torch.arange(count) // 4
+    with pytest.raises(ValueError, match="means over samples"):
+        learner.step(*rows(0, 4), outer_batch=(rows(3, count)[0], y))

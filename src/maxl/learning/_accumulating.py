@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from maxl.hypergradients import Inputs, parts_of
+from maxl.hypergradients import Inputs, Problem, parts_of
+from maxl.learning._losses import Rows, check_part
 from maxl.learning._meta import MetaAuxiliaryLearner
 from maxl.learning._outer import OuterBatch
 from maxl.learning._record import Batch, Update, is_same_batch
@@ -27,7 +30,7 @@ class AccumulatingLearner(MetaAuxiliaryLearner):
         args, options: As for ``MetaAuxiliaryLearner``; the lookahead is set here.
 
     Raises:
-        ValueError: if ``microbatch`` is below 1, or a gate is given.
+        ValueError: if ``microbatch`` is below 1, or a gate is given; in training, if a loss is no mean over samples.
     """
 
     def __init__(self, *args: Any, microbatch: int, **options: Any) -> None:
@@ -43,8 +46,15 @@ class AccumulatingLearner(MetaAuxiliaryLearner):
             )
         self.microbatch = microbatch
         self._given: tuple[Inputs, Tensor] | None = None  # the batch whose parts were trained on last
+        self._judged: Rows | None = None  # rows of the last part that has judged
 
     def _backward(self, batch: Batch) -> StepResult:
+        self._drop_used_gradients()
+        self._drop_left_out(batch.scale)
+        with self._whole_or_nothing():
+            return self._by_parts(batch)
+
+    def _by_parts(self, batch: Batch) -> StepResult:
         self._given = batch.x, batch.y
         whole = len(batch.y)
         indices = [None] * whole if batch.index is None else torch.split(batch.index, self.microbatch)
@@ -60,6 +70,39 @@ class AccumulatingLearner(MetaAuxiliaryLearner):
             part = Batch(x, y, index, batch.labels, share, batch.scale, batch.outer)
             results.append((len(y) / whole, super()._backward(part)))
         return _whole(results)
+
+    @contextmanager
+    def _whole_or_nothing(self) -> Iterator[None]:
+        """Where a part fails, those before it leave no trace: neither gradients nor a step in the making."""
+        gradients = [
+            (p, p.grad, None if p.grad is None else (p.grad.detach().clone(), p.grad._version))
+            for p in self._theta()
+        ]
+        kept = self._filled, self._part, self._given, self._tracker.copied()
+        try:
+            yield
+        except BaseException:
+            self._filled, self._part, self._given, self._tracker = kept
+            added = False
+            for p, gradient, before in gradients:
+                p.grad = gradient
+                if gradient is not None and before is not None and gradient._version != before[1]:
+                    gradient.copy_(before[0])  # in place: others may hold it, too
+                    added = True
+            if added:
+                self._tracker.rewritten()
+            raise
+
+    def problem(self, x: Inputs, y: Tensor, weights: dict[str, Tensor] | None = None, **more: Any) -> Problem:
+        """As ``MetaAuxiliaryLearner.problem``; a batch that judges in parts needs a loss that is a mean over samples."""
+        problem = super().problem(x, y, weights, **more)
+        if problem.outer_share != 1.0:
+            problem.outer_loss = self._outer_loss
+        return problem
+
+    def _outer_loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        self._judged = check_part([self._primary], ((outputs.detach(),), y, ()), self._judged)
+        return self.task.loss(outputs, y)
 
     def _aim(self, x: Inputs, y: Tensor, outer_batch: tuple[Inputs, Tensor] | None) -> None:
         """The whole batch may be named, whose parts were trained on."""
