@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -10,6 +13,23 @@ from maxl.hypergradients import Outputs, Signals, TrainingLoss
 from maxl.supervision import Losses, Supervision
 
 TOLERANCE = 1e-3  # relative; rounding in float32 stays far below, a wrong normalisation far above
+
+
+@contextmanager
+def gradients(*, wanted_anyway: bool = False) -> Iterator[None]:
+    """A region in which autograd is at work.
+
+    Args:
+        wanted_anyway: Whether the caller may have switched it off by ``torch.no_grad()``, to log for instance.
+
+    Raises:
+        ValueError: if it is switched off for good.
+    """
+    if torch.is_inference_mode_enabled() or not (wanted_anyway or torch.is_grad_enabled()):
+        where = "inference_mode" if torch.is_inference_mode_enabled() else "no_grad"
+        raise ValueError(f"a step needs gradients; got one within torch.{where}(): call it outside")
+    with torch.enable_grad():
+        yield
 
 
 @torch.no_grad()
