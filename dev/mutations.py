@@ -44,7 +44,7 @@ LEARNERS = "learning/test_learner.py learning/test_verbs.py learning/test_verbs_
 MUTATIONS = (
     # The paper's losses and hierarchy.
     Mutation("losses.py", "** gamma) * log_p", "** 1.0) * log_p", "test_losses.py"),
-    Mutation("losses.py", "else sample_weight * per_sample", "else per_sample", "test_losses.py"),
+    Mutation("losses.py", "(sample_weight * per_sample).mean()", "per_sample.mean()", "test_losses.py"),
     Mutation("losses.py", "mean = labels.mean(0)\n", "mean = labels[0]\n", "test_losses.py"),
     Mutation("losses.py", " - of_labels.mean()", "", "test_label_information.py"),
     Mutation("hierarchy.py", " & (y >= 0).unsqueeze(1)", "", "test_hierarchy.py test_networks.py"),
@@ -110,7 +110,7 @@ MUTATIONS = (
     ),
     # The learner: a step remembered, judged and taught.
     Mutation("learning/_unmoved.py", "if now == self._noted:", "if True:", LEARNERS),
-    Mutation("learning/_record.py", "if self._versions() != self.versions:", "if False:", LEARNERS),
+    Mutation("learning/_record.py", "_require_same(self._versions(), self.versions)", "pass", LEARNERS),
     Mutation(
         "learning/_tracker.py", "None or c is None else c * f for", "None or c is None else f for", LEARNERS
     ),

@@ -145,3 +145,39 @@ def test_the_gradient_of_a_network_with_gradient_hooks_is_that_of_its_loss(looka
     (maxl.focal_loss(primary, y) + maxl.focal_loss(auxiliary, generator(x, y).detach())).backward()
     found, expected = ([p.grad for p in of.parameters()] for of in (network, alone))
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("region", [torch.no_grad, torch.inference_mode])
+def test_a_training_step_without_gradients_is_refused(region: Any) -> None:
+    learner = make()
+    before = snapshot(learner.network)
+    with region(), pytest.raises(ValueError, match="a step needs gradients"):
+        learner.step(*batch())
+    assert same(before, snapshot(learner.network))
+
+
+def test_a_meta_step_takes_place_without_gradients_around_it_but_not_in_inference_mode() -> None:
+    learner = make()
+    learner.train_step(*batch())
+    with torch.inference_mode(), pytest.raises(ValueError, match=r"within torch.inference_mode\(\)"):
+        learner.meta_step()
+    learner.train_step(*batch())
+    with torch.no_grad():
+        assert learner.meta_step().outer_loss is not None
+
+
+class Clamped(nn.Linear):
+    """Keeps its own weights small in its pass."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.weight.clamp_(-0.01, 0.01)
+        return super().forward(x)
+
+
+def test_layers_that_move_their_own_weights_are_refused_by_a_meta_step() -> None:
+    network = maxl.MultiTaskNetwork(
+        nn.Sequential(nn.Flatten(), Clamped(192, 16)), maxl.Hierarchy(PSI), feature_dim=16
+    )
+    with pytest.raises(ValueError, match=r"moves the weight trunk\.1\.weight"):
+        maxl.hypergradient(network, pair()[1], *batch(), learning_rate=0.1)

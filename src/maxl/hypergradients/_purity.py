@@ -95,9 +95,11 @@ def purely(
 
     Raises:
         ValueError: if the module checkpoints activations by PyTorch's reentrant method, which autograd.grad cannot pass,
-            or moves a frozen weight.
+            or moves a weight of its own, a frozen or a trained one.
     """
-    frozen = {name: (p, p._version) for name, p in module.named_parameters() if name not in weights}
+    own = {
+        name: (p, p._version) for name, p in module.named_parameters()
+    }  # those in their place share their memory
     start = spare_buffers(module) if buffers is None else {name: b.clone() for name, b in buffers.items()}
     start = {**start, **weights, **renormalised(module, weights)}
     replaced = {f"module.{name}": tensor for name, tensor in start.items()}
@@ -107,7 +109,7 @@ def purely(
             functional_call(_Within(module), replaced, (lambda: results.append(do()),))
         else:
             results.append(do())
-    for name, (p, version) in frozen.items():
+    for name, (p, version) in own.items():
         if p._version != version:
             raise ValueError(
                 f"what a network changes in its own pass needs to be in buffers, which a meta step leaves as they are; got "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,23 @@ def check_part(losses: Sequence[TrainingLoss], part: Rows, before: Rows | None) 
     outputs, y, signals = part
     last = slice(-_FEW, None)  # copies, so that the part itself can go
     return tuple(o[last].clone() for o in outputs), y[last].clone(), tuple(s[last].clone() for s in signals)
+
+
+@contextmanager
+def gradients(*, wanted_anyway: bool = False) -> Iterator[None]:
+    """A region in which autograd is at work.
+
+    Args:
+        wanted_anyway: Whether the caller may have switched it off by ``torch.no_grad()``, to log for instance.
+
+    Raises:
+        ValueError: if it is switched off for good.
+    """
+    if torch.is_inference_mode_enabled() or not (wanted_anyway or torch.is_grad_enabled()):
+        where = "inference_mode" if torch.is_inference_mode_enabled() else "no_grad"
+        raise ValueError(f"a step needs gradients; got one within torch.{where}(): call it outside")
+    with torch.enable_grad():
+        yield
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ from maxl.hypergradients import (
     spare_buffers,
 )
 from maxl.learning._lookahead import Judged, Lookahead
-from maxl.learning._losses import check_gate, check_within
+from maxl.learning._losses import check_gate, check_within, gradients
 from maxl.learning._mix import Mix, Mixed
 from maxl.learning._multitask import MultiTaskLearner, factor_of
 from maxl.learning._outer import OuterBatch, outer_gradient
@@ -180,7 +180,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         if self._tracker.left_out:
             self._note_used_gradients()
         update = self._tracker.take()
-        with torch.enable_grad():  # callers may have switched it off, to log for instance
+        with gradients(wanted_anyway=True):
             return StepResult() if update is None else self.lookahead.teach(self, update)
 
     def train_step(

@@ -24,7 +24,7 @@ from maxl.hypergradients import (
     in_float,
 )
 from maxl.learning import _alike
-from maxl.learning._losses import Rows, check_part
+from maxl.learning._losses import Rows, check_part, gradients
 from maxl.learning._mix import Gradients, Mix, Mixed, Sum, copy_gradients
 from maxl.learning._record import Batch
 from maxl.learning._result import StepResult
@@ -189,7 +189,8 @@ class MultiTaskLearner:
         self._watch.set(self.optimizer, self._before_step, self._after_step)
         batch.weights = self.weights()
         theta = list(batch.weights.values())
-        outputs = self._outputs(batch)
+        with gradients():
+            outputs = self._outputs(batch)
         judged, primary_gradient = self._judge(batch, outputs)
         signals = self._signals(batch)
         losses = self._losses(batch, outputs, signals)
