@@ -134,7 +134,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--networks", nargs="+", choices=SHAPES, default=["convnet4", "vgg16", "resnet50", "vit"])
+    parser.add_argument(
+        "--networks", nargs="+", choices=SHAPES, default=["convnet4", "vgg16", "resnet50", "vit"]
+    )
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--quick", action="store_true", help="a tiny network")

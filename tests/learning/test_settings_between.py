@@ -181,3 +181,14 @@ def test_layers_that_move_their_own_weights_are_refused_by_a_meta_step() -> None
     )
     with pytest.raises(ValueError, match=r"moves the weight trunk\.1\.weight"):
         maxl.hypergradient(network, pair()[1], *batch(), learning_rate=0.1)
+
+
+def test_parts_that_name_different_judges_are_refused() -> None:
+    learner, (x, y), judge = make(), batch(), batch(seed=2)
+    learner.backward(x[:6], y[:6], share=0.5, outer_batch=judge)
+    learner.backward(x[6:], y[6:], share=0.5, outer_batch=judge)
+    learner.optimizer.step()
+    assert learner.meta_step().outer_loss is not None
+    learner.backward(x[:6], y[:6], share=0.5, outer_batch=judge)
+    with pytest.raises(ValueError, match="one batch judges a step"):
+        learner.backward(x[6:], y[6:], share=0.5, outer_batch=batch(seed=3))

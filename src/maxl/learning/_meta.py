@@ -324,7 +324,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
             raise ValueError(
                 "the generator gives this learner its labels; got others: train on those with maxl.MultiTaskLearner"
             )
-        self._tracker.begin(batch.weights, keep=self.lookahead.waits, whole=self.mix.splits)
+        self._tracker.begin(batch.weights, batch.outer, keep=self.lookahead.waits, whole=self.mix.splits)
         batch.due = self.schedule.due(self.steps)
         if batch.due:
             batch.rows = drawn(self.schedule, batch, self._tracker.parts, follows=self.lookahead.follows)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from maxl.hypergradients import UpdateRule
+from maxl.hypergradients import Inputs, UpdateRule
 from maxl.learning._fingerprint import Fingerprint
-from maxl.learning._record import MicroBatch, Update
+from maxl.learning._record import MicroBatch, Update, is_same_batch
 from maxl.learning._unmoved import Unmoved
 
 
@@ -48,12 +48,20 @@ class UpdateTracker:
         """Whether a meta step now means that a gradient scaler has left the optimizer's step out."""
         return self.filled and self._scaled
 
-    def begin(self, weights: dict[str, Tensor], *, keep: bool, whole: bool) -> None:
-        """A further ``backward`` for θ₁, by name; ``keep`` the update that a batch has yet to judge.
+    def begin(
+        self, weights: dict[str, Tensor], outer: tuple[Inputs, Tensor] | None, *, keep: bool, whole: bool
+    ) -> None:
+        """A further ``backward`` for θ₁.
+
+        Args:
+            weights: θ₁ by name.
+            outer: (x, y) that is to judge the step, or None.
+            keep: Whether to keep the update that a batch has yet to judge.
+            whole: Whether the step needs a whole batch.
 
         Raises:
             ValueError: if a trainable weight has a hook, which may change its gradient on the way to the optimizer, or if
-                this is a further part of a step that needs a ``whole`` batch.
+                this is a further part of a step that needs a whole batch, or that another batch is to judge.
         """
         for name, p in weights.items():
             if p._backward_hooks or p._post_accumulate_grad_hooks:
@@ -68,6 +76,11 @@ class UpdateTracker:
             raise ValueError(
                 "a gate compares the gradients of whole batches; got a further part of one: step between two calls of "
                 "backward, or drop the gate"
+            )
+        known = self._filled.outer if self.filled and self._filled is not None else None
+        if known is not None and outer is not None and not is_same_batch(known, *outer):
+            raise ValueError(
+                "one batch judges a step; got another outer_batch with a further part of it: give all parts the whole one"
             )
         if not self.filled:
             self._filled = None
