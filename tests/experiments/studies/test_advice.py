@@ -48,6 +48,19 @@ def choices(out: Path) -> dict[str, Any]:
     return {name: value for name, value in plan.items() if name not in others}
 
 
+def test_the_page_of_commands_tells_of_every_entry_of_an_advice(
+    pretend: Callable[..., Runs], tmp_path: Path
+) -> None:
+    pretend(gains={"maxl": 0.03})
+    given = advise(config(folder(tmp_path / "data")), tmp_path / "out", budget=1e6, jobs=1)
+    page = (Path(__file__).parents[3] / "docs" / "commands.md").read_text()
+    table = page.partition("## Advice")[2].partition("## ")[0].partition("| entry | what |")[2]
+    entries = {
+        name for line in table.splitlines() for name in re.findall("`([a-z_]+)`", line.partition(" | ")[0])
+    }
+    assert entries == {*given}
+
+
 def test_whatever_the_test_part_says_the_choices_are_the_same(
     pretend: Callable[..., Runs], tmp_path: Path
 ) -> None:
