@@ -75,7 +75,7 @@ def pairs(found: Mapping[str, Mapping[int, float]]) -> list[tuple[str, str]]:
     return [(a, b) for a, b in wanted if a in found and b in found]
 
 
-def page() -> str:
+def page() -> tuple[str, str]:
     """The tables of docs/evidence.md: each arm's results and its differences, simultaneous, to single and uniform; and the plan's."""
     found = outcomes(FILE, "test_accuracy")
     arms = [arm for arm in (*FIRST, *SECOND) if arm in found]
@@ -95,9 +95,9 @@ def page() -> str:
         lines.append(
             f"| {arm} | {interval_text(mean_interval(found[arm].values()), 2)} | {' | '.join(cells)} |"
         )
-    lines += ["", "| difference | points |", "|---|---|"]
-    lines += [f"| {a} − {b} | {told(paired_difference(found[a], found[b]))} |" for a, b in pairs(found)]
-    return "\n".join(lines)
+    planned = ["| difference | points |", "|---|---|"]
+    planned += [f"| {a} − {b} | {told(paired_difference(found[a], found[b]))} |" for a, b in pairs(found)]
+    return "\n".join(lines), "\n".join(planned)
 
 
 def answers() -> list[str]:
@@ -117,7 +117,7 @@ def answers() -> list[str]:
 
 def write(options: argparse.Namespace) -> None:
     """Prints the tables and what the plan's rule says."""
-    print(page(), "", *answers(), sep="\n")
+    print(*page(), *answers(), sep="\n\n")
 
 
 def main() -> None:

@@ -2,83 +2,31 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 
 import pandas as pd
 import pytest
 
+from _figure_helpers import (
+    EVIDENCE,
+    ROOT,
+    Results,
+    page,
+    pair,
+    plain,
+    results,
+    shown,
+    versus,
+)
+from _figure_helpers import script as script
 from maxl.experiments.studies.intervals import (
     Interval,
-    PairedDifference,
     mean_interval,
     paired_difference,
     paired_differences,
 )
-
-ROOT = Path(__file__).parents[2]
-EVIDENCE = ROOT / "dev" / "evidence"
-Results = dict[str, dict[int, float]]
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """Imports a study's script anew."""
-    monkeypatch.syspath_prepend(str(ROOT / "dev"))
-
-    def imported(name: str) -> ModuleType:
-        for old in ("evidence", "planned", name):
-            sys.modules.pop(old, None)
-        return importlib.import_module(name)
-
-    return imported
-
-
-def page(name: str) -> str:
-    """A page in one line, so that no line break hides a figure."""
-    return " ".join((ROOT / name).read_text().split())
-
-
-def results(table: str, column: str = "test_accuracy") -> Results:
-    """Results in percent by method and seed."""
-    rows = pd.read_csv(EVIDENCE / f"{table}.csv")
-    return {
-        str(m): {int(s): 100 * float(v) for s, v in zip(g.seed, g[column], strict=True)}
-        for m, g in rows.groupby("method")
-    }
-
-
-def shown(x: float, digits: int = 2, sign: str = "+") -> str:
-    return f"{x:{sign}.{digits}f}".replace("-", "−")
-
-
-def versus(d: PairedDifference | Interval, digits: int = 2) -> str:
-    """ "+0.88 (+0.25 to +1.51)", as tables have it."""
-    return f"{shown(d.mean, digits)} ({shown(d.low, digits)} to {shown(d.high, digits)})"
-
-
-def within(d: PairedDifference) -> str:
-    """ "+0.88, +0.25 to +1.51", as it stands in brackets."""
-    return f"{shown(d.mean)}, {shown(d.low)} to {shown(d.high)}"
-
-
-def between(d: PairedDifference | Interval, digits: int = 2) -> str:
-    """ "−0.79 to −0.29"."""
-    return f"{shown(d.low, digits)} to {shown(d.high, digits)}"
-
-
-def plain(d: PairedDifference | Interval, digits: int = 1) -> str:
-    """ "0.3 to 1.5", without signs."""
-    return f"{shown(d.low, digits, '-')} to {shown(d.high, digits, '-')}"
-
-
-def pair(table: str, a: str, b: str, column: str = "test_accuracy") -> PairedDifference:
-    values = results(table, column)
-    return paired_difference(values[a], values[b])
 
 
 @pytest.mark.parametrize(
@@ -86,7 +34,7 @@ def pair(table: str, a: str, b: str, column: str = "test_accuracy") -> PairedDif
     [
         *(("noise", "page", "evidence"), ("structure", "page", "evidence"), ("tasks", "summary", "evidence")),
         *(("regime", "tables", "evidence"), ("estimators", "scores", "integrations")),
-        ("estimators", "differences", "integrations"),
+        *(("estimators", "differences", "integrations"), ("by_heart", "page", "evidence")),
     ],
 )
 def test_the_tables_are_those_of_the_recorded_runs(
@@ -96,45 +44,6 @@ def test_the_tables_are_those_of_the_recorded_runs(
     text = (ROOT / "docs" / f"{where}.md").read_text()
     for table in (found,) if isinstance(found, str) else found:
         assert table in text
-
-
-def test_the_page_of_evidence_says_what_the_study_of_the_papers_regime_found(
-    script: Callable[[str], ModuleType],
-) -> None:
-    regime = script("regime")
-    found, text = regime.results(), page("docs/evidence.md")
-    assert {len(of) for of in found.values()} == {4}
-    assert [said.endswith("False") for said in regime.answers()] == [True] * 6
-    shown_pairs = [
-        pair for pairs in regime.compared(found).values() for pair, d in pairs.items() if d.claimed
-    ]
-    assert shown_pairs == [("uniform-4", "single")]
-    means = {arm: mean_interval(of.values()).mean for arm, of in found.items()}
-    assert max(means, key=means.__getitem__) == "tuned-single"
-    assert f"has {means['tuned-single']:.2f} %, the highest mean of all" in text
-    assert max(regime.ARMS, key=means.__getitem__) == "trunk-10"
-    for arm, signed, above in (
-        ("trunk-10", False, True),
-        *(("trunk-5", False, True), ("duplicate", False, True), ("human", False, True)),
-        *(("uniform", True, False), ("maxl", True, False)),
-    ):
-        d = paired_difference(found[arm], found["single"])  # by itself
-        assert (d.low > 0) == above, arm
-        assert (within(d) if signed else f"{d.mean:.2f} ({between(d)})") in text, arm
-    for a, b in regime.INFORMATION:
-        assert shown(paired_difference(found[a], found[b]).mean) in text
-    readme = page("README.md")
-    gain = regime.compared(found)["second head"]["uniform-4", "single"].mean
-    assert f"weight 4, gain {gain:.1f} points" in readme
-    assert f"the highest mean there ({means['trunk-10']:.1f} % for {means['single']:.1f})" in readme
-    assert f"tuned single-task training ({means['tuned-single']:.1f} %)" in readme
-    tuned = regime.compared(found)["tuned"]
-    assert not any(d.claimed for d in tuned.values())
-    ends = [tuned[f"tuned-{m}", "tuned-single"] for m in ("uniform", "human", "maxl")]
-    assert (
-        f"between {-max(d.mean for d in ends):.2f} and {-min(d.mean for d in ends):.2f} points below" in text
-    )
-    assert "gains of {:.1f}, {:.1f} and {:.1f} points".format(*(d.high for d in ends)) in text
 
 
 def test_the_page_of_integrations_says_what_the_study_of_estimators_found(
@@ -292,75 +201,6 @@ def test_the_readme_says_what_the_demo_found() -> None:
     beside = paired_differences([(probes[m], probes["single"]) for m in against])
     assert [m for m, d in zip(against, beside, strict=True) if d.claimed] == ["human"]
     assert "four seeds are few: only people's labels are shown to differ" in readme
-
-
-def test_the_page_of_evidence_says_what_the_study_of_wrong_labels_found() -> None:
-    text = page("docs/evidence.md").partition("## Labels that are partly wrong")[2].partition(" ## ")[0]
-    for name in ("digits-structured", "digits-symmetric", "mnist-structured"):
-        assert within(pair(f"noise-{name}", "fine-tuned", "single")) in text, name
-    assert within(pair("noise-digits-symmetric", "gce", "single")) in text
-    for name, arm, other in (
-        ("digits-symmetric", "agreement", "gce"),
-        ("digits-symmetric", "agreement+corrected", "agreement"),
-        ("digits-structured", "agreement+corrected", "fine-tuned"),
-        ("mnist-structured", "agreement+corrected", "fine-tuned"),
-    ):
-        values = results(f"noise-{name}")
-        d = paired_difference(values[arm], values[other], comparisons=11)
-        assert within(d) in text or versus(d) in text, (name, arm, other)
-
-
-def test_the_page_of_evidence_says_what_the_second_study_of_wrong_labels_found() -> None:
-    text = page("docs/evidence.md").partition("## Labels that are partly wrong")[2].partition(" ## ")[0]
-    for name in ("digits-structured", "digits-symmetric", "mnist-structured"):
-        values = results(f"noise-{name}") | results(f"noise-more-{name}")
-        stopped = [(values["early-stopped"], values[other]) for other in ("fine-tuned", "single")]
-        assert all(versus(d) in text for d in paired_differences(stopped)), name
-        best = max(set(values) - {"corrected", "reweighted"}, key=lambda arm: sum(values[arm].values()))
-        assert best != "early-stopped"  # so that the first study's comparisons stand
-    cheap, learned = ("early-stopped", "small-loss", "gce", "agreement"), ("corrected", "reweighted")
-    for name, best in (("digits-structured", "early-stopped"), ("digits-symmetric", "gce")):
-        values = results(f"noise-more-{name}-untrusted")
-        assert {len(found) for found in values.values()} == {20}
-        against = {
-            arm: d
-            for arms in (cheap, learned)
-            for arm, d in zip(
-                arms, paired_differences([(values[a], values["single"]) for a in arms]), strict=True
-            )
-        }
-        assert all(versus(d) in text for d in against.values()), name
-        assert not any(against[arm].low > 0 for arm in cheap)
-        assert best == max((*cheap, "single"), key=lambda arm: sum(values[arm].values()))
-        beside = paired_differences([(values[arm], values[best]) for arm in learned])
-        assert all(within(d) in text for d in beside), name
-
-
-def test_the_page_of_evidence_says_what_the_study_of_structure_found() -> None:
-    text = page("docs/evidence.md").partition("## Structure that nobody trains on")[2].partition(" ## ")[0]
-    beside = {
-        name: (results(f"structure-{name}", "test_probe"), results(f"structure-{name}-inputs", "test_probe"))
-        for name in ("clinc150", "cifar100")
-    }
-    for name, arms in (("clinc150", ("kmeans", "single", "uniform", "human")), ("cifar100", ("single",))):
-        probes, inputs = beside[name]
-        for arm in arms:
-            d = paired_difference(probes[arm], inputs["inputs"], comparisons=len(probes))
-            assert f"{arm} {versus(d)}" in text or f"{arm} {within(d)}" in text, (name, arm)
-    for name, column, a, b in (
-        ("clinc150", "test_probe", "kmeans", "single"),
-        ("clinc150", "test_probe", "kmeans", "uniform"),
-        ("clinc150", "test_probe", "uniform", "single"),
-        ("clinc150", "test_accuracy", "human", "single"),
-        ("cifar100", "test_accuracy", "human", "single"),
-        ("cifar100", "test_probe", "kmeans", "single"),
-        ("cifar100", "test_accuracy", "kmeans", "single"),
-        ("clinc150", "test_probe", "maxl", "uniform"),
-        ("cifar100", "test_probe", "maxl", "uniform"),
-    ):
-        d = pair(f"structure-{name}", a, b, column)
-        assert shown(abs(d.mean), 2, "-") in text, (name, column, a, b)
-        assert between(d) in text, (name, column, a, b)
 
 
 def test_five_seeds_exclude_a_point_where_the_page_says_so(script: Callable[[str], ModuleType]) -> None:

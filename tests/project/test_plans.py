@@ -330,6 +330,6 @@ def test_the_rule_of_the_study_by_heart_goes_by_its_gates(
     passed = f"{opened}True / prototypes passes its gate / learned labels help: "
     assert said(**second, prototypes=0.02, prototypes_shuffled=0.0) == f"{passed}True"
     assert said(**{**second, "kmeans": 0.03}, prototypes=0.02, prototypes_shuffled=0.0) == f"{passed}False"
-    tables = study.page()
+    tables = "\n".join(study.page())
     assert "| prototypes − kmeans | −1.0" in tables or "| prototypes − kmeans | −0.9" in tables
     assert tables.count("| human |") == 1

@@ -1,0 +1,160 @@
+"""What the pages say of studies that were planned is what their recorded runs say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+
+import pandas as pd
+
+from _figure_helpers import EVIDENCE, between, page, pair, results, shown, versus, within
+from _figure_helpers import script as script
+from maxl.experiments.studies.intervals import (
+    PairedDifference,
+    mean_interval,
+    paired_difference,
+    paired_differences,
+)
+
+
+def test_the_page_of_evidence_says_what_the_study_of_the_papers_regime_found(
+    script: Callable[[str], ModuleType],
+) -> None:
+    regime = script("regime")
+    found, text = regime.results(), page("docs/evidence.md")
+    assert {len(of) for of in found.values()} == {4}
+    assert [said.endswith("False") for said in regime.answers()] == [True] * 6
+    shown_pairs = [
+        pair for pairs in regime.compared(found).values() for pair, d in pairs.items() if d.claimed
+    ]
+    assert shown_pairs == [("uniform-4", "single")]
+    means = {arm: mean_interval(of.values()).mean for arm, of in found.items()}
+    assert max(means, key=means.__getitem__) == "tuned-single"
+    assert f"has {means['tuned-single']:.2f} %, the highest mean of all" in text
+    assert max(regime.ARMS, key=means.__getitem__) == "trunk-10"
+    for arm, signed, above in (
+        ("trunk-10", False, True),
+        *(("trunk-5", False, True), ("duplicate", False, True), ("human", False, True)),
+        *(("uniform", True, False), ("maxl", True, False)),
+    ):
+        d = paired_difference(found[arm], found["single"])  # by itself
+        assert (d.low > 0) == above, arm
+        assert (within(d) if signed else f"{d.mean:.2f} ({between(d)})") in text, arm
+    for a, b in regime.INFORMATION:
+        assert shown(paired_difference(found[a], found[b]).mean) in text
+    readme = page("README.md")
+    gain = regime.compared(found)["second head"]["uniform-4", "single"].mean
+    assert f"weight 4, gain {gain:.1f} points" in readme
+    assert f"the highest mean there ({means['trunk-10']:.1f} % for {means['single']:.1f})" in readme
+    assert f"tuned single-task training ({means['tuned-single']:.1f} %)" in readme
+    tuned = regime.compared(found)["tuned"]
+    assert not any(d.claimed for d in tuned.values())
+    ends = [tuned[f"tuned-{m}", "tuned-single"] for m in ("uniform", "human", "maxl")]
+    assert (
+        f"between {-max(d.mean for d in ends):.2f} and {-min(d.mean for d in ends):.2f} points below" in text
+    )
+    assert "gains of {:.1f}, {:.1f} and {:.1f} points".format(*(d.high for d in ends)) in text
+
+
+def test_the_pages_say_what_the_study_by_heart_found(script: Callable[[str], ModuleType]) -> None:
+    study = script("by_heart")
+    assert study.answers() == [
+        "the gate is open: people's classes are above uniform labels",
+        "it is what they say: True",
+        "prototypes is dropped",
+        "learned labels help: False",
+    ]
+    found = results("by-heart")
+    assert {len(of) for of in found.values()} == {20}
+
+    def d(a: str, b: str) -> PairedDifference:
+        return paired_difference(found[a], found[b])
+
+    gate, said = d("human", "uniform"), d("human", "human-shuffled")
+    evidence, guide = page("docs/evidence.md"), page("docs/guide.md")
+    assert f"(p = {gate.p:.3f} and {said.p:.3f}, each by itself" in evidence
+    assert f"by {gate.mean:.2f} points ({between(gate)}), and learned ones were not" in evidence
+    assert (
+        f"it is {gate.mean:.2f} points ({between(gate)}) over uniform labels and {said.mean:.2f} ({between(said)})"
+        in guide
+    )
+    assert within(d("prototypes", "prototypes-shuffled")) in guide
+    assert f"({within(d('prototypes', 'kmeans'))}, by itself" in evidence
+    assert f"a quarter of a point above uniform labels (planned, 20 fresh seeds: {between(gate)})" in page(
+        "README.md"
+    )
+    arms = [arm for arm in found if arm != "single"]
+    single = dict(zip(arms, paired_differences([(found[arm], found["single"]) for arm in arms]), strict=True))
+    assert [arm for arm, of in single.items() if of.claimed] == ["kmeans"]
+    assert f"Clusters cost accuracy ({shown(single['kmeans'].mean)} against single)" in evidence
+    trained = pd.read_csv(EVIDENCE / "by-heart.csv").groupby("method").train_accuracy.mean()
+    assert (f"{100 * trained.min():.0f}", f"{100 * trained.max():.0f}") == ("85", "87")
+
+
+def test_the_page_of_evidence_says_what_the_study_of_wrong_labels_found() -> None:
+    text = page("docs/evidence.md").partition("## Labels that are partly wrong")[2].partition(" ## ")[0]
+    for name in ("digits-structured", "digits-symmetric", "mnist-structured"):
+        assert within(pair(f"noise-{name}", "fine-tuned", "single")) in text, name
+    assert within(pair("noise-digits-symmetric", "gce", "single")) in text
+    for name, arm, other in (
+        ("digits-symmetric", "agreement", "gce"),
+        ("digits-symmetric", "agreement+corrected", "agreement"),
+        ("digits-structured", "agreement+corrected", "fine-tuned"),
+        ("mnist-structured", "agreement+corrected", "fine-tuned"),
+    ):
+        values = results(f"noise-{name}")
+        d = paired_difference(values[arm], values[other], comparisons=11)
+        assert within(d) in text or versus(d) in text, (name, arm, other)
+
+
+def test_the_page_of_evidence_says_what_the_second_study_of_wrong_labels_found() -> None:
+    text = page("docs/evidence.md").partition("## Labels that are partly wrong")[2].partition(" ## ")[0]
+    for name in ("digits-structured", "digits-symmetric", "mnist-structured"):
+        values = results(f"noise-{name}") | results(f"noise-more-{name}")
+        stopped = [(values["early-stopped"], values[other]) for other in ("fine-tuned", "single")]
+        assert all(versus(d) in text for d in paired_differences(stopped)), name
+        best = max(set(values) - {"corrected", "reweighted"}, key=lambda arm: sum(values[arm].values()))
+        assert best != "early-stopped"  # so that the first study's comparisons stand
+    cheap, learned = ("early-stopped", "small-loss", "gce", "agreement"), ("corrected", "reweighted")
+    for name, best in (("digits-structured", "early-stopped"), ("digits-symmetric", "gce")):
+        values = results(f"noise-more-{name}-untrusted")
+        assert {len(found) for found in values.values()} == {20}
+        against = {
+            arm: d
+            for arms in (cheap, learned)
+            for arm, d in zip(
+                arms, paired_differences([(values[a], values["single"]) for a in arms]), strict=True
+            )
+        }
+        assert all(versus(d) in text for d in against.values()), name
+        assert not any(against[arm].low > 0 for arm in cheap)
+        assert best == max((*cheap, "single"), key=lambda arm: sum(values[arm].values()))
+        beside = paired_differences([(values[arm], values[best]) for arm in learned])
+        assert all(within(d) in text for d in beside), name
+
+
+def test_the_page_of_evidence_says_what_the_study_of_structure_found() -> None:
+    text = page("docs/evidence.md").partition("## Structure that nobody trains on")[2].partition(" ## ")[0]
+    beside = {
+        name: (results(f"structure-{name}", "test_probe"), results(f"structure-{name}-inputs", "test_probe"))
+        for name in ("clinc150", "cifar100")
+    }
+    for name, arms in (("clinc150", ("kmeans", "single", "uniform", "human")), ("cifar100", ("single",))):
+        probes, inputs = beside[name]
+        for arm in arms:
+            d = paired_difference(probes[arm], inputs["inputs"], comparisons=len(probes))
+            assert f"{arm} {versus(d)}" in text or f"{arm} {within(d)}" in text, (name, arm)
+    for name, column, a, b in (
+        ("clinc150", "test_probe", "kmeans", "single"),
+        ("clinc150", "test_probe", "kmeans", "uniform"),
+        ("clinc150", "test_probe", "uniform", "single"),
+        ("clinc150", "test_accuracy", "human", "single"),
+        ("cifar100", "test_accuracy", "human", "single"),
+        ("cifar100", "test_probe", "kmeans", "single"),
+        ("cifar100", "test_accuracy", "kmeans", "single"),
+        ("clinc150", "test_probe", "maxl", "uniform"),
+        ("cifar100", "test_probe", "maxl", "uniform"),
+    ):
+        d = pair(f"structure-{name}", a, b, column)
+        assert shown(abs(d.mean), 2, "-") in text, (name, column, a, b)
+        assert between(d) in text, (name, column, a, b)
