@@ -82,6 +82,18 @@ def test_the_table_of_advice_is_that_of_the_recorded_runs() -> None:
         told = f"{shown(found.mean, 1)} (no interval)" if math.isnan(found.low) else versus(found, 1)
         made.append([f"{run.verdict} ({run.method})", f"{told}, {run.seeds} seeds", minutes])
     assert sorted(rows) == sorted(made)
+    runs = pd.read_csv(EVIDENCE / "advice.csv").set_index("case")
+    assert runs.right.all()
+    assert (runs.minutes / runs.predicted_minutes).between(1 / 1.5, 1.5).all()
+    words = " ".join(section.split())
+    for case, name, told in (
+        ("structure", "control", "kmeans beats kmeans-shuffled by {} points ({})"),
+        ("structure", "inputs", "is below the raw inputs by {} ({})"),
+        ("ruined", "control", "corrections beat training on the trusted samples at the end by {} ({})"),
+    ):
+        ends = [100 * float(runs.loc[case, f"{name}_{end}"]) for end in ("difference", "low", "high")]  # type: ignore[arg-type]
+        mean, low, high = (f"{abs(end):.1f}" for end in (ends[0], *sorted(ends[1:], key=abs)))
+        assert told.format(mean, f"{low} to {high}") in words, (case, name)
 
 
 VARIANTS = (("clinc150", "hard"), ("digits-sgd", "several"))

@@ -307,3 +307,12 @@ def test_learned_labels_are_reckoned_with_where_validation_cannot_exclude_them(
         given = advise(base, tmp_path / str(samples), budget=1e6, jobs=1)
         predicted.append(given["predicted_minutes"])
     assert predicted[0] > 1.5 * predicted[1]
+
+
+def test_time_is_predicted_where_few_samples_leave_everything_open(
+    pretend: Callable[..., Runs], tmp_path: Path
+) -> None:
+    runs = pretend(gains={}, noise=0.05, test_samples=8, validation_samples=6, seconds=30)
+    given = advise(config(folder(tmp_path / "data")), tmp_path / "out", budget=1e6, jobs=1)
+    assert runs.seeds("maxl", 2000) == list(SCREENING_SEEDS)
+    assert 1 / 1.5 < given["minutes"] / given["predicted_minutes"] < 1.5

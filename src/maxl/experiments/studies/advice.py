@@ -236,10 +236,13 @@ class _Procedure:
     def _likely(self, tuning: float, screening: float) -> float:
         """Seconds where all goes as it usually does: an answer at the second look, and generators if the aim asks for them."""
         looks, final = (_LOOKS[0] if _LOOKS else FEWEST), [BASELINE, *self.fixed[:2]]
-        seeds = looks
-        if self.aim.usually_helped:
-            seeds = len(FINAL_SEEDS) // 2
-        if self.aim.usually_helped or not excludes(self._validation, RELEVANT):
+        seeds = len(FINAL_SEEDS) // 2 if self.aim.usually_helped else looks
+        open_ended = not excludes(self._validation, RELEVANT)
+        if (
+            open_ended and not self.aim.usually_helped
+        ):  # few samples leave everything open until seeds run out
+            looks, seeds = len(SCREENING_SEEDS), len(FINAL_SEEDS)
+        if open_ended or self.aim.usually_helped:
             screening += self._cost(self.learned)
         further = len(TUNING_SEEDS) * self._cost([BASELINE])  # one learning rate beyond the three
         return tuning + further + looks * screening + seeds * self._cost(final)
