@@ -36,9 +36,8 @@ def focal_loss(
     per_sample = focal_losses(logits, targets, gamma)
     if sample_weight is None:
         return per_sample.mean()
-    if (
-        sample_weight.shape != per_sample.shape
-    ):  # a column would be broadcast: the weight of every sample on every loss
+    if sample_weight.shape != per_sample.shape:
+        # A column would be broadcast: the weight of every sample on every loss.
         raise ValueError(
             f"sample_weight needs one factor a sample, shape {tuple(per_sample.shape)}; got {tuple(sample_weight.shape)}: "
             "take the last dimension from a column by squeeze(-1)"

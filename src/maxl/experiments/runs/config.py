@@ -351,8 +351,9 @@ class RunConfig:
     @classmethod
     def read_named(cls, path: Path) -> dict[str, Any]:
         """The plain values that a YAML file names, checked; others are left to their defaults. Errors as for ``read``."""
-        values = cls.read(path, trust=True).to_dict()
-        return {name: values[name] for name in parse_yaml(read_bytes(path, YAML_LIMIT), str(path))}
+        content = _content(path)
+        values = cls.parse(content, str(path), trust=True).to_dict()
+        return {name: values[name] for name in parse_yaml(content, str(path))}
 
     @classmethod
     def read(cls, path: Path, *, trust: bool = False) -> RunConfig:
@@ -365,9 +366,7 @@ class RunConfig:
         Raises:
             ValueError: if the file is missing or no config, or names code and is not trusted.
         """
-        if not path.is_file():
-            raise ValueError(f"--config needs a file; {path} does not exist")
-        return cls.parse(read_bytes(path, YAML_LIMIT), str(path), trust=trust)
+        return cls.parse(_content(path), str(path), trust=trust)
 
     @classmethod
     def parse(cls, content: bytes, source: str, *, trust: bool = False) -> RunConfig:
@@ -392,3 +391,9 @@ class RunConfig:
     def to_yaml(self) -> str:
         """One 'name: value' a line, every field in its order."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+
+def _content(path: Path) -> bytes:
+    if not path.is_file():
+        raise ValueError(f"--config needs a file; {path} does not exist")
+    return read_bytes(path, YAML_LIMIT)

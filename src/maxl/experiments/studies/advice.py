@@ -238,9 +238,8 @@ class _Procedure:
         looks, final = (_LOOKS[0] if _LOOKS else FEWEST), [BASELINE, *self.fixed[:2]]
         seeds = len(FINAL_SEEDS) // 2 if self.aim.usually_helped else looks
         open_ended = not excludes(self._validation, RELEVANT)
-        if (
-            open_ended and not self.aim.usually_helped
-        ):  # few samples leave everything open until seeds run out
+        if open_ended and not self.aim.usually_helped:
+            # Few samples leave everything open until seeds run out.
             looks, seeds = len(SCREENING_SEEDS), len(FINAL_SEEDS)
         if open_ended or self.aim.usually_helped:
             screening += self._cost(self.learned)
