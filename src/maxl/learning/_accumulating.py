@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from maxl.hypergradients import Inputs, Problem, parts_of
-from maxl.learning._losses import Rows, check_part
+from maxl.learning._losses import Rows, check_part, primary_loss
 from maxl.learning._meta import MetaAuxiliaryLearner
 from maxl.learning._outer import OuterBatch
 from maxl.learning._record import Batch, Update, is_same_batch
@@ -101,7 +101,7 @@ class AccumulatingLearner(MetaAuxiliaryLearner):
         return problem
 
     def _outer_loss(self, outputs: Tensor, y: Tensor) -> Tensor:
-        self._judged = check_part([self._primary], ((outputs.detach(),), y, ()), self._judged)
+        self._judged = check_part([primary_loss(self.task)], ((outputs.detach(),), y, ()), self._judged)
         return self.task.loss(outputs, y)
 
     def _aim(self, x: Inputs, y: Tensor, outer_batch: tuple[Inputs, Tensor] | None) -> None:

@@ -11,11 +11,17 @@ from torch.optim import Optimizer
 
 from maxl.hypergradients import Outputs, Signals, TrainingLoss
 from maxl.supervision import Losses, Supervision
+from maxl.tasks import Task
 
 Rows = tuple[Outputs, Tensor, Signals]  # of the same samples: outputs, targets, signals
 
 TOLERANCE = 1e-3  # relative; rounding in float32 stays far below, a wrong normalisation far above
 _FEW = 8  # rows that are looked at beside others
+
+
+def primary_loss(task: Task) -> TrainingLoss:
+    """L_pri as a function of what a training loss takes."""
+    return lambda outputs, y, _: task.loss(outputs[0], y)
 
 
 def check_part(losses: Sequence[TrainingLoss], part: Rows, before: Rows | None) -> Rows:

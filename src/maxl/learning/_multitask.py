@@ -24,7 +24,7 @@ from maxl.hypergradients import (
     in_float,
 )
 from maxl.learning import _alike
-from maxl.learning._losses import Rows, check_part, gradients
+from maxl.learning._losses import Rows, check_part, gradients, primary_loss
 from maxl.learning._mix import Gradients, Mix, Mixed, Sum, copy_gradients
 from maxl.learning._record import Batch
 from maxl.learning._result import StepResult
@@ -259,12 +259,8 @@ class MultiTaskLearner:
 
     def _check_means(self, outputs: Outputs, y: Tensor, signals: Signals) -> None:
         part = tuple(o.detach() for o in outputs), y, tuple(s.detach() for s in signals)
-        losses = self.supervision.bind(self.task), self._primary
+        losses = self.supervision.bind(self.task), primary_loss(self.task)
         self._part = check_part(losses, part, self._part)
-
-    def _primary(self, outputs: Outputs, y: Tensor, signals: Signals) -> Tensor:
-        """L_pri as a function of what a training loss takes."""
-        return self.task.loss(outputs[0], y)
 
     def _has_other_gradients(self) -> bool:
         """Whether another loss has filled gradients before, which would stay this process's own of several."""

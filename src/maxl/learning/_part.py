@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from maxl.hypergradients import Outputs, Signals
-from maxl.learning._losses import check_mean
+from maxl.learning._losses import check_mean, primary_loss
 from maxl.learning._record import Batch, MicroBatch
 from maxl.learning._schedule import Every, Schedule
 from maxl.supervision import Supervision
@@ -115,4 +115,4 @@ def check_sampled(
     check_mean(taught, outputs, y, signals, what, instead)
     if judges:
         instead += "; a batch that is named to backward (outer_batch=) judges whole, by any loss"
-        check_mean(lambda z, targets, _: task.loss(z[0], targets), outputs, y, (), what, instead)
+        check_mean(primary_loss(task), outputs, y, (), what, instead)
