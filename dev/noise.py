@@ -124,6 +124,10 @@ def one(name: str, arm: str, changes: dict[str, Any], seed: int, data_dir: str |
         if arm.startswith("agreement+"):
             filtering = dataclasses.replace(config, method="agreement")
             kept = agreeing(filtering, data, torch.device("cpu"))
+            longer = (len(data.train) // config.batch_size) / (len(kept) // config.batch_size)
+            config = dataclasses.replace(
+                config, epochs=round(config.epochs * longer)
+            )  # as many steps as others take
             data = dataclasses.replace(data, train=data.train.select(kept))
         trainer = Trainer(config, RunFolder(Path(folder) / "run"), data)
         summary = trainer.fit()

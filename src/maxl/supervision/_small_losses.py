@@ -13,7 +13,8 @@ from maxl.tasks import Classification, Segmentation, Task
 
 class SmallLosses(Supervision):
     """L_in is the mean of the smallest primary losses of a batch, a share of them, as wrong labels are learned last
-    (small-loss selection; Han et al., NeurIPS 2018, arXiv 1804.06872, who select so for a second network).
+    (small-loss selection; Han et al., NeurIPS 2018, arXiv 1804.06872, who select so for a second network, and come down to
+    the share over the first epochs: here it is the same from the first step on).
 
     Class weights of a ``Classification`` or ``Segmentation`` weigh the losses of those that are kept and select none: with
     them a rare class would be the one that is dropped.

@@ -12,6 +12,7 @@ import pytest
 
 from maxl.experiments.cli import main
 from maxl.experiments.runs.doubted import doubts
+from maxl.experiments.runs.files import RunWarning
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,8 @@ def test_corrections_of_every_sample(place: Path, capsys: pytest.CaptureFixture[
     given = pd.read_csv(place / "table.csv")["label"].tolist()
     assert [row["row"] for row in found] == [str(i) for i in range(120)]
     assert [row["class"] for row in found] == given
-    labels = doubts(place / "corrected", place / "table.csv")
+    with pytest.warns(RunWarning, match="was trained for 1 epochs after it had been taught"):
+        labels = doubts(place / "corrected", place / "table.csv")
     assert labels.weights is None
     assert labels.corrected is not None
     for row, label in zip(found, labels.corrected, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,14 @@ def test_the_report_names_runs_that_diverged(tmp_path: Path) -> None:
         train(tiny(method="single", learning_rate=1e30), tmp_path / "bad", data=digits())
     page = write_report(tmp_path).read_text()
     assert "Left out, because it diverged in epoch 1: the training loss" in page
+    early = tiny(method="kmeans", cluster_features="trunk", optimizer="sgd", learning_rate=1e30)
+    with pytest.raises(FloatingPointError, match="--cluster-features trunk needs a single-task network"):
+        train(early, tmp_path / "early", data=digits())
+    shown = "diverged before its first epoch: --cluster-features trunk needs"
+    assert f"Left out, because it {shown}" in write_report(tmp_path).read_text()
+    with pytest.raises(ValueError, match=f"needs a run that can go on; .* {shown}"):
+        resume(tmp_path / "early", data=digits())
+    shutil.rmtree(tmp_path / "early")
     (tmp_path / "good" / "summary.json").unlink()
     with pytest.raises(ValueError, match="holds none, only 1 unfinished and 1 diverged"):
         write_report(tmp_path)

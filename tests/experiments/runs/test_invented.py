@@ -98,7 +98,13 @@ def test_labels_are_those_of_the_generator_in_training(
         assert torch.equal(found.weights, weights[0])
     allowed = generator.task.rows(found.data.targets, found.hierarchy.mask)
     assert allowed.gather(1, found.likeliest.unsqueeze(1)).all()
-    assert (found.entropy <= allowed.sum(1).double().log() + 1e-6).all()
+    torch.testing.assert_close(found.most_entropy, allowed.sum(1).double().log())
+    assert (found.entropy <= found.most_entropy + 1e-6).all()
+    hard = torch.zeros_like(found.labels).scatter_(1, found.likeliest[:, None], 1.0)
+    sharp = replace(found, labels=hard)  # of one auxiliary class of several that were allowed
+    assert sharp.entropy.abs().max() == 0
+    if trainer.data.task != "multi-label":
+        torch.testing.assert_close(sharp.most_entropy, found.most_entropy)
 
 
 def table(text: str) -> list[dict[str, str]]:

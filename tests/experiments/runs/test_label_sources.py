@@ -159,5 +159,5 @@ def test_trunk_features_are_those_that_the_single_task_run_ends_with(
 
 
 def test_a_single_task_network_that_diverges_is_no_source_of_clusters() -> None:
-    with pytest.raises(ValueError, match=r"--cluster-features trunk needs .* not finite"):
+    with pytest.raises(FloatingPointError, match=r"--cluster-features trunk needs .* not finite"):
         table(method="kmeans", cluster_features="trunk", optimizer="sgd", learning_rate=1e30)

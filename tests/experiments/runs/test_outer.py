@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from _run_helpers import digits, files, tiny
 from _run_helpers import one_thread as one_thread
 from maxl.experiments.cli import main
-from maxl.experiments.runs.outer import check_held_out
+from maxl.experiments.data import Split
+from maxl.experiments.runs.evaluation import some_of
+from maxl.experiments.runs.outer import check_held_out, folds, split_off
 from maxl.experiments.runs.trainer import train
 
 RUN = "--data digits --train-size 100 --trunk mlp --epochs 1 --batch-size 25 --device cpu --no-tensorboard"
@@ -44,3 +47,32 @@ def test_a_single_sample_may_be_held_out() -> None:
     for samples in range(2, 200):
         check_held_out(tiny(method="maxl", evaluate="rotating", held_out=1 / samples), samples)
     check_held_out(tiny(method="single", evaluate="rotating", held_out=1e-9), 10)
+
+
+def unequal(*sizes: int) -> Split:
+    """Samples of classes of such sizes."""
+    primary = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    return Split(torch.zeros(len(primary), 1), primary)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_folds_have_the_classes_in_proportion(seed: int) -> None:
+    split = unequal(900, 100)
+    for count, expected in ((2, [450, 50]), (10, [90, 10])):
+        parts = folds(split, count, seed)
+        assert [split.primary[part].bincount(minlength=2).tolist() for part in parts] == [expected] * count
+        assert torch.cat(parts).sort().values.tolist() == list(range(1000))
+
+
+def test_what_is_held_out_leaves_a_rare_class_to_train_on() -> None:
+    kept, judges = split_off(unequal(480, 20), 0.1, 0)
+    assert (kept.primary.bincount().tolist(), judges.primary.bincount().tolist()) == ([432, 18], [48, 2])
+    with pytest.raises(ValueError, match=r"leave a sample of each class .* 1 of 2 classes would have none"):
+        split_off(unequal(50, 1), 0.9, 0)
+
+
+def test_some_of_many_are_no_phase_of_what_repeats() -> None:
+    assert some_of(5, 7).tolist() == list(range(5))
+    some = some_of(4000, 2000)
+    assert (len(some), some.unique().equal(some)) == (2000, True)
+    assert 900 < int((some % 2).sum()) < 1100

@@ -172,7 +172,9 @@ def test_a_class_that_nobody_agrees_with_stays() -> None:
 
 def test_networks_that_diverge_on_parts_are_refused() -> None:
     settings = config("agreement", trunk="mlp", optimizer="sgd", learning_rate=1e30, train_size=None)
-    with pytest.raises(ValueError, match="--method agreement trains networks on parts of the samples"):
+    with pytest.raises(
+        FloatingPointError, match="--method agreement trains networks on parts of the samples"
+    ):
         agreeing(settings, blobs(wrong=12), torch.device("cpu"))
 
 

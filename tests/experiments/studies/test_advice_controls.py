@@ -33,7 +33,7 @@ def test_a_gain_that_the_control_shows_too_is_not_credited_to_the_labels(
     assert given["cost"] == 4.0
     assert (given["recommended"], given["control"]["cost"]) == ("uniform", 1.0)
     assert given["control"]["gain_interval"][0] > 0
-    assert given["sentences"][2].startswith("uniform beats tuned single-task training by +3.9 points (+3.2")
+    assert given["sentences"][2].startswith("uniform beats tuned single-task training by +4.0 points (+3.4")
     assert given["sentences"][2].endswith("seeds, at 1.0 times its cost.")
 
 
@@ -67,6 +67,36 @@ def test_the_control_is_recommended_where_it_helps_and_is_not_beaten(
     )
 
 
+def test_where_single_task_training_diverged_nothing_is_said_to_beat_it() -> None:
+    of = {"single": values(0, 2), "maxl": values(0.001, -1), "uniform": values(0.04)}
+    given = conclude(final_results(of), final_plan(list(of)), "classification", 1000)
+    assert any(said.startswith("uniform beats tuned single-task") for said in given["sentences"])
+    del of["single"][4]
+    given = conclude(final_results(of), final_plan(list(of)), "classification", 1000)
+    assert (given["verdict"], given["diverged"]) == ("cannot tell", {"single": [4]})
+    assert not any(" beats " in said for said in given["sentences"])
+
+
+def test_the_cost_counts_what_is_trained_for_clusters_once() -> None:
+    of = {"single": values(0, 2), "kmeans": values(0.04, -1)}
+    results, plan = final_results(of), final_plan(list(of))
+    plan["config"]["cluster_features"] = "trunk"
+    results.loc[results["method"] == "kmeans", "seconds_total"] = (
+        2.9  # which holds the time of its first network
+    )
+    assert conclude(results, plan, "classification", 1000)["cost"] == pytest.approx(2.9)
+
+
+@pytest.mark.parametrize("probe", ["breed", "coat"])
+def test_labels_that_are_what_is_looked_for_are_named(probe: str) -> None:
+    of = {"single": values(0, 2), "human": values(0.04, -1)}
+    results, plan = final_results(of), final_plan(list(of))
+    results["test_probe"] = results["test_accuracy"]
+    plan |= {"aim": "structure", "config": {"human": "breed", "probe": probe}}
+    said = conclude(results, plan, "classification", 1000)["sentences"]
+    assert any("trains on the very column that is looked for" in s for s in said) == (probe == "breed")
+
+
 def final_results(of: dict[str, dict[int, float]]) -> pd.DataFrame:
     rows = [
         {"method": m, "seed": s, "test_accuracy": v, "seconds_total": 1.0}
@@ -81,7 +111,7 @@ def final_plan(methods: list[str]) -> dict[str, Any]:
     return {
         "aim": "accuracy",
         "final": {"methods": methods, "seeds": list(range(5))},
-        "config": {"cluster_features": "input"},
+        "config": {"cluster_features": "input", "human": None, "probe": None},
         **screening,
     }
 
@@ -91,17 +121,17 @@ def final_plan(methods: list[str]) -> dict[str, Any]:
     [
         (
             0.01,
-            "The probe of the raw inputs has 71.9 %: kmeans keeps more, by +2.8 points (+2.5",
+            "The probe of the raw inputs has 71.8 %: kmeans keeps more, by +2.8 points (+2.6",
             "Next: Use kmeans. ",
         ),
         (
             0.0385,
-            "kmeans is not shown to keep more than the raw inputs, whose probe has 74.8 %: ",
+            "kmeans is not shown to keep more than the raw inputs, whose probe has 74.6 %: ",
             "Next: Use the inputs themselves: kmeans is not shown to keep more than they do.",
         ),
         (
             0.2,
-            "kmeans keeps less than the raw inputs, whose probe has 90.9 %: −16.2 points (−16.5",
+            "kmeans keeps less than the raw inputs, whose probe has 90.8 %: −16.2 points (−16.4",
             "Next: Use the inputs themselves: kmeans keeps less than they do.",
         ),
     ],

@@ -108,3 +108,31 @@ def test_where_nothing_is_learned_nothing_is_denied(
     if verdict == "cannot tell":
         assert given["sentences"][1].startswith("Nothing is learned yet: no method gets more than one answer")
         assert decided(out).advice.startswith("Train longer, or at another learning rate")
+
+
+def test_what_a_method_does_not_fit_is_refused_before_anything_is_timed(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    rows = [f"{n / 7:.3f},{n % 5},{'yes' if n % 3 == 0 else 'no'}" for n in range(60)]
+    table.write_text("\n".join(["price,a,checked", *rows]) + "\n")
+    base = config(table, primary="price", trusted="checked", batch_size=5, epochs=10)
+    with pytest.raises(ValueError, match="is for classes that are partly wrong; the task is regression"):
+        advise(base, tmp_path / "out", aim="noise")
+    assert not (tmp_path / "out").exists()
+
+
+def test_decisions_need_a_sample_to_be_made_by(tmp_path: Path) -> None:
+    base = config(folder(tmp_path / "data"), validation_size=0.001)
+    with pytest.raises(
+        ValueError, match=r"--validation-size needs to leave a sample to decide by; got 0\.001"
+    ):
+        advise(base, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("gain", "verdict"), [(0.0, "does not help"), (0.03, "helps")])
+def test_runs_that_all_agree_are_enough_to_conclude(
+    gain: float, verdict: str, pretend: Callable[..., Runs], tmp_path: Path
+) -> None:
+    pretend(gains=dict.fromkeys(("uniform", "kmeans", "kmeans-shuffled", "maxl", "wamal"), gain), noise=0.0)
+    given = advise(config(folder(tmp_path / "data")), tmp_path / "out", budget=1e6)
+    assert (given["verdict"], given["seeds"]) == (verdict, 6)

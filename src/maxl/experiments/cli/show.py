@@ -27,7 +27,15 @@ from maxl.experiments.cli._arguments import terminal_width
 from maxl.experiments.cli.listen import note as say
 from maxl.experiments.cli.listen import talks
 from maxl.experiments.cli.terminal import shown
-from maxl.experiments.runs.measures import ACCURACY, MEASURES, OUTCOMES, PROBE, Measure, task_of
+from maxl.experiments.runs.measures import (
+    ACCURACY,
+    MEASURES,
+    OUTCOMES,
+    PROBE,
+    PROBE_OF_INPUTS,
+    Measure,
+    task_of,
+)
 from maxl.experiments.runs.methods import LEARNED_METHODS
 from maxl.experiments.studies.intervals import mean_interval
 from maxl.experiments.studies.notes import origin_notes, outcomes_text
@@ -264,11 +272,15 @@ def _kept(runs: pd.DataFrame) -> list[str]:
     """What the features keep of the column that was looked for, in words; nothing where there was none."""
     if PROBE.key not in runs or not len(probed := runs[runs[PROBE.key].notna()]):
         return []
-    values = {
-        str(method): dict(zip(group["seed"], PROBE.scale * group[PROBE.key].astype(float), strict=True))
-        for method, group in probed.groupby("method", sort=False)
-    }
-    said = kept_text(values)
+
+    def by_method(key: str) -> dict[str, dict[int, float]]:
+        there = probed[probed[key].notna()] if key in probed else probed[:0]
+        return {
+            str(method): dict(zip(group["seed"], PROBE.scale * group[key].astype(float), strict=True))
+            for method, group in there.groupby("method", sort=False)
+        }
+
+    said = kept_text(by_method(PROBE.key), by_method(PROBE_OF_INPUTS))
     return [shown(f"Of {probed['probe'].iloc[0]} in the features: {said}")] if said else []
 
 

@@ -18,7 +18,7 @@ from maxl.experiments.data._load import load
 from maxl.experiments.data._masks import IGNORED, labelled_masks
 from maxl.experiments.data._mixed import MixedShape, beside, image_shape
 from maxl.experiments.data._open import NAMES, label_column
-from maxl.experiments.data._select import balanced_order
+from maxl.experiments.data._select import proportional_order
 from maxl.experiments.data._stream import Batch, BatchStream, augment_batch, evaluation_batches, normalise
 from maxl.experiments.data._streamed import Samples, StreamedSamples, Unreadable, read_batches, read_pieces
 from maxl.experiments.data._tables import Table, read_table
@@ -54,7 +54,6 @@ __all__ = [
     "Unreadable",
     "as_cell",
     "augment_batch",
-    "balanced_order",
     "beside",
     "class_codes",
     "class_folders",
@@ -73,6 +72,7 @@ __all__ = [
     "load_arrays",
     "load_frames",
     "normalise",
+    "proportional_order",
     "read_batches",
     "read_columns",
     "read_features",

@@ -16,7 +16,7 @@ from maxl.experiments.data._inputs import make_inputs
 from maxl.experiments.data._labels import check_column, check_every_class, check_refines, encode
 from maxl.experiments.data._open import open_source
 from maxl.experiments.data._options import Like, Options
-from maxl.experiments.data._select import TEST_SEED, balanced_order, cut_test, draw, resolve_size, with_first
+from maxl.experiments.data._select import TEST_SEED, cut_test, draw, proportional_order, resolve_size
 from maxl.experiments.data._source import IntArray, Part, Source, Wanted
 from maxl.experiments.data._streamed import Samples
 from maxl.experiments.data._targets import (
@@ -72,8 +72,8 @@ def load(
     be read in two ways is refused: class names that differ between parts, one class in two spellings.
 
     The training part is cut in this order: first the validation part is set aside, then `train_size` is drawn
-    from the rest. Both are balanced over the primary classes, and over the human ones within. The test part
-    is always the same; where none is published, a fifth of each class is cut off with a fixed seed. Draws of samples
+    from the rest. The validation part has the primary classes, and the human ones within, in proportion; a smaller
+    ``train_size`` takes from all classes alike. The test part is always the same; where none is published, a fifth of each class is cut off with a fixed seed. Draws of samples
     with several labels, or with numbers to predict, are plain random ones. Such numbers are standardised by the mean
     and standard deviation of the training samples that were kept.
 
@@ -84,8 +84,8 @@ def load(
         primary, human: Columns of labels, where the default is not wanted. Each human class must lie inside
             one primary class. Several primary columns are labels of 0 and 1, or numbers to predict. ``human`` may also be
             a CSV file of finer classes by row (columns row, class, finer); the training part is then what it lists.
-        probe: Another column of labels, of classes that may cross the primary ones: kept out of the inputs, drawn and
-            trained by nothing, and in `Split.probe` for whoever measures.
+        probe: Another column of labels, of classes that may cross the primary ones: kept out of the inputs, trained by
+            nothing, and in `Split.probe` for whoever measures. Where it is also the human one, draws go by it.
         trusted: A column of yes and no: whose labels can be trusted, where those of others may be wrong. It is no input, and
             stands in `Split.trusted`. Wrong labels cannot judge: only trusted samples of the test and validation parts
             count; where none is published half of the trusted ones become the test part, and ``validation_size`` is a
@@ -93,8 +93,9 @@ def load(
         task: "classification", "multi-label", "regression" or "segmentation"; "auto" looks at the primary columns, and
             `DataSet.saw` says what it saw.
         train_size: Training samples to keep: a count, or a fraction in (0, 1] as a float; None keeps all.
-        validation_size: Samples to set aside for validation, a count or a fraction. Data sets that publish a
-            validation part (cinic10, clinc150, some folders) give them from it and lose no training samples.
+        validation_size: Samples to set aside for validation, a count or a fraction, with their classes in proportion.
+            Data sets that publish a validation part (cinic10, clinc150, some folders) give them from it and lose no
+            training samples.
         seed: Selects the training subset and the validation part.
         image_size: Scale images to squares of this many pixels. None keeps their size, except for ucf101,
             whose frames are large: 112. Images with masks are stretched, others cut to their centre.
@@ -177,12 +178,13 @@ def from_source(source: Source, name: str, options: Options) -> DataSet:
 
     pool = train if published is None else published
     validation: _Labelled | None = None
-    judges = len(pool.primary) if pool.trusted is None else int(pool.trusted.sum())
-    count = resolve_size(validation_size, judges, "validation_size")
+    judges = pool if pool.trusted is None else pool.rows(np.flatnonzero(pool.trusted).astype(np.int64))
+    count = resolve_size(validation_size, len(judges.places), "validation_size")
     if count:
-        order = with_first(balanced_order(pool.strata, pool.human, seed), pool.trusted)
-        validation = pool.rows(np.sort(order[:count]))
-        train = train.rows(np.sort(order[count:])) if published is None else train
+        order = proportional_order(judges.strata, judges.human, seed)
+        validation = judges.rows(np.sort(order[:count]))
+        if published is None:
+            train = train.rows(np.flatnonzero(~np.isin(train.places, validation.places)).astype(np.int64))
     train = train.rows(draw(train.strata, train.human, train_size, len(classes), seed, train.trusted))
     check_every_class(train.strata, classes)
     for part, word in ((train, "training"), (test, "test"), (validation, "validation")):
@@ -320,6 +322,8 @@ def _labelled_parts(
     ignore_index: int,
 ) -> _Parts:
     primary, human, probe = wanted.primary or (source.primary or "label",), wanted.human, wanted.probe
+    if probe in primary:
+        raise ValueError(f"--probe needs a column that training is not asked for; '{probe}' is a primary one")
     asked, human = human is not None, human or source.human
     human = None if human in primary else human
     parts = [part for part in (source.train, source.test, source.validation) if part is not None]

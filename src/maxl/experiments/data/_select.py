@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -23,20 +26,42 @@ def balanced_order(primary: IntArray, human: IntArray | None, seed: int) -> IntA
 
     Returns: a permutation of 0..N-1, shape (N,).
     """
+    return _ordered(primary, human, seed, lambda turns, sizes: turns)
+
+
+def proportional_order(primary: IntArray, human: IntArray | None, seed: int) -> IntArray:
+    """An order of all rows of which every stretch holds the classes in proportion to their sizes, as nearly as it can.
+
+    The same as ``balanced_order`` where all classes, and all human ones, are of one size. A prefix of less than half of
+    the rows never takes all rows of a class.
+
+    Args:
+        primary, human: Labels, shape (N,).
+        seed: Selects the order.
+
+    Returns: a permutation of 0..N-1, shape (N,).
+    """
+    return _ordered(primary, human, seed, lambda turns, sizes: (turns + 0.5) / sizes)
+
+
+def _ordered(
+    primary: IntArray,
+    human: IntArray | None,
+    seed: int,
+    place: Callable[[IntArray, IntArray], npt.NDArray[Any]],
+) -> IntArray:
+    """All rows at random, then by their places, those of one class among themselves as they were; ``place`` has their turns
+    in their classes, from 0, and the sizes of these."""
     order = np.random.default_rng(seed).permutation(len(primary)).astype(np.int64)
-    if human is not None:
-        order = _take_turns(order, human)
-    return _take_turns(order, primary)
-
-
-def _take_turns(order: IntArray, labels: IntArray) -> IntArray:
-    """Reorder stably so that first every class's first row comes, then every class's second, and so on."""
-    ordered = labels[order]
-    by_class = np.argsort(ordered, kind="stable")
-    starts = np.searchsorted(ordered[by_class], ordered[by_class])
-    turn = np.empty_like(order)
-    turn[by_class] = np.arange(len(order)) - starts
-    return order[np.argsort(turn, kind="stable")]
+    for labels in (primary,) if human is None else (human, primary):
+        ordered = labels[order]
+        by_class = np.argsort(ordered, kind="stable")
+        grouped = ordered[by_class]
+        starts, ends = (np.searchsorted(grouped, grouped, side) for side in ("left", "right"))
+        places = np.empty(len(order))
+        places[by_class] = place(np.arange(len(order)) - starts, ends - starts)
+        order = order[np.argsort(places, kind="stable")]
+    return order
 
 
 def resolve_size(size: int | float, total: int, what: str) -> int:

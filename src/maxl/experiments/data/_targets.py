@@ -102,7 +102,7 @@ def encode_targets(
 
 
 def strata(targets: TargetArray) -> IntArray:
-    """What a draw of samples is balanced over: classes; nothing for labels and numbers, whose draws are random."""
+    """What a draw of samples has regard to: classes; nothing for labels and numbers, whose draws are random."""
     return targets if targets.ndim == 1 else np.zeros(len(targets), dtype=np.int64)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from maxl.experiments.data._arrow import to_numpy
-from maxl.experiments.data._select import TEST_SEED, balanced_order
+from maxl.experiments.data._select import TEST_SEED, proportional_order
 from maxl.experiments.data._source import IntArray, Part
 from maxl.experiments.data._tables import Table
 
@@ -61,10 +61,10 @@ def _yes(values: npt.NDArray[Any], name: str, origin: str) -> BoolArray:
 
 
 def cut_trusted_test(strata: IntArray, trusted: BoolArray) -> tuple[IntArray, IntArray]:
-    """Half of the trusted samples for the test part, which wrong labels would make worthless; balanced over classes.
+    """Half of the trusted samples for the test part, which wrong labels would make worthless; its classes in proportion.
 
     Args:
-        strata: What draws are balanced over, shape (N,).
+        strata: What is to be in proportion, shape (N,).
         trusted: Which samples can be trusted, shape (N,).
 
     Returns:
@@ -79,5 +79,5 @@ def cut_trusted_test(strata: IntArray, trusted: BoolArray) -> tuple[IntArray, In
             "half of the trusted samples are kept to test with, so --trusted needs at least 2 of them, or a test part; "
             f"got {len(rows)}"
         )
-    test = np.sort(rows[balanced_order(strata[rows], None, TEST_SEED)[: len(rows) // 2]])
+    test = np.sort(rows[proportional_order(strata[rows], None, TEST_SEED)[: len(rows) // 2]])
     return np.setdiff1d(np.arange(len(strata), dtype=np.int64), test), test

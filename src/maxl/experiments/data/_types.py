@@ -89,7 +89,7 @@ class Split:
 
     @property
     def strata(self) -> Tensor:
-        """What draws are balanced over, int64 of shape (N,), which are classes or else all alike."""
+        """What draws keep in proportion, int64 of shape (N,), which are classes or else all alike."""
         return self.primary if self.primary.dim() == 1 else torch.zeros(len(self), dtype=torch.int64)
 
     def select(self, index: Tensor) -> Split:

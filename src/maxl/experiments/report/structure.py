@@ -12,7 +12,7 @@ from maxl.experiments.report.parts import Figure, Note, Part
 from maxl.experiments.report.runs import Run, Setting
 from maxl.experiments.report.style import Look
 from maxl.experiments.report.tables import signed
-from maxl.experiments.runs.measures import PROBE
+from maxl.experiments.runs.measures import PROBE, PROBE_OF_INPUTS
 from maxl.experiments.studies.intervals import PairedDifference, mean_interval
 from maxl.experiments.studies.structure import against_single, kept_sentences, kept_text
 
@@ -22,7 +22,7 @@ _ROW, _EDGES = 44, 96  # heights in CSS pixels: of a method, above and below
 def kept_fact(setting: Setting) -> list[tuple[str, str]]:
     """What the features keep of the column that was looked for, as a line of the verdict; none where nothing is compared."""
     probed = _probed(setting)
-    said = kept_sentences(_values(probed), _inputs(probed))
+    said = kept_sentences(_values(probed), _values(probed, PROBE_OF_INPUTS))
     if not said:
         return []
     column = next(iter(probed.values()))[0].summary["probe"]
@@ -43,15 +43,23 @@ def _probed(setting: Setting) -> dict[str, list[Run]]:
     }
 
 
-def _values(probed: Mapping[str, list[Run]]) -> dict[str, dict[int, float]]:
-    return {label: {run.seed: _points(run, PROBE.key) for run in runs} for label, runs in probed.items()}
+def _values(probed: Mapping[str, list[Run]], key: str = PROBE.key) -> dict[str, dict[int, float]]:
+    """An accuracy of the probe in percent, by method and seed, of the runs that have it."""
+    return {
+        label: {
+            run.seed: PROBE.scale * float(run.summary[key])
+            for run in runs
+            if run.summary.get(key) is not None
+        }
+        for label, runs in probed.items()
+    }
 
 
-def _inputs(probed: Mapping[str, list[Run]]) -> dict[int, float]:
-    """The probe of the raw inputs, which is the same for all runs of a seed."""
-    key = "test_probe_inputs"
-    every = [run for runs in probed.values() for run in runs if run.summary.get(key) is not None]
-    return {run.seed: _points(run, key) for run in every}
+def _shared(inputs: Mapping[str, Mapping[int, float]]) -> float:
+    """The mean accuracy of the raw inputs; NaN where runs of one seed differ in it, as those of a grid over data do."""
+    found = {(seed, value) for by_seed in inputs.values() for seed, value in by_seed.items()}
+    alike = len(found) == len({seed for seed, _ in found}) > 0
+    return sum(value for _, value in found) / len(found) if alike else math.nan
 
 
 def structure(setting: Setting, looks: Mapping[str, Look]) -> Part:
@@ -61,14 +69,17 @@ def structure(setting: Setting, looks: Mapping[str, Look]) -> Part:
         return Note(f"{setting.name}: no structure, because no run was given a column to look for (--probe).")
     values = _values(probed)
     differences = against_single(values)
-    of_inputs = _inputs(probed)
-    inputs = sum(of_inputs.values()) / len(of_inputs) if of_inputs else math.nan
+    of_inputs = _values(probed, PROBE_OF_INPUTS)
+    inputs = _shared(of_inputs)
     plot, rows = go.Figure(), []
     for label, by_seed in values.items():
         interval = mean_interval(by_seed.values())
         half = math.nan if interval.n == 1 else interval.high - interval.mean
         plot.add_trace(_row(label, interval.mean, half, looks[label]))
         rows.append(_in_words(label, interval.mean, half, differences.get(label), probed[label]))
+        if math.isnan(inputs) and any(of_inputs.values()):  # each has its own
+            own = of_inputs[label].values()
+            rows[-1]["Raw inputs (%)"] = f"{mean_interval(own).mean:.2f}" if own else "–"
     names = list(values)
     plot.update_yaxes(
         type="category", range=[len(names) - 0.5, -0.75], showgrid=False, tickvals=names, automargin=True
@@ -92,10 +103,6 @@ def structure(setting: Setting, looks: Mapping[str, Look]) -> Part:
         height=_EDGES + _ROW * len(names),
         name=f"structure {setting.name}",
     )
-
-
-def _points(run: Run, key: str) -> float:
-    return PROBE.scale * float(run.summary[key])
 
 
 def _row(label: str, mean: float, half: float, look: Look) -> go.Scatter:

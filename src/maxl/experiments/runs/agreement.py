@@ -1,6 +1,6 @@
 """Agreement filtering: train on the samples whose given label another network, which has not seen them, agrees with.
 
-The method ``agreement``: the training samples are cut into two balanced halves, a network is trained on each by the primary
+The method ``agreement``: the training samples are cut into two halves with the same classes, a network is trained on each by the primary
 task alone and for as many epochs as the run has, and predicts the labels of the other (cross-validation to find wrong labels:
 Brodley and Friedl, JAIR 1999; confident learning keeps samples likewise, Northcutt et al., JAIR 2021). Where the run starts
 from another one, which may have been trained on the very labels, these networks start from fresh weights. Trusted samples stay
@@ -42,7 +42,8 @@ def agreeing(config: RunConfig, data: DataSet, device: torch.device) -> Tensor:
         device: Where to compute.
 
     Raises:
-        ValueError: if the training diverges, or there are fewer than two samples, or no classes.
+        ValueError: if there are fewer than two samples, or no classes.
+        FloatingPointError: if the training diverges.
     """
     choose_hierarchy(config, data)  # refuses other tasks
     if len(data.train) < 2:
@@ -81,7 +82,7 @@ def _predictions(
     except FloatingPointError:
         outputs = torch.full((1,), torch.nan)
     if not outputs.isfinite().all():
-        raise ValueError(
+        raise FloatingPointError(
             "--method agreement trains networks on parts of the samples; a loss or output of theirs is not finite: lower "
             "--learning-rate"
         )

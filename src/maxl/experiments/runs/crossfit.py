@@ -3,7 +3,7 @@
 1. Clusters within each class, as ``kmeans`` finds them, give a ``PrototypeGenerator`` its start, in the features that were
    clustered. They are moved and scaled as a whole, to a mean of 0 and a spread of 1, so that a learning rate means the same
    in all of them; τ is such that labels begin with a share (``prototype_softness``) of uniform labels' entropy.
-2. The samples are cut into J balanced folds, J = 1 / ``held_out``. Of J networks the j-th, with weights of its own, is
+2. The samples are cut into J folds with their classes in proportion, J = 1 / ``held_out``. Of J networks the j-th, with weights of its own, is
    trained on all samples but fold j, with the generator's current labels, and judges them on batches of fold j: an
    auxiliary task is worth what it gives on samples outside the training set, and no network has those in it. In each epoch
    the networks train one after another, from fresh weights where the run starts from another one's, which may know the labels
@@ -31,6 +31,7 @@ from torch.optim import Optimizer
 from maxl.experiments.data import Batch, DataSet, Split
 from maxl.experiments.runs.baselines import cluster_centres
 from maxl.experiments.runs.config import RunConfig
+from maxl.experiments.runs.evaluation import some_of
 from maxl.experiments.runs.machine import tensor_float32
 from maxl.experiments.runs.outer import fold_count, folds, over_and_over
 from maxl.experiments.runs.rates import optimizer_of
@@ -76,7 +77,8 @@ def cross_fitted_labels(
         build: Builds everything of another run on the same data and device.
 
     Raises:
-        ValueError: if the training diverges, or a class has fewer samples than clusters.
+        ValueError: if a class has fewer samples than clusters.
+        FloatingPointError: if the training diverges.
     """
     generator, points = starting_generator(config, data, hierarchy, task, points.to(device))
     try:
@@ -87,7 +89,7 @@ def cross_fitted_labels(
     except FloatingPointError:
         labels = torch.full((1,), torch.nan)
     if not labels.isfinite().all():
-        raise ValueError(
+        raise FloatingPointError(
             f"--method {config.method} needs networks that train on parts of the samples; a loss or label of theirs is not "
             "finite: lower --learning-rate or --meta-learning-rate"
         )
@@ -110,7 +112,7 @@ def starting_generator(
     spread = float((points - middle).square().mean().sqrt()) or 1.0
     points, centres = (points - middle) / spread, (centres - middle) / spread
     allowed = task.rows(data.train.primary.cpu(), hierarchy.mask)
-    some = torch.arange(len(points))[:: max(1, math.ceil(len(points) / _MOST))]
+    some = some_of(len(points), _MOST)
     temperature = temperature_of(
         points[some.to(points.device)].cpu(), centres.cpu(), allowed[some], config.prototype_softness
     )

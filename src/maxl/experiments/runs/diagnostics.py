@@ -11,6 +11,7 @@ from maxl.experiments.runs.evaluation import (
     evaluating,
     gradient_cosine,
     labels_looked_at,
+    some_of,
 )
 from maxl.experiments.runs.methods import WITHOUT_LABELS
 from maxl.experiments.runs.stepping import training_stream
@@ -25,7 +26,7 @@ def label_metrics(trainer: Trainer) -> dict[str, Any]:
     setup, data, task = trainer.setup, trainer.data, trainer.setup.learner.task
     if setup.labeller is None:
         return {}
-    some = torch.arange(len(data.train))[:: max(1, len(data.train) // labels_looked_at(task))]
+    some = some_of(len(data.train), labels_looked_at(task))
     split = data.train.select(some.to(data.train.x.device))
     with evaluating(setup.labeller):
         labels = torch.cat([as_tuple(setup.labeller(b.x, b.primary))[0] for b in trainer.in_order(split)])

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from maxl.experiments.runs.build import Setup
+from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.folder import RunFolder
 from maxl.hypergradients import all_finite
 
@@ -32,6 +33,27 @@ def recorded_divergence(folder: RunFolder | None, epoch: int) -> Iterator[None]:
     except FloatingPointError as error:
         if folder is not None:
             folder.write_divergence(epoch, str(error))
+        raise
+
+
+@contextmanager
+def recorded_preparation(folder: RunFolder, config: RunConfig, *, writes: bool) -> Iterator[None]:
+    """Within: if networks that are trained before a run diverge, its folder says so, as of a run that did.
+
+    Args:
+        folder: Of the run.
+        config: Of the run.
+        writes: Whether this process writes.
+
+    Raises:
+        FloatingPointError: as within.
+    """
+    try:
+        yield
+    except FloatingPointError as error:
+        if writes:
+            folder.create(config)
+            folder.write_divergence(0, str(error))
         raise
 
 

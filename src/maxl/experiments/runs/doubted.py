@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
+from maxl.experiments.runs.files import RunWarning
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.invented import signals_of_run
 from maxl.experiments.runs.labelled import Labelled
-from maxl.experiments.runs.methods import JUDGED_METHODS
+from maxl.experiments.runs.methods import JUDGED_METHODS, SHARED
 from maxl.experiments.runs.model import load_model
 from maxl.experiments.runs.networks import build_judged
 from maxl.hierarchy import Hierarchy
@@ -57,6 +59,13 @@ def doubts(
     hierarchy = Hierarchy.uniform(len(model.primary_names), 1)
     label = str(summary["method"])
     data, (signal,) = signals_of_run(folder, config, label, model, hierarchy, build_judged, source, device)
+    if config.epochs_on_trusted and config.generator_trunk == SHARED:
+        warnings.warn(
+            f"the trunk whose features the generator looks at was trained for {config.epochs_on_trusted} epochs after it had "
+            "been taught, on trusted samples, and doubts are read from the features of now: --generator-trunk own keeps them",
+            RunWarning,
+            stacklevel=2,
+        )
     of_weights = config.method == "reweighted"
     return DoubtedLabels(
         data, model.primary_names, None if of_weights else signal, signal if of_weights else None

@@ -66,6 +66,15 @@ def evaluate(
         return loss / len(every), score(torch.cat(outputs), every)
 
 
+def some_of(count: int, most: int) -> Tensor:
+    """Positions of at most so many of ``count`` samples, int64 and sorted; the same in every run.
+
+    Drawn, since every k-th would see one phase alone of whatever repeats in the order of the samples.
+    """
+    drawn = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most]
+    return drawn.sort().values
+
+
 def labels_looked_at(task: Task) -> int:
     """How many training samples' labels are described after an epoch: fewer where each has thousands of pixels."""
     return 8 if is_dense(task) else 2000

@@ -78,7 +78,7 @@ class RunFolder:
 
     @property
     def diverged(self) -> bool:
-        """Whether the run ended because a loss or a weight was not finite."""
+        """Whether the run ended because a loss, a weight or a feature was not finite."""
         return self.divergence.exists()
 
     def require_free(self) -> None:
@@ -251,14 +251,15 @@ class RunFolder:
             )
 
     def write_divergence(self, epoch: int, reason: str) -> None:
-        """That the run ended in ``epoch``, and why."""
+        """That the run ended in ``epoch``, from 1, or before the first, 0; and why."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_at_once(self.divergence, (json.dumps({"epoch": epoch, "reason": reason}) + "\n").encode())
 
     def read_divergence(self) -> str:
-        """Why the run ended early, as 'diverged in epoch 3: ...'."""
+        """Why the run ended early, as 'diverged in epoch 3: ...'; of epoch 0 where that was before the first."""
         values = read_json(self.divergence)
-        return f"diverged in epoch {values.get('epoch')}: {values.get('reason')}"
+        when = f"in epoch {values['epoch']}" if values.get("epoch") else "before its first epoch"
+        return f"diverged {when}: {values.get('reason')}"
 
     def save_model(self, tensors: Mapping[str, Tensor]) -> None:
         """What inference needs and no more; of weights that are tied each has a copy, which loading sets alike."""

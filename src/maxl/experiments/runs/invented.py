@@ -88,7 +88,10 @@ class InventedLabels:
     @property
     def most_entropy(self) -> Tensor:
         """Of labels spread evenly over the classes that each sample may use, nats, float64 of shape (N,)."""
-        most: Tensor = (self.labels > 0).sum(1).double().log()
+        blocks = (
+            self.labels @ self.hierarchy.mask.T.float() > 0
+        )  # a class of which may be at 0, where labels are hard
+        most: Tensor = (blocks.double() @ self.hierarchy.mask.sum(1).double()).log()
         return most
 
     @property

@@ -121,6 +121,7 @@ MEASURES: Mapping[str, tuple[Measure, ...]] = {
 
 
 PROBE = Measure("probe", "few-shot probe", points=True, low=0, high=1)
+PROBE_OF_INPUTS = "test_probe_inputs"  # of a summary: the same of the raw inputs
 # What a finished classifier is judged by beside its task's measures; see structure.py and calibration.py.
 OUTCOMES: tuple[Measure, ...] = (
     PROBE,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from maxl.experiments.data import Batch, Split
 from maxl.experiments.runs.calibration import calibration
-from maxl.experiments.runs.evaluation import evaluating
+from maxl.experiments.runs.evaluation import evaluating, some_of
 from maxl.experiments.runs.methods import WITHOUT_LABELS
 from maxl.experiments.runs.structure import few_shot_accuracy, label_agreement, worst_group
 from maxl.hypergradients import RandomState, as_tuple
@@ -47,7 +47,7 @@ def _calibration(trainer: Trainer) -> dict[str, Any]:
             data.train.trusted is not None and data.train.trusted.any()
         ):  # wrong labels would call what is right too sure
             rows = data.train.trusted.nonzero().flatten().cpu()
-        some = rows[:: max(1, math.ceil(len(rows) / _MOST))]
+        some = rows[some_of(len(rows), _MOST)]
         held_out = data.train.select(some.to(data.train.x.device))
     logits, fit = _outputs(trainer, data.test), _outputs(trainer, held_out)
     if not (logits.isfinite().all() and fit.isfinite().all()):  # the loss says so, and ends the run

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from maxl.experiments.data import Batch, BatchStream, Split, balanced_order
+from maxl.experiments.data import Batch, BatchStream, Split, proportional_order
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.methods import JUDGED_METHODS, LEARNED_METHODS, NOISE_METHODS, PROTOTYPE_METHODS
 
@@ -161,21 +161,31 @@ def fold_count(config: RunConfig) -> int:
 
 
 def folds(split: Split, count: int, seed: int) -> list[Tensor]:
-    """Positions of the samples in ``count`` balanced parts, each int64 and sorted."""
-    order = _balanced(split, seed)
+    """Positions of the samples in ``count`` parts with their classes in proportion, each int64 and sorted."""
+    order = _in_proportion(split, seed)
     return [part.sort().values for part in order.tensor_split(count)]
 
 
 def split_off(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
-    """The split without a balanced part, and that part."""
-    order = _balanced(split, seed)
+    """The split without a part of it with its classes in proportion, and that part.
+
+    Raises:
+        ValueError: if a class would not be trained on.
+    """
+    order = _in_proportion(split, seed)
     count = round(fraction * len(split))
-    return split.select(order[count:].sort().values), split.select(order[:count].sort().values)
+    kept, part = split.select(order[count:].sort().values), split.select(order[:count].sort().values)
+    if len(lost := set(split.strata.tolist()) - set(kept.strata.tolist())):
+        raise ValueError(
+            f"--evaluate held-out needs to leave a sample of each class to train on; with --held-out {fraction} "
+            f"{len(lost)} of {len(set(split.strata.tolist()))} classes would have none: lower it"
+        )
+    return kept, part
 
 
-def _balanced(split: Split, seed: int) -> Tensor:
+def _in_proportion(split: Split, seed: int) -> Tensor:
     human = None if split.human is None else split.human.cpu().numpy()
-    return torch.from_numpy(balanced_order(split.strata.cpu().numpy(), human, seed))
+    return torch.from_numpy(proportional_order(split.strata.cpu().numpy(), human, seed))
 
 
 def over_and_over(stream: BatchStream, count: int, epoch: int) -> Iterator[Batch]:

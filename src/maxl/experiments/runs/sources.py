@@ -69,6 +69,7 @@ def fixed_source(
 
     Raises:
         ValueError: if the method does not fit the data.
+        FloatingPointError: if networks that are trained for the labels diverge.
     """
     if config.method in WITHOUT_LABELS:
         return NoLabels()
@@ -171,7 +172,7 @@ def single_task_features(config: RunConfig, data: DataSet, device: torch.device,
     Torch's global generator is left as it was.
 
     Raises:
-        ValueError: if the training diverges.
+        FloatingPointError: if the training diverges.
     """
     network = single_task_network(config, data, device, build)
     batches = evaluation_batches(data.train, _BATCH, data.mean, data.std, device)
@@ -188,7 +189,7 @@ def single_task_network(
     """The network of ``single_task_features``, in eval mode.
 
     Raises:
-        ValueError: if the training diverges.
+        FloatingPointError: if the training diverges.
     """
     lower = config.precision != "float32"
     with RandomState.capture(device).replay(), tensor_float32(lower):
@@ -202,8 +203,8 @@ def single_task_network(
     return setup.network.eval()
 
 
-def _not_finite() -> ValueError:
-    return ValueError(
+def _not_finite() -> FloatingPointError:
+    return FloatingPointError(
         "--cluster-features trunk needs a single-task network that trains; its loss or features are not finite: lower "
         "--learning-rate"
     )

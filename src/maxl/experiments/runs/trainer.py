@@ -23,7 +23,7 @@ from maxl.experiments.runs.build import Setup, build, choose_hierarchy, resolve_
 from maxl.experiments.runs.checkpoint import load_checkpoint, save_checkpoint
 from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
 from maxl.experiments.runs.diagnostics import cosine_metrics, label_metrics
-from maxl.experiments.runs.divergence import recorded_divergence, require_finite
+from maxl.experiments.runs.divergence import recorded_divergence, recorded_preparation, require_finite
 from maxl.experiments.runs.evaluation import (
     calibrate,
     evaluate,
@@ -115,8 +115,7 @@ class Trainer:
         self.origin = origin(self.device, config.threads, processes.size)
         fixed = {name: value for name, value in config.to_dict().items() if name not in MACHINE_FIELDS}
         self.identity = {"config": {**fixed, "label": self.label}, "data": prints}
-        self.epoch = 0
-        self.train_seconds = 0.0
+        self.epoch, self.train_seconds = 0, 0.0
 
     def _stream(self, data: DataSet, split: Split, seed: int) -> BatchStream:
         part = self.processes.rank, self.processes.size
@@ -259,8 +258,7 @@ class Trainer:
             return {}
         batches, data = ((b.x, b.primary) for b in self.in_order(split)), self.data
         loss, scores = evaluate(
-            *(self.setup.network, batches, self.setup.learner.task.loss, partial(score, data)),
-            kept(data.task),
+            self.setup.network, batches, self.setup.learner.task.loss, partial(score, data), kept(data.task)
         )
         return {f"{name}_loss": loss, **{f"{name}_{measure}": value for measure, value in scores.items()}}
 
@@ -321,15 +319,16 @@ def train(
     Raises:
         ValueError: if the folder holds a run already or is in use, if the config does not fit the data or this
             machine, or if the package of a tracker that it names is not installed.
-        FloatingPointError, OutOfMemory: as ``Trainer.fit``.
+        FloatingPointError, OutOfMemory: as ``Trainer.fit``; the first also if networks trained for its labels diverge.
     """
     folder = RunFolder(out)
     config = settled(config)
     require_trackers(config)
     processes.of_first(lambda: require_new(folder, wait=wait))
-    trainer = processes.built(
-        lambda: Trainer(config, folder, data, label, track=track, processes=processes)
-    )  # writes nothing
+    with recorded_preparation(folder, config, writes=processes.first):
+        trainer = processes.built(
+            lambda: Trainer(config, folder, data, label, track=track, processes=processes)
+        )
     with locked_by_first(out, processes, wait=wait):
         processes.of_first(folder.require_free)  # still
         return trainer.fit(report, watch)
@@ -369,9 +368,10 @@ def resume(
     with locked_by_first(path, processes, wait=wait):
         processes.of_first(lambda: _require_unfinished(folder))  # still
         config = processes.of_first(lambda: folder.read_config(trust=trust))
-        trainer = processes.built(
-            lambda: Trainer(config, folder, data, label, track=track, processes=processes)
-        )
+        with recorded_preparation(folder, config, writes=processes.first):
+            trainer = processes.built(
+                lambda: Trainer(config, folder, data, label, track=track, processes=processes)
+            )
         processes.agreed(lambda: require_same(folder, trainer.start))
         state = processes.of_first(lambda: load_checkpoint(folder, trainer.identity))
         if state is not None:

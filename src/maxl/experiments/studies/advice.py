@@ -13,20 +13,21 @@ No seed serves two steps, and the number of final seeds is fixed before the firs
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maxl.experiments.runs.build import check, choose_hierarchy
 from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
 from maxl.experiments.runs.files import read_json, write_at_once
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.loading import load_data
 from maxl.experiments.runs.lock import locked, require_unlocked
 from maxl.experiments.runs.measures import main_measure
-from maxl.experiments.runs.values import as_now
+from maxl.experiments.runs.outer import check_held_out
+from maxl.experiments.studies.advice_plan import as_json, read_plan
 from maxl.experiments.studies.aims import Aim
 from maxl.experiments.studies.collapses import of_methods, standing
 from maxl.experiments.studies.conclusion import conclude, finite
@@ -41,12 +42,14 @@ from maxl.experiments.studies.decisions import (
     rounded,
     screen,
 )
-from maxl.experiments.studies.pace import runs_at_a_time, time_runs
-from maxl.experiments.studies.remaining import COST
+from maxl.experiments.studies.pace import time_runs
+from maxl.experiments.studies.reckoning import Reckoning
+from maxl.experiments.studies.remaining import part_done
 from maxl.experiments.studies.resolution import counted, excludes
 from maxl.experiments.studies.same_data import compared
 from maxl.experiments.studies.statistics import RELEVANT
 from maxl.experiments.studies.study import Study
+from maxl.experiments.studies.workers import runs_at_a_time
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,10 +57,12 @@ if TYPE_CHECKING:
 LEARNED = ("maxl", "wamal")  # prototypes take many times as long, and are not shown to beat their clusters
 # Seeds of each step: none serves two.
 TUNING_SEEDS, SCREENING_SEEDS, FINAL_SEEDS = range(1000, 1002), range(2000, 2010), range(3000, 3020)
-FEWEST = 3  # seeds of a step that say something of a spread
+FEWEST = 3  # screening seeds that say something of a spread
+FEWEST_FINAL = 6  # seeds that can claim a difference in which all agree: 2^(1 - 6) is below 0.05
 _LOOKS = (5, 7, 10)  # screening seeds after the first look, at which it is asked whether that is enough
 _AS_TOLD = 1.5  # times an estimate, within which it holds
 _EXTENSIONS = 2  # of the learning rates, beyond the lowest or highest one
+_NOTED_EVERY = 10.0  # seconds, so that a process that is killed has noted nearly all of its time
 
 Progress = Callable[[str, int, int, str], None]  # step, epochs done, epochs in all, what is running
 
@@ -131,10 +136,10 @@ class _Procedure:
         tell: Callable[[str], None],
     ) -> None:
         self.base, self.out, self.budget, self.progress, self.tell = base, out, budget, progress, tell
-        self.jobs = jobs
+        self.jobs, self.noted = jobs, time.monotonic()
         fixed = {n: v for n, v in base.to_dict().items() if n not in (*MACHINE_FIELDS, "method", "seed")}
         identity = {"aim": aim.name, "config": fixed}
-        self.plan = self._read_plan(identity)
+        self.plan = read_plan(out, identity)
         data = load_data(
             dataclasses.replace(base, seed=0)
         )  # by which it is known again, whatever the call's seed
@@ -143,33 +148,16 @@ class _Procedure:
         )
         if data.saw:
             tell(data.saw)
+        if data.validation is None:
+            raise ValueError(
+                f"--validation-size needs to leave a sample to decide by; got {base.validation_size} of the "
+                f"{'trusted' if base.trusted is not None else 'training'} samples: raise it"
+            )
         self.aim, self.measure = aim, aim.measure(data.task)
         self.fixed, self.learned = aim.cheap(base), aim.learned(LEARNED)
         self.data = data
         self.started = time.monotonic()
         self.before = float(self.plan.get("seconds", 0.0))
-
-    def _read_plan(self, identity: dict[str, Any]) -> dict[str, Any]:
-        file = self.out / "plan.json"
-        if not file.exists():
-            if self.out.exists() and (not self.out.is_dir() or any(self.out.glob("[!.]*"))):
-                raise ValueError(
-                    f"--out needs a new folder or one of the same advice; {self.out} holds something else"
-                )
-            return dict(identity)
-        plan = read_json(file)
-        if plan.get("aim") != identity["aim"]:
-            raise ValueError(
-                f"--out needs a new folder or one of the same advice; {self.out} has --aim {plan.get('aim')}"
-            )
-        stored = RunConfig().to_dict() | (plan.get("config") or {})  # an older version had fewer
-        for name, value in identity["config"].items():
-            if as_now(name, stored[name]) != value:
-                raise ValueError(
-                    f"--out needs a new folder or one of the same advice; {self.out} was made with {name} "
-                    f"{as_now(name, stored[name])!r}, not {value!r}"
-                )
-        return plan
 
     @property
     def seconds(self) -> float:
@@ -184,7 +172,13 @@ class _Procedure:
                     f"{self.out} is finished, and is shown as it is: seeds that are added once the result is known would be "
                     "chosen by the test part; take another --out for a larger budget"
                 )
-        elif "predicted_minutes" not in self.plan:
+            return
+        for method in (BASELINE, *self.fixed, *self.learned):
+            config = dataclasses.replace(self.base, method=method)
+            choose_hierarchy(config, self.data)
+            check_held_out(config, len(self.data.train))
+        check(dataclasses.replace(self.base, method=BASELINE), self.data)
+        if "predicted_minutes" not in self.plan:
             self._estimate()
 
     def run(self) -> dict[str, Any]:
@@ -203,12 +197,13 @@ class _Procedure:
             advice = self._conclude(tuned)
         finally:
             self._note(seconds=self.seconds)
-        write_at_once(done, _json(advice))
+        write_at_once(done, as_json(advice))
         return advice
 
     def _note(self, **decisions: Any) -> None:
+        self.noted = time.monotonic()
         self.plan |= decisions | {"budget": self.budget}
-        write_at_once(self.out / "plan.json", _json(self.plan))
+        write_at_once(self.out / "plan.json", as_json(self.plan))
 
     # Time
 
@@ -216,72 +211,79 @@ class _Procedure:
         """Times a short run, refuses a budget that cannot do, and says how long it may take."""
         per_run, startup = time_runs(self.base)
         self.plan |= {"seconds_per_run": per_run, "startup": startup, "pace": 1.0}
-        tuning = 3 * len(TUNING_SEEDS) * self._cost([BASELINE]) + 3 * startup
-        screening = self._cost([BASELINE, *self.fixed])
-        least = tuning + FEWEST * (screening + self._cost([BASELINE, self.fixed[0]]))
+        seconds = self._reckoning.seconds
+        tuning = seconds([BASELINE] * 3, len(TUNING_SEEDS)) + 3 * startup
+        cheap = [BASELINE, *self.fixed]
+        least = tuning + seconds(cheap, FEWEST) + seconds([BASELINE, self.fixed[0]], FEWEST_FINAL)
         if least > 60 * self.budget:
             raise ValueError(
                 f"--budget {self.budget:g} is too little: the shortest answer takes about {math.ceil(least / 60)} minutes "
                 "here; raise it, or lower --epochs or --train-size"
             )
-        most = tuning + len(SCREENING_SEEDS) * (screening + self._cost(self.learned))
-        most += len(FINAL_SEEDS) * self._cost([BASELINE, self.learned[0], self.fixed[0]])
-        predicted = min(self.budget, self._likely(tuning, screening) / 60)
+        most = tuning + seconds([*cheap, *self.learned], len(SCREENING_SEEDS))
+        most += seconds([BASELINE, self.learned[0], self.fixed[0]], len(FINAL_SEEDS))
+        further = seconds([BASELINE], len(TUNING_SEEDS))  # one learning rate beyond the three
+        predicted = (tuning + further + self._likely()) / 60
         self.tell(
-            f"{least / 60:.1f} to {min(self.budget, most / 60):.1f} minutes, usually about {predicted:.1f}: single-task "
+            f"{least / 60:.1f} to {min(self.budget, most / 60):.1f} minutes, usually about {min(self.budget, predicted):.1f}: single-task "
             f"training is tuned, {', '.join(self.fixed)} are screened, {self.aim.of_generators.lower()} only if need be, and fresh seeds have the last word"
         )
         self.plan["predicted_minutes"] = predicted
 
-    def _likely(self, tuning: float, screening: float) -> float:
-        """Seconds where all goes as it usually does: an answer at the second look, and generators if the aim asks for them."""
-        looks, final = (_LOOKS[0] if _LOOKS else FEWEST), [BASELINE, *self.fixed[:2]]
-        seeds = len(FINAL_SEEDS) // 2 if self.aim.usually_helped else looks
+    def _likely(self) -> float:
+        """Seconds of what follows tuning, where all goes as it usually does: an answer at the second look, and generators
+        if the aim asks for them."""
+        looks, screened = (_LOOKS[0] if _LOOKS else FEWEST), [BASELINE, *self.fixed]
+        seeds = len(FINAL_SEEDS) // 2 if self.aim.usually_helped else max(looks, FEWEST_FINAL)
         open_ended = not excludes(self._validation, RELEVANT)
         if open_ended and not self.aim.usually_helped:
             # Few samples leave everything open until seeds run out.
             looks, seeds = len(SCREENING_SEEDS), len(FINAL_SEEDS)
         if open_ended or self.aim.usually_helped:
-            screening += self._cost(self.learned)
-        further = len(TUNING_SEEDS) * self._cost([BASELINE])  # one learning rate beyond the three
-        return tuning + further + looks * screening + seeds * self._cost(final)
+            screened += self.learned
+        seconds = self._reckoning.seconds
+        return seconds(screened, looks) + seconds([BASELINE, *self.fixed[:2]], min(seeds, len(FINAL_SEEDS)))
 
     def _tell_anew(self) -> None:
         """How long it may take by what tuning took, where that was not as estimated: a busy machine is slower."""
         pace = float(self.plan["pace"])
         if 1 / _AS_TOLD < pace < _AS_TOLD:
             return
-        left = self._likely(0.0, self._cost([BASELINE, *self.fixed]))
-        minutes = min(self.budget, (self.seconds + left) / 60)
+        minutes = min(self.budget, (self.seconds + self._likely()) / 60)
         self.tell(
             f"runs take {pace:.1f} times as long as estimated: usually about {minutes:.1f} minutes in all, then"
         )
 
-    def _cost(self, methods: Sequence[str]) -> float:
-        """Seconds of one seed of some methods, runs at a time counted."""
-        units = sum(COST.get(method, 1.0) for method in methods)
-        per_run = float(self.plan["seconds_per_run"]) * float(self.plan["pace"])
-        return units * per_run / runs_at_a_time(self.base, self.jobs)
+    @property
+    def _reckoning(self) -> Reckoning:
+        """With what is known of the time of runs by now."""
+        per_run, startup, pace = (float(self.plan[n]) for n in ("seconds_per_run", "startup", "pace"))
+        return Reckoning(per_run, startup, self.jobs or runs_at_a_time([self.base]), pace)
 
     def _train(self, step: str, study: Study) -> pd.DataFrame:
         """Trains what is missing of a study, and learns from it how long runs take."""
-        folder = self.out / step
-        missing = [p.config.method for p in study.plan() if not RunFolder(folder / p.path).started]
-        expected, start = self._cost(missing), time.monotonic()
-        results = study.run(
-            folder, jobs=self.jobs, progress=lambda done, total, note: self.progress(step, done, total, note)
-        )
-        if missing:
-            self._learn_pace(expected, time.monotonic() - start - float(self.plan["startup"]))
+        folder, start = self.out / step, time.monotonic()
+        todo = [
+            (p.config.method, 1 - done)
+            for p in study.plan()
+            if (done := part_done(RunFolder(folder / p.path), p.config.epochs)) < 1
+        ]
+        expected = self._reckoning.of(todo)
+
+        def tick(done: int, total: int, note: str) -> None:
+            if time.monotonic() - self.noted > _NOTED_EVERY:
+                self._note(seconds=self.seconds)
+            self.progress(step, done, total, note)
+
+        results = study.run(folder, jobs=self.jobs, progress=tick)
+        if todo:
+            taken = time.monotonic() - start - float(self.plan["startup"])
+            self.plan["pace"] = float(self.plan["pace"]) * max(0.1, taken / expected)
         return results
 
-    def _learn_pace(self, expected: float, taken: float) -> None:
-        self.plan["pace"] = float(self.plan["pace"]) * max(0.1, taken / expected)
-
-    def _affordable(self, reserve: float, methods: Sequence[str]) -> int:
-        """Seeds of some methods that the rest of the budget holds."""
-        left = 60 * self.budget - self.seconds - reserve - float(self.plan["startup"])
-        return max(0, int(left / self._cost(methods)))
+    def _left(self, reserve: float) -> float:
+        """Seconds of the budget, but for a reserve."""
+        return 60 * self.budget - self.seconds - reserve
 
     # Steps
 
@@ -307,14 +309,16 @@ class _Procedure:
     def _screen(self, tuned: RunConfig) -> None:
         """Validation results of all fixed labels, seed after seed, and of learned ones unless nothing helps."""
         methods = [BASELINE, *self.fixed]
-        reserve = FEWEST * self._cost(
-            [BASELINE, *self.fixed[-2:]] if self.aim.of_noise else [BASELINE, "kmeans", "kmeans"]
+        reserve = self._reckoning.seconds(
+            [BASELINE, *self.fixed[-2:]] if self.aim.of_noise else [BASELINE, "kmeans", "kmeans"],
+            FEWEST_FINAL,
         )
         # What is decided is noted before it is trained: the same call again, after an interruption, decides the same.
         count, learned = int(self.plan.get("looked", FEWEST)), self.plan.get("learned")
         found = self._screened(tuned, methods, count)
         for more in [look for look in _LOOKS if look > count and learned is None]:
-            if not found.open or self._affordable(reserve, methods) < more - count:
+            further = self._reckoning.seeds(methods, self._left(reserve), more - count)
+            if not found.open or further < more - count:
                 break
             count = more
             self._note(looked=count, seconds=self.seconds)
@@ -335,8 +339,9 @@ class _Procedure:
         candidate = found.candidate
         control = self.aim.control(candidate, found.differences)
         final = [BASELINE, candidate, *([] if control is None else [control])]
-        fitting = max(FEWEST, self._affordable(0.0, final))
-        seeds = min(found.seeds_needed(len(FINAL_SEEDS), 5), fitting, len(FINAL_SEEDS))
+        needed = found.seeds_needed(len(FINAL_SEEDS), FEWEST_FINAL)
+        fitting = max(FEWEST_FINAL, self._reckoning.seeds(final, self._left(0.0), len(FINAL_SEEDS)))
+        seeds = min(needed, fitting, len(FINAL_SEEDS))
         self._note(
             screening={
                 "measure": self._key("validation"),
@@ -356,9 +361,11 @@ class _Procedure:
         """Whether learned labels are run, or why not."""
         if found.no_effect:
             return f"not needed: {self.aim.no_effect.lower()} show no effect here"
-        if (fitting := self._affordable(reserve, self.learned)) >= count:
+        reckoning, left = self._reckoning, self._left(reserve)
+        if reckoning.seeds(self.learned, left, count) == count:
             return "run"
-        short = math.ceil(self._cost(self.learned) * (count - fitting) / 60)
+        lacking = reckoning.seconds(self.learned, count) + reckoning.startup - left
+        short = math.ceil(lacking / 60)
         return f"left out: the budget is about {short} minute{'s'[: short != 1]} short of them"
 
     def _screened(self, tuned: RunConfig, methods: Sequence[str], count: int) -> Screened:
@@ -378,7 +385,7 @@ class _Procedure:
         samples = counted(self.data.task, len(self.data.test))
         return conclude(results, self.plan, self.data.task, samples, len(self.data.test)) | {
             "minutes": self.seconds / 60,
-            "predicted_minutes": self.plan["predicted_minutes"],
+            "predicted_minutes": min(self.budget, float(self.plan["predicted_minutes"])),
         }
 
     @property
@@ -389,7 +396,3 @@ class _Procedure:
 
     def _key(self, part: str) -> str:
         return f"{part}_{self.measure.name}"
-
-
-def _json(content: dict[str, Any]) -> bytes:
-    return json.dumps(content, indent=2, allow_nan=False, default=float).encode() + b"\n"

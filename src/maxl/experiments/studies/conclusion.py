@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from maxl.experiments.runs.measures import Measure, main_measure
-from maxl.experiments.runs.methods import CLUSTER_METHODS
+from maxl.experiments.runs.measures import PROBE_OF_INPUTS, Measure, main_measure
+from maxl.experiments.runs.methods import HUMAN_METHODS
 from maxl.experiments.studies.aims import Aim
 from maxl.experiments.studies.collapses import collapses_text, of_methods, standing
 from maxl.experiments.studies.decisions import BASELINE, Values, by_method, diverged, judge, span, words
@@ -23,8 +23,6 @@ from maxl.experiments.studies.statistics import (
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_OF_INPUTS = "test_probe_inputs"
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def conclude(
         versus = _Compared.of(values, fallen, candidate, samples, other)
         rival = _Compared.of(values, fallen, other, samples)
         gain = rival.difference
-        cost = _cost(results, other, plan)
+        cost = _cost(results, other)
         control = {
             "against": other,
             **_numbers(versus.difference),
@@ -134,7 +132,7 @@ def conclude(
             "gain_interval": _ends(gain),
             "cost": finite(cost),
         }
-        helps = rival.verdict == "helps" and other not in ended
+        helps = rival.verdict == "helps" and not untrained and not {other, BASELINE} & ended.keys()
         if verdict == "helps" and not versus.above:
             sentences.append(aim.unproved(other))
             recommended = other if helps else recommended  # what is cheaper, and not shown to be worse
@@ -154,7 +152,11 @@ def conclude(
     primary, told = (None, []) if measure.key == main.key else _primary(results, recommended, candidate, main)
     sentences += told
     inputs, beside = None, None
-    if plan["aim"] == "structure" and _OF_INPUTS in results:
+    if candidate in HUMAN_METHODS and plan["config"]["human"] == plan["config"]["probe"]:
+        sentences.append(
+            f"{candidate} trains on the very column that is looked for: it shows what there is to keep."
+        )
+    if plan["aim"] == "structure" and PROBE_OF_INPUTS in results:
         inputs, beside, said = _beside_inputs(results, values, recommended, measure)
         sentences += said
     return {
@@ -177,7 +179,7 @@ def conclude(
         "probe_inputs": inputs,
         "against_inputs": beside,
         "primary": primary,
-        "cost": finite(_cost(results, candidate, plan)),
+        "cost": finite(_cost(results, candidate)),
         "learning_rate": plan["learning_rate"],
         "sentences": sentences,
     }
@@ -225,7 +227,7 @@ def _beside_inputs(
     results: pd.DataFrame, values: Values, method: str, measure: Measure
 ) -> tuple[float | None, dict[str, Any] | None, list[str]]:
     """The probe of the inputs, mean over the seeds; how a method compares with it; and that in a sentence."""
-    inputs = by_method(results, _OF_INPUTS).get(method)
+    inputs = by_method(results, PROBE_OF_INPUTS).get(method)
     if not inputs:  # some have no numbers to be probed, such as tokens
         return None, None, []
     mean = sum(inputs.values()) / len(inputs)
@@ -271,10 +273,7 @@ def _ends(difference: PairedDifference) -> list[float | None]:
     return [finite(difference.low), finite(difference.high)]
 
 
-def _cost(results: pd.DataFrame, method: str, plan: Mapping[str, Any]) -> float:
-    """Training time in single-task trainings."""
+def _cost(results: pd.DataFrame, method: str) -> float:
+    """Training time in single-task trainings, what is trained for the labels included."""
     trained = results.groupby("method")["seconds_total"].median()
-    cost = float(trained[method]) / float(trained[BASELINE])
-    if method in CLUSTER_METHODS and plan["config"]["cluster_features"] == "trunk":
-        cost += 1.0  # the single-task network whose features are clustered
-    return cost
+    return float(trained[method]) / float(trained[BASELINE])

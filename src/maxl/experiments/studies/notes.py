@@ -58,7 +58,12 @@ def outcomes_text(runs: Iterable[Mapping[Any, Any]]) -> str:
             "of its classes; NMI and purity within primary classes"
         )
     fitted = {row.get("temperature_from") for row in rows}
-    if "training" in fitted:
+    if fitted >= {"training", "validation"}:
+        said.append(
+            "temperature fitted on training samples by some and on the validation part by others, which is fair: do not "
+            "compare their calibration"
+        )
+    elif "training" in fitted:
         said.append("temperature fitted on training samples, 1 at least: --validation-size gives a fair one")
     elif "validation" in fitted:
         said.append("temperature fitted on the validation part, 1 at least where all of it is right")

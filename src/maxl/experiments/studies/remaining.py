@@ -191,12 +191,7 @@ class Remaining:
 
     def _done(self) -> list[float]:
         """The part of each run that is trained, from 0 to 1."""
-        parts = []
-        for p in self.planned:
-            folder = RunFolder(self.out / p.path)
-            ended = folder.finished or folder.diverged
-            parts.append(1.0 if ended else min(1.0, lines(folder) / p.config.epochs))
-        return parts
+        return [part_done(RunFolder(self.out / p.path), p.config.epochs) for p in self.planned]
 
     def _known(self) -> dict[str, float]:
         """Seconds of a run of each method that has ended here, from its first file to its last.
@@ -219,6 +214,11 @@ class Remaining:
         unit = seconds / COST.get(like, 1.0)
         methods = [p.config.method for p in self.planned]
         return [known.get(method, unit * COST.get(method, 1.0)) for method in methods]
+
+
+def part_done(folder: RunFolder, epochs: int) -> float:
+    """The part of a run that is trained, from 0 to 1, which is that of all that have ended."""
+    return 1.0 if folder.finished or folder.diverged else min(1.0, lines(folder) / epochs)
 
 
 def lines(folder: RunFolder) -> int:

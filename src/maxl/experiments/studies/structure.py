@@ -7,28 +7,28 @@ from collections.abc import Mapping
 from maxl.experiments.runs.methods import HUMAN_METHODS
 from maxl.experiments.studies.intervals import PairedDifference, paired_differences
 from maxl.experiments.studies.statistics import intervals_text
-from maxl.experiments.studies.variants import base_method
+from maxl.experiments.studies.variants import base_method, same_setting
 
 Probed = Mapping[str, Mapping[int, float]]  # the probe's accuracy, in percent, by method and seed
 
 
 def against_single(probed: Probed) -> dict[str, PairedDifference]:
-    """Each method's difference to single-task training in points, with intervals that hold together; none without it."""
-    base = next((label for label in probed if base_method(label) == "single"), None)
-    others = [label for label in probed if label != base]
-    if base is None or not others:
-        return {}
-    found = paired_differences([(probed[label], probed[base]) for label in others])
-    return dict(zip(others, found, strict=True))
+    """Each method's difference to single-task training at the same setting in points, with intervals that hold together;
+    none where that was not run."""
+    singles = [label for label in probed if base_method(label) == "single"]
+    beside = {label: next((s for s in singles if same_setting(label, s)), None) for label in probed}
+    pairs = {label: single for label, single in beside.items() if single is not None}
+    found = paired_differences([(probed[label], probed[single]) for label, single in pairs.items()])
+    return dict(zip(pairs, found, strict=True))
 
 
-def against_inputs(probed: Probed, inputs: Mapping[int, float]) -> dict[str, PairedDifference]:
-    """Each method's difference to the probe of the raw inputs of the same seeds, likewise; none without a common seed."""
-    found = paired_differences([(values, inputs) for values in probed.values()])
+def against_inputs(probed: Probed, inputs: Probed) -> dict[str, PairedDifference]:
+    """Each method's difference to the probe of its own runs' raw inputs, likewise; none without a common seed."""
+    found = paired_differences([(values, inputs.get(label, {})) for label, values in probed.items()])
     return {label: d for label, d in zip(probed, found, strict=True) if d.n > 0}
 
 
-def kept_text(probed: Probed, inputs: Mapping[int, float] | None = None) -> str:
+def kept_text(probed: Probed, inputs: Probed | None = None) -> str:
     """Which methods keep more or less than single-task training and the inputs; "" where nothing is compared."""
     said = kept_sentences(probed, inputs)
     if not said:
@@ -42,12 +42,12 @@ def kept_text(probed: Probed, inputs: Mapping[int, float] | None = None) -> str:
     return " ".join(said)
 
 
-def kept_sentences(probed: Probed, inputs: Mapping[int, float] | None = None) -> list[str]:
+def kept_sentences(probed: Probed, inputs: Probed | None = None) -> list[str]:
     """The methods alone: those that keep more, and less, than single-task training, and than the raw inputs.
 
     Args:
         probed: Of the methods.
-        inputs: The probe of the raw inputs by seed, in percent, where it was taken.
+        inputs: The same of the raw inputs, as the runs of each method had them, where it was taken.
 
     Returns:
         Sentences; [] where nothing is compared.

@@ -55,8 +55,7 @@ class _LocalCrew:
     def __init__(self, configs: Sequence[RunConfig], wait: float) -> None:
         self._wait = wait
         self._devices = max(device_count(config.device) for config in configs)
-        fitting = (os.cpu_count() or 1) // max(config.threads for config in configs)
-        self._places = max(1, self._devices or min(_MOST_AT_A_TIME, fitting))
+        self._places = runs_at_a_time(configs)
 
     def at_a_time(self, most: int | None) -> int:
         """As ``Crew.at_a_time``."""
@@ -76,6 +75,12 @@ class _LocalCrew:
             jobs, processes=processes, devices=self._devices, tick=tick, track=track, wait=self._wait
         )
         return {path: f"the process of {path} died twice ({_CAUSES})" for path in dead}
+
+
+def runs_at_a_time(configs: Sequence[RunConfig]) -> int:
+    """Of some runs as many as this machine has GPUs for, or processors, where nobody says how many."""
+    fitting = (os.cpu_count() or 1) // max(config.threads for config in configs)
+    return max(1, max(device_count(config.device) for config in configs) or min(_MOST_AT_A_TIME, fitting))
 
 
 def device_count(name: str) -> int:
