@@ -63,9 +63,9 @@ EARLY, LATE = ["early.weight", "early.bias"], ["late.weight", "late.bias"]
 def test_a_trunk_says_its_layers_and_what_it_says_is_checked() -> None:
     assert parameter_layers(Stated([EARLY, LATE])) == [EARLY, LATE]
     for wrong, message in (
-        ([EARLY], "late.bias is in none"),
+        ([EARLY], "late.bias is in no layer"),
         ([EARLY, LATE, EARLY], "early.bias is in several"),
-        ([EARLY, LATE, ["other"]], "other is in several, or not there"),
+        ([EARLY, LATE, ["other"]], "other is in several, or is no parameter of it"),
     ):
         with pytest.raises(ValueError, match=message):
             parameter_layers(Stated(wrong))

@@ -74,3 +74,11 @@ def test_from_labels_refuses_what_is_no_hierarchy(
 def test_psi_needs_whole_numbers_of_at_least_one(psi: list[Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         maxl.Hierarchy(psi)
+
+
+def test_it_prints_what_makes_it_again() -> None:
+    of_people = maxl.Hierarchy.from_labels(torch.tensor([1, 0, 1]), torch.tensor([0, 1, 2]))
+    for hierarchy in (maxl.Hierarchy([2, 2, 1]), maxl.Hierarchy.flat(3), of_people):
+        again = eval(repr(hierarchy), {"Hierarchy": maxl.Hierarchy, "torch": torch})
+        assert again == hierarchy
+    assert of_people.owner.tolist() == [1, 0, 1]

@@ -64,6 +64,16 @@ def test_heads_and_width_can_be_the_users_own() -> None:
     ).shape == (3, 4)
 
 
+def test_a_head_without_a_layer_is_one() -> None:
+    own = torch.nn.Sequential()
+    network = maxl.MultiTaskNetwork(
+        torch.nn.Linear(4, 3), maxl.Hierarchy.uniform(3, 2), primary_head=own, feature_dim=3
+    )
+    assert network.primary_head is own
+    assert network.auxiliary_head[-1].out_features == 6
+    assert maxl.LabelGenerator(torch.nn.Linear(4, 6), maxl.Hierarchy.uniform(3, 2), head=own).head is own
+
+
 def test_a_flat_hierarchy_serves_regression() -> None:
     hierarchy = maxl.Hierarchy.flat(4)
     labels = maxl.LabelGenerator(conv_trunk(), hierarchy)(batch()[0], torch.randn(12))
@@ -170,7 +180,7 @@ def test_weights_as_published_are_powers_of_two(span: float) -> None:
 
 @pytest.mark.parametrize("span", [0.0, -1.0, 128.0, float("nan")])
 def test_a_range_of_weights_that_cannot_be_is_refused(span: float) -> None:
-    with pytest.raises(ValueError, match="range R of weights needs to be above 0 and below 128"):
+    with pytest.raises(ValueError, match="span R of weights needs to be above 0 and below 128"):
         maxl.PowerOfTwo(span)
 
 

@@ -75,7 +75,7 @@ def parameter_layers(trunk: nn.Module) -> list[list[str]]:
         odd = sorted({*said} ^ {*there}) or sorted(name for name in said if said.count(name) > 1)
         raise ValueError(
             f"rates by layer need each parameter of the trunk in one layer; of {type(trunk).__name__} {odd[0]} "
-            f"{'is in none' if odd[0] not in said else 'is in several, or not there'}"
+            f"{'is in no layer' if odd[0] not in said else 'is in several, or is no parameter of it'}"
         )
     return [layer for layer in layers if layer]
 

@@ -13,12 +13,14 @@ class Hierarchy:
     """ψ[c] auxiliary classes for primary class c; K = Σψ in all (paper, section 3.2).
 
     Auxiliary classes are numbered block after block: with ``psi = [2, 2, 1]`` primary class 0 owns
-    auxiliary classes 0 and 1, class 1 owns 2 and 3, class 2 owns 4.
+    auxiliary classes 0 and 1, class 1 owns 2 and 3, class 2 owns 4. ``from_labels`` keeps the numbers that they have.
 
     Args:
         psi: Auxiliary classes per primary class, C whole numbers of at least 1.
 
     Attributes:
+        psi: Auxiliary classes per primary class, C numbers.
+        owner: The primary class of each auxiliary class, int64 of shape (K,).
         num_primary: C, the number of primary classes (1 for a flat hierarchy).
         num_auxiliary: K, the number of auxiliary classes.
         mask: Bool tensor of shape (C, K); row c is True on the block of class c.
@@ -108,8 +110,8 @@ class Hierarchy:
         """The mask of each sample: bool of shape (N, K).
 
         Args:
-            y: Primary labels, int64 of shape (N,) in [0, C). A flat hierarchy takes targets of any kind
-                and looks at their number alone.
+            y: Primary labels, int64 of shape (N,) in [0, C). A flat hierarchy accepts targets of any kind
+                and uses only how many there are.
         """
         return rows_of(self.mask.to(y.device), y)
 
@@ -124,7 +126,11 @@ class Hierarchy:
         return hash((self.num_primary, tuple(self.owner.tolist())))
 
     def __repr__(self) -> str:
-        return f"Hierarchy({list(self.psi)})"
+        if self == Hierarchy(self.psi):
+            return f"Hierarchy({list(self.psi)})"
+        return (
+            f"Hierarchy.from_labels(torch.tensor({self.owner.tolist()}), torch.arange({self.num_auxiliary}))"
+        )
 
 
 def _is_count(value: Any) -> bool:

@@ -40,7 +40,7 @@ def focal_loss(
         # A column would be broadcast: the weight of every sample on every loss.
         raise ValueError(
             f"sample_weight needs one factor a sample, shape {tuple(per_sample.shape)}; got {tuple(sample_weight.shape)}: "
-            "take the last dimension from a column by squeeze(-1)"
+            "remove a column's last dimension with squeeze(-1)"
         )
     return (sample_weight * per_sample).mean()
 

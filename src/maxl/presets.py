@@ -21,7 +21,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def check_choice(what: str, value: str, choices: Iterable[str]) -> None:
-    """ValueError with the nearest choice, or all of them, unless ``value`` is among them."""
+    """ValueError with all choices, and the nearest where one is near, unless ``value`` is among them."""
     names = list(choices)
     if value not in names:
         match = get_close_matches(str(value), names, n=1, cutoff=0.5)

@@ -13,7 +13,7 @@ from maxl.presets import check_choice
 
 
 def infer_feature_dim(trunk: nn.Module) -> int | None:
-    """D where the trunk states it: ``feature_dim``, timm's ``num_features``, or its last layer's width."""
+    """D where the trunk states it: ``feature_dim``, timm's ``num_features``, or of an ``nn.Sequential`` its last layer's width."""
     for name in ("feature_dim", "num_features"):
         value = getattr(trunk, name, None)
         if isinstance(value, int):

@@ -274,3 +274,14 @@ def test_a_loss_that_judges_in_parts_is_looked_at_from_part_to_part(count: int) 
     y = torch.arange(count) // 4
     with pytest.raises(ValueError, match="means over samples"):
         learner.step(*rows(0, 4), outer_batch=(rows(3, count)[0], y))
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [{"lookahead": maxl.Virtual()}, {"lookahead": "virtual"}, {"evaluate": "next"}, {"favour": "time"}],
+)
+def test_a_choice_that_parts_leave_no_room_for_is_refused(choice: dict[str, Any]) -> None:
+    [name] = choice
+    with pytest.raises(ValueError, match=f"AccumulatingLearner takes {name}=.* itself; got .*: drop it"):
+        small(**choice)
+    small(lookahead="update", evaluate="same", favour="memory")

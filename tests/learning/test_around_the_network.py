@@ -65,7 +65,7 @@ def test_weights_that_a_pass_takes_from_a_list_are_refused(lookahead: Any, way: 
     if lookahead.waits:
         learner.step(*rows(1))
     # The next batch judges where the weights are; it is the repeated training pass that is another one then.
-    said = r"trunk\.last\.weight from elsewhere" + "|same outputs when" * lookahead.waits
+    said = r"trunk\.last\.weight from elsewhere" + "|give the same outputs" * lookahead.waits
     with pytest.raises(ValueError, match=said):
         learner.step(*rows())
 

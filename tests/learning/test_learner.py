@@ -245,10 +245,10 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(bad: float) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"hypergradient": "exact"}, "hypergradient needs to be one of"),
+        ({"hypergradient": "exact"}, r"\(hypergradient\) needs to be one of"),
         ({"lookahead": "real"}, "lookahead needs to be one of virtual, update; got 'real'"),
         ({"evaluate": "next", "lookahead": "virtual"}, 'pass lookahead="update"'),
-        ({"meta_every": 0}, "meta_every needs to be at least 1"),
+        ({"meta_every": 0}, r"\(meta_every\) needs to be at least 1"),
     ],
 )
 def test_choices_that_do_not_exist_or_go_together(options: dict[str, Any], message: str) -> None:

@@ -156,10 +156,13 @@ def test_a_primary_loss_alone_is_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"schedule": maxl.Every(2), "meta_every": 2}, "schedule= says what meta_every= says too"),
-        ({"way": maxl.Reverse(), "hypergradient": "forward"}, "way= says what hypergradient= says too"),
-        ({"mix": maxl.Gated(cosine_gate), "gate": cosine_gate}, "mix= says what gate= says too"),
-        ({"task": maxl.Classification(), "primary_loss": maxl.focal_loss}, "task= says what primary_loss="),
+        ({"schedule": maxl.Every(2), "meta_every": 2}, "schedule= and meta_every= set the same thing"),
+        ({"way": maxl.Reverse(), "hypergradient": "forward"}, "way= and hypergradient= set the same thing"),
+        ({"mix": maxl.Gated(cosine_gate), "gate": cosine_gate}, "mix= and gate= set the same thing"),
+        (
+            {"task": maxl.Classification(), "primary_loss": maxl.focal_loss},
+            "task= and primary_loss= set the same thing",
+        ),
         ({"lookahead": maxl.Taken(), "favour": "memory"}, "an object that holds its own settings"),
         ({"lookahead": "update", "favour": "speed"}, "favour needs to be one of time, memory"),
     ],

@@ -124,7 +124,7 @@ def no_sample_in_one_process(world: maxl.DataParallel) -> None:
     trained = learner(world)
     x, y = batch(0)
     refused(
-        lambda: trained.step(*((x, y) if dist.get_rank() else (x[:0], y[:0]))), "got none in 1 of 2 processes"
+        lambda: trained.step(*((x, y) if dist.get_rank() else (x[:0], y[:0]))), "1 of 2 processes had none"
     )
     trained.step(*mine(1))
     same_everywhere(trained)

@@ -34,7 +34,7 @@ def as_way(way: Way | str) -> Way:
     """A way by its word, or itself; ValueError with the words there are."""
     if isinstance(way, Way):
         return way
-    check_choice("hypergradient", way, WAYS)
+    check_choice("the way to differentiate (hypergradient)", way, WAYS)
     return WAYS[way]
 
 
@@ -72,8 +72,8 @@ def hypergradient(
         primary_loss: (logits, y) → scalar.
         auxiliary_loss: (logits, labels) → scalar, twice differentiable in the logits.
         training_loss: (outputs, y, signals) → scalar, instead of L_pri + L_aux: ``bind`` of a supervision gives one.
-        check: Compare with ordinary gradients at neighbouring signals, which sees whatever in the network hides its
-            derivative, and costs two gradients of L_in; "never" leaves that out.
+        check: "first" compares the result with ordinary gradients at neighbouring signals, which detects whatever in the
+            network hides its derivative and costs two gradients of L_in; "never" does not.
 
     Returns:
         One gradient for each trainable parameter of the generator, in the order of

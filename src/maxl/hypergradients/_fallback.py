@@ -97,9 +97,9 @@ class OrReverse:
                 found = Reverse().along(problem, signals, u)
             except (RuntimeError, NotImplementedError) as error:
                 raise ValueError(
-                    f"the hypergradient needs to be what ordinary gradients say; {name} gives {seen} along a direction "
+                    f"the hypergradient needs to agree with ordinary gradients; {name} gives {seen} along a direction "
                     f"of the signals, and reverse mode cannot follow this network ({str(error).splitlines()[0]}): "
-                    'check="never" trains all the same'
+                    'check="never" trains anyway'
                 ) from error
             again = compare(problem, signals, u, found)
             if again.agrees(Reverse().tolerance(problem.rounding())):
@@ -107,9 +107,9 @@ class OrReverse:
                 return found
             seen = again
         raise ValueError(
-            f"the hypergradient needs to be what ordinary gradients say; reverse mode gives {seen} along a direction of "
+            f"the hypergradient needs to agree with ordinary gradients; reverse mode gives {seen} along a direction of "
             "the signals: maxl.check_hypergradient names what in the network hides its derivative; "
-            'check="never" trains all the same'
+            'check="never" trains anyway'
         )
 
     def _try(self, problem: Problem, signals: Signals, u: Sequence[Tensor | None]) -> Signals:

@@ -196,9 +196,9 @@ class Problem:
         """ValueError unless ``repeats``, in this process and in all others."""
         if not self.every(self.repeats(outputs)):
             raise ValueError(
-                "the network needs to give the same outputs when its training pass is repeated, through which the "
-                "hypergradient goes; got others: draw random numbers by torch, random or numpy's global generator, and "
-                "keep what changes from call to call in buffers (attention with dropout on a GPU needs "
+                "the hypergradient repeats the training pass, which needs to give the same outputs; it gave others: draw "
+                "random numbers from torch, random or numpy's global generator, and keep what changes from call to call in "
+                "buffers (attention with dropout on a GPU needs "
                 "torch.nn.attention.sdpa_kernel(SDPBackend.MATH) around training)"
             )
 
@@ -269,8 +269,8 @@ def differentiate(
     for name, g in zip(own, gradients[len(leaves) :], strict=True):
         if g is not None:
             raise ValueError(
-                f"a pass needs to reach weights as parameters of their modules, where a meta step puts others in place; got "
-                f"one that takes {name} from elsewhere (a list, a closure, a penalty within a loss): call its module, and "
+                f"a meta step puts other weights in the place of a network's parameters, so that a pass has to read them from "
+                f"their modules; this one takes {name} from elsewhere (a list, a closure, a penalty within a loss): call its module, and "
                 "leave penalties on weights to the optimizer's weight_decay"
             )
     return list(gradients[: len(leaves)])

@@ -112,8 +112,8 @@ def purely(
     for name, (p, version) in own.items():
         if p._version != version:
             raise ValueError(
-                f"what a network changes in its own pass needs to be in buffers, which a meta step leaves as they are; got "
-                f"one that moves the weight {name}: register it with register_buffer"
+                f"a network may change nothing but buffers in its own pass, so that a meta step can leave them as they are; "
+                f"this one moves the weight {name}: register it with register_buffer"
             )
     return results[0]
 

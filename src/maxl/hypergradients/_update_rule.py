@@ -74,7 +74,7 @@ class UpdateRule:
             known = ", ".join(kind.__name__ for kind in _RULES)
             raise ValueError(
                 f"the lookahead can follow {known}; got {type(optimizer).__name__}: train with one of these, "
-                'or look ahead by a plain step that is not taken: lookahead=maxl.Virtual("sgd")'
+                'or look ahead by a virtual step of plain SGD: lookahead=maxl.Virtual("sgd")'
             )
         if rule[0] is _adam and any(p.is_complex() for p in parameters):
             raise ValueError(

@@ -15,7 +15,7 @@ from maxl.learning import AccumulatingLearner, MetaAuxiliaryLearner, MultiTaskLe
 
 
 class MAXLModule(LightningModule):
-    """Trains by a learner's three verbs, in Lightning's manual optimization, with a Trainer of one's own.
+    """Trains with a learner's ``backward`` and ``meta_step`` under Lightning's manual optimization, in your own Trainer.
 
     Batches are (x, y) or (x, y, index), index being the samples' positions in the training set. The Trainer's ``global_step``
     counts the optimizer's steps; checkpoints hold both networks, both optimizers and what the learner remembers, with
@@ -31,7 +31,7 @@ class MAXLModule(LightningModule):
     Args:
         learner: Holds networks and optimizers.
         schedulers: Of learning rates, stepped after the last batch of each epoch.
-        max_grad_norm: Clip the gradient's norm to this before a step; None for as it is.
+        max_grad_norm: Clip the gradient's norm to this before a step; None leaves it as it is.
         accumulate: Batches in a step, at least 1; the last step of an epoch may have fewer.
 
     Raises:

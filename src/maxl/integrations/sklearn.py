@@ -67,8 +67,8 @@ class MAXLClassifier(ClassifierMixin, Tabular):  # type: ignore[misc]
 
         Args:
             X, y: As for ``fit``.
-            sample_weight: As for ``fit``, and taken as they are: those of a call are not made 1 on average, or calls of
-                different weights would count alike.
+            sample_weight: As for ``fit``, but not scaled to a mean of 1, since calls with different weights would then
+                count alike.
             classes: All classes there will be; needed in the first call.
 
         Raises:
@@ -163,8 +163,8 @@ class MAXLRegressor(RegressorMixin, Tabular):  # type: ignore[misc]
 
         Args:
             X, y: As for ``fit``.
-            sample_weight: As for ``fit``, and taken as they are: those of a call are not made 1 on average, or calls of
-                different weights would count alike.
+            sample_weight: As for ``fit``, but not scaled to a mean of 1, since calls with different weights would then
+                count alike.
         """
         first = not hasattr(self, "weights_")
         if first:

@@ -367,7 +367,7 @@ def _check(learner: Any, args: TrainingArguments, options: Mapping[str, Any]) ->
         options
     ):
         raise ValueError(
-            f"the learner decides on networks, losses and optimizers; got {', '.join(sorted(taken))}: give them to it"
+            f"networks, losses and optimizers come from the learner; got {', '.join(sorted(taken))}: pass them to it instead"
         )
     if args.world_size > 1 or args.n_gpu > 1 or not learner.world.alone:
         raise ValueError(

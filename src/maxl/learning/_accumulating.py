@@ -17,6 +17,9 @@ from maxl.learning._outer import OuterBatch
 from maxl.learning._record import Batch, Update, is_same_batch
 from maxl.learning._result import StepResult
 
+# What working through a batch in parts leaves of the choices.
+_FIXED = {"lookahead": "update", "evaluate": "same", "favour": "memory"}
+
 
 class AccumulatingLearner(MetaAuxiliaryLearner):
     """A learner that works through each batch in parts and updates each network once.
@@ -30,13 +33,20 @@ class AccumulatingLearner(MetaAuxiliaryLearner):
         args, options: As for ``MetaAuxiliaryLearner``; the lookahead is set here.
 
     Raises:
-        ValueError: if ``microbatch`` is below 1, or a gate is given; in training, if a loss is no mean over samples.
+        ValueError: if ``microbatch`` is below 1, or another lookahead or a gate is given; in training, if a loss is no mean
+            over samples.
     """
 
     def __init__(self, *args: Any, microbatch: int, **options: Any) -> None:
         if microbatch < 1:
             raise ValueError(f"microbatch needs to be at least 1; got {microbatch}")
-        super().__init__(*args, **{**options, "lookahead": "update", "evaluate": "same", "favour": "memory"})
+        for name, value in _FIXED.items():
+            if options.get(name) not in (None, value):
+                raise ValueError(
+                    f"AccumulatingLearner takes {name}={value!r} itself; got {options[name]!r}: drop it, or use "
+                    "MetaAuxiliaryLearner"
+                )
+        super().__init__(*args, **{**options, **_FIXED})
         if self.mix.splits:
             raise ValueError("a gate needs the gradients of a whole batch; use MetaAuxiliaryLearner with it")
         if not self.world.alone:

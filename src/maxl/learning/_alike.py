@@ -76,8 +76,8 @@ def check(world: World, held: Held, steps: int) -> None:
             if not _same(one, other, most):
                 raise ValueError(
                     f"in several processes the {what} needs to be the same in each; got {one:.6g} in the first and {other:.6g} "
-                    f"in process {rank} (of a weight its norm or its sum): load weights and states in all of them, and set the "
-                    "same rates"
+                    f"in process {rank} (of a weight its norm or its sum): load weights and optimizers' states in all of "
+                    "them, and set the same learning rates"
                 )
 
 

@@ -39,8 +39,8 @@ class Fingerprint:
         """
         if [g is not None for g in gradients] != self._there:
             raise ValueError(
-                "the gradients need to be those of learner.backward when optimizer.step() is called; got some that "
-                "are new and some that are gone: call zero_grad() before backward, or not at all"
+                "the gradients need to be those of learner.backward when optimizer.step() is called; some have "
+                "appeared or gone since: call zero_grad() before backward alone"
             )
         kept = [_flat(g) for g in gradients if g is not None]
         if not kept:

@@ -97,8 +97,8 @@ def check_mean(
             if bool((whole - parts).abs() > TOLERANCE * whole.abs().clamp_min(1e-6)):
                 raise ValueError(
                     f"{what} needs losses that are means over samples; got one that is {whole.item():.6g} on {len(rows)} "
-                    f"samples and {parts.item():.6g} on two parts of them: use no sum, and no class weights, sample weights "
-                    "or ignore_index that it is divided by there (weigh each sample's loss and take the mean instead)"
+                    f"samples and {parts.item():.6g} on two parts of them: do not sum, and do not divide by class weights, "
+                    "sample weights or the samples that ignore_index leaves (weigh each sample's loss and take the mean)"
                     f"{instead}"
                 )
 
@@ -152,8 +152,8 @@ def check_within(losses: Losses, network: nn.Module, optimizer: Optimizer) -> No
             and (id(leaf) in held or isinstance(leaf, nn.Parameter))
         ):
             raise ValueError(
-                "the network needs to hold all that its losses train; got a loss that depends on another tensor of shape "
-                f"{tuple(leaf.shape)} that is trained: make it a parameter of the network and its use a part of the "
+                "the network needs to hold all that its losses train; a loss depends on another trained tensor, of shape "
+                f"{tuple(leaf.shape)}: make it a parameter of the network and its use a part of the "
                 "pass, or a constant (requires_grad_(False))"
             )
         fresh = {parent for parent, _ in node.next_functions if parent is not None} - seen if node else set()

@@ -64,11 +64,11 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         schedule: When a meta step is due: ``maxl.Every(1)`` by default.
         mix: As for ``MultiTaskLearner``; a gate goes with a lookahead that follows the step taken.
         world, autocast, check_finite: As for ``MultiTaskLearner``.
-        check: Compare the hypergradient with ordinary gradients at neighbouring signals, which sees whatever in the
+        check: Compare the hypergradient with ordinary gradients at neighbouring signals, which detects whatever in the
             network hides its derivative: at the "first" meta step, "never", or at every k-th. It costs two gradients
             of the training loss. Where they differ, reverse mode takes over, with a warning.
         compile: As there; also for the generator. Reverse mode stays eager, as it differentiates twice.
-        words: In place of objects, as in ``maxl.PRESETS``: hypergradient ("forward", "reverse", "finite-difference"),
+        words: Options as words and numbers in place of objects, as in ``maxl.PRESETS``: hypergradient ("forward", "reverse", "finite-difference"),
             lookahead ("update", "virtual"), lookahead_rule ("optimizer", "sgd"), evaluate ("same", "next"), meta_every
             (k), favour ("time", "memory"), cache_size (training samples whose last labels are kept between meta steps;
             needs ``index``), entropy_weight, regulariser, primary_loss, auxiliary_loss, gate.

@@ -59,12 +59,12 @@ class MultiTaskLearner:
         world: Who trains along: ``maxl.DataParallel()`` where each process takes its part of every batch; nobody by
             default. The weights of the first process are then everybody's.
         autocast: Lower precision for the passes (``torch.bfloat16``), or None; losses are taken in float32.
-        check_finite: Raise before an update with a loss that is not finite. It reads the loss, which on a
-            GPU waits for it: switch it off there and check every so often.
+        check_finite: Raise before an update with a loss that is not finite. Reading the loss waits for
+            a GPU: switch this off there, and check the loss yourself now and then.
         compile: Pass through ``torch.compile``; a pass that does not compile runs eagerly, with one warning.
             The first steps then take a minute or more. Dynamic shapes compile anew. Goes without a gate, and in one
             process.
-        words: In place of objects: primary_loss, auxiliary_loss and gate, functions.
+        words: Options in place of objects: primary_loss, auxiliary_loss and gate, functions.
 
     Raises:
         ValueError: if choices do not go together.

@@ -37,7 +37,7 @@ class Next(Taken):
             ValueError: if the batch comes with one to judge it, or in parts.
         """
         if batch.outer is not None:
-            raise ValueError('evaluate="next" takes the next batch as the outer batch; drop outer_batch=')
+            raise ValueError("maxl.Next() takes the next batch as the outer batch; drop outer_batch=")
         if batch.share != 1.0:
             raise ValueError(
                 "maxl.Next() judges by whole batches; got a part of one: accumulate with lookahead=maxl.Taken()"

@@ -17,7 +17,7 @@ from maxl.tasks import Task
 
 
 @dataclass(frozen=True)
-class Part(Every):
+class Part:
     """At every k-th training step, on random samples of its batch: cheaper, and right on average.
 
     The training step takes the whole batch. Of its samples, some judge it and others, drawn independently, teach: the
@@ -36,17 +36,19 @@ class Part(Every):
         ValueError: if one of them is not.
     """
 
-    q: float = 1.0
-
-    def __init__(self, q: float, k: int = 1) -> None:
-        object.__setattr__(self, "k", k)
-        object.__setattr__(self, "q", q)
-        self.__post_init__()
+    q: float
+    k: int = 1
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        Every(self.k)  # or a ValueError
         if not 0 < self.q <= 1:
-            raise ValueError(f"teach_part needs to be above 0 and at most 1; got {self.q}")
+            raise ValueError(
+                f"the q of maxl.Part (teach_part) needs to be above 0 and at most 1; got {self.q}"
+            )
+
+    def due(self, step: int) -> bool:
+        """As ``Schedule.due``."""
+        return Every(self.k).due(step)
 
     def rows(self, count: int) -> Tensor | None:
         """Positions of some of ``count`` samples, by torch's global generator of random numbers; None for all of them.
@@ -75,8 +77,8 @@ def drawn(
     some = rows is not None and rows[0] is not None
     if earlier and (some or any(part.given is not None for part in earlier)):
         raise ValueError(
-            "maxl.Part takes samples of one batch a step; got a further one before the optimizer's step: step between two "
-            "calls of backward, or accumulate with schedule=maxl.Every(k)"
+            "maxl.Part takes samples of one batch a step; backward was called again before optimizer.step(): step between "
+            "the two calls, or accumulate with schedule=maxl.Every(k)"
         )
     if rows is None or not some:
         return None

@@ -40,9 +40,11 @@ class Batch:
         problem: The batch as a two-level problem, from before the network's pass.
         label_random: State of the random generators before the signals were made.
         graph: The signals with the generator's graph, where that is kept.
+        label_buffers: The generator's buffers before the signals were made.
         features: Of a trunk that the generator shares, in the network's pass; None for a trunk of its own.
-        label_buffers: The generator's buffers before that.
         rows: Samples that teach, and samples that judge them, or None for all.
+        part: Share of the samples in those that all processes have of the whole step.
+        weights: θ₁ by name, looked up once: large networks have many modules.
     """
 
     x: Inputs
@@ -59,10 +61,8 @@ class Batch:
     features: Tensor | None = None
     label_buffers: Mapping[str, Tensor] | None = None
     rows: tuple[Tensor, Tensor] | None = None
-    part: float = 1.0  # share of the samples in those that all processes have of the whole step
-    weights: dict[str, Tensor] = field(
-        init=False
-    )  # θ₁ by name, looked up once: large networks have many modules
+    part: float = 1.0
+    weights: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
         self.x = own(self.x)

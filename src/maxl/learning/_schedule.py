@@ -30,7 +30,7 @@ class Every:
 
     def __post_init__(self) -> None:
         if self.k < 1:
-            raise ValueError(f"meta_every needs to be at least 1; got {self.k}")
+            raise ValueError(f"the k of a schedule (meta_every) needs to be at least 1; got {self.k}")
 
     def due(self, step: int) -> bool:
         """As ``Schedule.due``."""

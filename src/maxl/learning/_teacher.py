@@ -123,9 +123,8 @@ class Teacher:
 
         if not all(alike([a], [b], rounding) for a, b in zip(made, part.signals, strict=True)):
             raise ValueError(
-                "a generator needs to give the same signals when its pass is repeated, through which its gradient goes; got "
-                "others: keep what changes from call to call in buffers, let it not read the network, or keep its graph "
-                "(recompute=False)"
+                "a generator's pass is repeated for its gradient and needs to give the same signals; it gave others: keep what "
+                "changes from call to call in buffers, do not let it read the network, or keep its graph (recompute=False)"
             )
 
 

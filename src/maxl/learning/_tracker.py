@@ -66,8 +66,8 @@ class UpdateTracker:
         for name, p in weights.items():
             if p._backward_hooks or p._post_accumulate_grad_hooks:
                 raise ValueError(
-                    f"the gradients of trained weights need to reach the optimizer as they are; {name} has a hook on "
-                    "its own: remove it, and clip or log gradients between learner.backward and optimizer.step()"
+                    f"the gradients of trained weights need to reach the optimizer as they are; {name} has a gradient "
+                    "hook: remove it, and clip or log gradients between learner.backward and optimizer.step()"
                 )
         self._fingerprint = None
         if self.filled and self._dropped(weights):
@@ -80,7 +80,7 @@ class UpdateTracker:
         known = self._filled.outer if self.filled and self._filled is not None else None
         if known is not None and outer is not None and not is_same_batch(known, *outer):
             raise ValueError(
-                "one batch judges a step; got another outer_batch with a further part of it: give all parts the whole one"
+                "one batch judges a step; a further part of it came with another outer_batch: pass the same one with every part"
             )
         if not self.filled:
             self._filled = None

@@ -33,7 +33,7 @@ class Virtual(Lookahead):
 
     def __init__(self, rule: Literal["optimizer", "sgd"] = "optimizer", *, recompute: bool = False) -> None:
         super().__init__(recompute=recompute)
-        check_choice("lookahead_rule", rule, ("optimizer", "sgd"))
+        check_choice("the rule of maxl.Virtual (lookahead_rule)", rule, ("optimizer", "sgd"))
         self.rule = rule
 
     def teach(self, learner: MetaAuxiliaryLearner, update: Update) -> StepResult:

@@ -170,8 +170,8 @@ def _check_itself(what: str, optimizer: Optimizer) -> None:
     inner = getattr(optimizer, "optimizer", None)
     if isinstance(inner, Optimizer):
         raise ValueError(
-            f"the {what} needs to be the one that steps; got {type(optimizer).__name__} around {type(inner).__name__}: give "
-            "the learner what it was made of (its .optimizer); the wrapper may step it all the same"
+            f"the {what} needs to be the one that steps; got {type(optimizer).__name__} around {type(inner).__name__}: pass "
+            "its .optimizer; you may still step through the wrapper"
         )
 
 
@@ -309,4 +309,4 @@ def _is_plain(optimizer: Optimizer) -> bool:
 
 def _once(name: str, value: object, given: Mapping[str, Any], *words: str) -> None:
     if value is not None and (twice := [word for word in words if word in given]):
-        raise ValueError(f"{name}= says what {twice[0]}= says too; pass one of them")
+        raise ValueError(f"{name}= and {twice[0]}= set the same thing; pass one of them")

@@ -18,6 +18,8 @@ from maxl.hypergradients import Inputs, in_float, pure_call
 from maxl.tasks import Classification, Task, is_dense, positions_that_count
 from maxl.trunks import infer_feature_dim, require_feature_dim
 
+_INSTEAD = " or heads of your own"  # of a width that is not known
+
 
 class Logits(NamedTuple):
     """What the multi-task network returns."""
@@ -29,6 +31,9 @@ class Logits(NamedTuple):
 def head(feature_dim: int, outputs: int) -> nn.Sequential:
     """The authors' head: Linear(D, D), ReLU, Linear(D, outputs)."""
     return nn.Sequential(nn.Linear(feature_dim, feature_dim), nn.ReLU(), nn.Linear(feature_dim, outputs))
+
+
+_two_layers = head  # where a parameter has its name
 
 
 def checked_features(features: Tensor, expected: int | None, trunk: nn.Module, task: Task) -> Tensor:
@@ -52,11 +57,11 @@ def checked_features(features: Tensor, expected: int | None, trunk: nn.Module, t
     if dense:
         raise ValueError(
             f"the trunk of a dense task needs to give features of shape (N, {expected}, H, W) or (N, T, {expected}); "
-            f"{type(trunk).__name__} gave them as {tuple(features.shape)}, features last: say the width as feature_dim="
+            f"{type(trunk).__name__} gave them as {tuple(features.shape)}, features moved last: pass their width as feature_dim="
         )
     raise ValueError(
         f"the trunk needs to give features of shape (N, {expected}); {type(trunk).__name__} gave "
-        f"{tuple(features.shape)}: end it with pooling and nn.Flatten(), and say the width it gives as feature_dim="
+        f"{tuple(features.shape)}: end it with pooling and nn.Flatten(), and pass the resulting width as feature_dim="
     )
 
 
@@ -90,9 +95,11 @@ class MultiTaskNetwork(nn.Module):
         self.task: Task = task or Classification()
         self._width: int | None = None
         if primary_head is None or auxiliary_head is None:
-            self._width = feature_dim = require_feature_dim(trunk, feature_dim, " or heads of your own")
-            primary_head = primary_head or head(feature_dim, self.task.num_outputs(hierarchy))
-            auxiliary_head = auxiliary_head or head(feature_dim, hierarchy.num_auxiliary)
+            self._width = feature_dim = require_feature_dim(trunk, feature_dim, _INSTEAD)
+            if primary_head is None:
+                primary_head = head(feature_dim, self.task.num_outputs(hierarchy))
+            if auxiliary_head is None:
+                auxiliary_head = head(feature_dim, hierarchy.num_auxiliary)
         self.trunk = trunk
         self.primary_head = primary_head
         self.auxiliary_head = auxiliary_head
@@ -208,10 +215,11 @@ class LabelGenerator(nn.Module):
         super().__init__()
         self.task: Task = task or Classification()
         self.trunk = trunk
-        self._width = (
-            require_feature_dim(trunk, feature_dim, " or heads of your own") if head is None else None
-        )
-        self.head = head if head is not None else _build_head(trunk, hierarchy, feature_dim)
+        self._width: int | None = None
+        if head is None:
+            self._width = require_feature_dim(trunk, feature_dim, _INSTEAD)
+            head = _two_layers(self._width, hierarchy.num_auxiliary)
+        self.head = head
         self.hierarchy = hierarchy
         # A copy that moves with the module; rebuilt from the hierarchy, so not part of the state.
         self.register_buffer("mask", hierarchy.mask, persistent=False)
@@ -289,7 +297,7 @@ class PowerOfTwo:
 
     def __post_init__(self) -> None:
         if not 0 < self.span < 128:
-            raise ValueError(f"the range R of weights needs to be above 0 and below 128; got {self.span}")
+            raise ValueError(f"the span R of weights needs to be above 0 and below 128; got {self.span}")
 
     def __call__(self, score: Tensor) -> Tensor:
         """The weights, in float32 at least: in half precision a step of the score is 3 % of a weight."""
@@ -321,7 +329,7 @@ class WeightedLabelGenerator(LabelGenerator):
         weighting: Callable[[Tensor], Tensor] = bounded_weight,
     ) -> None:
         super().__init__(trunk, hierarchy, head=head, feature_dim=feature_dim, task=task)
-        self.weight_head = nn.Linear(require_feature_dim(trunk, feature_dim, " or heads of your own"), 1)
+        self.weight_head = nn.Linear(require_feature_dim(trunk, feature_dim, _INSTEAD), 1)
         nn.init.zeros_(self.weight_head.bias)
         self.weighting = weighting
 
@@ -347,7 +355,3 @@ class WeightedLabelGenerator(LabelGenerator):
         """As ``LabelGenerator.of_features``."""
         features = checked_features(features, self._width, self.trunk, self.task)
         return self.labels(features, y), self.weighting(self.weight_head(features)).squeeze(-1)
-
-
-def _build_head(trunk: nn.Module, hierarchy: Hierarchy, feature_dim: int | None) -> nn.Module:
-    return head(require_feature_dim(trunk, feature_dim, " or heads of your own"), hierarchy.num_auxiliary)

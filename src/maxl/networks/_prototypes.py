@@ -23,8 +23,8 @@ class PrototypeGenerator(nn.Module):
 
         g(x, y)_k ∝ exp(−‖φ(x) − p_k‖² / τ)  over the block of y, and 0 elsewhere.
 
-    As in prototypical networks (Snell et al. 2017, equation 2), with two differences: prototypes are weights, no means of
-    samples, and there is a temperature. Learned are the prototypes and log τ, so K·D + 1 numbers; φ is not. Where an untrained
+    As in prototypical networks (Snell et al. 2017, equation 2), with two differences: prototypes are learned weights, not
+    means of samples, and there is a temperature. Learned are the prototypes and log τ, so K·D + 1 numbers; φ is not. Where an untrained
     ``LabelGenerator`` gives labels that say nothing, this one starts with those of its prototypes: centres of clusters
     within each class, for instance.
 
@@ -74,7 +74,7 @@ class PrototypeGenerator(nn.Module):
             )
         if not prototypes.is_floating_point() or not bool(prototypes.isfinite().all()):
             raise ValueError(
-                "prototypes need finite floating-point numbers; got others: look at the features"
+                "prototypes need to be finite floating-point numbers; some are not: check the features"
             )
         if not 0 < temperature < math.inf:
             raise ValueError(f"temperature needs to be a number above 0; got {temperature}")

@@ -14,8 +14,8 @@ class GeneralizedCrossEntropy(Supervision):
     """L_in = mean_i (1 − p_i^q) / q, with p_i the probability of the given class (Zhang and Sabuncu, NeurIPS 2018,
     arXiv 1805.07836): cross-entropy as q → 0, the mean absolute error at q = 1.
 
-    It learns nothing from a generator: a control for whatever weighs or corrects labels. Of classes alone. A ``Classification``
-    has its say: with its label_smoothing ε a sample has (1 − ε) times this loss, and ε times the mean over all classes in
+    Uses no generator: a control for methods that weigh samples or correct labels. For classes alone. The options of
+    a ``Classification`` apply: with its label_smoothing ε a sample has (1 − ε) times this loss, and ε times the mean over all classes in
     place of its own; with its class_weights it is multiplied by that of the given class.
 
     Args:

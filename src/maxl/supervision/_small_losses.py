@@ -19,7 +19,7 @@ class SmallLosses(Supervision):
     Class weights of a ``Classification`` or ``Segmentation`` weigh the losses of those that are kept and select none: with
     them a rare class would be the one that is dropped.
 
-    It learns nothing from a generator: a control for whatever weighs or corrects labels.
+    Uses no generator: a control for methods that weigh samples or correct labels.
 
     Args:
         keep: Share of a batch's samples, above 0 and at most 1; at least one sample is kept.

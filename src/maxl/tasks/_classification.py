@@ -94,7 +94,7 @@ class Classification:
         """The block of each sample's class; all K classes where there is a single block.
 
         Args:
-            targets: Classes, int64 of shape (N,) in [0, C). A hierarchy of one block looks at their number alone.
+            targets: Classes, int64 of shape (N,) in [0, C). A hierarchy of one block uses only how many there are.
             mask: Bool of shape (C, K).
 
         Raises:

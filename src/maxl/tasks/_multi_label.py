@@ -74,7 +74,7 @@ class MultiLabel:
         """The blocks of each sample's labels together; for one without a label the block for it, or all K classes.
 
         Args:
-            targets: 0 or 1, shape (N, C). A hierarchy of one block looks at their number alone.
+            targets: 0 or 1, shape (N, C). A hierarchy of one block uses only how many there are.
             mask: Bool of shape (C, K), or (C + 1, K) where ``num_labels`` is stated.
 
         Raises:

@@ -78,13 +78,13 @@ class DataParallel(World):
         if empty:
             none = "any process" if not total else f"{empty} of {self.size} processes"
             raise ValueError(
-                f"a step needs samples in each process; got none in {none}: leave out what is fewer than the processes"
+                f"a step needs samples in each process; {none} had none: leave out a last batch of fewer samples than processes"
             )
         for name, of_h, of_squares in zip(alike, sums, sums[len(alike) :], strict=False):
             if self.size * of_squares != of_h**2:
                 raise ValueError(
-                    f"in several processes the {name} need to be the same in each; got others in some: do in all of them "
-                    "what is done in one (loading a checkpoint, freezing weights)"
+                    f"in several processes the {name} need to be the same in each; got others in some: do the same in "
+                    "every process (loading a checkpoint, freezing weights)"
                 )
         return count / total
 

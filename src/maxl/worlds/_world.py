@@ -14,7 +14,7 @@ from maxl.worlds._reducer import Reducer
 class World(ABC):
     """The processes that train one network together, each on its own samples of the batch.
 
-    Every method but ``alone`` is called by all of them, in the same order.
+    Every method is called by all of them, in the same order.
 
     Attributes:
         alone: Whether there is one process.

@@ -263,8 +263,6 @@ def test_a_state_of_several_processes_goes_on_in_as_many() -> None:
     state = {"epoch": 3, "random": "a", "others": [{"random": "b"}]}
     assert Processes(1, 2).own(state)["random"] == "b"
     assert Processes(0, 2).own(state)["random"] == "a"
-    with pytest.raises(
-        ValueError, match="a run in 2 processes and goes on in as many, to the same bits; got 1"
-    ):
+    with pytest.raises(ValueError, match="a run in 2 processes and goes on in as many alone; got 1"):
         ALONE.own(state)
     assert ALONE.together({"epoch": 3}, ("epoch",)) == {"epoch": 3}

@@ -149,15 +149,19 @@ def add_config_flags(
 
 def add_preset_flag(parser: argparse.ArgumentParser) -> None:
     """--preset, which sets several flags of the label generator, and --fast, which sets several of the machine."""
-    parser.add_argument("--preset", metavar="NAME", help="how often to teach: " + ", ".join(PRESETS))
-    parser.add_argument("--fast", action="store_true", help="what is faster on the device and safe (GPUs)")
+    parser.add_argument(
+        "--preset", metavar="NAME", help="named settings of meta steps: " + ", ".join(PRESETS)
+    )
+    parser.add_argument(
+        "--fast", action="store_true", help="use what is faster on this device and safe (GPUs)"
+    )
 
 
 def add_talk_flags(parser: argparse.ArgumentParser) -> None:
     """--quiet and --verbose: how much a command says beside its result."""
     talk = parser.add_mutually_exclusive_group()
     talk.add_argument("-q", "--quiet", action="store_true", help="the result, warnings and errors alone")
-    talk.add_argument("-v", "--verbose", action="store_true", help="also what the package does meanwhile")
+    talk.add_argument("-v", "--verbose", action="store_true", help="also log what the package is doing")
 
 
 def add_trust_flag(parser: argparse.ArgumentParser) -> None:

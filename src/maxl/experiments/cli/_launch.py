@@ -33,8 +33,16 @@ def add_launcher_flags(parser: argparse.ArgumentParser) -> None:
         help="where runs are trained: local, ray or slurm (local)",
     )
     for flag, metavar, said in (
-        ("--ray-address", "HOST:PORT", "of a Ray that is there, or auto (RAY_ADDRESS; else one is started)"),
-        ("--part", "K/N", "every N-th run from the K-th on alone, beside others in one folder; no table"),
+        (
+            "--ray-address",
+            "HOST:PORT",
+            "of a running Ray cluster, or auto (RAY_ADDRESS, else one is started)",
+        ),
+        (
+            "--part",
+            "K/N",
+            "every N-th run alone, from the K-th on, beside other parts in one folder; no table",
+        ),
     ):
         action = parser.add_argument(flag, metavar=metavar, help=argparse.SUPPRESS)
         action.full_help = said  # type: ignore[attr-defined]

@@ -141,7 +141,11 @@ def _said_of_columns(table: Table, names: Sequence[str], kinds: Mapping[str, str
 
 
 def dropped(table: Table, wanted: Wanted, targets: Sequence[str]) -> tuple[str, ...]:
-    """ValueError if a column to leave out is not there, or holds the targets."""
+    """The columns to leave out.
+
+    Raises:
+        ValueError: if one is not there, or holds labels.
+    """
     for name in wanted.drop:
         if name not in table.content.column_names:
             known = table.content.column_names

@@ -255,6 +255,7 @@ def build(
         data: Its data.
         device: Where everything is to be.
         start: Weights that its networks begin with; fresh ones by default, and where the config names none.
+        processes: Those that train it.
 
     Raises:
         ValueError: if the config does not fit the data.

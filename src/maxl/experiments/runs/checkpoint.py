@@ -238,7 +238,7 @@ def _check_data(state: dict[str, Any], data: Mapping[str, Any], path: Path) -> N
 
 
 def _refuse_claims(value: Any) -> None:
-    """ValueError for a tensor that says it is far larger than what its file holds."""
+    """RuntimeError, as of a file that is cut short, for a tensor that says it is far larger than what its file holds."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list | tuple):

@@ -41,8 +41,8 @@ def option(default: Any, help: str, *, group: str, choices: tuple[str, ...] | No
 class RunConfig:
     """One training run. Each field is a flag of ``maxl train`` (--name) and a key of config.yaml.
 
-    Defaults are what our study found to serve single-task training and fixed labels best (docs/guide.md), not the
-    paper's settings, which recipes/paper.yaml holds.
+    Defaults lie among what our study found to serve single-task training and fixed labels well (docs/guide.md); they are not
+    the paper's settings, which recipes/paper.yaml holds.
 
     Raises:
         ValueError: if a value is outside its range or two choices do not go together.
@@ -54,9 +54,9 @@ class RunConfig:
         None, "column to predict, of classes or numbers; or several", group="data"
     )
     task: str = option("auto", "what that column holds", group="data", choices=_TASKS)
-    human: str | None = option(None, "finer classes by people: a column, or a CSV file", group="data")
-    probe: str | None = option(None, "column of labels looked for in the features at the end", group="data")
-    trusted: str | None = option(None, "column of yes and no: whose labels are surely right", group="data")
+    human: str | None = option(None, "finer classes made by people: a column, or a CSV file", group="data")
+    probe: str | None = option(None, "column that a probe of the features predicts at the end", group="data")
+    trusted: str | None = option(None, "yes/no column: whose labels are known to be right", group="data")
     probe_shots: int = option(5, "training samples of each of its classes that the probe sees", group="data")
     ignore_index: int = option(255, "value of masks that stands for no class (segmentation)", group="data")
     drop: tuple[str, ...] | None = option(None, "columns of a table to leave out", group="data")
@@ -101,7 +101,7 @@ class RunConfig:
     )
     generator_trunk: str = option(
         SHARED,
-        "of the label generator: shared, a head on the network's features; own, another like --trunk; or a name",
+        "of the label generator: shared, a head on the network's features; own, a second one like --trunk; or a name",
         group="method",
     )
     gamma: float = option(
@@ -118,7 +118,7 @@ class RunConfig:
     )
     huber: float | None = option(
         None,
-        "Huber's loss for numbers, linear beyond so many standard deviations, in place of the squared error",
+        "Huber's loss for numbers, linear beyond this many standard deviations, in place of the squared error",
         group="method",
     )
     cluster_features: str = option(
@@ -135,11 +135,11 @@ class RunConfig:
     )
     prototype_softness: float = option(
         0.5,
-        "entropy of the labels that prototypes starts from, between 0, of clusters, and 1, of uniform labels",
+        "entropy of the first labels of prototypes as a share of uniform labels' (near 0: hard clusters)",
         group="method",
     )
     outer_term: str = option(
-        "none", "what else judges labels of prototypes", group="method", choices=("none", "contrastive")
+        "none", "another outer loss for prototypes", group="method", choices=("none", "contrastive")
     )
     outer_weight: float = option(1.0, "its factor; that of method contrastive, too", group="method")
     weight_range: float = option(
@@ -154,7 +154,7 @@ class RunConfig:
         group="method",
     )
     effective_samples: float = option(
-        0.3, "least part of a batch's samples that count, of reweighted", group="method"
+        0.3, "least effective sample size of a batch of reweighted, as a share", group="method"
     )
     confidence: float = option(
         0.85, "probability of the given label that corrected starts from", group="method"
@@ -194,7 +194,7 @@ class RunConfig:
     )
     layer_decay: float | None = option(
         None,
-        "factor on the learning rate of each layer of the trunk to the one before it",
+        "factor by which the learning rate falls from each layer of the trunk to the one before",
         group="fine-tuning",
     )
 
@@ -279,14 +279,13 @@ class RunConfig:
         "part of the training set that judges, for good (held-out) or in turn (rotating, prototypes)",
         group="meta",
     )
-    meta_every: int = option(1, "a meta step in every so-many-th iteration", group="meta")
+    meta_every: int = option(1, "iterations from one meta step to the next", group="meta")
     teach_part: float = option(
         1.0, "part of each batch's samples that a meta step takes; not with --lookahead virtual", group="meta"
     )
     cache_labels: bool = option(
         False,
-        "train on each sample's last label, old as it is, where no meta step makes it anew; pays with "
-        "--meta-every above 1",
+        "train on each sample's last label between meta steps; useful with --meta-every above 1",
         group="meta",
     )
     label_statistics: str = option(
@@ -296,7 +295,7 @@ class RunConfig:
         choices=("running", "batch"),
     )
 
-    seed: int = option(0, "of all that is drawn at random", group="machine")
+    seed: int = option(0, "seed of all random draws", group="machine")
     device: str = option("auto", "cpu, cuda, mps or auto", group="machine")
     threads: int = option(
         1, "CPU threads of a run; another number rounds differently and gives other bits", group="machine"
@@ -317,7 +316,7 @@ class RunConfig:
         None, "also follow the run in mlflow, wandb or tensorboard; several may be named", group="machine"
     )
     look_every: int = option(
-        1, "epochs between looks at test set, labels and cosine, which change nothing", group="machine"
+        1, "epochs between evaluations of test set and labels; they change nothing", group="machine"
     )
     checkpoint_every: int = option(1, "epochs between checkpoints", group="machine")
 

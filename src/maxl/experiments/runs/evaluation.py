@@ -52,8 +52,8 @@ def evaluate(
         network: Has ``predict``.
         batches: (x, y).
         primary_loss: (outputs, y) → scalar, a mean over samples.
-        keep: What of a batch's outputs the score needs; all by default.
         score: (outputs, y) of all samples → anything; the accuracy (0–1) by default.
+        keep: What of a batch's outputs the score needs; all by default.
     """
     loss, outputs, targets = 0.0, list[Tensor](), list[Tensor]()
     with evaluating(network):

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, NDArray[Any]]
 
-# Kind, number of dimensions, and which of them are as long as another array's first.
+# Kind and number of dimensions.
 LOOKS: Mapping[str, tuple[str, int]] = {
     "confusion": ("i", 2),
     **{"mask_images": ("u", 4), "mask_truths": ("i", 3), "mask_predicted": ("i", 3)},

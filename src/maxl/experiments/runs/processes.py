@@ -100,7 +100,7 @@ class Processes:
         others = state.get("others", [])
         if len(others) + 1 != self.size:
             raise ValueError(
-                f"it is of a run in {len(others) + 1} processes and goes on in as many, to the same bits; got {self.size}: "
+                f"it was written by a run in {len(others) + 1} processes and goes on in as many alone; got {self.size}: "
                 f"use torchrun --nproc-per-node={len(others) + 1}"
             )
         return {**state, **(others[self.rank - 1] if self.rank else {})}

@@ -17,7 +17,7 @@ def flag(name: str) -> str:
 
 
 def nearest(name: str, known: Any) -> str:
-    """' (did you mean …?)' where a known name is near, else the known names."""
+    """'; did you mean …?' where a known name is near, else the known names."""
     names = [str(k) for k in known]
     match = get_close_matches(name, names, n=1, cutoff=0.5)
     return f"; did you mean {match[0]!r}?" if match else f"; choose from {', '.join(names)}"

@@ -20,7 +20,18 @@ from maxl.experiments.studies.variants import irrelevant_fields
 FIXED = {
     **dict.fromkeys(
         (
-            *("data", "primary", "task", "human", "probe", "probe_shots", "trusted", "ignore_index", "drop", "types"),
+            *(
+                "data",
+                "primary",
+                "task",
+                "human",
+                "probe",
+                "probe_shots",
+                "trusted",
+                "ignore_index",
+                "drop",
+                "types",
+            ),
             *("train_size", "validation_size", "image_size", "text_length", "augment"),
         ),
         "it says what is learned from",
