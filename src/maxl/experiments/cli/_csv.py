@@ -20,18 +20,11 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def cell(text: str) -> str:
     """A text as a cell that neither a spreadsheet takes for a formula nor a terminal for commands."""
-    formula = text.startswith(("=", "+", "-", "@", "\t", "\r")) and not _is_number(text)
-    return visible("'" + text if formula else text)
+    from maxl.experiments.data import as_cell  # late, as everything that takes time to load
+
+    return visible(as_cell(text))
 
 
 def number(value: float | None) -> str:
     """A number to the nine digits that float32 has; nothing where there is none."""
     return "" if value is None else str(value) if isinstance(value, int) else f"{value:.9g}"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

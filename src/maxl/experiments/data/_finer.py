@@ -26,7 +26,7 @@ from maxl.experiments.data._tables import read_table
 
 SUFFIX = ".csv"  # of what names a file rather than a column
 _COLUMNS = ("row", "class", "finer")
-_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
 
 
