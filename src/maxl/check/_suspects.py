@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from maxl.check._case import Case
-from maxl.hypergradients import as_tuple, in_float
+from maxl.hypergradients import as_tuple, graph_nodes, in_float
 from maxl.learning import check_mean
 
 
@@ -120,10 +120,8 @@ def _drawn(numpy: Any) -> tuple[Any, ...] | None:
 
 def _functions(outputs: Sequence[Tensor]) -> Iterator[str]:
     """Custom autograd functions in the graph of a pass."""
-    pending: list[Any] = [o.grad_fn for o in outputs if o.grad_fn is not None]
-    seen, named = set(pending), set()
-    while pending:
-        node = pending.pop()
+    named = set()
+    for node in graph_nodes(outputs):
         if isinstance(node, BackwardCFunction):
             kind = node._forward_cls  # type: ignore[attr-defined]
             if kind.__name__ == "CheckpointFunction":
@@ -134,9 +132,6 @@ def _functions(outputs: Sequence[Tensor]) -> Iterator[str]:
                 named.add(
                     f"{kind.__name__} brings its own derivatives: compared with gradients at the first meta step"
                 )
-        fresh = {parent for parent, _ in node.next_functions if parent is not None} - seen
-        seen |= fresh
-        pending += fresh
     yield from sorted(named)
 
 

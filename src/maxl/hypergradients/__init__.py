@@ -11,6 +11,7 @@ from maxl.hypergradients._fallback import Check, OrReverse, gradient_hook, missi
 from maxl.hypergradients._finite import all_finite
 from maxl.hypergradients._finite_difference import FiniteDifference
 from maxl.hypergradients._forward import Forward
+from maxl.hypergradients._graph import graph_nodes
 from maxl.hypergradients._inputs import (
     Inputs,
     are,
@@ -77,6 +78,7 @@ __all__ = [
     "differentiable_kernels",
     "each",
     "gradient_hook",
+    "graph_nodes",
     "hypergradient",
     "in_float",
     "is_out_of_memory",

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from maxl.hypergradients._graph import graph_nodes
 from maxl.hypergradients._inputs import Inputs, device_of
 from maxl.hypergradients._problem import Problem, Signals, differentiate, leaves_of
 from maxl.hypergradients._purity import differentiable_kernels
@@ -83,16 +84,10 @@ def _gradient_with_graph(
 ) -> tuple[Tensor | None, ...]:
     grads = differentiate(loss, weights, own, create_graph=True)
     # Autograd prunes what it cannot reach, so a once_differentiable function would drop its terms silently.
-    pending = [g.grad_fn for g in grads if g is not None and g.grad_fn is not None]
-    seen = set(pending)
-    while pending:
-        node = pending.pop()
+    for node in graph_nodes(grads):
         if node.name().endswith("::Error"):  # what torch puts in place of such a function's second derivative
             raise RuntimeError(
                 "no double backward: a once_differentiable autograd.Function of the network cuts the graph; "
                 'pass hypergradient="finite-difference", or "forward" if the function has a jvp'
             )
-        fresh = {parent for parent, _ in node.next_functions if parent is not None} - seen
-        seen |= fresh
-        pending += fresh
     return tuple(grads)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from maxl.hypergradients import Outputs, Signals, TrainingLoss
+from maxl.hypergradients import Outputs, Signals, TrainingLoss, graph_nodes
 from maxl.supervision import Losses, Supervision
 from maxl.tasks import Task
 
@@ -141,10 +141,7 @@ def check_within(losses: Losses, network: nn.Module, optimizer: Optimizer) -> No
     """
     known = {id(p) for p in network.parameters()}
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    pending = [losses.total().grad_fn]
-    seen = set(pending)
-    while pending:
-        node = pending.pop()
+    for node in graph_nodes([losses.total()]):
         leaf = getattr(node, "variable", None)
         if (
             leaf is not None
@@ -156,9 +153,6 @@ def check_within(losses: Losses, network: nn.Module, optimizer: Optimizer) -> No
                 f"{tuple(leaf.shape)}: make it a parameter of the network and its use a part of the "
                 "pass, or a constant (requires_grad_(False))"
             )
-        fresh = {parent for parent, _ in node.next_functions if parent is not None} - seen if node else set()
-        seen |= fresh
-        pending += fresh
 
 
 def check_gate(losses: Losses, gated: bool, supervision: Supervision) -> None:

@@ -24,7 +24,7 @@ class UpdateTracker:
 
     def __init__(self) -> None:
         self.update: Update | None = None
-        self._filled: Update | None = None  # gradients are there, and not yet stepped
+        self._pending: Update | None = None  # gradients are there, and not yet stepped
         self._state = "idle"  # then "filled", then "stepped"
         self._scaled = False
         self._fingerprint: Fingerprint | None = None
@@ -41,7 +41,7 @@ class UpdateTracker:
     @property
     def parts(self) -> list[MicroBatch]:
         """What the step in the making has been given so far, where a meta step is due for it."""
-        return [] if self._filled is None else self._filled.parts
+        return [] if self._pending is None else self._pending.parts
 
     @property
     def left_out(self) -> bool:
@@ -77,13 +77,13 @@ class UpdateTracker:
                 "a gate compares the gradients of whole batches; got a further part of one: step between two calls of "
                 "backward, or drop the gate"
             )
-        known = self._filled.outer if self.filled and self._filled is not None else None
+        known = self._pending.outer if self.filled and self._pending is not None else None
         if known is not None and outer is not None and not is_same_batch(known, *outer):
             raise ValueError(
                 "one batch judges a step; a further part of it came with another outer_batch: pass the same one with every part"
             )
         if not self.filled:
-            self._filled = None
+            self._pending = None
             self.update = self.update if keep else None
 
     def add(self, part: MicroBatch | None, weights: dict[str, Tensor], *, scaled: bool) -> Update:
@@ -97,10 +97,10 @@ class UpdateTracker:
         else:
             self._unmoved = Unmoved(weights)  # after the pass, in which an embedding may renormalise itself
         self._state, self._scaled, self._theta = "filled", scaled, list(weights.values())
-        update = self._filled or Update()
+        update = self._pending or Update()
         if part is not None:
             update.parts.append(part)
-            self._filled = update
+            self._pending = update
         return update
 
     def seal(self, *, outside: bool, compare: bool = False) -> None:
@@ -113,7 +113,7 @@ class UpdateTracker:
         """
         gradients = [p.grad for p in self._theta]
         self._versions, self._outside = _versions(gradients), outside
-        if self._filled is not None:
+        if self._pending is not None:
             self._fingerprint = Fingerprint(gradients) if outside or compare else None
 
     def before_step(self, weights: dict[str, Tensor], optimizer: Optimizer, *, predict: bool) -> None:
@@ -124,7 +124,7 @@ class UpdateTracker:
             optimizer: Whose step it is.
             predict: Also where the step leads by that rule, for the weights that are judged to be compared with.
         """
-        update = self._filled
+        update = self._pending
         if update is None:
             return
         self._check_unmoved(weights)
@@ -145,9 +145,9 @@ class UpdateTracker:
     def after_step(self, weights: dict[str, Tensor]) -> None:
         """Right after it."""
         if self.filled:
-            if self._filled is not None:
-                self._filled.unmoved = Unmoved(weights)
-            self.update, self._filled, self._state = self._filled or self.update, None, "stepped"
+            if self._pending is not None:
+                self._pending.unmoved = Unmoved(weights)
+            self.update, self._pending, self._state = self._pending or self.update, None, "stepped"
 
     def aim(self, update: Update) -> None:
         """Sets what the next meta step learns from."""
@@ -160,7 +160,7 @@ class UpdateTracker:
             ValueError: if no training step has been taken since the last call.
         """
         if self.left_out:
-            self._state, self._filled = "idle", None
+            self._state, self._pending = "idle", None
             return None
         if self._state != "stepped":
             raise ValueError(
@@ -178,8 +178,8 @@ class UpdateTracker:
     def copied(self) -> UpdateTracker:
         """As it is now, to go back to where a part of a batch fails."""
         kept = copy.copy(self)
-        if self._filled is not None:
-            kept._filled = replace(self._filled, parts=[*self._filled.parts])
+        if self._pending is not None:
+            kept._pending = replace(self._pending, parts=[*self._pending.parts])
         return kept
 
     def rewritten(self) -> None:
