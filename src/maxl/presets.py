@@ -24,6 +24,12 @@ def check_choice(what: str, value: str, choices: Iterable[str]) -> None:
     """ValueError with all choices, and the nearest where one is near, unless ``value`` is among them."""
     names = list(choices)
     if value not in names:
-        match = get_close_matches(str(value), names, n=1, cutoff=0.5)
-        hint = f"; did you mean {match[0]!r}?" if match else ""
+        hint = did_you_mean(str(value), names)
         raise ValueError(f"{what} needs to be one of {', '.join(names)}; got {value!r}{hint}")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The known word that is nearest, as the end of a message: "; did you mean 'maxl'?"; "" where none is near."""
+    by_lower = {name.lower(): name for name in known}
+    near = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
+    return f"; did you mean '{by_lower[near[0]]}'?" if near else ""

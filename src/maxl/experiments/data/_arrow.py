@@ -33,8 +33,9 @@ from maxl.experiments.data._files import IMAGE_SUFFIXES
 from maxl.experiments.data._images import common_shape, decode
 from maxl.experiments.data._labels import check_column
 from maxl.experiments.data._memory import require_memory
-from maxl.experiments.data._source import LARGEST, Column, IntArray, Part, Raw, Source, Wanted, nearest
+from maxl.experiments.data._source import LARGEST, Column, IntArray, Part, Raw, Source, Wanted
 from maxl.experiments.data._tables import PLAIN_NUMBER, Table, check_same_names, class_names
+from maxl.presets import did_you_mean
 
 PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # what pandas stores beside the columns: no feature
 _NUMBER = re.compile(r"(?=[^0-9]*[0-9])[-+0-9.,'\s]+([eE][-+]?[0-9]+)?%?")  # as any country writes it
@@ -149,7 +150,7 @@ def dropped(table: Table, wanted: Wanted, targets: Sequence[str]) -> tuple[str, 
     for name in wanted.drop:
         if name not in table.content.column_names:
             known = table.content.column_names
-            raise ValueError(f"--drop needs columns of the table; got '{name}'{nearest(name, known)}")
+            raise ValueError(f"--drop needs columns of the table; got '{name}'{did_you_mean(name, known)}")
         if name in targets or name == wanted.human:
             raise ValueError(f"--drop leaves out inputs; '{name}' holds labels")
     return wanted.drop

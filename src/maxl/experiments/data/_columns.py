@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from maxl.experiments.data._features import require_words, vectorizer_of_words
-from maxl.experiments.data._source import LARGEST, IntArray, nearest
+from maxl.experiments.data._source import LARGEST, IntArray
 from maxl.experiments.data._tables import PLAIN_NUMBER, Table
+from maxl.presets import did_you_mean
 
 if TYPE_CHECKING:  # it takes a while to import
     import pandas as pd
@@ -200,7 +201,7 @@ def require_kinds(names: Sequence[str], given: Mapping[str, str]) -> None:
     for name, kind in given.items():
         if name not in names:
             raise ValueError(
-                f"--types needs columns of the table that are no targets; got '{name}'{nearest(name, names)}"
+                f"--types needs columns of the table that are no targets; got '{name}'{did_you_mean(name, names)}"
             )
         if kind not in KINDS:
             raise ValueError(f"--types needs one of {', '.join(KINDS)} for each column; got {name}={kind}")

@@ -8,7 +8,8 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from maxl.experiments.data._labels import check_alike
-from maxl.experiments.data._source import Column, IntArray, Part, nearest, some_of
+from maxl.experiments.data._source import Column, IntArray, Part, some_of
+from maxl.presets import did_you_mean
 
 _SURE = (";", "|")  # between labels, as a rule; a comma may as well belong to a name
 _LIST = re.compile(r"\s*[\[({].*[\])}]\s*", re.DOTALL)  # how programs write lists into a cell
@@ -96,7 +97,7 @@ def encode_known(part: Part, name: str, names: Sequence[str], mark: str | None =
         if odd := sorted({*row} - {*names}):
             raise ValueError(
                 f"every label needs to be one of the run's ({some_of(names)}); row {i} of {part.origin} has "
-                f"{odd[0]!r} in column '{name}'{nearest(odd[0], names)}{_told(mark)}"
+                f"{odd[0]!r} in column '{name}'{did_you_mean(odd[0], names)}{_told(mark)}"
             )
     return _zeros_and_ones(rows, tuple(names))
 

@@ -15,9 +15,10 @@ from torch import Tensor
 from maxl.experiments.data._arrow import image_column, image_content, image_in, to_numpy
 from maxl.experiments.data._label_cells import encode_known, holds_cells
 from maxl.experiments.data._labels import check_column
-from maxl.experiments.data._source import Column, Part, nearest, some_of
+from maxl.experiments.data._source import Column, Part, some_of
 from maxl.experiments.data._tables import PLAIN_NUMBER, Table, class_names
 from maxl.experiments.data._targets import check_judgeable, encode_targets
+from maxl.presets import did_you_mean
 
 _WHOLE = re.compile(r"\s*\+?([0-9]+)(\.0*)?\s*")  # as a table may write the number of a class
 _HEXADECIMAL = re.compile(r"0[xX][0-9a-fA-F]{1,13}")
@@ -43,7 +44,7 @@ def class_codes(values: Sequence[str], names: Sequence[str], where: Callable[[in
         hint = (
             "; the folder seems to hold parts: name one of them"
             if first.lower() in _PARTS
-            else nearest(first, names)
+            else did_you_mean(first, names)
         )
         raise ValueError(
             f"every class needs to be one of the run's ({some_of(names)}); {where(unknown[0])} has "

@@ -9,7 +9,8 @@ from decimal import Decimal
 
 import numpy as np
 
-from maxl.experiments.data._source import IntArray, Part, nearest
+from maxl.experiments.data._source import IntArray, Part
+from maxl.presets import did_you_mean
 
 _FLOATS_MERGE = 2.0**53  # the first of the whole numbers that share a float64 with a neighbour
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
@@ -26,7 +27,7 @@ def check_column(columns: Collection[str], name: str, role: str) -> None:
     """
     if name not in columns:
         raise ValueError(
-            f"{role} labels: no column '{name}'{nearest(name, columns)}; "
+            f"{role} labels: no column '{name}'{did_you_mean(name, columns)}; "
             f"this data set has: {', '.join(columns)}"
         )
 

@@ -15,9 +15,10 @@ from maxl.experiments.data import _archives as archives
 from maxl.experiments.data import _folders as folders
 from maxl.experiments.data._cifar100 import with_levels
 from maxl.experiments.data._files import is_table
-from maxl.experiments.data._source import Source, Wanted, nearest
+from maxl.experiments.data._source import Source, Wanted
 from maxl.experiments.data._tables import table_files
 from maxl.experiments.data._text import clinc150
+from maxl.presets import did_you_mean
 
 _REPOSITORY = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*")  # a path such as ../.. would be searched on this disk
 _T = TypeVar("_T")
@@ -116,7 +117,7 @@ def open_source(
             f"no file or folder '{name}'{'' if data_dir is None else f', nor in {data_dir}'}"
         )
     raise ValueError(
-        f"unknown data set '{name}'{nearest(name, (*NAMES, *_beside(name)))}; known: {', '.join(NAMES)}, "
+        f"unknown data set '{name}'{did_you_mean(name, (*NAMES, *_beside(name)))}; known: {', '.join(NAMES)}, "
         "a folder of images, a .csv or .parquet file, or hf:owner/name"
     )
 

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from torch import nn
@@ -14,6 +13,7 @@ from torch import nn
 from maxl.experiments.runs.memory import is_out_of_memory
 from maxl.experiments.runs.weights_file import Fitted, fit
 from maxl.finetuning import parameter_layers
+from maxl.presets import did_you_mean
 
 _CLASSES = 1000  # of ImageNet, on which torchvision's classifiers are trained
 
@@ -275,10 +275,7 @@ def explained(what: str) -> Iterator[None]:
 
 def unknown(name: str, known: Sequence[str], more: str = "") -> str:
     """That a model is unknown, and the nearest that is known."""
-    lower = {one.lower(): one for one in known}
-    close = get_close_matches(name.lower(), lower, n=1)
-    suggestion = f"; did you mean '{lower[close[0]]}'?" if close else ""
-    return f"unknown trunk '{name}'{suggestion}{more}"
+    return f"unknown trunk '{name}'{did_you_mean(name, known)}{more}"
 
 
 def _timm_cfg(name: str) -> Any:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from difflib import get_close_matches
 from typing import Any
 
 from maxl.experiments.runs.methods import OWN
+from maxl.presets import did_you_mean
 
 _FLAGS = {"from_run": "--from"}  # from is no name that Python takes for a field
 
@@ -19,8 +19,7 @@ def flag(name: str) -> str:
 def nearest(name: str, known: Any) -> str:
     """'; did you mean …?' where a known name is near, else the known names."""
     names = [str(k) for k in known]
-    match = get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"; did you mean {match[0]!r}?" if match else f"; choose from {', '.join(names)}"
+    return did_you_mean(name, names) or f"; choose from {', '.join(names)}"
 
 
 def as_now(name: str, value: Any) -> Any:
