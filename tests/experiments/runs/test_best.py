@@ -23,6 +23,18 @@ def best_of(rows: list[dict[str, Any]], key: str, sign: int = 1) -> int:
     return values.index(max(values)) + 1
 
 
+@pytest.mark.parametrize("choice", [{"keep": "best"}, {"patience": 3}])
+def test_without_a_sample_to_validate_by_there_is_no_best_epoch(
+    choice: dict[str, Any], tmp_path: Path
+) -> None:
+    config = tiny(method="single", validation_size=0.0003, **choice)
+    with pytest.raises(
+        ValueError, match=r"need a sample to validate by; --validation-size 0\.0003 leaves none"
+    ):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("method", ["single", "maxl"])
 def test_the_network_of_the_best_epoch_is_kept(method: str, tmp_path: Path) -> None:
     # A rate so high that results go up and down.

@@ -13,7 +13,16 @@ from sklearn import metrics
 
 from _run_helpers import digits
 from maxl.experiments.data import DataSet, Features
-from maxl.experiments.runs.measures import ACCURACY, MEASURES, Measure, main_measure, plain, score, task_of
+from maxl.experiments.runs.measures import (
+    ACCURACY,
+    MEASURES,
+    Measure,
+    log_odds,
+    main_measure,
+    plain,
+    score,
+    task_of,
+)
 
 N = 200
 
@@ -141,3 +150,31 @@ def test_how_values_and_differences_are_told() -> None:
         *["classification"] * 2,
         "regression",
     ]
+
+
+def test_one_label_alone_has_the_f1_of_that_label() -> None:
+    logits = torch.tensor([[1.0], [-1.0], [-1.0], [-1.0]])
+    targets = torch.tensor([[1], [1], [0], [0]])
+    found = score(data("multi-label"), logits, targets)
+    assert found["f1"] == found["f1_micro"] == pytest.approx(2 / 3)
+    beside = score(data("multi-label"), torch.cat([logits, -torch.ones(4, 1)], 1), F.pad(targets, (0, 1)))
+    assert beside["f1"] == pytest.approx(2 / 3)  # of the label that occurs
+    assert score(data("multi-label"), -logits.abs(), targets)["f1"] == 0
+
+
+@pytest.mark.parametrize("shift", [0.0, 30.0, 300.0])
+def test_sure_outputs_are_ranked_as_others_are(shift: float) -> None:
+    """Probabilities that round to 1 would be ties."""
+    logits = torch.tensor([[3.0], [2.5], [2.0], [0.5], [0.4]]) + shift
+    targets = torch.tensor([[1], [1], [1], [0], [0]])
+    found = score(data("multi-label"), logits, targets)
+    assert (found["map"], found["auroc"]) == (1.0, 1.0)
+    classes = torch.cat([torch.zeros(5, 1), logits], 1)
+    assert score(data("classification"), classes, targets[:, 0])["auroc"] == 1.0
+    assert score(data("classification"), classes, 1 - targets[:, 0])["auroc"] == 0.0
+
+
+def test_log_odds_are_those_of_the_probabilities() -> None:
+    outputs = torch.randn(50, 7, generator=torch.Generator().manual_seed(0)).double()
+    p = outputs.softmax(1)
+    torch.testing.assert_close(log_odds(outputs), p.log() - (1 - p).log())

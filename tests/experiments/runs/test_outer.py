@@ -60,15 +60,19 @@ def test_folds_have_the_classes_in_proportion(seed: int) -> None:
     split = unequal(900, 100)
     for count, expected in ((2, [450, 50]), (10, [90, 10])):
         parts = folds(split, count, seed)
-        assert [split.primary[part].bincount(minlength=2).tolist() for part in parts] == [expected] * count
+        for part in parts:
+            assert split.primary[part].bincount(minlength=2).tolist() == pytest.approx(expected, abs=1)
         assert torch.cat(parts).sort().values.tolist() == list(range(1000))
 
 
 def test_what_is_held_out_leaves_a_rare_class_to_train_on() -> None:
     kept, judges = split_off(unequal(480, 20), 0.1, 0)
-    assert (kept.primary.bincount().tolist(), judges.primary.bincount().tolist()) == ([432, 18], [48, 2])
-    with pytest.raises(ValueError, match=r"leave a sample of each class .* 1 of 2 classes would have none"):
-        split_off(unequal(50, 1), 0.9, 0)
+    assert judges.primary.bincount().tolist() == pytest.approx([48, 2], abs=1)
+    assert kept.primary.bincount().tolist() == pytest.approx([432, 18], abs=1)
+    kept, _ = split_off(unequal(50, 1), 0.9, 0)
+    assert kept.primary.bincount().tolist() == [4, 1]
+    with pytest.raises(ValueError, match=r"leave a sample of each class .* 1 of 3 classes would have none"):
+        split_off(unequal(8, 1, 1), 0.8, 0)
 
 
 def test_some_of_many_are_no_phase_of_what_repeats() -> None:

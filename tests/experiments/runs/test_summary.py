@@ -283,3 +283,11 @@ def test_what_one_answer_gets_is_by_the_class_that_training_has_most_of(tmp_path
     summary = train(tiny(method="single", epochs=1), tmp_path / "run", data=data)
     assert summary["test_constant"] == pytest.approx(float((data.test.primary == 3).double().mean()))
     assert summary["test_size"] == len(data.test)
+    rows = torch.cat(
+        [(data.train.primary == c).nonzero().flatten()[:5] for c in range(10)]
+    )  # all alike in training
+    alike = dataclasses.replace(data, train=data.train.select(rows))
+    summary = train(tiny(method="single", epochs=1), tmp_path / "alike", data=alike)
+    assert summary["test_constant"] == pytest.approx(
+        float(data.test.primary.bincount().max()) / len(data.test)
+    )

@@ -13,6 +13,7 @@ from _advice_helpers import Runs, config, folder
 from _advice_helpers import pretend as pretend
 from maxl.experiments.report.advice import decided, write_advice
 from maxl.experiments.studies.advice import FINAL_SEEDS, SCREENING_SEEDS, advise
+from maxl.experiments.studies.study import Study
 
 
 @pytest.mark.parametrize("finished", [True, False])
@@ -136,3 +137,16 @@ def test_runs_that_all_agree_are_enough_to_conclude(
     pretend(gains=dict.fromkeys(("uniform", "kmeans", "kmeans-shuffled", "maxl", "wamal"), gain), noise=0.0)
     given = advise(config(folder(tmp_path / "data")), tmp_path / "out", budget=1e6)
     assert (given["verdict"], given["seeds"]) == (verdict, 6)
+
+
+def test_classes_that_are_smaller_than_their_clusters_are_told_at_once(tmp_path: Path) -> None:
+    base = config(folder(tmp_path / "data"), psi=[80])
+    with pytest.raises(
+        ValueError, match=r"--method kmeans needs as many .* class 'x' has \d+ for 80: lower --psi"
+    ):
+        advise(base, tmp_path / "out")
+    study = Study(base, ["single", "kmeans"], [0])
+    with pytest.raises(ValueError, match="--method kmeans needs as many training samples of each class"):
+        study.run(tmp_path / "study", jobs=1)
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "study").exists()

@@ -289,7 +289,8 @@ def _untrained(runs: pd.DataFrame, versus_single: pd.DataFrame, measure: Measure
     if ((versus_single["low"] > 0) | (versus_single["high"] < 0)).any():
         return []
     constant = constant_answer(measure, runs.get("test_constant", ()))
-    if constant is None or not nothing_learned(runs.groupby("method")[measure.key].mean().max(), constant):
+    best = runs.groupby("method")[measure.key].mean().max()
+    if constant is None or not nothing_learned(best, constant, runs.get("test_auroc", ())):
         return []
     told = shown(nothing_learned_text(constant, measure))
     return [f"{told} Train longer, or at another learning rate, before methods are compared."]

@@ -16,7 +16,14 @@ from maxl.experiments.data._inputs import make_inputs
 from maxl.experiments.data._labels import check_column, check_every_class, check_refines, encode
 from maxl.experiments.data._open import open_source
 from maxl.experiments.data._options import Like, Options
-from maxl.experiments.data._select import TEST_SEED, cut_test, draw, proportional_order, resolve_size
+from maxl.experiments.data._select import (
+    TEST_SEED,
+    cut_test,
+    draw,
+    leaving_one,
+    proportional_order,
+    resolve_size,
+)
 from maxl.experiments.data._source import IntArray, Part, Source, Wanted
 from maxl.experiments.data._streamed import Samples
 from maxl.experiments.data._targets import (
@@ -182,6 +189,7 @@ def from_source(source: Source, name: str, options: Options) -> DataSet:
     count = resolve_size(validation_size, len(judges.places), "validation_size")
     if count:
         order = proportional_order(judges.strata, judges.human, seed)
+        order = leaving_one(order, judges.strata if judges.human is None else judges.human)
         validation = judges.rows(np.sort(order[:count]))
         if published is None:
             train = train.rows(np.flatnonzero(~np.isin(train.places, validation.places)).astype(np.int64))

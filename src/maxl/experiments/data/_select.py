@@ -11,6 +11,7 @@ import numpy.typing as npt
 from maxl.experiments.data._source import IntArray
 
 TEST_SHARE = 0.2
+_STARTS = 1  # of a generator beside that of the order
 TEST_SEED = 0  # fixed, so that the test part never depends on the seed of a run
 
 
@@ -26,14 +27,14 @@ def balanced_order(primary: IntArray, human: IntArray | None, seed: int) -> IntA
 
     Returns: a permutation of 0..N-1, shape (N,).
     """
-    return _ordered(primary, human, seed, lambda turns, sizes: turns)
+    return _ordered(primary, human, seed, lambda turns, sizes, classes: turns)
 
 
 def proportional_order(primary: IntArray, human: IntArray | None, seed: int) -> IntArray:
     """An order of all rows of which every stretch holds the classes in proportion to their sizes, as nearly as it can.
 
-    The same as ``balanced_order`` where all classes, and all human ones, are of one size. A prefix of less than half of
-    the rows never takes all rows of a class.
+    The rows of a class come at equal distances after a start that is drawn (systematic sampling), or rare classes of one
+    size would all come together. The same as ``balanced_order`` where all classes, and all human ones, are of one size.
 
     Args:
         primary, human: Labels, shape (N,).
@@ -41,17 +42,40 @@ def proportional_order(primary: IntArray, human: IntArray | None, seed: int) -> 
 
     Returns: a permutation of 0..N-1, shape (N,).
     """
-    return _ordered(primary, human, seed, lambda turns, sizes: (turns + 0.5) / sizes)
+    drawn = np.random.default_rng((seed, _STARTS))
+
+    def place(turns: IntArray, sizes: IntArray, classes: IntArray) -> npt.NDArray[Any]:
+        if (sizes == sizes[0]).all():  # where no start matters
+            starts: npt.NDArray[Any] = np.full(len(turns), 0.5)
+        else:
+            starts = drawn.random(int(classes.max()) + 1)[classes]
+        places: npt.NDArray[Any] = (turns + starts) / sizes
+        return places
+
+    return _ordered(primary, human, seed, place)
+
+
+def leaving_one(order: IntArray, labels: IntArray) -> IntArray:
+    """An order with the last row of each class at its end, so that a prefix before these takes all of none.
+
+    Args:
+        order: Some rows, shape (M,).
+        labels: Of all rows, shape (N,).
+    """
+    _, from_end = np.unique(labels[order][::-1], return_index=True)
+    last = np.zeros(len(order), dtype=np.bool_)
+    last[len(order) - 1 - from_end] = True
+    return np.concatenate([order[~last], order[last]])
 
 
 def _ordered(
     primary: IntArray,
     human: IntArray | None,
     seed: int,
-    place: Callable[[IntArray, IntArray], npt.NDArray[Any]],
+    place: Callable[[IntArray, IntArray, IntArray], npt.NDArray[Any]],
 ) -> IntArray:
     """All rows at random, then by their places, those of one class among themselves as they were; ``place`` has their turns
-    in their classes, from 0, and the sizes of these."""
+    in their classes, from 0, the sizes of these, and the classes."""
     order = np.random.default_rng(seed).permutation(len(primary)).astype(np.int64)
     for labels in (primary,) if human is None else (human, primary):
         ordered = labels[order]
@@ -59,7 +83,7 @@ def _ordered(
         grouped = ordered[by_class]
         starts, ends = (np.searchsorted(grouped, grouped, side) for side in ("left", "right"))
         places = np.empty(len(order))
-        places[by_class] = place(np.arange(len(order)) - starts, ends - starts)
+        places[by_class] = place(np.arange(len(order)) - starts, ends - starts, grouped)
         order = order[np.argsort(places, kind="stable")]
     return order
 

@@ -108,7 +108,8 @@ def _decide(setting: Setting, ended: Mapping[str, int]) -> Verdict:
     rows = [dict(row) for _, row in against(setting, base).iterrows()]
     samples, constant = setting.test_samples, setting.constant
     shown = any(row["low"] > 0 or row["high"] < 0 for row in rows)
-    if constant is not None and nothing_learned(setting.best, constant) and not shown:
+    aurocs = [run.summary.get("test_auroc") for runs in setting.methods.values() for run in runs]
+    if constant is not None and nothing_learned(setting.best, constant, aurocs) and not shown:
         return _nothing_learned(setting, base, rows, constant)
     better = [row for row in rows if row["low"] > 0 and shows(samples, row["difference"])]
     lucky = [row for row in rows if row["low"] > 0 and row not in better]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from maxl.experiments.data import DataSet
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.measures import main_measure
 
@@ -20,15 +21,23 @@ class Best:
 
     Args:
         config: Says whether the best network is kept, and for how many epochs a better one is awaited.
-        task: Of the run.
+        data: Of the run.
 
     Attributes:
         epoch, value: The best so far, 0 and None before the first.
         stopped: Whether the run is to end.
+
+    Raises:
+        ValueError: if the data have no validation part.
     """
 
-    def __init__(self, config: RunConfig, task: str) -> None:
-        self.measure = main_measure(task)
+    def __init__(self, config: RunConfig, data: DataSet) -> None:
+        if data.validation is None:
+            raise ValueError(
+                "--keep best and --patience need a sample to validate by; --validation-size "
+                f"{config.validation_size} leaves none: raise it"
+            )
+        self.measure = main_measure(data.task)
         self.epoch, self.value = 0, None
         self.stopped = False
         self._keep, self._patience = config.keep == "best", config.patience

@@ -14,6 +14,7 @@ from maxl.experiments.data import IGNORED, DataSet
 from maxl.experiments.runs import trunks
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.methods import (
+    CLUSTER_METHODS,
     HUMAN_METHODS,
     JUDGED_METHODS,
     NOISE_METHODS,
@@ -218,6 +219,7 @@ def check(config: RunConfig, data: DataSet) -> str:
     resolve_device(config.device)
     hierarchy = choose_hierarchy(config, data)
     choose_task(config, data)
+    check_clusters(config, data, hierarchy)
     check_tokens(config, data.tokens)
     start = load_start(config, data, hierarchy)
     with torch.random.fork_rng(devices=[]):
@@ -228,6 +230,19 @@ def check(config: RunConfig, data: DataSet) -> str:
                 freeze_parts(config, trunk)
                 network_groups(config, nn.ModuleDict({"trunk": trunk, "head": nn.Linear(1, 1)}))
     return "" if start is None else told(start.record())
+
+
+def check_clusters(config: RunConfig, data: DataSet, hierarchy: Hierarchy) -> None:
+    """ValueError if a class has fewer training samples than a method clusters it into."""
+    if config.method not in CLUSTER_METHODS or data.task != "classification":
+        return
+    sizes = data.train.primary.cpu().bincount(minlength=data.num_primary)
+    for name, size, clusters in zip(data.primary_names, sizes.tolist(), hierarchy.psi, strict=True):
+        if 0 < size < clusters:
+            raise ValueError(
+                f"--method {config.method} needs as many training samples of each class as it has clusters; class "
+                f"'{name}' has {size} for {clusters}: lower --psi"
+            )
 
 
 def left_out(config: RunConfig, data: DataSet) -> str:

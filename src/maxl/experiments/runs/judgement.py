@@ -232,18 +232,17 @@ def _classification(kind: _Kind, outputs: Tensor, targets: Tensor, names: tuple[
 def _multi_label(kind: _Kind, outputs: Tensor, targets: Tensor, names: tuple[str, ...]) -> _Scores:
     from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
-    probabilities = outputs.float().sigmoid()
     rows: list[dict[str, Any]] = []
     for c in range(kind.num_primary):
-        p, y = probabilities[:, c].double().numpy(), targets[:, c].numpy()
-        taken = p > 0.5
+        logits, y = outputs[:, c].double().numpy(), targets[:, c].numpy()
+        taken = logits > 0
         support, predicted = int(y.sum()), int(taken.sum())
         precision, recall, f1, _ = precision_recall_fscore_support(
             y, taken, average="binary", zero_division=0
         )
         rows.append(
             {
-                "average_precision": float(average_precision_score(y, p)) if support else None,
+                "average_precision": float(average_precision_score(y, logits)) if support else None,
                 "precision": float(precision) if predicted else None,
                 "recall": float(recall) if support else None,
                 "f1": float(f1) if support else None,

@@ -184,7 +184,7 @@ def score(data: Judged, outputs: Tensor, targets: Tensor) -> dict[str, float]:
     if data.task == "regression":
         assert data.targets is not None
         return _regression(outputs.double(), targets.double(), outputs.new_tensor(data.targets.std).double())
-    return _multi_label(outputs.float().sigmoid(), targets)
+    return _multi_label(outputs.double(), targets)
 
 
 def kept(task: str) -> Callable[[Tensor], Tensor] | None:
@@ -208,9 +208,19 @@ def _classification(outputs: Tensor, targets: Tensor) -> dict[str, float]:
         "accuracy": accuracy(outputs, targets),
         "balanced_accuracy": float((hit[there > 0] / there[there > 0]).mean()),
         "f1": float(f1[there > 0].mean()),
-        "auroc": _auroc(outputs.double().softmax(1), F.one_hot(targets, classes)),
+        "auroc": _auroc(log_odds(outputs), F.one_hot(targets, classes)),
         "nll": float(F.cross_entropy(outputs.float(), targets)),
     }
+
+
+def log_odds(outputs: Tensor) -> Tensor:
+    """log p_c / (1 − p_c) of each class, float64 of shape (N, C): it ranks what probabilities near 1 round to one number."""
+    outputs = outputs.double()
+    top = outputs.argmax(1, keepdim=True)
+    log_p = outputs.log_softmax(1)
+    others = outputs.scatter(1, top, -torch.inf).logsumexp(1, keepdim=True)
+    rest = torch.log1p(-log_p.exp().clamp(max=0.5))  # exact but for the likeliest, which is put in
+    return (log_p - rest).scatter(1, top, outputs.gather(1, top) - others)
 
 
 def _auroc(scores: Tensor, targets: Tensor) -> float:
@@ -271,16 +281,21 @@ def _regression(outputs: Tensor, targets: Tensor, std: Tensor) -> dict[str, floa
     }
 
 
-def _multi_label(probabilities: Tensor, targets: Tensor) -> dict[str, float]:
-    from sklearn.metrics import average_precision_score, f1_score
+def _multi_label(logits: Tensor, targets: Tensor) -> dict[str, float]:
+    from sklearn.metrics import average_precision_score
 
+    # Ranked by logits: probabilities near 1 round to one number. F1 by counting: scikit-learn takes one label for two classes.
     occurring = targets.any(0)
-    y, p = targets[:, occurring].numpy(), probabilities[:, occurring].double().numpy()
-    taken = (probabilities > 0.5).long().numpy()
-    of_each = f1_score(y, taken[:, occurring.numpy()], average=None, zero_division=0)
+    wanted, taken = targets == 1, logits > 0
+    hit, every = (wanted & taken).sum(0), wanted.sum(0) + taken.sum(0)
+    f1 = 2 * hit / every.clamp(min=1)
     return {
-        "map": float(average_precision_score(y, p, average="macro")),
-        "f1": float(of_each.mean()),
-        "f1_micro": float(f1_score(targets.flatten().numpy(), taken.ravel(), zero_division=0)),
-        "auroc": _auroc(probabilities, targets),
+        "map": float(
+            average_precision_score(
+                targets[:, occurring].numpy(), logits[:, occurring].numpy(), average="macro"
+            )
+        ),
+        "f1": float(f1[occurring].mean()),
+        "f1_micro": float(2 * hit.sum() / every.sum().clamp(min=1)),
+        "auroc": _auroc(logits, targets),
     }

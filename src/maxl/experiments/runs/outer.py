@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from maxl.experiments.data import Batch, BatchStream, Split, proportional_order
+from maxl.experiments.data import Batch, BatchStream, Split, leaving_one, proportional_order
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.methods import JUDGED_METHODS, LEARNED_METHODS, NOISE_METHODS, PROTOTYPE_METHODS
 
@@ -172,7 +172,8 @@ def split_off(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     Raises:
         ValueError: if a class would not be trained on.
     """
-    order = _in_proportion(split, seed)
+    strata = (split.strata if split.human is None else split.human).cpu().numpy()
+    order = torch.from_numpy(leaving_one(_in_proportion(split, seed).numpy(), strata))
     count = round(fraction * len(split))
     kept, part = split.select(order[count:].sort().values), split.select(order[:count].sort().values)
     if len(lost := set(split.strata.tolist()) - set(kept.strata.tolist())):

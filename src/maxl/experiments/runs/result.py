@@ -104,11 +104,14 @@ def write_result(trainer: Trainer, memory: PeakMemory) -> dict[str, Any]:
 
 
 def _constant(data: DataSet) -> float | None:
-    """Test accuracy of naming the class that is most frequent in training for every sample; None for other tasks."""
+    """Test accuracy of naming the class that is most frequent in training for every sample, the best of several such; None
+    for other tasks."""
     if data.task != "classification":
         return None
-    most = data.train.primary.bincount().argmax()
-    return float((data.test.primary == most.to(data.test.primary.device)).double().mean())
+    trained, tested = (
+        part.primary.cpu().bincount(minlength=data.num_primary) for part in (data.train, data.test)
+    )
+    return float(tested[trained == trained.max()].max()) / len(data.test)
 
 
 def _kept_row(trainer: Trainer) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -106,7 +106,7 @@ class Trainer:
                 self.setup: Setup = build(config, self.data, self.device, self.start, processes)
                 self.preparation_seconds = time.perf_counter() - began
         watched = config.patience is not None or config.keep == "best"
-        self.best = Best(config, data.task) if watched else None
+        self.best = Best(config, data) if watched else None
         weights = sum(p.numel() for p in self.setup.network.parameters())
         _logger.debug(
             "%s on %s: %d training samples, trunk %s, %d weights, on %s",

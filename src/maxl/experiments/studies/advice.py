@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maxl.experiments.runs.build import check, choose_hierarchy
+from maxl.experiments.runs.build import check, check_clusters, choose_hierarchy
 from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
 from maxl.experiments.runs.files import read_json, write_at_once
 from maxl.experiments.runs.folder import RunFolder
@@ -175,7 +175,7 @@ class _Procedure:
             return
         for method in (BASELINE, *self.fixed, *self.learned):
             config = dataclasses.replace(self.base, method=method)
-            choose_hierarchy(config, self.data)
+            check_clusters(config, self.data, choose_hierarchy(config, self.data))
             check_held_out(config, len(self.data.train))
         check(dataclasses.replace(self.base, method=BASELINE), self.data)
         if "predicted_minutes" not in self.plan:

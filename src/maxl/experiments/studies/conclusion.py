@@ -191,7 +191,12 @@ def _untrained(
     """That no method is above one answer for all samples, and none is shown to differ; nothing where one is."""
     constant = constant_answer(measure, results.get("test_constant", ()))
     best = max(sum(of.values()) / len(of) for of in values.values())
-    if constant is None or difference.low > 0 or difference.high < 0 or not nothing_learned(best, constant):
+    if (
+        constant is None
+        or difference.low > 0
+        or difference.high < 0
+        or not nothing_learned(best, constant, results.get("test_auroc", ()))
+    ):
         return []
     return [nothing_learned_text(constant, measure)]
 

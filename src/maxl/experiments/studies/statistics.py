@@ -33,6 +33,7 @@ REFERENCES = (
 )
 
 Psi = int | tuple[int, ...] | None
+_RANKED = 0.6  # mean area under the ROC curve above which classes are told apart
 
 
 def minor(high: float | None, measure: Measure) -> str:
@@ -55,8 +56,19 @@ def constant_answer(measure: Measure, known: Iterable[float | None]) -> float | 
     return max(found, default=None) if measure.name == "accuracy" else None
 
 
-def nothing_learned(best: float, constant: float | None) -> bool:
-    """Whether the highest mean is hardly above what one answer for all samples gets: by a point, or a tenth of the rest."""
+def nothing_learned(best: float, constant: float | None, aurocs: Iterable[float | None] = ()) -> bool:
+    """Whether the highest mean is hardly above what one answer for all samples gets: by a point, or a tenth of the rest.
+
+    Not so where classes of very different sizes are told apart all the same, though the rarer is seldom the likeliest.
+
+    Args:
+        best: The highest mean accuracy of a method.
+        constant: What one answer for all samples gets; None where that says nothing.
+        aurocs: Of the runs, where there are such.
+    """
+    ranked = [value for value in aurocs if value is not None and not math.isnan(value)]
+    if ranked and sum(ranked) / len(ranked) > _RANKED:
+        return False
     return constant is not None and best < constant + min(RELEVANT, (1 - constant) / 10)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maxl.experiments.data import DataSet
-from maxl.experiments.runs.build import check, left_out, resolve_device
+from maxl.experiments.runs.build import check, check_clusters, choose_hierarchy, left_out, resolve_device
 from maxl.experiments.runs.config import MACHINE_FIELDS, RunConfig
 from maxl.experiments.runs.folder import RunFolder
 from maxl.experiments.runs.loading import load_data
@@ -325,6 +325,7 @@ class Study:
         for p in todo:
             key = keys[p]
             check_held_out(p.config, len(loaded[key].train))
+            check_clusters(p.config, loaded[key], choose_hierarchy(p.config, loaded[key]))
             rest = (key, *(getattr(p.config, name) for name in _NETWORK_FIELDS))
             if rest not in checked:
                 here = dataclasses.replace(p.config, device="cpu") if elsewhere else p.config
