@@ -305,7 +305,9 @@ def draw(found: Mapping[str, Mapping[int, float]], file: Path) -> None:
     axes.axvline(mean_interval(found["single"].values()).mean, color="black", linewidth=0.8)
     axes.set_yticks(range(len(rows)), [arm for _, arm in rows])
     axes.invert_yaxis()
-    axes.set_xlabel(f"test accuracy, % (95 % intervals, {len(found['single'])} seeds)")
+    seeds, tuned = len(found["single"]), len(found.get("tuned-single", found["single"]))
+    beside = "" if tuned == seeds else f", tuned {tuned}"
+    axes.set_xlabel(f"test accuracy, % (95 % intervals, {seeds} seeds{beside})")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
     figure.savefig(file, dpi=110, bbox_inches="tight")
