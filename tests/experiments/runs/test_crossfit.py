@@ -373,6 +373,7 @@ def test_masks_have_no_prototypes() -> None:
 
 
 def test_clusters_need_samples() -> None:
-    check(config(psi=[50]), digits())
+    with pytest.raises(ValueError, match="--method prototypes needs as many training samples of each class"):
+        check(config(psi=[50]), digits())
     with pytest.raises(ValueError, match="k-means needs at least as many samples as clusters"):
         table(psi=[50])

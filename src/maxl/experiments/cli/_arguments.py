@@ -149,9 +149,7 @@ def add_config_flags(
 
 def add_preset_flag(parser: argparse.ArgumentParser) -> None:
     """--preset, which sets several flags of the label generator, and --fast, which sets several of the machine."""
-    parser.add_argument(
-        "--preset", metavar="NAME", help="named settings of meta steps: " + ", ".join(PRESETS)
-    )
+    parser.add_argument("--preset", metavar="NAME", help="meta steps by name: " + ", ".join(PRESETS))
     parser.add_argument(
         "--fast", action="store_true", help="use what is faster on this device and safe (GPUs)"
     )

@@ -54,8 +54,8 @@ class RunConfig:
         None, "column to predict, of classes or numbers; or several", group="data"
     )
     task: str = option("auto", "what that column holds", group="data", choices=_TASKS)
-    human: str | None = option(None, "finer classes made by people: a column, or a CSV file", group="data")
-    probe: str | None = option(None, "column that a probe of the features predicts at the end", group="data")
+    human: str | None = option(None, "finer classes by people: a column, or a CSV file", group="data")
+    probe: str | None = option(None, "column that a probe of the features predicts", group="data")
     trusted: str | None = option(None, "yes/no column: whose labels are known to be right", group="data")
     probe_shots: int = option(5, "training samples of each of its classes that the probe sees", group="data")
     ignore_index: int = option(255, "value of masks that stands for no class (segmentation)", group="data")
