@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maxl.experiments.data import DataSet, Split, leaving_one, load, load_frames, proportional_order
+from maxl.experiments.data import DataSet, Split, load, load_frames, order_to_set_aside, proportional_order
 
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=6)
 
@@ -32,7 +32,7 @@ def test_every_prefix_has_the_classes_in_proportion(sizes: list[int], seed: int)
 @given(SIZES, st.integers(0, 9))
 def test_a_row_of_each_class_is_left(sizes: list[int], seed: int) -> None:
     labels = np.repeat(np.arange(len(sizes)), sizes)
-    order = leaving_one(proportional_order(labels, None, seed), labels)
+    order = order_to_set_aside(labels, None, seed)
     assert sorted(order.tolist()) == list(range(len(labels)))
     assert sorted(labels[order[len(labels) - len(sizes) :]].tolist()) == [*range(len(sizes))]
 
@@ -43,7 +43,7 @@ def test_rare_classes_of_one_size_do_not_come_together(seed: int) -> None:
     order = proportional_order(labels, None, seed)
     shares = [float((labels[part] > 0).mean()) for part in np.array_split(order, 10)]
     assert 0.3 < min(shares) <= max(shares) < 0.7
-    assert 0.3 < (labels[leaving_one(order, labels)[:40]] > 0).mean() < 0.7
+    assert 0.3 < (labels[order_to_set_aside(labels, None, seed)[:40]] > 0).mean() < 0.7
 
 
 @pytest.mark.parametrize("human", [False, True])

@@ -17,7 +17,7 @@ from maxl.experiments.studies.intervals import (
     paired_difference,
     paired_differences,
 )
-from maxl.experiments.studies.statistics import compare, nothing_learned, p_text, parse_psi, verdict
+from maxl.experiments.studies.statistics import compare, p_text, parse_psi, verdict
 
 
 def test_mean_interval_by_hand():
@@ -398,15 +398,3 @@ def test_fields_that_do_not_matter_to_a_control_match():
 
 def test_without_a_grid_there_is_no_further_comparison():
     assert set(compare(_results())["against"]) == {"same setting"}
-
-
-@pytest.mark.parametrize(
-    ("aurocs", "told"),
-    [((), True), ((None, math.nan), True), ((0.5, 0.52), True), ((0.8, 0.79, None), False)],
-)
-def test_a_rare_class_that_is_told_apart_is_something_learned(
-    aurocs: tuple[float | None, ...], told: bool
-) -> None:
-    assert nothing_learned(0.92, 0.93, aurocs) == told
-    assert not nothing_learned(0.95, 0.93, aurocs)
-    assert not nothing_learned(0.92, None, aurocs)

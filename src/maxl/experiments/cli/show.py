@@ -37,6 +37,7 @@ from maxl.experiments.runs.measures import (
     task_of,
 )
 from maxl.experiments.runs.methods import LEARNED_METHODS
+from maxl.experiments.studies.decisions import by_method
 from maxl.experiments.studies.intervals import mean_interval
 from maxl.experiments.studies.notes import origin_notes, outcomes_text
 from maxl.experiments.studies.statistics import (
@@ -273,14 +274,11 @@ def _kept(runs: pd.DataFrame) -> list[str]:
     if PROBE.key not in runs or not len(probed := runs[runs[PROBE.key].notna()]):
         return []
 
-    def by_method(key: str) -> dict[str, dict[int, float]]:
-        there = probed[probed[key].notna()] if key in probed else probed[:0]
-        return {
-            str(method): dict(zip(group["seed"], PROBE.scale * group[key].astype(float), strict=True))
-            for method, group in there.groupby("method", sort=False)
-        }
+    def points(key: str) -> dict[str, dict[int, float]]:
+        found = by_method(probed, key) if key in probed else {}
+        return {method: {s: PROBE.scale * v for s, v in of.items()} for method, of in found.items()}
 
-    said = kept_text(by_method(PROBE.key), by_method(PROBE_OF_INPUTS))
+    said = kept_text(points(PROBE.key), points(PROBE_OF_INPUTS))
     return [shown(f"Of {probed['probe'].iloc[0]} in the features: {said}")] if said else []
 
 

@@ -18,7 +18,7 @@ from maxl.experiments.data._load import load
 from maxl.experiments.data._masks import IGNORED, labelled_masks
 from maxl.experiments.data._mixed import MixedShape, beside, image_shape
 from maxl.experiments.data._open import NAMES, label_column
-from maxl.experiments.data._select import leaving_one, proportional_order
+from maxl.experiments.data._select import order_to_set_aside, proportional_order
 from maxl.experiments.data._stream import Batch, BatchStream, augment_batch, evaluation_batches, normalise
 from maxl.experiments.data._streamed import Samples, StreamedSamples, Unreadable, read_batches, read_pieces
 from maxl.experiments.data._tables import Table, read_table
@@ -68,11 +68,11 @@ __all__ = [
     "is_table",
     "label_column",
     "labelled_masks",
-    "leaving_one",
     "load",
     "load_arrays",
     "load_frames",
     "normalise",
+    "order_to_set_aside",
     "proportional_order",
     "read_batches",
     "read_columns",

@@ -20,8 +20,7 @@ from maxl.experiments.data._select import (
     TEST_SEED,
     cut_test,
     draw,
-    leaving_one,
-    proportional_order,
+    order_to_set_aside,
     resolve_size,
 )
 from maxl.experiments.data._source import IntArray, Part, Source, Wanted
@@ -188,8 +187,7 @@ def from_source(source: Source, name: str, options: Options) -> DataSet:
     judges = pool if pool.trusted is None else pool.rows(np.flatnonzero(pool.trusted).astype(np.int64))
     count = resolve_size(validation_size, len(judges.places), "validation_size")
     if count:
-        order = proportional_order(judges.strata, judges.human, seed)
-        order = leaving_one(order, judges.strata if judges.human is None else judges.human)
+        order = order_to_set_aside(judges.strata, judges.human, seed)
         validation = judges.rows(np.sort(order[:count]))
         if published is None:
             train = train.rows(np.flatnonzero(~np.isin(train.places, validation.places)).astype(np.int64))

@@ -55,13 +55,13 @@ def proportional_order(primary: IntArray, human: IntArray | None, seed: int) -> 
     return _ordered(primary, human, seed, place)
 
 
-def leaving_one(order: IntArray, labels: IntArray) -> IntArray:
-    """An order with the last row of each class at its end, so that a prefix before these takes all of none.
+def order_to_set_aside(primary: IntArray, human: IntArray | None, seed: int) -> IntArray:
+    """``proportional_order`` with the last row of each class at its end, so that a prefix before these takes all of none.
 
     Args:
-        order: Some rows, shape (M,).
-        labels: Of all rows, shape (N,).
+        primary, human, seed: As there; of human classes each keeps one, where there are such.
     """
+    order, labels = proportional_order(primary, human, seed), primary if human is None else human
     _, from_end = np.unique(labels[order][::-1], return_index=True)
     last = np.zeros(len(order), dtype=np.bool_)
     last[len(order) - 1 - from_end] = True

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from maxl.experiments.data._arrow import to_numpy
-from maxl.experiments.data._select import TEST_SEED, leaving_one, proportional_order
+from maxl.experiments.data._select import TEST_SEED, order_to_set_aside
 from maxl.experiments.data._source import IntArray, Part
 from maxl.experiments.data._tables import Table
 
@@ -79,6 +79,5 @@ def cut_trusted_test(strata: IntArray, trusted: BoolArray) -> tuple[IntArray, In
             "half of the trusted samples are kept to test with, so --trusted needs at least 2 of them, or a test part; "
             f"got {len(rows)}"
         )
-    order = leaving_one(proportional_order(strata[rows], None, TEST_SEED), strata[rows])
-    test = np.sort(rows[order[: len(rows) // 2]])
+    test = np.sort(rows[order_to_set_aside(strata[rows], None, TEST_SEED)[: len(rows) // 2]])
     return np.setdiff1d(np.arange(len(strata), dtype=np.int64), test), test

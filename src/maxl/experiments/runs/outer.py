@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from maxl.experiments.data import Batch, BatchStream, Split, leaving_one, proportional_order
+from maxl.experiments.data import Batch, BatchStream, Split, order_to_set_aside, proportional_order
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.methods import JUDGED_METHODS, LEARNED_METHODS, NOISE_METHODS, PROTOTYPE_METHODS
 
@@ -162,7 +164,7 @@ def fold_count(config: RunConfig) -> int:
 
 def folds(split: Split, count: int, seed: int) -> list[Tensor]:
     """Positions of the samples in ``count`` parts with their classes in proportion, each int64 and sorted."""
-    order = _in_proportion(split, seed)
+    order = _ordered(split, seed, proportional_order)
     return [part.sort().values for part in order.tensor_split(count)]
 
 
@@ -172,21 +174,21 @@ def split_off(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     Raises:
         ValueError: if a class would not be trained on.
     """
-    strata = (split.strata if split.human is None else split.human).cpu().numpy()
-    order = torch.from_numpy(leaving_one(_in_proportion(split, seed).numpy(), strata))
+    order = _ordered(split, seed, order_to_set_aside)
     count = round(fraction * len(split))
     kept, part = split.select(order[count:].sort().values), split.select(order[:count].sort().values)
-    if len(lost := set(split.strata.tolist()) - set(kept.strata.tolist())):
+    classes, left = (len(set(one.strata.tolist())) for one in (split, kept))
+    if left < classes:
         raise ValueError(
             f"--evaluate held-out needs to leave a sample of each class to train on; with --held-out {fraction} "
-            f"{len(lost)} of {len(set(split.strata.tolist()))} classes would have none: lower it"
+            f"{classes - left} of {classes} classes would have none: lower it"
         )
     return kept, part
 
 
-def _in_proportion(split: Split, seed: int) -> Tensor:
+def _ordered(split: Split, seed: int, order: Callable[..., NDArray[np.int64]]) -> Tensor:
     human = None if split.human is None else split.human.cpu().numpy()
-    return torch.from_numpy(proportional_order(split.strata.cpu().numpy(), human, seed))
+    return torch.from_numpy(order(split.strata.cpu().numpy(), human, seed))
 
 
 def over_and_over(stream: BatchStream, count: int, epoch: int) -> Iterator[Batch]:
