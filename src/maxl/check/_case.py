@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
-from maxl.hypergradients import Inputs, OuterLoss, RandomState, as_tuple, each, hypergradient, pure_call
+from maxl.hypergradients import (
+    Inputs,
+    OuterLoss,
+    RandomState,
+    as_tuple,
+    hypergradient,
+    map_tensors,
+    pure_call,
+)
 from maxl.losses import AuxiliaryLoss
 
 Gradient = tuple[Tensor, ...]
@@ -51,7 +59,7 @@ class Case:
         generator.to(dtype)
         for state in optimizer.state.values():
             state.update({key: _cast(value, dtype) for key, value in state.items() if key != "step"})
-        x, y = each(lambda t: _cast(t, dtype), self.x), _cast(self.y, dtype)
+        x, y = map_tensors(lambda t: _cast(t, dtype), self.x), _cast(self.y, dtype)
         return replace(self, network=network, generator=generator, optimizer=optimizer, x=x, y=y)
 
     def hypergradient(self, method: str) -> Gradient:

@@ -27,7 +27,7 @@ from maxl.check._case import (
     relative_difference,
 )
 from maxl.check._suspects import suspects
-from maxl.hypergradients import WAYS, Inputs, OuterLoss, RandomState, device_of, own, tensors_of
+from maxl.hypergradients import WAYS, Inputs, OuterLoss, RandomState, as_inputs, device_of, tensors_of
 from maxl.losses import AuxiliaryLoss, focal_loss
 
 _EXACT = ("forward", "reverse")
@@ -145,7 +145,7 @@ def check_hypergradient(
         network=network,
         generator=generator,
         optimizer=optimizer,
-        x=own(x),
+        x=as_inputs(x),
         y=y,
         primary_loss=primary_loss,
         auxiliary_loss=auxiliary_loss,

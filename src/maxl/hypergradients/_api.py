@@ -12,7 +12,7 @@ from maxl.hypergradients._dual_kernels import Recording
 from maxl.hypergradients._fallback import OrReverse
 from maxl.hypergradients._finite_difference import FiniteDifference
 from maxl.hypergradients._forward import Forward
-from maxl.hypergradients._inputs import Inputs, device_of, own
+from maxl.hypergradients._inputs import Inputs, as_inputs, device_of
 from maxl.hypergradients._problem import OuterLoss, Outputs, Problem, Signals, TrainingLoss, as_tuple
 from maxl.hypergradients._purity import pure_call
 from maxl.hypergradients._random_state import RandomState
@@ -91,7 +91,7 @@ def hypergradient(
     def both(outputs: Outputs, y: Tensor, signals: Signals) -> Tensor:
         return primary_loss(outputs[0], y) + auxiliary_loss(outputs[1], *signals)
 
-    x = own(x)
+    x = as_inputs(x)
     random = RandomState.capture(device_of(x))
     problem = Problem(
         network=network,

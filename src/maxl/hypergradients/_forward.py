@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from maxl.hypergradients._dual_kernels import DualKernels, NoForwardFormula, Recording
-from maxl.hypergradients._inputs import device_of, each
+from maxl.hypergradients._inputs import device_of, map_tensors
 from maxl.hypergradients._problem import Outputs, Problem, Signals
 from maxl.hypergradients._purity import differentiable_kernels
 from maxl.hypergradients._way import Way
@@ -79,7 +79,7 @@ def _tangent(
         }
         halves = [
             forward_ad.unpack_dual(o)  # type: ignore[no-untyped-call]
-            for o in problem.outputs(duals, each(Tensor.detach, problem.x), problem.buffers)
+            for o in problem.outputs(duals, map_tensors(Tensor.detach, problem.x), problem.buffers)
         ]
         outputs, tangents = tuple(h.primal.detach() for h in halves), tuple(h.tangent for h in halves)
     return outputs, tangents, recording is None or kernels.fits(problem.rounding())

@@ -11,7 +11,7 @@ from torch import Tensor
 Inputs = Tensor | Mapping[str, Tensor]  # of N samples, in rows
 
 
-def own(x: Inputs) -> Inputs:
+def as_inputs(x: Inputs) -> Inputs:
     """The inputs, in a mapping of one's own where they are several: the caller may do with theirs what they like.
 
     Raises:
@@ -36,7 +36,7 @@ def tensors_of(x: Inputs) -> tuple[Tensor, ...]:
     return (x,) if isinstance(x, Tensor) else tuple(x.values())
 
 
-def each(do: Callable[[Tensor], Tensor], x: Inputs) -> Inputs:
+def map_tensors(do: Callable[[Tensor], Tensor], x: Inputs) -> Inputs:
     """What ``do`` makes of every tensor, in their places."""
     return do(x) if isinstance(x, Tensor) else {name: do(value) for name, value in x.items()}
 
@@ -51,7 +51,7 @@ def versions_of(x: Inputs) -> tuple[int, ...]:
     return tuple(t._version for t in tensors_of(x))
 
 
-def are(x: Inputs, other: Inputs) -> bool:
+def same_tensors(x: Inputs, other: Inputs) -> bool:
     """Whether they are the very tensors, not only equal ones."""
     if isinstance(x, Tensor) or isinstance(other, Tensor):
         return x is other
@@ -64,7 +64,7 @@ def some_of(x: Inputs, rows: Tensor, count: int) -> Inputs:
     Raises:
         ValueError: if a tensor has another number of rows.
     """
-    return each(lambda t: t[rows], _in_rows(x, count))
+    return map_tensors(lambda t: t[rows], _in_rows(x, count))
 
 
 def parts_of(x: Inputs, size: int, count: int) -> list[Inputs]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from maxl.hypergradients._dual_kernels import Recording
-from maxl.hypergradients._inputs import Inputs, device_of, own
+from maxl.hypergradients._inputs import Inputs, as_inputs, device_of
 from maxl.hypergradients._purity import purely
 from maxl.hypergradients._random_state import RandomState
 from maxl.hypergradients._update_rule import Factor, UpdateRule
@@ -88,7 +88,7 @@ class Problem:
     _at: Mapping[str, Tensor] | None = field(default=None, init=False)  # weights in place
 
     def __post_init__(self) -> None:
-        self.x = own(self.x)
+        self.x = as_inputs(self.x)
 
     def precision(self) -> AbstractContextManager[object]:
         """The autocast region of a pass, or nothing."""

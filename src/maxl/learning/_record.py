@@ -15,9 +15,9 @@ from maxl.hypergradients import (
     Problem,
     RandomState,
     Signals,
-    are,
+    as_inputs,
     device_of,
-    own,
+    same_tensors,
     some_of,
     versions_of,
 )
@@ -65,7 +65,7 @@ class Batch:
     weights: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.x = own(self.x)
+        self.x = as_inputs(self.x)
 
     @property
     def count(self) -> int:
@@ -147,7 +147,7 @@ class MicroBatch:
 def is_same_batch(known: tuple[Inputs, Tensor], x: Inputs, y: Tensor) -> bool:
     """Whether these are the very inputs of a known batch, and its targets or equal ones."""
     own_x, own_y = known
-    return are(own_x, x) and (own_y is y or own_y.equal(y))
+    return same_tensors(own_x, x) and (own_y is y or own_y.equal(y))
 
 
 def _versions_of(batch: tuple[Inputs, Tensor]) -> tuple[int, ...]:
@@ -241,7 +241,7 @@ class Update:
 
     def judge_by(self, outer: tuple[Inputs, Tensor] | None) -> None:
         """Sets what judges it: a batch, or None for its own."""
-        self.outer = None if outer is None else (own(outer[0]), outer[1])
+        self.outer = None if outer is None else (as_inputs(outer[0]), outer[1])
         self.outer_count = None if outer is None else len(outer[1])
         self.outer_versions = None if self.outer is None else _versions_of(self.outer)
 
