@@ -92,7 +92,7 @@ INPUTS = "inputs"  # no arm: beside the plan, and beside its rule
 # Beside the plan, each interval by itself.
 BESIDE = (
     *(("uniform", "single"), ("kmeans", "single"), ("kmeans", "uniform")),
-    *(("human", "single"), ("maxl", "uniform")),
+    *(("human", "single"), ("maxl", "uniform"), ("prototypes", "kmeans"), ("prototypes", "single")),
 )
 FUTILE = 0.5
 
@@ -222,6 +222,9 @@ def page() -> str:
         versus = paired_differences([(values[arm], values[cheap]) for arm in LEARNED])
         for arm, d in zip(LEARNED, versus, strict=True):
             rows.setdefault(f"{arm} − the best cheap arm", []).append(f"{cheap}: {told(d)}")
+        for arm, control in BESIDE:
+            d = paired_difference(values[arm], values[control])
+            rows.setdefault(f"{arm} − {control} (by itself)", []).append(told(d))
     return "\n".join([*lines, *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items())])
 
 

@@ -212,7 +212,7 @@ def test_the_readme_says_what_the_demo_found() -> None:
     against = {m: pair("demo", m, "single", "test_probe") for m in probes if m != "single"}
     beside = paired_differences([(probes[m], probes["single"]) for m in against])
     assert [m for m, d in zip(against, beside, strict=True) if d.claimed] == ["human"]
-    assert "with four seeds only people's labels are shown to differ" in readme
+    assert "with four seeds only people's labels are shown to differ from single-task training" in readme
 
 
 def test_five_seeds_exclude_a_point_where_the_page_says_so(script: Callable[[str], ModuleType]) -> None:

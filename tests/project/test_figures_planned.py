@@ -54,9 +54,13 @@ def test_the_page_of_evidence_says_what_the_study_of_the_papers_regime_found(
         assert d.low > 0, arm
         told = f"{shown(d.mean)} ({between(d)})" if signed else f"{d.mean:.2f} ({between(d)})"
         assert told in text, arm
+    wamal = paired_difference(found["wamal"], found["single"])
+    assert f"WAMAL is not shown to ({within(wamal)})" in text
+    assert not wamal.claimed
     for a, b in regime.INFORMATION:
         assert shown(paired_difference(found[a], found[b]).mean) in text
     readme, guide = page("README.md"), page("docs/guide.md")
+    assert "WAMAL is not shown to gain here" in readme
     step, gain = steps["trunk-10", "single"], head["uniform-4", "single"].mean
     assert f"gains {step.mean:.1f} points ({step.low:.1f} to {step.high:.1f})" in readme
     assert f"at weight 4, gain {gain:.1f}, and no second head is shown to gain more" in readme
@@ -96,8 +100,9 @@ def test_the_pages_say_what_the_study_by_heart_found(script: Callable[[str], Mod
     )
     assert within(d("prototypes", "prototypes-shuffled")) in guide
     assert f"({within(d('prototypes', 'kmeans'))}, by itself" in evidence
-    assert f"a quarter of a point above uniform labels (planned, 20 fresh seeds: {between(gate)})" in page(
-        "README.md"
+    assert (
+        f"a quarter of a point above uniform labels (planned, 20 fresh seeds: {between(gate)} by itself;"
+        in page("README.md")
     )
     arms = [arm for arm in found if arm != "single"]
     single = dict(zip(arms, paired_differences([(found[arm], found["single"]) for arm in arms]), strict=True))
@@ -112,6 +117,9 @@ def test_the_page_of_evidence_says_what_the_study_of_wrong_labels_found() -> Non
     for name in ("digits-structured", "digits-symmetric", "mnist-structured"):
         assert within(pair(f"noise-{name}", "fine-tuned", "single")) in text, name
     assert within(pair("noise-digits-symmetric", "gce", "single")) in text
+    values = results("noise-digits-structured")
+    of_both = paired_difference(values["corrected"], values["fine-tuned"], comparisons=4)
+    assert f"in an interval likewise {between(of_both)}" in text
     for name, arm, other in (
         ("digits-symmetric", "agreement", "gce"),
         ("digits-symmetric", "agreement+corrected", "agreement"),
@@ -168,6 +176,11 @@ def test_the_page_of_evidence_says_what_the_study_of_structure_found() -> None:
         ("cifar100", "test_accuracy", "human", "single"),
         ("cifar100", "test_probe", "kmeans", "single"),
         ("cifar100", "test_accuracy", "kmeans", "single"),
+        ("clinc150", "test_accuracy", "kmeans", "single"),
+        ("clinc150", "test_accuracy", "kmeans", "uniform"),
+        ("clinc150", "test_accuracy", "prototypes", "kmeans"),
+        ("cifar100", "test_probe", "prototypes", "kmeans"),
+        ("cifar100", "test_accuracy", "prototypes", "kmeans"),
         ("clinc150", "test_probe", "maxl", "uniform"),
         ("cifar100", "test_probe", "maxl", "uniform"),
     ):
