@@ -79,6 +79,9 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "contrastive": ("contrastive", {"outer_weight": CONTRASTIVE["outer_weight"]}),
 }
+# Added when the planned arms were done, and no part of the plan's decision: the transplant test of the second variant.
+LATER = {"prototypes-contrastive-shuffled": ("prototypes-shuffled", ARMS["prototypes-contrastive"][1])}
+TRANSPLANT = ("prototypes-contrastive", "prototypes-contrastive-shuffled")
 CHEAP, LEARNED = ("single", "uniform", "kmeans", "contrastive"), ("prototypes", "prototypes-contrastive")
 PAIRS = (("prototypes", "prototypes-shuffled"), ("kmeans", "kmeans-shuffled"), ("human", "human-shuffled"))
 OUTCOMES = ("test_probe", "test_accuracy")
@@ -99,7 +102,7 @@ FUTILE = 0.5
 
 def config(name: str, arm: str, changes: dict[str, Any], seed: int, data_dir: str | None) -> RunConfig:
     """The settings of an arm with ``changes``."""
-    method, settings = ARMS[arm]
+    method, settings = (ARMS | LATER)[arm]
     values = {**SHARED, **SETTINGS[name], "method": method, **settings, **changes, "seed": seed}
     if method.startswith("human"):
         values["human"] = values["probe"]
@@ -177,7 +180,7 @@ def run(options: argparse.Namespace) -> None:
     seeds = list(SEEDS[options.setting])
     rate = {"learning_rate": chosen(options.setting)}
     for part in (seeds[: len(seeds) // 2], seeds):
-        tasks: list[Task] = [(options.setting, arm, rate, seed) for seed in part for arm in ARMS]
+        tasks: list[Task] = [(options.setting, arm, rate, seed) for seed in part for arm in (*ARMS, *LATER)]
         work(tasks, table_of(options.setting), options.data_dir, options.jobs, one)
         values = outcomes(table_of(options.setting), OUTCOMES[0])
         look = paired_difference(values["prototypes"], values["kmeans"])
@@ -200,8 +203,9 @@ def page() -> str:
     heads = [f"{setting}: {TITLES[setting, outcome]}" for setting, outcome in columns]
     lines = [f"| arm | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     lines += [
-        f"| {arm} | {' | '.join(interval_text(mean_interval(v[arm].values()), 2) for v in every)} |"
-        for arm in ARMS
+        f"| {arm}{' (after the plan)' if arm in LATER else ''} | "
+        f"{' | '.join(interval_text(mean_interval(v[arm].values()), 2) for v in every)} |"
+        for arm in (*ARMS, *LATER)
     ]
     beside = [
         interval_text(mean_interval(outcomes(inputs_of(setting), outcome)[INPUTS].values()), 2)
@@ -222,7 +226,7 @@ def page() -> str:
         versus = paired_differences([(values[arm], values[cheap]) for arm in LEARNED])
         for arm, d in zip(LEARNED, versus, strict=True):
             rows.setdefault(f"{arm} − the best cheap arm", []).append(f"{cheap}: {told(d)}")
-        for arm, control in BESIDE:
+        for arm, control in (*BESIDE, TRANSPLANT):
             d = paired_difference(values[arm], values[control])
             rows.setdefault(f"{arm} − {control} (by itself)", []).append(told(d))
     return "\n".join([*lines, *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items())])
@@ -237,7 +241,7 @@ def write(options: argparse.Namespace) -> None:
         for outcome in OUTCOMES:
             values = outcomes(table_of(setting), outcome)
             print(f"\n{setting}, {outcome}, n = {len(values['single'])}")
-            for arm in ARMS:
+            for arm in (*ARMS, *(later for later in LATER if later in values)):
                 print(f"| {arm} | {interval_text(mean_interval(values[arm].values()), 2)} |")
             cheap = max(CHEAP, key=lambda arm: sum(values[arm].values()))
             gate = paired_difference(values["human"], values["uniform"])
@@ -249,7 +253,7 @@ def write(options: argparse.Namespace) -> None:
             versus = paired_differences([(values[arm], values[cheap]) for arm in LEARNED])
             for arm, d in zip(LEARNED, versus, strict=True):
                 print(f"{arm} against {cheap} {told(d)}, p = {d.p:.4f}")
-            for arm, control in BESIDE:
+            for arm, control in (*BESIDE, *([TRANSPLANT] if TRANSPLANT[1] in values else [])):
                 d = paired_difference(values[arm], values[control])
                 print(f"{arm} against {control}, beside the plan: {told(d)}")
             if outcome == OUTCOMES[0] and inputs_of(setting).exists():

@@ -17,7 +17,7 @@ import pytest
 from maxl.experiments.runs.config import RunConfig
 
 ROOT = Path(__file__).parents[2]
-PLANS = ("by-heart", "noise", "noise-more", "regime", "structure")
+PLANS = ("by-heart", "noise", "noise-more", "on-top", "regime", "structure")
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_plans_say_in_which_precision_their_runs_were_made(script: Callable[[str
 
 def test_every_arm_of_the_study_of_structure_is_valid(structure: ModuleType) -> None:
     for name in structure.SETTINGS:
-        for arm in structure.ARMS:
+        for arm in (*structure.ARMS, *structure.LATER):
             assert isinstance(structure.config(name, arm, {"learning_rate": 1e-3}, 0, None), RunConfig)
     assert set(structure.CHEAP) | set(structure.LEARNED) <= set(structure.ARMS)
     assert {arm for pair in structure.PAIRS for arm in pair} <= set(structure.ARMS)
