@@ -201,11 +201,12 @@ def page() -> str:
     columns = [(setting, outcome) for setting in SETTINGS for outcome in OUTCOMES]
     every = [outcomes(table_of(setting), outcome) for setting, outcome in columns]
     heads = [f"{setting}: {TITLES[setting, outcome]}" for setting, outcome in columns]
+    later = [arm for arm in LATER if all(arm in values for values in every)]
     lines = [f"| arm | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     lines += [
         f"| {arm}{' (after the plan)' if arm in LATER else ''} | "
         f"{' | '.join(interval_text(mean_interval(v[arm].values()), 2) for v in every)} |"
-        for arm in (*ARMS, *LATER)
+        for arm in (*ARMS, *later)
     ]
     beside = [
         interval_text(mean_interval(outcomes(inputs_of(setting), outcome)[INPUTS].values()), 2)
@@ -226,7 +227,7 @@ def page() -> str:
         versus = paired_differences([(values[arm], values[cheap]) for arm in LEARNED])
         for arm, d in zip(LEARNED, versus, strict=True):
             rows.setdefault(f"{arm} − the best cheap arm", []).append(f"{cheap}: {told(d)}")
-        for arm, control in (*BESIDE, TRANSPLANT):
+        for arm, control in (*BESIDE, *([TRANSPLANT] if later else [])):
             d = paired_difference(values[arm], values[control])
             rows.setdefault(f"{arm} − {control} (by itself)", []).append(told(d))
     return "\n".join([*lines, *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items())])

@@ -123,6 +123,7 @@ def test_the_page_of_evidence_says_what_the_study_of_wrong_labels_found() -> Non
     for name, arm, other in (
         ("digits-symmetric", "agreement", "gce"),
         ("digits-symmetric", "agreement+corrected", "agreement"),
+        ("digits-symmetric", "agreement+corrected", "gce"),
         ("digits-structured", "agreement+corrected", "fine-tuned"),
         ("mnist-structured", "agreement+corrected", "fine-tuned"),
     ):
