@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -58,7 +59,7 @@ class Features(nn.Module):
             where it gives them alone.
         pool: How features of tokens, shape (N, T, D), become those of a sample, (N, D): "mean" over the tokens for which
             ``x["attention_mask"]`` is not 0, or over all where x has no such mask (a sample without any token gets
-            zeros); "first", the first token's; None to leave them as they are. "mean" also averages the pixels of
+            zeros; a module that does not take the mask is called without it); "first", the first token's; None to leave them as they are. "mean" also averages the pixels of
             features (N, D, H, W).
         feature_dim: D, where the module states it neither as a trunk does nor in ``config.hidden_size``.
 
@@ -81,13 +82,17 @@ class Features(nn.Module):
         self.module = module
         self.output = output
         self.pool = pool
+        parameters = inspect.signature(module.forward).parameters
+        self._takes_mask = "attention_mask" in parameters or any(
+            p.kind is p.VAR_KEYWORD for p in parameters.values()
+        )
         stated = getattr(getattr(module, "config", None), "hidden_size", None)
         widths = feature_dim, infer_feature_dim(module), stated
         self.feature_dim = next((width for width in widths if isinstance(width, int)), None)
 
     def forward(self, x: Inputs) -> Tensor:
         """Features of shape (N, D), or as the module gives them without pooling."""
-        given = self.module(x) if isinstance(x, Tensor) else self.module(**x)
+        given = self.module(x) if isinstance(x, Tensor) else self.module(**self._taken(x))
         features = self._picked(given)
         if self.pool is None:
             return features
@@ -113,6 +118,12 @@ class Features(nn.Module):
     def parameter_layers(self) -> list[list[str]]:
         """Names of the module's parameters by layer, where it says them; see ``maxl.finetuning.parameter_layers``."""
         return [[f"module.{name}" for name in layer] for layer in parameter_layers(self.module)]
+
+    def _taken(self, x: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """All but a mask that is there for the pooling alone."""
+        if self.pool != "mean" or self._takes_mask:
+            return x
+        return {name: value for name, value in x.items() if name != "attention_mask"}
 
     def _what(self) -> str:
         of = "" if self.output is None else f" {self.output!r}"

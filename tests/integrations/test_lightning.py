@@ -255,3 +255,20 @@ def test_a_test_from_a_checkpoint_draws_as_it_would_without(tmp_path: Path) -> N
         trainer(tmp_path).test(module, loader, ckpt_path=path, verbose=False)
         drawn.append(torch.rand(1))
     assert torch.equal(*drawn)
+
+
+def test_float16_is_refused_in_every_form(tmp_path: Path) -> None:
+    alone = trainer(tmp_path, precision="16-true")
+    with pytest.raises(ValueError, match="float16 needs; got precision=16-true: use bf16-mixed"):
+        alone.fit(MAXLModule(learner()), DataLoader(data(), batch_size=8))
+
+
+@pytest.mark.parametrize("task", [maxl.Regression(1), maxl.Segmentation(ignore_index=255)])
+def test_accuracy_is_told_of_classes_alone(tmp_path: Path, task: Any) -> None:
+    """A number has none, and of rows that the task ignores an argmax would be called wrong."""
+    hierarchy = maxl.Hierarchy.flat(2) if isinstance(task, maxl.Regression) else HIERARCHY
+    network = maxl.MultiTaskNetwork(nn.Linear(4, 4), hierarchy, feature_dim=4, task=task)
+    single = maxl.MultiTaskLearner(network, torch.optim.SGD(network.parameters(), lr=0.1), task=task)
+    batches = DataLoader(TensorDataset(torch.randn(8, 4), torch.zeros(8, dtype=torch.long)), batch_size=8)
+    [told] = trainer(tmp_path).validate(MAXLModule(single), batches, verbose=False)
+    assert set(told) == {"val_loss"}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -12,15 +15,25 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import DataConversionWarning
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor
+from torch import Tensor, nn
 
 from maxl.hierarchy import Hierarchy
 from maxl.integrations._tabular import Training, Weighted, build_network, losses_until
+from maxl.learning import MetaAuxiliaryLearner
 from maxl.presets import check_choice
 
 METHODS = ("maxl", "uniform", "single")
 _ENOUGH = 40  # samples, of which a tenth says when to stop
 Array = NDArray[Any]
+# PyTorch has one generator of random numbers for all threads: who seeds it, and puts it back, has it alone.
+_GENERATOR = threading.RLock()
+
+
+@contextmanager
+def _own_draws() -> Iterator[None]:
+    """Within: random numbers of one's own, which leave PyTorch's as they were."""
+    with _GENERATOR, torch.random.fork_rng(devices=[]):
+        yield
 
 
 class Tabular(BaseEstimator):  # type: ignore[misc]
@@ -85,7 +98,7 @@ class Tabular(BaseEstimator):  # type: ignore[misc]
         rows, wanted = self._rows(x, targets, weights)
         epochs = self.max_iter
         stops = len(x) >= _ENOUGH if self.early_stopping == "auto" else self.early_stopping
-        with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
+        with _own_draws(), torch.inference_mode(False), torch.enable_grad():
             if stops:
                 torch.manual_seed(random.randint(2**31))
                 kept = max(1, min(len(x) - 1, round(len(x) * (1 - self.validation_fraction))))
@@ -112,7 +125,7 @@ class Tabular(BaseEstimator):  # type: ignore[misc]
         random = check_random_state(self.random_state)
         if not first and isinstance(self.random_state, int | np.integer):  # other draws in each call
             random = np.random.RandomState([int(self.random_state), self.n_iter_])
-        with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
+        with _own_draws(), torch.inference_mode(False), torch.enable_grad():
             torch.manual_seed(random.randint(2**31))
             if first:
                 self._standardise(x, targets, weights)
@@ -120,9 +133,11 @@ class Tabular(BaseEstimator):  # type: ignore[misc]
             if training is None:
                 training = self._new(x) if first else self._new(x, self._shape_)
                 if not first:  # after a copy or a file: the optimizers begin anew
-                    training.network.load_state_dict(self._state())
+                    training.network.load_state_dict(_tensors(self.weights_))
+                    if isinstance(training.learner, MetaAuxiliaryLearner):
+                        training.learner.generator.load_state_dict(_tensors(self._generator_weights))
                     training.losses = list(self.loss_curve_)
-            training.rate = self.learning_rate_init
+            training.set(self.learning_rate_init, self.alpha, self.auxiliary_weight, self._rows_a_step(x))
             inputs, wanted = self._rows(x, targets, weights)
             for _ in training.epochs(inputs, wanted, 1):
                 self._tell(training)
@@ -189,21 +204,26 @@ class Tabular(BaseEstimator):  # type: ignore[misc]
     # The network
 
     def _new(self, x: Array, shape: dict[str, Any] | None = None) -> Training:
-        shape = {"psi": self.psi, **self._shape()} if shape is None else dict(shape)
+        if shape is None:
+            shape, self._method_ = {"psi": self.psi, **self._shape()}, self.method
+        shape = dict(shape)
         self._shape_ = dict(shape)  # whatever the parameters are set to later
         task, hierarchy = self._task(shape.pop("psi"))
-        auto = min(200, max(32, len(x) // 50))
         return Training.build(
             self.n_features_in_,
             task,
             hierarchy,
-            method=self.method,
+            method=self._method_,
             **shape,
             rate=self.learning_rate_init,
             alpha=self.alpha,
             auxiliary_weight=self.auxiliary_weight,
-            batch_size=auto if self.batch_size == "auto" else int(self.batch_size),
+            batch_size=self._rows_a_step(x),
         )
+
+    def _rows_a_step(self, x: Array) -> int:
+        """The size of a batch, of these samples."""
+        return min(200, max(32, len(x) // 50)) if self.batch_size == "auto" else int(self.batch_size)
 
     def _shape(self) -> dict[str, Any]:
         return {"width": self.width, "depth": self.depth, "dropout": self.dropout}
@@ -211,10 +231,9 @@ class Tabular(BaseEstimator):  # type: ignore[misc]
     def _note(self, training: Training) -> None:
         self.loss_curve_ = list(training.losses)
         self.n_iter_ = len(training.losses)
-        self.weights_ = {name: t.detach().numpy().copy() for name, t in training.network.state_dict().items()}
-
-    def _state(self) -> dict[str, Tensor]:
-        return {name: torch.from_numpy(np.array(array)) for name, array in self.weights_.items()}
+        self.weights_ = _arrays(training.network)
+        if isinstance(training.learner, MetaAuxiliaryLearner):
+            self._generator_weights = _arrays(training.learner.generator)
 
     @torch.no_grad()
     def _outputs(self, X: ArrayLike) -> Array:
@@ -222,9 +241,9 @@ class Tabular(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         x: Array = validate_data(self, X, reset=False)
         shape = dict(self._shape_)
-        with torch.random.fork_rng(devices=[]):
+        with _own_draws():
             network = build_network(self.n_features_in_, *self._task(shape.pop("psi")), **shape)
-        network.load_state_dict(self._state())
+        network.load_state_dict(_tensors(self.weights_))
         network.eval()
         outputs: Array = network.predict(self._inputs(x)).numpy()
         return outputs
@@ -266,6 +285,14 @@ class Tabular(BaseEstimator):  # type: ignore[misc]
 
     def _task(self, psi: int) -> tuple[Weighted, Hierarchy]:
         raise NotImplementedError
+
+
+def _arrays(module: nn.Module) -> dict[str, Array]:
+    return {name: t.detach().numpy().copy() for name, t in module.state_dict().items()}
+
+
+def _tensors(arrays: dict[str, Array]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
 
 
 def moments(values: Array, weights: Array) -> tuple[Array, Array]:

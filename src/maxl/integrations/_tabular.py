@@ -94,7 +94,7 @@ class Training:
     """Networks and optimizers, and a loop over the rows of a table.
 
     Args:
-        network, learner: As built by ``build``.
+        network, learner, supervision: As built by ``build``.
         batch_size: Rows in a step.
         rate: Learning rate.
 
@@ -104,6 +104,7 @@ class Training:
 
     network: MultiTaskNetwork
     learner: MultiTaskLearner
+    supervision: WeightedAuxiliary
     batch_size: int
     rate: float
     losses: list[float] = field(default_factory=list)
@@ -152,7 +153,16 @@ class Training:
         else:
             source: Any = UniformLabels(hierarchy, task) if method == "uniform" else NoLabels()
             learner = MultiTaskLearner(network, optimizer, source=source, supervision=supervision)
-        return cls(network, learner, batch_size, rate)
+        return cls(network, learner, supervision, batch_size, rate)
+
+    def set(self, rate: float, alpha: float, auxiliary_weight: float, batch_size: int) -> None:
+        """What may change between epochs; arguments as for ``build``."""
+        self.rate, self.batch_size, self.supervision.weight = rate, batch_size, auxiliary_weight
+        for group in self.learner.optimizer.param_groups:
+            group["weight_decay"] = alpha
+        if isinstance(self.learner, MetaAuxiliaryLearner):
+            for group in self.learner.meta_optimizer.param_groups:
+                group["lr"] = rate
 
     def epochs(self, x: Tensor, y: Tensor, count: int, *, horizon: int | None = None) -> Iterator[None]:
         """Trains, and yields after each epoch.

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from maxl.learning import AccumulatingLearner, MetaAuxiliaryLearner, MultiTaskLearner
+from maxl.tasks import Classification
 
 
 class MAXLModule(LightningModule):
@@ -80,9 +81,10 @@ class MAXLModule(LightningModule):
                 f"MAXLModule trains on one device, as a strategy's hooks do not see a hypergradient; got {self.trainer.world_size} "
                 "devices: pass devices=1, or use torchrun with a loop of your own and world=maxl.DataParallel()"
             )
-        if self.trainer.precision == "16-mixed":
+        if self.trainer.precision in ("16-mixed", "16-true"):
             raise ValueError(
-                "MAXLModule has no gradient scaler, which float16 needs; got precision=16-mixed: use bf16-mixed"
+                "MAXLModule has no gradient scaler, which float16 needs; got "
+                f"precision={self.trainer.precision}: use bf16-mixed"
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -141,7 +143,7 @@ class MAXLModule(LightningModule):
         self._random = None
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Logs the task's loss, and accuracy for classes; of several loaders each by its own name."""
+        """Logs the task's loss, and accuracy with ``maxl.Classification``; of several loaders each by its own name."""
         self._judge(batch, "val")
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -166,7 +168,8 @@ class MAXLModule(LightningModule):
     def _judge(self, batch: Any, stage: str) -> None:
         x, y, *_ = batch
         outputs = self(x)
-        found = {f"{stage}_loss": self.learner.task.loss(outputs, y)}
-        if y.dim() == 1 and not y.is_floating_point() and outputs.dim() == 2:
+        task = self.learner.task
+        found = {f"{stage}_loss": task.loss(outputs, y)}
+        if isinstance(task, Classification) and y.dim() == 1:
             found[f"{stage}_accuracy"] = (outputs.argmax(1) == y).float().mean()
         self.log_dict(found, batch_size=len(y), prog_bar=True)

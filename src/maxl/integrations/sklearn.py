@@ -65,6 +65,9 @@ class MAXLClassifier(ClassifierMixin, Tabular):  # type: ignore[misc]
     ) -> Self:
         """One epoch on these samples, from where training stands; inputs are standardised as the first ones were.
 
+        Of parameters that are set between calls ``method``, ``psi``, ``width``, ``depth`` and ``dropout`` stay those of the
+        first call. A copy, or one from a file, has the weights of network and generator; its optimizers begin anew.
+
         Args:
             X, y: As for ``fit``.
             sample_weight: As for ``fit``, but not scaled to a mean of 1, since calls with different weights would then
@@ -130,6 +133,8 @@ class MAXLClassifier(ClassifierMixin, Tabular):  # type: ignore[misc]
             if (odd := ~np.isin(labels, (0.0, 1.0))).any():
                 raise ValueError(f"y needs columns of 0 and 1; got {labels[odd][0]:g}")
             return labels
+        if y.ndim != 1:
+            raise ValueError(f"y needs one class a sample, as in the first call; got shape {y.shape}")
         positions = np.searchsorted(self.classes_, y).clip(0, len(self.classes_) - 1)
         if (unknown := self.classes_[positions] != y).any():
             raise ValueError(f"y needs classes among {self.classes_}; got {np.unique(y[unknown])}")
@@ -160,6 +165,8 @@ class MAXLRegressor(RegressorMixin, Tabular):  # type: ignore[misc]
 
     def partial_fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """One epoch on these samples, from where training stands; all is standardised as the first samples were.
+
+        Parameters that are set between calls, and copies: as ``MAXLClassifier.partial_fit``.
 
         Args:
             X, y: As for ``fit``.

@@ -348,6 +348,7 @@ def _columns(learner: MultiTaskLearner) -> list[str]:
     for trunk in (getattr(module, "trunk", None) for module in modules):
         if isinstance(trunk, Features):
             found += inspect.signature(trunk.module.forward).parameters
+            found += ["attention_mask"] if trunk.pool == "mean" else []  # which the pooling takes
     return found
 
 
