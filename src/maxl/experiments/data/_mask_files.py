@@ -66,6 +66,8 @@ def _keeps_other_values(image: Image, head: bytes) -> str:
     """What a file is whose values are read as others than were written; "" for one that keeps them."""
     if image.format in ("JPEG", "MPO") or image.info.get("compression") in _LOSSY:
         return f"a {image.format} that gives up some of them to save room"
+    if image.format == "GIF":
+        return "a GIF, whose values programs number anew"
     if image.format == "TIFF":
         tags = image.getexif()
         bits, photometric = tags.get(_BITS, 1), tags.get(_PHOTOMETRIC)
