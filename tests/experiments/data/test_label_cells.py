@@ -63,6 +63,19 @@ def test_lists_and_commas_give_the_labels_of_separators(tmp_path: Path) -> None:
     assert torch.equal(streamed.train.primary, of_lists.train.primary)
 
 
+@pytest.mark.parametrize("nothing", ["", "  ", None])
+def test_entries_of_lists_that_are_empty_or_missing_are_no_labels(
+    nothing: str | None, tmp_path: Path
+) -> None:
+    file = tmp_path / "table.parquet"
+    odd = frame([[*row, nothing] if i % 3 else [nothing, *row] for i, row in enumerate(lists())])
+    odd.to_parquet(file)
+    for data in (load_frames(odd, primary="tags"), load(str(file), primary="tags", stream=True)):
+        check_rows(data)
+    found = table_targets(read_table(file, text=["tags"]), "multi-label", "tags", NAMES)
+    assert found.tolist() == HAS.astype(int).tolist()
+
+
 def test_rows_keep_their_labels_through_every_cut() -> None:
     data = load_frames(frame(cells(";")), primary="tags", train_size=20, validation_size=8)
     assert data.features is not None

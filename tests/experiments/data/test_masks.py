@@ -86,9 +86,12 @@ def test_a_grey_png_holds_the_classes_that_were_written_whatever_its_bits(bits: 
     assert (written(root) == np.stack(masks)).all()
 
 
-@pytest.mark.parametrize("suffix", ["png", "bmp", "gif", "tiff", "pgm"])
-def test_files_that_keep_values_hold_the_classes_that_were_written(suffix: str, tmp_path: Path) -> None:
-    masks = drawn([0, 1, 2, 3])
+@pytest.mark.parametrize("values", [[0, 1, 2, 3], [0, 3], [2, 5, 9]])
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tiff", "pgm"])
+def test_files_that_keep_values_hold_the_classes_that_were_written(
+    suffix: str, values: list[int], tmp_path: Path
+) -> None:
+    masks = drawn(values)
     assert (written(folder(tmp_path, masks, suffix)) == np.stack(masks)).all()
 
 
@@ -98,6 +101,9 @@ def test_files_that_do_not_keep_values_are_refused(tmp_path: Path) -> None:
     assert "keeps values as they are" in told
     assert "masks/0.jpg' is a JPEG" in told
     assert "PNG of 8 bits" in told
+
+    told = refused(folder(tmp_path / "gif", drawn([0, 3]), "gif"))
+    assert "masks/0.gif' is a GIF, whose values programs number anew: write the numbers" in told
 
     def within_tiff(file: Path, values: Values) -> None:
         Image.fromarray(values).save(file, compression="jpeg")

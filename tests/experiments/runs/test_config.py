@@ -81,6 +81,11 @@ def test_every_method_is_a_config(method: str) -> None:
         ({"gamma": -0.5}, "--gamma needs to be at least 0"),
         ({"gamma": float("nan")}, "--gamma needs to be a finite number; got nan"),
         ({"train_size": float("inf")}, "--train-size needs to be a finite number; got inf"),
+        (
+            {"validation_size": 1.0},
+            "--validation-size needs .*2 or more; got 1, which may mean one sample or all",
+        ),
+        ({"train_size": 1}, "--train-size needs to be a fraction below 1, or a count of 2 or more; got 1"),
         ({"learning_rate": 0.0}, "--learning-rate needs to be above 0; got 0.0"),
         ({"psi": ()}, "--psi needs whole numbers of at least 1"),
         ({"psi": (3, 0)}, "--psi needs whole numbers of at least 1; got 3 0"),

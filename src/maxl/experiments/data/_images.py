@@ -39,7 +39,8 @@ def decode(
 ) -> Tensor:
     """Decode images into one tensor, written to as they come.
 
-    Grey images give one channel, any colour image among them gives all of them three.
+    Grey images give one channel, any colour image among them gives all of them three. One that is transparent in parts is
+    taken as it looks on white.
 
     Args:
         items: Encoded images or the paths of image files, `count` of them.
@@ -50,8 +51,9 @@ def decode(
     Returns: uint8, shape (N, C, H, W).
 
     Raises:
-        ValueError: if an image cannot be decoded, has 32 bits a channel, differs in size, or is so
-            large that it may be made to exhaust the memory; if all of them together need more than there is.
+        ValueError: if an image cannot be decoded, has 32 bits a channel, shows nothing on white though there is something in it,
+            differs in size, or is so large that it may be made to exhaust the memory; if all of them together need more
+            than there is.
     """
     images = np.zeros((0, 1, 1, 1), dtype=np.uint8)
     for i, item in enumerate(items):
@@ -130,6 +132,38 @@ def _of_16_bits(file: Image) -> Image:
 
     values = np.asarray(file).astype(np.float64)
     return images.fromarray((values / 257).round().astype(np.uint8))
+
+
+def _with_opacity(file: Image) -> tuple[Image, Image | None]:
+    """An image as it is kept, and how far each pixel covers what is behind it, of mode L; None where all of them do."""
+    if file.mode.startswith("I;16"):
+        return _of_16_bits(file), None
+    kept = _kept_as(file.mode)
+    if file.mode in ("I", "F") or not file.has_transparency_data:
+        return file.convert(kept), None
+    whole = file.convert("RGBA")  # which holds each way to say it; its colours are those below
+    opacity = whole.getchannel("A")
+    return whole.convert(kept), None if opacity.getextrema() == (255, 255) else opacity
+
+
+def _on_white(image: Image, opacity: Image, name: Callable[[], str]) -> Image:
+    """An image as it looks on white; an error where nothing is left to see of what is in it.
+
+    What is drawn in its transparency alone, as icons are, has one colour below it, which is no picture.
+    """
+    from PIL import Image as images
+
+    shown = images.composite(image, images.new(image.mode, image.size, "white"), opacity)
+    if _has_one_colour(shown) and not (_has_one_colour(image) and _has_one_colour(opacity)):
+        raise ValueError(
+            f"images need to show something on white, which is put behind those that are transparent; {name()} is of one "
+            "colour there: save it without transparency, on another colour"
+        )
+    return shown
+
+
+def _has_one_colour(image: Image) -> bool:
+    return image.getcolors(1) is not None
 
 
 def image_shape(item: bytes | Path, name: Callable[[], str], image_size: int | None) -> tuple[int, int, int]:
@@ -227,9 +261,11 @@ def _decode_one(item: bytes | Path, name: Callable[[], str], image_size: int | N
     with _named(name), _stream(item) as stream, _opened(stream) as file:
         mode = file.mode
         ImageOps.exif_transpose(file, in_place=True)  # cameras store which side is up
-        image = _of_16_bits(file) if mode.startswith("I;16") else file.convert(_kept_as(mode))
+        image, opacity = _with_opacity(file)
     if mode in ("I", "F"):  # nothing says which values are black and white
         raise ValueError(f"images must have 8 or 16 bits a channel; {name()} has mode {mode}: convert it")
+    if opacity is not None:
+        image = _on_white(image, opacity, name)
     if image_size is not None and image.size != (image_size, image_size):
         image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BILINEAR)
     pixels = np.asarray(image)

@@ -43,7 +43,8 @@ def encode_cells(parts: Sequence[Part], name: str) -> tuple[list[IntArray], tupl
     """Which of the labels in a column each row has.
 
     Labels are parted by ";" or by "|", or by commas where neither occurs in the column; spaces around them do not count. A
-    cell that is empty has none of them. They are numbered in sorted order over all parts together.
+    cell that is empty has none of them, and an entry of a list that is empty or missing is none. They are numbered in sorted
+    order over all parts together.
 
     Args:
         parts: All parts, which have the column.
@@ -133,12 +134,17 @@ def _labels_of(part: Part, name: str, mark: str, known: Collection[str] = ()) ->
     rows: list[tuple[str, ...]] = []
     for value in part.columns[name].values:
         if isinstance(value, tuple):
-            rows.append(tuple(str(label) for label in value))
+            rows.append(tuple(str(label) for label in value if not _is_none(label)))
         elif isinstance(value, str) and value.strip() in known:
             rows.append((value.strip(),))
         else:
             rows.append(() if value is None else _parted(str(value), mark))
     return rows
+
+
+def _is_none(label: object) -> bool:
+    """Whether an entry of a list is missing or blank: no label, as in a cell of text."""
+    return label is None or label != label or not str(label).strip()
 
 
 def _parted(cell: str, mark: str) -> tuple[str, ...]:

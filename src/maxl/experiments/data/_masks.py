@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maxl.experiments.data._files import image_files, require_regular
 from maxl.experiments.data._images import decode, displayed_size, stretch
-from maxl.experiments.data._mask_files import decode_indices
+from maxl.experiments.data._mask_files import PaletteColours, decode_indices
 from maxl.experiments.data._memory import require_memory
 from maxl.experiments.data._source import Column, IntArray, Part, Source
 
@@ -38,10 +38,15 @@ def mask_folders(
         image_size: Images and masks become squares of this side, stretched and not cut; None keeps their size.
 
     Raises:
-        ValueError: an image without a mask or the other way round, a mask of another size, files that cannot be read.
+        ValueError: an image without a mask or the other way round, a mask of another size, files that cannot be read,
+            palettes that differ.
     """
     found = _class_names(names) if names.is_file() else None
-    parts = [None if root is None else _part(root, found, image_size) for root in (train, test, validation)]
+    colours = PaletteColours()
+    parts = [
+        None if root is None else _part(root, found, image_size, colours)
+        for root in (train, test, validation)
+    ]
     assert parts[0] is not None
     return Source(parts[0], parts[1], parts[2], primary="mask")
 
@@ -175,7 +180,7 @@ def labelled_masks(
         )
     pairs = _pairs(root)
     files = tuple(str(mask) for _, mask in pairs)
-    column = Column(_read_masks(pairs, size), names, files)
+    column = Column(_read_masks(pairs, size, PaletteColours()), names, files)
     part = Part({"mask": column}, lambda _: [], f"'{root}'")
     (classes,), _, _ = encode_masks([part], "mask", ignore_index)
     return [image for image, _ in pairs], torch.from_numpy(classes)
@@ -197,10 +202,10 @@ def _pairs(root: Path) -> list[tuple[Path, Path]]:
     return [(images[stem], masks[stem]) for stem in sorted(images)]
 
 
-def _part(root: Path, names: tuple[str, ...] | None, image_size: int | None) -> Part:
+def _part(root: Path, names: tuple[str, ...] | None, image_size: int | None, colours: PaletteColours) -> Part:
     pairs = _pairs(root)
     size = None if image_size is None else (image_size, image_size)
-    values = _read_masks(pairs, size)
+    values = _read_masks(pairs, size, colours)
 
     def read(rows: IntArray) -> Tensor:
         files = [pairs[row][0] for row in rows]
@@ -214,8 +219,10 @@ def _part(root: Path, names: tuple[str, ...] | None, image_size: int | None) -> 
     return Part({"mask": Column(values, names, files)}, read, f"'{root}'")
 
 
-def _read_masks(pairs: Sequence[tuple[Path, Path]], size: tuple[int, int] | None) -> npt.NDArray[np.uint8]:
-    return _stacked(_masks(pairs, size), len(pairs), [mask for _, mask in pairs])
+def _read_masks(
+    pairs: Sequence[tuple[Path, Path]], size: tuple[int, int] | None, colours: PaletteColours
+) -> npt.NDArray[np.uint8]:
+    return _stacked(_masks(pairs, size, colours), len(pairs), [mask for _, mask in pairs])
 
 
 def _quoted(file: Path, _: int) -> str:
@@ -234,10 +241,10 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 
 
 def _masks(
-    pairs: Sequence[tuple[Path, Path]], target: tuple[int, int] | None
+    pairs: Sequence[tuple[Path, Path]], target: tuple[int, int] | None, colours: PaletteColours
 ) -> Iterator[npt.NDArray[np.uint8]]:
     for image, mask in pairs:
-        indices = decode_indices(mask)
+        indices = decode_indices(mask, colours)
         size = displayed_size(image)
         if indices.shape != size:
             raise ValueError(

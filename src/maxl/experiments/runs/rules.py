@@ -67,6 +67,12 @@ def _check_ranges(config: RunConfig) -> None:
         value = getattr(config, name)
         if value is not None and not value >= low:
             raise ValueError(f"{flag(name)} needs to be at least {low}; got {value}")
+    for name in ("train_size", "validation_size"):  # of which a config does not tell 1 from 1.0
+        if getattr(config, name) == 1:
+            raise ValueError(
+                f"{flag(name)} needs to be a fraction below 1, or a count of 2 or more; got 1, which may mean one sample or "
+                "all of them: write how many"
+            )
     for f in dataclasses.fields(config):
         value, most = getattr(config, f.name), _THREADS if f.name in ("threads", "workers") else _COUNT
         if isinstance(value, int) and value > most:
