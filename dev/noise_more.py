@@ -55,7 +55,7 @@ def config(setting: str, arm: str, changes: dict[str, Any], seed: int, data_dir:
     base = setting.removesuffix(UNTRUSTED)
     values = {**noise.SHARED, **noise.SETTINGS[base], "data_dir": data_dir, **changes, "seed": seed}
     if arm == STOPPED:  # the data have a validation part already; the config has to know
-        values |= {"method": "single", "keep": "best", "validation_size": 1}
+        values |= {"method": "single", "keep": "best", "validation_size": 2}
     else:
         values |= {"method": arm}
     if arm in noise.LEARNED:
