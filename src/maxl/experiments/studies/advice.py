@@ -54,10 +54,7 @@ from maxl.experiments.studies.workers import runs_at_a_time
 if TYPE_CHECKING:
     import pandas as pd
 
-LEARNED = (
-    "maxl",
-    "wamal",
-)  # prototypes take many times as long, and are not shown to beat the best cheap method
+LEARNED = ("maxl", "wamal")  # prototypes take many times as long, and are not shown to beat what is cheap
 # Seeds of each step: none serves two.
 TUNING_SEEDS, SCREENING_SEEDS, FINAL_SEEDS = range(1000, 1002), range(2000, 2010), range(3000, 3020)
 FEWEST = 3  # screening seeds that say something of a spread
