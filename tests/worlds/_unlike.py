@@ -318,6 +318,39 @@ def an_infinite_slope_in_one_process(world: maxl.DataParallel) -> None:
     same_everywhere(trained)
 
 
+def texts_of_other_lengths(world: maxl.DataParallel) -> None:
+    """Losses are means over positions: of texts that each process pads to its own longest they are none over samples."""
+    words = "numbers of positions of a sample need to be the same in each"
+    random = torch.Generator().manual_seed(0)
+    x, y = (torch.randint(0, most, (12, 6), generator=random) for most in (9, 3))
+    x[:7, 4:], y[:7, 4:] = 0, -100
+    part = slice(0, 7) if dist.get_rank() == 0 else slice(7, None)
+    length = 4 if dist.get_rank() == 0 else 6
+    short = x[part, :length], y[part, :length]
+    for lookahead in (maxl.Taken(), maxl.Next(), maxl.Virtual()):
+        pairs = []
+        for who in (world, None):
+            torch.manual_seed(0)
+            task = maxl.Segmentation()
+            modules = [
+                kind(nn.Embedding(9, 8), HIERARCHY, feature_dim=8, task=task)
+                for kind in (maxl.MultiTaskNetwork, maxl.LabelGenerator)
+            ]
+            optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in modules]
+            pairs.append(maxl.MetaAuxiliaryLearner(*modules, *optimizers, world=who, lookahead=lookahead))
+        trained, alone = pairs
+        refused(lambda t=trained: t.step(*short), words)
+        for _ in range(2):
+            trained.step(x[part], y[part])
+            alone.step(x, y)
+        assert (weights(trained) - weights(alone)).abs().max() < 1e-12
+        if not lookahead.waits:  # else the next batch judges
+            trained.optimizer.zero_grad()
+            trained.backward(x[part], y[part], outer_batch=short)
+            trained.optimizer.step()
+            refused(trained.meta_step, words)
+
+
 CASES: list[Callable[[maxl.DataParallel], None]] = [
     weights_that_lie_otherwise,
     a_learner_that_the_first_one_saved,
@@ -335,6 +368,7 @@ CASES: list[Callable[[maxl.DataParallel], None]] = [
     a_generator_that_is_not_trained,
     classes_as_labels,
     an_infinite_slope_in_one_process,
+    texts_of_other_lengths,
 ]
 
 

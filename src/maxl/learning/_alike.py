@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from maxl.tasks import Task, is_dense
 from maxl.worlds import World
 
 Held = Sequence[tuple[nn.Module, Optimizer | None]]  # modules, each with what trains it
@@ -35,6 +36,11 @@ def numbers(held: Held, steps: int) -> dict[str, int]:
         "states of optimizers": _digest([len(optimizer.state) for optimizer in optimizers]),
         "number of steps": steps & 0xFFFF,
     }
+
+
+def positions(task: Task, y: Tensor) -> dict[str, int]:
+    """Likewise, of a batch: the losses of a dense task are means over positions, and so over samples where all have as many."""
+    return {"numbers of positions of a sample": _digest(y.shape[1:].numel())} if is_dense(task) else {}
 
 
 def check(world: World, held: Held, steps: int) -> None:

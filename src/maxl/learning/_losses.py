@@ -46,6 +46,26 @@ def check_part(losses: Sequence[TrainingLoss], part: Rows, before: Rows | None) 
     return tuple(o[last].clone() for o in outputs), y[last].clone(), tuple(s[last].clone() for s in signals)
 
 
+def check_positions(before: Tensor, y: Tensor, theta: Sequence[Tensor]) -> None:
+    """Samples of a dense task have as many positions in each part of a batch, for means over them to be means over samples.
+
+    Args:
+        before: Targets of the part before.
+        y: Of this one.
+        theta: Whose gradients that one has filled; where they have been dropped since, this is another batch.
+
+    Raises:
+        ValueError: if there are others.
+    """
+    one, other = before.shape[1:].numel(), y.shape[1:].numel()
+    if one != other and any(p.grad is not None and bool(p.grad.any()) for p in theta):
+        raise ValueError(
+            "parts of a batch need samples with the same number of positions, since losses are means over them; got "
+            f"{one} in a part and {other} in the next: pad all parts of a batch to the same length, with targets that are "
+            "ignored, or step between the two"
+        )
+
+
 @contextmanager
 def gradients(*, wanted_anyway: bool = False) -> Iterator[None]:
     """A region in which autograd is at work.

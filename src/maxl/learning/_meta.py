@@ -223,7 +223,7 @@ class MetaAuxiliaryLearner(MultiTaskLearner):
         return self.summed(*outer_gradient(self.problem, batches, at, self.judging.watching))
 
     def _outer_batches(self, update: Update) -> list[OuterBatch]:
-        return update.outer_batches(self.world.share)
+        return update.outer_batches(self.share_of)
 
     def summed(self, outer: Tensor, v: list[Tensor | None]) -> tuple[Tensor, list[Tensor | None]]:
         """An outer loss and its gradient, from each process's summands."""

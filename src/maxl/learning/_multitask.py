@@ -24,7 +24,7 @@ from maxl.hypergradients import (
     in_float,
 )
 from maxl.learning import _alike
-from maxl.learning._losses import Rows, check_part, gradients, primary_loss
+from maxl.learning._losses import Rows, check_part, check_positions, gradients, primary_loss
 from maxl.learning._mix import Gradients, Mix, Mixed, Sum, copy_gradients
 from maxl.learning._record import Batch
 from maxl.learning._result import StepResult
@@ -32,7 +32,7 @@ from maxl.learning._watch import StepWatch
 from maxl.learning._words import Choices, choose
 from maxl.networks import MultiTaskNetwork
 from maxl.supervision import Losses, NoLabels, Source, Supervision
-from maxl.tasks import Task
+from maxl.tasks import Task, is_dense
 from maxl.worlds import World
 
 
@@ -185,7 +185,7 @@ class MultiTaskLearner:
             raise ValueError(
                 "a gate compares the gradients of whole batches; got a part of one: drop share=, or the gate"
             )
-        batch.part = batch.share * self._share(batch.count)
+        batch.part = batch.share * self._share(batch)
         self._watch.set(self.optimizer, self._before_step, self._after_step)
         batch.weights = self.weights()
         theta = list(batch.weights.values())
@@ -202,12 +202,16 @@ class MultiTaskLearner:
         trained = self._result(everybodys, outputs, signals, mixed)
         return trained if judged is None else trained.with_meta(judged)
 
-    def _share(self, count: int) -> float:
-        """In the samples of all processes, which have to hold the same."""
+    def share_of(self, count: int, y: Tensor) -> float:
+        """The share of a number of samples in those of all processes, from it and from targets like theirs."""
+        return self.world.share(count, _alike.positions(self.task, y))
+
+    def _share(self, batch: Batch) -> float:
+        """Of a batch that is trained on; all processes have to hold the same."""
         if self.world.alone:
-            return self.world.share(count)
-        held = self._held()
-        share = self.world.share(count, _alike.numbers(held, self.steps))
+            return self.world.share(batch.count)
+        held, of_batch = self._held(), _alike.positions(self.task, batch.y)
+        share = self.world.share(batch.count, {**_alike.numbers(held, self.steps), **of_batch})
         if not self._filled:  # not for each part of a batch
             _alike.check(self.world, held, self.steps)
         return share
@@ -258,6 +262,8 @@ class MultiTaskLearner:
         return self.supervision.losses(self.task, outputs, batch.y, signals)
 
     def _check_means(self, outputs: Outputs, y: Tensor, signals: Signals) -> None:
+        if is_dense(self.task) and self._filled and self._part is not None:
+            check_positions(self._part[1], y, self._theta())
         part = tuple(o.detach() for o in outputs), y, tuple(s.detach() for s in signals)
         losses = self.supervision.bind(self.task), primary_loss(self.task)
         self._part = check_part(losses, part, self._part)

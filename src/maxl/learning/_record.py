@@ -222,11 +222,11 @@ class Update:
         update.set_weights(state["weights"])
         return update
 
-    def outer_batches(self, share_of: Callable[[int], float]) -> list[OuterBatch]:
+    def outer_batches(self, share_of: Callable[[int, Tensor], float]) -> list[OuterBatch]:
         """What judges it, in parts.
 
         Args:
-            share_of: The share of a number of samples in those of all processes.
+            share_of: The share of a number of samples in those of all processes, from it and from targets like theirs.
 
         Raises:
             ValueError: if a batch that judges has been written to since it was given.
@@ -234,8 +234,8 @@ class Update:
         if self.outer is not None:
             if self.outer_versions is not None:
                 _require_same(_versions_of(self.outer), self.outer_versions)
-            return [(*self.outer, share_of(self.outer_count or len(self.outer[1])))]
-        share = share_of(sum(len(part.problem.y) for part in self.parts))
+            return [(*self.outer, share_of(self.outer_count or len(self.outer[1]), self.outer[1]))]
+        share = share_of(sum(len(part.problem.y) for part in self.parts), self.parts[0].problem.y)
         whole = sum(part.share for part in self.parts)
         return [(part.problem.x, part.problem.y, share * part.share / whole) for part in self.parts]
 

@@ -60,8 +60,8 @@ class Virtual(Lookahead):
             part.problem.x,
             part.problem.y,
             recording=learner.recording(outputs=not self.recompute),
-            share=learner.world.share(len(part.problem.y)),
-            outer_share=learner.world.share(len(y)),
+            share=learner.share_of(len(part.problem.y), part.problem.y),
+            outer_share=learner.share_of(len(y), y),
         )
         rule = learner.rule(plain=self.rule == "sgd")
         outer, gradients = learner.way.through(problem, part.signals, rule, x, y)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,27 +19,60 @@ def rows_of_positions(task: Task, outputs: Tensor, labels: Tensor, y: Tensor) ->
     Args:
         task: Says whether there are positions, and which of them count.
         outputs: Shape (N, ..., K).
-        labels: Int64 of shape (N, ...) or soft of shape (N, ..., K).
+        labels: Int64 of shape (N, ...) in [0, K), or soft of shape (N, ..., K); anything at ignored positions.
         y: Targets, shape (N, ...).
 
     Raises:
-        ValueError: if labels of a dense task have another shape.
+        ValueError: if labels of a dense task have another shape, or one of a position that counts is out of range; values are
+            not read on an accelerator.
     """
     if not is_dense(task):
         return outputs, labels
-    counts = positions_that_count(task, y).flatten()
     if labels.shape not in (outputs.shape, outputs.shape[:-1]):
         raise ValueError(
             f"labels of positions need the shape of the outputs, {tuple(outputs.shape)}, or without their last dimension, "
             f"{tuple(outputs.shape[:-1])}, for classes; got {tuple(labels.shape)}"
         )
     rows = outputs.flatten(0, -2)
+    counts = counting(task, y, len(rows))
     if labels.shape == outputs.shape:
         soft = labels.flatten(0, -2)
     else:
-        known = labels.flatten().clamp(0, rows.shape[1] - 1) * counts
-        soft = F.one_hot(known, rows.shape[1]).to(rows.dtype)
-    return rows, soft * counts.unsqueeze(1)
+        soft = F.one_hot(classes_that_count(labels.flatten(), counts, rows.shape[1]), rows.shape[1])
+        soft = soft.to(rows.dtype)
+    return rows, torch.where(counts.unsqueeze(1), soft, 0)
+
+
+def counting(task: Task, y: Tensor, rows: int) -> Tensor:
+    """Which of a dense task's positions count, bool of shape (M,); ``rows`` is M, as targets may have several numbers each."""
+    counts = positions_that_count(task, y)
+    return counts.flatten() if counts.numel() == rows else counts.reshape(rows, -1).any(1)
+
+
+def classes_that_count(labels: Tensor, counts: Tensor, number: int) -> Tensor:
+    """Classes, int64 of shape (M,), with some class, 0, at ignored positions.
+
+    Raises:
+        ValueError: if one that counts is outside [0, number); values are not read on an accelerator, where indexing fails.
+    """
+    classes = torch.where(counts, labels, 0)
+    readable = labels.device.type == "cpu" and not torch.compiler.is_compiling()
+    if readable and bool((odd := (classes < 0) | (classes >= number)).any()):
+        raise ValueError(
+            f"labels of positions need to be classes in [0, {number}) wherever the target counts; got "
+            f"{int(classes[odd][0])}: ignore the position in the targets (the task's ignore_index), or give it a class"
+        )
+    return classes
+
+
+def of_mean_one(weights: Tensor, counts: Tensor | None) -> Tensor:
+    """Weights divided by their mean; with ``counts``, bool of their shape, by that of those that count, the others 0."""
+    if counts is None:
+        return weights / weights.mean()
+    weights = torch.where(counts, weights, 0)
+    number = counts.sum()
+    mean = torch.where(number > 0, weights.sum() / number.clamp_min(1), 1)  # a batch may ignore all positions
+    return weights / mean
 
 
 def check_weights(task: Task, outputs: Tensor, weights: Tensor) -> None:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from maxl.hypergradients import Outputs, Signals
-from maxl.supervision._rows import check_weights, flat
+from maxl.supervision._rows import check_weights, counting, flat, of_mean_one
 from maxl.supervision._supervision import Losses, Supervision
-from maxl.tasks import Task
+from maxl.tasks import Task, is_dense
 
 
 class SampleWeights(Supervision):
@@ -18,7 +18,8 @@ class SampleWeights(Supervision):
     that can be trusted: ``outer_batch``.
 
     Args:
-        normalise: Divide the weights by their mean over the batch, as the authors do.
+        normalise: Divide the weights by their mean over the batch, as the authors do; of a dense task over the positions that
+            count.
         effective: The least effective sample size of a batch, (Σω)²/Σω², as a share of it, above 0 and below 1. Weights
             that are further apart are moved towards their mean, ω̃ = 1 + s(ω − 1) with the largest s ≤ 1 that keeps it,
             so that few samples cannot take all the weight. None sets no limit; another value goes with ``normalise``.
@@ -51,17 +52,26 @@ class SampleWeights(Supervision):
             raise ValueError(
                 f"sample weights need one number a sample, shape {tuple(each.shape)}; got {tuple(weights.shape)}"
             )
-        return Losses((self.of_batch(weights) * each).mean(), None)
+        counts = counting(task, y, len(each)) if is_dense(task) else None
+        return Losses((self.of_batch(weights, counts) * each).mean(), None)
 
-    def of_batch(self, weights: Tensor) -> Tensor:
-        """What the samples of a batch count in the end, of shape (M,), from their weights."""
+    def of_batch(self, weights: Tensor, counts: Tensor | None = None) -> Tensor:
+        """What the samples of a batch count in the end, of shape (M,), from their weights.
+
+        Args:
+            weights: Shape (M,).
+            counts: Which of them count, bool of shape (M,), the others nothing whatever their weights; all by default.
+        """
         if not self.normalise:
-            return weights
-        weights = weights / weights.mean()
+            return weights if counts is None else torch.where(counts, weights, 0)
+        weights = of_mean_one(weights, counts)
         if self.effective is None:
             return weights
-        variance = (weights - 1).square().mean()
+        apart = weights - 1 if counts is None else torch.where(counts, weights - 1, 0)
+        square = apart.square()
+        variance = square.mean() if counts is None else square.sum() / counts.sum().clamp_min(1)
         most = 1 / self.effective - 1
         # Where all weights are alike the root has no derivative; there nothing is to be moved.
         shrink = (most / variance.clamp_min(max(most, torch.finfo(weights.dtype).tiny))).sqrt()
-        return 1 + shrink * (weights - 1)
+        moved = 1 + shrink * apart
+        return moved if counts is None else torch.where(counts, moved, 0)

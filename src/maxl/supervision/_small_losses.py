@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
 from torch import Tensor
 
 from maxl.hypergradients import Outputs, Signals
+from maxl.supervision._rows import counting
 from maxl.supervision._supervision import Losses, Supervision
-from maxl.tasks import Classification, Segmentation, Task
+from maxl.tasks import Classification, Segmentation, Task, is_dense
 
 
 class SmallLosses(Supervision):
@@ -19,10 +21,13 @@ class SmallLosses(Supervision):
     Class weights of a ``Classification`` or ``Segmentation`` weigh the losses of those that are kept and select none: with
     them a rare class would be the one that is dropped.
 
+    Of a dense task the positions that count are selected among; the mean has the ignored ones as zeros, as the task's own, which
+    is what ``keep=1`` gives.
+
     Uses no generator: a control for methods that weigh samples or correct labels.
 
     Args:
-        keep: Share of a batch's samples, above 0 and at most 1; at least one sample is kept.
+        keep: Share of a batch's samples, or of the positions that count, above 0 and at most 1; at least one is kept.
 
     Raises:
         ValueError: if the share is outside its range.
@@ -39,9 +44,18 @@ class SmallLosses(Supervision):
     def losses(self, task: Task, outputs: Outputs, y: Tensor, signals: Signals) -> Losses:
         """As above."""
         self.check_signals(signals)
-        each = task.losses(outputs[0], y)
+        each = by = task.losses(outputs[0], y)
+        if isinstance(task, Classification | Segmentation) and task.class_weights is not None:
+            by = dataclasses.replace(task, class_weights=None).losses(outputs[0], y)
+        if is_dense(task):
+            return Losses(self._of_positions(each, by, counting(task, y, len(each))), None)
         count = max(1, round(self.keep * len(each)))
-        if not isinstance(task, Classification | Segmentation) or task.class_weights is None:
-            return Losses(each.topk(count, largest=False).values.mean(), None)
-        by = dataclasses.replace(task, class_weights=None).losses(outputs[0], y)
         return Losses(each[by.topk(count, largest=False).indices].mean(), None)
+
+    def _of_positions(self, each: Tensor, by: Tensor, counts: Tensor) -> Tensor:
+        """How many count is not read, which would wait for an accelerator."""
+        order = by.detach().masked_fill(~counts, torch.inf).argsort()
+        number = counts.sum().to(each.dtype)
+        count = (self.keep * number).round().clamp_min(1)
+        kept = (torch.arange(len(each), device=each.device) < count) & counts[order]
+        return torch.where(kept, each[order], 0).sum() / count * (number / len(each))

@@ -54,7 +54,9 @@ class Segmentation:
         return self._each.num_outputs(hierarchy)
 
     def weights(self, targets: Tensor) -> Tensor:
-        """Whether each position counts, bool of the shape of the targets."""
+        """Whether each position counts, bool of the shape of the targets, without the last dimension of soft ones."""
+        if targets.is_floating_point():
+            return (targets.detach() != 0).any(-1)
         return targets != self.ignore_index
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -32,7 +32,12 @@ class SyncBatchNorm(_BatchNorm):
         Args:
             module: Changed in place, but for a module that is a BatchNorm layer itself.
             group: As for the layer.
+
+        Raises:
+            ValueError: if one of them has a forward of its own, which would be lost; nothing is changed then.
         """
+        for name, m in module.named_modules():
+            _check_plain(name, m)
         made: dict[nn.Module, nn.Module] = {}  # a layer in two places stays one
 
         def converted(m: nn.Module) -> nn.Module:
@@ -98,6 +103,20 @@ class SyncBatchNorm(_BatchNorm):
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
             raise ValueError(f"SyncBatchNorm needs inputs of shape (N, C, ...); got {tuple(input.shape)}")
+
+
+def _check_plain(name: str, module: nn.Module) -> None:
+    known = (_BatchNorm.forward, nn.SyncBatchNorm.forward, SyncBatchNorm.forward)
+    if not isinstance(module, _BatchNorm) or (
+        type(module).forward in known and "forward" not in vars(module)
+    ):
+        return
+    kind = type(module)
+    raise ValueError(
+        "SyncBatchNorm.convert takes the place of layers that normalise and do nothing else; got "
+        f"{name or 'the module'}, a {kind.__module__}.{kind.__qualname__} with a forward of its own (an activation, dropout), "
+        "which would be lost: put maxl.worlds.SyncBatchNorm and what else it does in its place, or train in one process"
+    )
 
 
 class _Sum(torch.autograd.Function):

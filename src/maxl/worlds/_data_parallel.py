@@ -84,7 +84,7 @@ class DataParallel(World):
             if self.size * of_squares != of_h**2:
                 raise ValueError(
                     f"in several processes the {name} need to be the same in each; got others in some: do the same in "
-                    "every process (loading a checkpoint, freezing weights)"
+                    "every process (loading a checkpoint, freezing weights, padding all parts of a batch to the same length)"
                 )
         return count / total
 
