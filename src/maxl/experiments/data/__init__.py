@@ -3,7 +3,7 @@
 ``load`` gives a ``DataSet`` of splits; ``BatchStream`` and ``evaluation_batches`` turn a split into batches.
 """
 
-from maxl.experiments.data._arrow import read_features, read_texts
+from maxl.experiments.data._arrow_rows import read_features, read_texts
 from maxl.experiments.data._cifar100 import LEVEL_3_OF_LEVEL_10, LEVEL_10_OF_COARSE, LEVELS
 from maxl.experiments.data._columns import Columns, read_columns
 from maxl.experiments.data._features import LEAST_STD, TextFeatures
