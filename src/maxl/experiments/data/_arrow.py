@@ -18,6 +18,7 @@ from torch import Tensor
 
 from maxl.experiments.data._arrow_rows import read_features, read_texts
 from maxl.experiments.data._arrow_types import is_binary, is_list, is_string, may_label, to_numpy
+from maxl.experiments.data._as_written import read_alike, two_spellings
 from maxl.experiments.data._columns import (
     fit_columns,
     has_gaps,
@@ -84,7 +85,18 @@ def table_source(
     given = {name: held for name, held in types.items() if name in columns or name in wanted.types}
     kinds = kinds_of(train, columns, given) if kind == "columns" else {}
     besides = _beside_images(train, columns[0], no_inputs, types, wanted) if kind == "image" else {}
+    asked = [name for name in (*primary, human, wanted.probe, wanted.trusted) if name is not None]
+    alike = read_alike(parts, {**kinds, **besides}, asked, wanted.written)
+    train = alike.parts[0]
+    test = None if test is None else alike.parts[1]
+    validation = None if validation is None else alike.parts[-1]
     free = [name for name in labels if name not in columns and name not in besides]
+
+    said_of = (
+        said_of_images(train, columns[0], no_inputs, besides)
+        if kind == "image"
+        else _said_of_columns(train, columns, kinds)
+    )
 
     def read(table: Table, rows: IntArray) -> Raw:
         if kind == "image":
@@ -102,7 +114,9 @@ def table_source(
 
     def make(table: Table) -> Part:
         found = {
-            name: Column(to_numpy(table.content, name), names.get(name))
+            name: Column(
+                to_numpy(table.content, name), names.get(name), spelled=partial(two_spellings, table, name)
+            )
             for name in free
             if may_label(table.content.schema.field(name).type)
         }
@@ -127,9 +141,7 @@ def table_source(
             "columns": partial(fit_columns, kinds=kinds),
         }[kind],
         feature_names=(tuple(besides) or None) if kind == "image" else tuple(columns),
-        saw=said_of_images(train, columns[0], no_inputs, besides)
-        if kind == "image"
-        else _said_of_columns(train, columns, kinds),
+        saw="\n".join(filter(None, (said_of, alike.saw))),
         fit_frame=partial(fit_columns, kinds=besides) if besides else None,
         image_column=columns[0] if kind == "image" else None,
     )
