@@ -19,12 +19,12 @@ from torch import Tensor
 from maxl.experiments.data._arrow_rows import read_features, read_texts
 from maxl.experiments.data._arrow_types import is_binary, is_list, is_string, may_label, to_numpy
 from maxl.experiments.data._as_written import read_alike, two_spellings
+from maxl.experiments.data._column_values import read_columns
 from maxl.experiments.data._columns import (
     fit_columns,
     has_gaps,
     kinds_of,
     listed,
-    read_columns,
     require_kinds,
     said,
     said_of_identifiers,

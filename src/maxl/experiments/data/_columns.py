@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from maxl.experiments.data._column_values import holds_text, word_of
 from maxl.experiments.data._features import require_words, vectorizer_of_words
-from maxl.experiments.data._source import LARGEST, IntArray
 from maxl.experiments.data._tables import PLAIN_NUMBER, Table
 from maxl.presets import did_you_mean
 
@@ -32,7 +31,6 @@ _TRUSTED = [  # of what a file may name, beside scikit-learn's transformers
     "sklearn.compose._column_transformer._RemainderColsList",  # a list, in versions before 1.7
 ]
 _FEW_ROWS = 20  # below which different whole numbers are no sign of an identifier
-_YEAR, _WEEK, _DAY = 365.2425, 7.0, 1.0
 
 
 @dataclass(frozen=True)
@@ -217,7 +215,7 @@ def _kind(table: Table, name: str) -> str:
         return "number"
     if types.is_timestamp(kind) or types.is_date(kind):
         return "date"
-    if not _is_text(kind):
+    if not holds_text(kind):
         raise ValueError(
             f"columns need to hold numbers, categories, dates or texts; '{name}' of {table.origin} is {kind}: --drop {name}"
         )
@@ -277,12 +275,8 @@ def _numbered(column: pa.ChunkedArray) -> tuple[int, int] | None:
     return (low, high) if high - low < 2 * rows and len(np.unique(values)) == rows else None
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
 def _missing(column: pa.ChunkedArray) -> int:
-    empty = sum(value == "" for value in column.to_pylist()) if _is_text(column.type) else 0
+    empty = sum(value == "" for value in column.to_pylist()) if holds_text(column.type) else 0
     return int(column.null_count) + empty
 
 
@@ -296,33 +290,6 @@ def _nans(column: pa.ChunkedArray) -> bool:
     return bool(np.isnan(column.to_numpy()).any())
 
 
-def read_columns(table: Table, kinds: Mapping[str, str], rows: IntArray) -> pd.DataFrame:
-    """Columns of some rows: numbers and dates as float64, NaN where missing, categories and texts as str, "" likewise.
-
-    Raises:
-        ValueError: if a column is missing or holds something else than its kind, or a number is infinite or beyond float32.
-    """
-    import pandas as pd
-
-    read: dict[str, Any] = {}
-    for name, kind in kinds.items():
-        if name not in table.content.column_names:
-            raise ValueError(f"inputs need the columns of the training table; {table.origin} lacks '{name}'")
-        column = table.content[name].take(pa.array(rows))
-        if kind == "number":
-            read[name] = _numbers(column, name, table, rows)
-        elif kind == "date":
-            dates = _dates(column, name, table)
-            if taken := {*kinds} & {*dates}:
-                raise ValueError(
-                    f"dates need names of their own for their parts; '{min(taken)}' is a column of {table.origin}"
-                )
-            read.update(dates)
-        else:
-            read[name] = np.array([_word(value) for value in column.to_pylist()], dtype=object)
-    return pd.DataFrame(read, index=pd.RangeIndex(len(rows)))
-
-
 def _inferred(known: Sequence[str]) -> bool:
     """Whether a column of these categories, read from a CSV file by what it looks like, is no text and gives them."""
     from pyarrow import csv as arrow_csv
@@ -334,56 +301,4 @@ def _inferred(known: Sequence[str]) -> bool:
     read = arrow_csv.read_csv(
         pa.BufferReader(content), read_options=arrow_csv.ReadOptions(use_threads=False)
     ).column(0)
-    return not _is_text(read.type) and [_word(value) for value in read.to_pylist()] == words
-
-
-def _word(value: object) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # a whole number in a column that has gaps elsewhere
-    return str(value)
-
-
-def _numbers(column: pa.ChunkedArray, name: str, table: Table, rows: IntArray) -> np.ndarray:
-    kind = column.type
-    if pa.types.is_boolean(kind):
-        column = column.cast(pa.int8())
-    try:
-        values: np.ndarray = column.cast(pa.float64(), safe=False).to_numpy().astype(np.float64)
-    except (pa.ArrowException, ValueError) as error:
-        texts = [value or "" for value in column.to_pylist()] if _is_text(kind) else []
-        odd = next((i for i, v in enumerate(texts) if v and not PLAIN_NUMBER.fullmatch(v)), None)
-        held = f"row {rows[odd]} holds {texts[odd]!r}" if odd is not None else f"it is {kind}"
-        raise ValueError(f"column '{name}' of {table.origin} needs to hold numbers; {held}") from error
-    bad = np.isinf(values) | (np.abs(values) > LARGEST)
-    if bad.any():
-        first = int(np.flatnonzero(bad)[0])
-        raise ValueError(
-            f"numbers need to lie within ±{LARGEST:.2g}, the range of float32; column '{name}', row {rows[first]} of "
-            f"{table.origin} holds {values[first]}"
-        )
-    return values
-
-
-def _dates(column: pa.ChunkedArray, name: str, table: Table) -> dict[str, np.ndarray]:
-    """A date as numbers: days since 1970, and where it lies in year, week and, if it has a time, day."""
-    if _is_text(column.type):
-        try:
-            column = column.cast(pa.timestamp("us"))
-        except pa.ArrowException as error:
-            raise ValueError(
-                f"column '{name}' of {table.origin} needs to hold dates such as 2024-12-31T23:59:59; {error}"
-            ) from error
-    if not (
-        pa.types.is_date(column.type) or pa.types.is_timestamp(column.type) or pa.types.is_null(column.type)
-    ):
-        raise ValueError(f"column '{name}' of {table.origin} needs to hold dates; it is {column.type}")
-    stamps = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).cast(pa.float64(), safe=False)
-    days = stamps.to_numpy().astype(np.float64) / 86_400e6
-    features = {f"{name} (day)": days}
-    for place, period in (("year", _YEAR), ("week", _WEEK), ("time", _DAY)):
-        angle = 2 * np.pi * days / period
-        features[f"{name} ({place}, sine)"] = np.sin(angle)
-        features[f"{name} ({place}, cosine)"] = np.cos(angle)
-    return features
+    return not holds_text(read.type) and [word_of(value) for value in read.to_pylist()] == words
