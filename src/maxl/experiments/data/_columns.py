@@ -39,7 +39,8 @@ class Columns:
 
     Numbers and dates are filled by their median where they are missing, which a further feature says, and standardised; a
     date is its day and its places in year, week and day. Categories become one feature each, missing among them, rare ones
-    share one; texts are TF-IDF of words and word pairs, reduced by a truncated SVD and standardised.
+    share one; texts are TF-IDF of words and word pairs, reduced by a truncated SVD and standardised. Numbers and dates that
+    are missing in all training samples carry nothing: their features are 0, whatever other samples hold.
 
     Attributes:
         kinds: Of each column, in order: one of ``KINDS``.
@@ -55,6 +56,8 @@ class Columns:
         Raises:
             ValueError: if a number is too far from those of training for float32.
         """
+        if empty := self._empty():  # no statistic of training would scale what is there now
+            frame = frame.assign(**dict.fromkeys(empty, np.nan))
         features = torch.from_numpy(np.ascontiguousarray(self.transformer.transform(frame))).float()
         if not features.isfinite().all():
             row, column = (~features.isfinite()).nonzero()[0].tolist()
@@ -65,8 +68,15 @@ class Columns:
         return features
 
     def unseen(self, frame: pd.DataFrame) -> list[str]:
-        """What to say of what training has not seen, a line a column: categories, which count as none of those known, and gaps."""
+        """What to say of what training has not seen, a line a column: categories, which count as none of those known, gaps, and
+        values of columns that had none.
+        """
         said = self._filled(frame)
+        for name, read in self._empty_columns().items():
+            if there := int(frame[read].notna().sum()):
+                said.append(
+                    f"column '{name}' holds {there} values in {len(frame)} rows, and held none in training: it carries nothing"
+                )
         for name, known in self._categories().items():
             new = frame[name][~frame[name].isin(known)]
             if len(new):
@@ -94,6 +104,25 @@ class Columns:
                         "training takes their place"
                     )
         return said
+
+    def empty(self) -> list[str]:
+        """Columns of numbers and dates that are missing in all training samples: they carry nothing."""
+        return list(self._empty_columns())
+
+    def _empty_columns(self) -> dict[str, str]:
+        """The same, and in which column of a frame one sees what is there."""
+        empty = {*self._empty()}
+        places = {name: f"{name} (day)" if kind == "date" else name for name, kind in self.kinds.items()}
+        return {name: place for name, place in places.items() if place in empty}
+
+    def _empty(self) -> list[str]:
+        """Those columns of a frame. What says that they are missing says it of every training sample."""
+        for step, made, names in self.transformer.transformers_:
+            if step == "number":
+                with_gaps = made[0].indicator_.features_
+                always = made[1].mean_[len(names) :] == 1
+                return [names[i] for i in with_gaps[always]]
+        return []
 
     def written(self) -> list[str]:
         """Columns that training read as text, which another file's are to be read as, whatever they look like there.

@@ -87,8 +87,15 @@ def _beside(parts: Sequence[Part], source: Source, name: str, options: Options) 
         before = _like(options.like, columns, source.feature_names or (), name)
         assert isinstance(before, Columns)  # as what it is like
         columns = before
-    saw = "" if options.like is None else _unseen(columns, frames)
+    saw = _empty(columns) if options.like is None else _unseen(columns, frames)
     return Beside([columns(frame) for frame in frames], columns, saw)
+
+
+def _empty(columns: Columns) -> str:
+    """Which columns the training samples leave empty, in lines."""
+    return "\n".join(
+        f"column '{name}' is missing in all training samples, and carries nothing" for name in columns.empty()
+    )
 
 
 def _unseen(columns: Columns, frames: Iterable[pd.DataFrame]) -> str:
@@ -124,7 +131,7 @@ def _held(parts: Sequence[Part], source: Source, name: str, options: Options) ->
     if not isinstance(transform, Columns):
         return Inputs([transform(raw), *map(transform, rest)], transform)
     frames: list[Any] = [raw, *rest]
-    saw = "" if options.like is None else _unseen(transform, frames)
+    saw = _empty(transform) if options.like is None else _unseen(transform, frames)
     return Inputs([transform(frame) for frame in frames], transform, saw)
 
 
