@@ -38,14 +38,42 @@ class Table:
     files: tuple[Path, ...] = ()
 
 
-def table_files(folder: Path, part: str) -> list[Path]:
+def validation_files(folder: Path) -> tuple[list[Path], str]:
+    """The files of the validation part of a folder, as ``table_files`` gives them, and what its name begins with.
+
+    It may be called `validation*`, or `valid` or `val`, alone or in numbered pieces.
+
+    Raises:
+        ValueError: if two of these are there; or as ``table_files``.
+    """
+    found = [(table_files(folder, "validation"), "validation")]
+    found += [(table_files(folder, part, exactly=True), part) for part in ("valid", "val")]
+    there = [(files, part) for files, part in found if files]
+    if len(there) > 1:
+        raise ValueError(
+            f"a folder has one validation part; '{there[0][0][0]}' and '{there[1][0][0]}' both look like it: keep one of them"
+        )
+    return there[0] if there else ([], "validation")
+
+
+def table_files(folder: Path, part: str, *, exactly: bool = False) -> list[Path]:
     """The files of one part of a folder, in the order of their rows: `<part>*.parquet`, or `<part>*.csv`; none where there are none.
+
+    Args:
+        folder: The folder.
+        part: What their names begin with.
+        exactly: Whether nothing else follows it in a name but the number of a piece.
 
     Raises:
         ValueError: if there are both, or several files that are not the numbered pieces of one table, or one of the pieces
             is missing.
     """
     by_kind = [sorted(folder.glob(f"{part}*{suffix}")) for suffix in (".parquet", ".csv")]
+    if exactly:
+        by_kind = [
+            [file for file in files if file.stem == part or _SHARD.fullmatch(file.stem.removeprefix(part))]
+            for files in by_kind
+        ]
     if all(by_kind):
         raise ValueError(f"'{folder}' has {part} as .parquet and as .csv: keep one of them")
     files = by_kind[0] or by_kind[1]
