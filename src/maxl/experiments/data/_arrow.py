@@ -19,7 +19,7 @@ from torch import Tensor
 from maxl.experiments.data._arrow_rows import read_features, read_texts
 from maxl.experiments.data._arrow_types import is_binary, is_list, is_string, may_label, to_numpy
 from maxl.experiments.data._as_written import read_alike, two_spellings
-from maxl.experiments.data._column_values import read_columns
+from maxl.experiments.data._column_values import check_zones, read_columns, zones_of
 from maxl.experiments.data._columns import (
     fit_columns,
     has_gaps,
@@ -90,6 +90,9 @@ def table_source(
     train = alike.parts[0]
     test = None if test is None else alike.parts[1]
     validation = None if validation is None else alike.parts[-1]
+    zones = zones_of(train, {**kinds, **besides})
+    for part in alike.parts:
+        check_zones(part, {**kinds, **besides}, zones)
     free = [name for name in labels if name not in columns and name not in besides]
 
     said_of = (
@@ -138,11 +141,11 @@ def table_source(
             "image": None,
             "text": fit_text,
             "features": fit_standardise,
-            "columns": partial(fit_columns, kinds=kinds),
+            "columns": partial(fit_columns, kinds=kinds, zones=zones),
         }[kind],
         feature_names=(tuple(besides) or None) if kind == "image" else tuple(columns),
         saw="\n".join(filter(None, (said_of, alike.saw))),
-        fit_frame=partial(fit_columns, kinds=besides) if besides else None,
+        fit_frame=partial(fit_columns, kinds=besides, zones=zones) if besides else None,
         image_column=columns[0] if kind == "image" else None,
     )
 

@@ -45,6 +45,30 @@ def read_columns(table: Table, kinds: Mapping[str, str], rows: IntArray) -> pd.D
     return pd.DataFrame(read, index=pd.RangeIndex(len(rows)))
 
 
+def zones_of(table: Table, kinds: Mapping[str, str]) -> dict[str, bool]:
+    """Whether the dates of each column have a time zone; columns without a date, and missing ones, are left out."""
+    dates = {name for name, kind in kinds.items() if kind == "date"}
+    types = {field.name: field.type for field in table.content.schema if field.name in dates}
+    return {
+        name: pa.types.is_timestamp(of) and of.tz is not None
+        for name, of in types.items()
+        if not pa.types.is_null(of)
+    }
+
+
+def check_zones(table: Table, kinds: Mapping[str, str], zones: Mapping[str, bool]) -> None:
+    """ValueError if dates of a table have a time zone where those of training had none, or the other way round: they would be
+    hours apart.
+    """
+    for name, zoned in zones_of(table, kinds).items():
+        if zones.get(name, zoned) != zoned:
+            one, other = ("a", "none") if zoned else ("no", "one")
+            raise ValueError(
+                f"dates need a time zone in all tables or in none; column '{name}' of {table.origin} has {one} zone and "
+                f"had {other} in training: write them alike"
+            )
+
+
 def word_of(value: object) -> str:
     """The name of a category; "" where it is missing."""
     if value is None or (isinstance(value, float) and math.isnan(value)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from maxl.experiments.data._column_values import holds_text, word_of
+from maxl.experiments.data._column_values import check_zones, holds_text, word_of
 from maxl.experiments.data._features import require_words, vectorizer_of_words
 from maxl.experiments.data._tables import PLAIN_NUMBER, Table
 from maxl.presets import did_you_mean
@@ -45,10 +45,12 @@ class Columns:
     Attributes:
         kinds: Of each column, in order: one of ``KINDS``.
         transformer: A fitted ``sklearn.compose.ColumnTransformer``.
+        zones: Of columns of dates, whether they had a time zone in training; of none where nobody said.
     """
 
     kinds: dict[str, str]
     transformer: Any
+    zones: dict[str, bool] = field(default_factory=dict)
 
     def __call__(self, frame: Any) -> Tensor:
         """Shape (N, D), of what ``read_columns`` gives.
@@ -66,6 +68,10 @@ class Columns:
                 f"numbers need to be near enough to those of training for float32; sample {row} is not, in {name}"
             )
         return features
+
+    def check_zones(self, table: Table) -> None:
+        """ValueError if dates of a table have a time zone where those of training had none, or the other way round."""
+        check_zones(table, self.kinds, self.zones)
 
     def unseen(self, frame: pd.DataFrame) -> list[str]:
         """What to say of what training has not seen, a line a column: categories, which count as none of those known, gaps, and
@@ -140,7 +146,8 @@ class Columns:
 
     def to_bytes(self) -> bytes:
         """As a skops file, which holds no code."""
-        content: bytes = _skops().dumps({"kinds": self.kinds, "transformer": self.transformer})
+        stored = {"kinds": self.kinds, "transformer": self.transformer}
+        content: bytes = _skops().dumps({**stored, "zones": self.zones} if self.zones else stored)
         return content
 
     @classmethod
@@ -160,7 +167,14 @@ class Columns:
         kinds = stored.get("kinds") if isinstance(stored, dict) else None
         if not isinstance(kinds, dict) or not isinstance(stored.get("transformer"), ColumnTransformer):
             raise ValueError(f"{file} does not say how features are made of columns")
-        return cls({str(name): str(kind) for name, kind in kinds.items()}, stored["transformer"])
+        zones = stored.get("zones", {})  # which older versions did not keep
+        if not isinstance(zones, dict):
+            raise ValueError(f"{file} does not say how features are made of columns")
+        return cls(
+            {str(name): str(kind) for name, kind in kinds.items()},
+            stored["transformer"],
+            {str(name): bool(zoned) for name, zoned in zones.items()},
+        )
 
 
 def _skops() -> Any:
@@ -171,12 +185,13 @@ def _skops() -> Any:
     return io
 
 
-def fit_columns(frame: Any, kinds: Mapping[str, str]) -> Columns:
+def fit_columns(frame: Any, kinds: Mapping[str, str], zones: Mapping[str, bool]) -> Columns:
     """The transform of a table's columns for any part; see ``Columns``.
 
     Args:
         frame: Of the training samples, as ``read_columns`` gives it.
         kinds: Of each column.
+        zones: Of columns of dates, whether they have a time zone.
     """
     from sklearn.compose import ColumnTransformer
     from sklearn.decomposition import TruncatedSVD
@@ -205,7 +220,7 @@ def fit_columns(frame: Any, kinds: Mapping[str, str]) -> Columns:
     transformer = ColumnTransformer(steps, sparse_threshold=0.0)
     with threadpool_limits(1):  # sums over threads round differently from machine to machine
         transformer.fit(frame)
-    return Columns(dict(kinds), transformer)
+    return Columns(dict(kinds), transformer, dict(zones))
 
 
 def kinds_of(table: Table, names: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:

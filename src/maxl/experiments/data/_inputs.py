@@ -192,6 +192,14 @@ def _like(like: Like, fitted: Transform, columns: Sequence[str], name: str) -> T
         assert isinstance(like, Columns)  # tokens are no features
         before, now = like.kinds, fitted.kinds if isinstance(fitted, Columns) else {}
         same, transform = isinstance(fitted, Columns), like
+        zones = fitted.zones if isinstance(fitted, Columns) else {}
+        if differing := [
+            column for column in zones if like.zones.get(column, zones[column]) != zones[column]
+        ]:
+            raise ValueError(
+                f"features can be made as before of dates that have a time zone if those had, and else of none; '{name}' "
+                f"differs in '{differing[0]}': write its dates as they were, or choose another start than --from"
+            )
     if not same or list(before.items()) != list(now.items()):
         odd = [column for column in (*before, *now) if before.get(column) != now.get(column)]
         raise ValueError(
