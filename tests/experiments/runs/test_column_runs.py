@@ -62,6 +62,16 @@ def test_numbers_are_predicted_from_such_columns_and_new_categories_are_named(tm
         predict(tmp_path / "run", Path(file))
 
 
+def test_dates_with_a_zone_are_not_taken_for_dates_without(tmp_path: Path) -> None:
+    table = rows()
+    naive = [f"2024-06-{1 + i % 28:02d} 10:30:00" for i in range(60)]
+    train(config(write(tmp_path / "t.csv", table, joined=naive), method="single"), tmp_path / "run")
+    new = Path(write(tmp_path / "new.csv", table, joined=[f"{stamp}+02:00" for stamp in naive]))
+    for ask in (lambda: predict(tmp_path / "run", new), lambda: judge(tmp_path / "run", new, device="cpu")):
+        with pytest.raises(ValueError, match=r"'joined' of '.*new.csv' has a zone and had none in training"):
+            ask()
+
+
 def test_a_file_of_features_that_holds_code_is_not_loaded(tmp_path: Path) -> None:
     from skops import io as skops_io
 

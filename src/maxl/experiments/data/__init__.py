@@ -3,9 +3,10 @@
 ``load`` gives a ``DataSet`` of splits; ``BatchStream`` and ``evaluation_batches`` turn a split into batches.
 """
 
-from maxl.experiments.data._arrow import read_features, read_texts
+from maxl.experiments.data._arrow_rows import read_features, read_texts
 from maxl.experiments.data._cifar100 import LEVEL_3_OF_LEVEL_10, LEVEL_10_OF_COARSE, LEVELS
-from maxl.experiments.data._columns import Columns, read_columns
+from maxl.experiments.data._column_values import read_columns
+from maxl.experiments.data._columns import Columns
 from maxl.experiments.data._features import LEAST_STD, TextFeatures
 from maxl.experiments.data._files import IMAGE_SUFFIXES, image_files, is_table, require_regular
 from maxl.experiments.data._finer import as_cell, finer_csv

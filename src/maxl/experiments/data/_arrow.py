@@ -14,16 +14,17 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import torch
 from torch import Tensor
 
-from maxl.experiments.data._arrow_types import is_binary, is_list, is_string, may_label
+from maxl.experiments.data._arrow_rows import read_features, read_texts
+from maxl.experiments.data._arrow_types import is_binary, is_list, is_string, may_label, to_numpy
+from maxl.experiments.data._as_written import read_alike, two_spellings
+from maxl.experiments.data._column_values import check_zones, read_columns, zones_of
 from maxl.experiments.data._columns import (
     fit_columns,
     has_gaps,
     kinds_of,
     listed,
-    read_columns,
     require_kinds,
     said,
     said_of_identifiers,
@@ -32,8 +33,7 @@ from maxl.experiments.data._features import fit_standardise, fit_text
 from maxl.experiments.data._files import IMAGE_SUFFIXES
 from maxl.experiments.data._images import common_shape, decode
 from maxl.experiments.data._labels import check_column
-from maxl.experiments.data._memory import require_memory
-from maxl.experiments.data._source import LARGEST, Column, IntArray, Part, Raw, Source, Wanted
+from maxl.experiments.data._source import Column, IntArray, Part, Raw, Source, Wanted
 from maxl.experiments.data._tables import PLAIN_NUMBER, Table, check_same_names, class_names
 from maxl.presets import did_you_mean
 
@@ -85,7 +85,21 @@ def table_source(
     given = {name: held for name, held in types.items() if name in columns or name in wanted.types}
     kinds = kinds_of(train, columns, given) if kind == "columns" else {}
     besides = _beside_images(train, columns[0], no_inputs, types, wanted) if kind == "image" else {}
+    asked = [name for name in (*primary, human, wanted.probe, wanted.trusted) if name is not None]
+    alike = read_alike(parts, {**kinds, **besides}, asked, wanted.written)
+    train = alike.parts[0]
+    test = None if test is None else alike.parts[1]
+    validation = None if validation is None else alike.parts[-1]
+    zones = zones_of(train, {**kinds, **besides})
+    for part in alike.parts:
+        check_zones(part, {**kinds, **besides}, zones)
     free = [name for name in labels if name not in columns and name not in besides]
+
+    said_of = (
+        said_of_images(train, columns[0], no_inputs, besides)
+        if kind == "image"
+        else _said_of_columns(train, columns, kinds)
+    )
 
     def read(table: Table, rows: IntArray) -> Raw:
         if kind == "image":
@@ -103,7 +117,9 @@ def table_source(
 
     def make(table: Table) -> Part:
         found = {
-            name: Column(to_numpy(table.content, name), names.get(name))
+            name: Column(
+                to_numpy(table.content, name), names.get(name), spelled=partial(two_spellings, table, name)
+            )
             for name in free
             if may_label(table.content.schema.field(name).type)
         }
@@ -125,13 +141,11 @@ def table_source(
             "image": None,
             "text": fit_text,
             "features": fit_standardise,
-            "columns": partial(fit_columns, kinds=kinds),
+            "columns": partial(fit_columns, kinds=kinds, zones=zones),
         }[kind],
         feature_names=(tuple(besides) or None) if kind == "image" else tuple(columns),
-        saw=said_of_images(train, columns[0], no_inputs, besides)
-        if kind == "image"
-        else _said_of_columns(train, columns, kinds),
-        fit_frame=partial(fit_columns, kinds=besides) if besides else None,
+        saw="\n".join(filter(None, (said_of, alike.saw))),
+        fit_frame=partial(fit_columns, kinds=besides, zones=zones) if besides else None,
         image_column=columns[0] if kind == "image" else None,
     )
 
@@ -291,24 +305,6 @@ def _check_words(table: Table, name: str) -> None:
         )
 
 
-def to_numpy(table: pa.Table, name: str) -> np.ndarray:
-    """A column as an array: numbers, or objects that are text, a tuple of labels, or None; a missing number is NaN."""
-    column = table[name]
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if is_string(column.type):
-        # As objects: NumPy's own strings would lose trailing zero bytes, and missing ones stay None.
-        return np.array(column.to_pylist(), dtype=object)
-    if is_list(column.type):
-        cells = np.empty(len(column), dtype=object)
-        cells[:] = [None if cell is None else tuple(cell) for cell in column.to_pylist()]
-        return cells
-    if pa.types.is_boolean(column.type):
-        column = column.cast(pa.int8())
-    values: np.ndarray = column.to_numpy()  # missing integers become NaN
-    return values
-
-
 def _read_images(table: Table, name: str, rows: IntArray, base: Path, image_size: int | None) -> Tensor:
     where = partial(image_in, table, name, rows)
     return decode(_images(table, name, rows, base), len(rows), where, image_size)
@@ -344,57 +340,3 @@ def image_content(item: object, base: Path, where: Callable[[], str]) -> bytes |
     if not isinstance(content, (bytes, str)) or not content:
         raise ValueError(f"{where()} is missing; remove the row")
     return content if isinstance(content, bytes) else base / content
-
-
-def read_texts(table: Table, name: str, rows: IntArray) -> list[str]:
-    """A column of texts of some rows; a missing one is empty.
-
-    Raises:
-        ValueError: if the column holds anything but text.
-    """
-    kind = table.content.schema.field(name).type
-    if not is_string(kind):
-        raise ValueError(f"texts need a column of text; column '{name}' of {table.origin} is {kind}")
-    return [text or "" for text in table.content[name].take(pa.array(rows)).to_pylist()]
-
-
-def read_features(table: Table, names: Sequence[str], rows: IntArray) -> Tensor:
-    """Numeric columns of some rows as float64, shape (N, D), so that large offsets lose no digits.
-
-    Raises:
-        ValueError: if a column is not numeric, or a value is missing, not finite, or beyond float32.
-    """
-    # In float64, column by column and then side by side.
-    require_memory(
-        2 * 8 * len(rows) * len(names), f"{len(rows)} rows of {len(names)} columns of {table.origin}"
-    )
-    columns = []
-    for name in names:
-        values = to_numpy(table.content, name)[rows]
-        if values.dtype.kind not in "iuf":
-            raise ValueError(
-                f"features must be numbers; column '{name}' is {table.content.schema.field(name).type} in "
-                f"{table.origin}: drop it, encode it, or name it as labels"
-            )
-        for bad, rule in (
-            (~np.isfinite(values), "be finite"),
-            (
-                np.abs(values.astype(np.float64)) > LARGEST,
-                f"lie within ±{LARGEST:.2g}, the range of float32",
-            ),
-        ):
-            if bad.any():
-                first = np.flatnonzero(bad)[0]
-                raise ValueError(
-                    f"features must {rule}; column '{name}', row {rows[first]} holds {values[first]} "
-                    f"({np.count_nonzero(bad)} such rows) in {table.origin}: remove or fill these rows"
-                )
-        floats = values.astype(np.float64)
-        large = values.dtype.kind in "iu" and np.abs(floats).max(initial=0) > 2**53
-        if large and len(np.unique(floats)) < len(np.unique(values)):
-            raise ValueError(
-                f"features must be numbers that float64 tells apart; column '{name}' of {table.origin} holds whole "
-                "numbers beyond 2^53 that it merges: subtract an offset"
-            )
-        columns.append(torch.from_numpy(floats))
-    return torch.stack(columns, dim=1)

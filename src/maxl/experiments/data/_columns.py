@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from maxl.experiments.data._column_values import check_zones, holds_text, word_of
 from maxl.experiments.data._features import require_words, vectorizer_of_words
-from maxl.experiments.data._source import LARGEST, IntArray
 from maxl.experiments.data._tables import PLAIN_NUMBER, Table
 from maxl.presets import did_you_mean
 
@@ -32,7 +31,6 @@ _TRUSTED = [  # of what a file may name, beside scikit-learn's transformers
     "sklearn.compose._column_transformer._RemainderColsList",  # a list, in versions before 1.7
 ]
 _FEW_ROWS = 20  # below which different whole numbers are no sign of an identifier
-_YEAR, _WEEK, _DAY = 365.2425, 7.0, 1.0
 
 
 @dataclass(frozen=True)
@@ -41,15 +39,18 @@ class Columns:
 
     Numbers and dates are filled by their median where they are missing, which a further feature says, and standardised; a
     date is its day and its places in year, week and day. Categories become one feature each, missing among them, rare ones
-    share one; texts are TF-IDF of words and word pairs, reduced by a truncated SVD and standardised.
+    share one; texts are TF-IDF of words and word pairs, reduced by a truncated SVD and standardised. Numbers and dates that
+    are missing in all training samples carry nothing: their features are 0, whatever other samples hold.
 
     Attributes:
         kinds: Of each column, in order: one of ``KINDS``.
         transformer: A fitted ``sklearn.compose.ColumnTransformer``.
+        zones: Of columns of dates, whether they had a time zone in training; of none where nobody said.
     """
 
     kinds: dict[str, str]
     transformer: Any
+    zones: dict[str, bool] = field(default_factory=dict)
 
     def __call__(self, frame: Any) -> Tensor:
         """Shape (N, D), of what ``read_columns`` gives.
@@ -57,6 +58,8 @@ class Columns:
         Raises:
             ValueError: if a number is too far from those of training for float32.
         """
+        if empty := self._empty():  # no statistic of training would scale what is there now
+            frame = frame.assign(**dict.fromkeys(empty, np.nan))
         features = torch.from_numpy(np.ascontiguousarray(self.transformer.transform(frame))).float()
         if not features.isfinite().all():
             row, column = (~features.isfinite()).nonzero()[0].tolist()
@@ -66,9 +69,20 @@ class Columns:
             )
         return features
 
+    def check_zones(self, table: Table) -> None:
+        """ValueError if dates of a table have a time zone where those of training had none, or the other way round."""
+        check_zones(table, self.kinds, self.zones)
+
     def unseen(self, frame: pd.DataFrame) -> list[str]:
-        """What to say of what training has not seen, a line a column: categories, which count as none of those known, and gaps."""
+        """What to say of what training has not seen, a line a column: categories, which count as none of those known, gaps, and
+        values of columns that had none.
+        """
         said = self._filled(frame)
+        for name, read in self._empty_columns().items():
+            if there := int(frame[read].notna().sum()):
+                said.append(
+                    f"column '{name}' holds {there} values in {len(frame)} rows, and held none in training: it carries nothing"
+                )
         for name, known in self._categories().items():
             new = frame[name][~frame[name].isin(known)]
             if len(new):
@@ -97,6 +111,25 @@ class Columns:
                     )
         return said
 
+    def empty(self) -> list[str]:
+        """Columns of numbers and dates that are missing in all training samples: they carry nothing."""
+        return list(self._empty_columns())
+
+    def _empty_columns(self) -> dict[str, str]:
+        """The same, and in which column of a frame one sees what is there."""
+        empty = {*self._empty()}
+        places = {name: f"{name} (day)" if kind == "date" else name for name, kind in self.kinds.items()}
+        return {name: place for name, place in places.items() if place in empty}
+
+    def _empty(self) -> list[str]:
+        """Those columns of a frame. What says that they are missing says it of every training sample."""
+        for step, made, names in self.transformer.transformers_:
+            if step == "number":
+                with_gaps = made[0].indicator_.features_
+                always = made[1].mean_[len(names) :] == 1
+                return [names[i] for i in with_gaps[always]]
+        return []
+
     def written(self) -> list[str]:
         """Columns that training read as text, which another file's are to be read as, whatever they look like there.
 
@@ -113,7 +146,8 @@ class Columns:
 
     def to_bytes(self) -> bytes:
         """As a skops file, which holds no code."""
-        content: bytes = _skops().dumps({"kinds": self.kinds, "transformer": self.transformer})
+        stored = {"kinds": self.kinds, "transformer": self.transformer}
+        content: bytes = _skops().dumps({**stored, "zones": self.zones} if self.zones else stored)
         return content
 
     @classmethod
@@ -133,7 +167,14 @@ class Columns:
         kinds = stored.get("kinds") if isinstance(stored, dict) else None
         if not isinstance(kinds, dict) or not isinstance(stored.get("transformer"), ColumnTransformer):
             raise ValueError(f"{file} does not say how features are made of columns")
-        return cls({str(name): str(kind) for name, kind in kinds.items()}, stored["transformer"])
+        zones = stored.get("zones", {})  # which older versions did not keep
+        if not isinstance(zones, dict):
+            raise ValueError(f"{file} does not say how features are made of columns")
+        return cls(
+            {str(name): str(kind) for name, kind in kinds.items()},
+            stored["transformer"],
+            {str(name): bool(zoned) for name, zoned in zones.items()},
+        )
 
 
 def _skops() -> Any:
@@ -144,12 +185,13 @@ def _skops() -> Any:
     return io
 
 
-def fit_columns(frame: Any, kinds: Mapping[str, str]) -> Columns:
+def fit_columns(frame: Any, kinds: Mapping[str, str], zones: Mapping[str, bool]) -> Columns:
     """The transform of a table's columns for any part; see ``Columns``.
 
     Args:
         frame: Of the training samples, as ``read_columns`` gives it.
         kinds: Of each column.
+        zones: Of columns of dates, whether they have a time zone.
     """
     from sklearn.compose import ColumnTransformer
     from sklearn.decomposition import TruncatedSVD
@@ -178,7 +220,7 @@ def fit_columns(frame: Any, kinds: Mapping[str, str]) -> Columns:
     transformer = ColumnTransformer(steps, sparse_threshold=0.0)
     with threadpool_limits(1):  # sums over threads round differently from machine to machine
         transformer.fit(frame)
-    return Columns(dict(kinds), transformer)
+    return Columns(dict(kinds), transformer, dict(zones))
 
 
 def kinds_of(table: Table, names: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
@@ -217,7 +259,7 @@ def _kind(table: Table, name: str) -> str:
         return "number"
     if types.is_timestamp(kind) or types.is_date(kind):
         return "date"
-    if not _is_text(kind):
+    if not holds_text(kind):
         raise ValueError(
             f"columns need to hold numbers, categories, dates or texts; '{name}' of {table.origin} is {kind}: --drop {name}"
         )
@@ -277,12 +319,8 @@ def _numbered(column: pa.ChunkedArray) -> tuple[int, int] | None:
     return (low, high) if high - low < 2 * rows and len(np.unique(values)) == rows else None
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
 def _missing(column: pa.ChunkedArray) -> int:
-    empty = sum(value == "" for value in column.to_pylist()) if _is_text(column.type) else 0
+    empty = sum(value == "" for value in column.to_pylist()) if holds_text(column.type) else 0
     return int(column.null_count) + empty
 
 
@@ -296,33 +334,6 @@ def _nans(column: pa.ChunkedArray) -> bool:
     return bool(np.isnan(column.to_numpy()).any())
 
 
-def read_columns(table: Table, kinds: Mapping[str, str], rows: IntArray) -> pd.DataFrame:
-    """Columns of some rows: numbers and dates as float64, NaN where missing, categories and texts as str, "" likewise.
-
-    Raises:
-        ValueError: if a column is missing or holds something else than its kind, or a number is infinite or beyond float32.
-    """
-    import pandas as pd
-
-    read: dict[str, Any] = {}
-    for name, kind in kinds.items():
-        if name not in table.content.column_names:
-            raise ValueError(f"inputs need the columns of the training table; {table.origin} lacks '{name}'")
-        column = table.content[name].take(pa.array(rows))
-        if kind == "number":
-            read[name] = _numbers(column, name, table, rows)
-        elif kind == "date":
-            dates = _dates(column, name, table)
-            if taken := {*kinds} & {*dates}:
-                raise ValueError(
-                    f"dates need names of their own for their parts; '{min(taken)}' is a column of {table.origin}"
-                )
-            read.update(dates)
-        else:
-            read[name] = np.array([_word(value) for value in column.to_pylist()], dtype=object)
-    return pd.DataFrame(read, index=pd.RangeIndex(len(rows)))
-
-
 def _inferred(known: Sequence[str]) -> bool:
     """Whether a column of these categories, read from a CSV file by what it looks like, is no text and gives them."""
     from pyarrow import csv as arrow_csv
@@ -334,56 +345,4 @@ def _inferred(known: Sequence[str]) -> bool:
     read = arrow_csv.read_csv(
         pa.BufferReader(content), read_options=arrow_csv.ReadOptions(use_threads=False)
     ).column(0)
-    return not _is_text(read.type) and [_word(value) for value in read.to_pylist()] == words
-
-
-def _word(value: object) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # a whole number in a column that has gaps elsewhere
-    return str(value)
-
-
-def _numbers(column: pa.ChunkedArray, name: str, table: Table, rows: IntArray) -> np.ndarray:
-    kind = column.type
-    if pa.types.is_boolean(kind):
-        column = column.cast(pa.int8())
-    try:
-        values: np.ndarray = column.cast(pa.float64(), safe=False).to_numpy().astype(np.float64)
-    except (pa.ArrowException, ValueError) as error:
-        texts = [value or "" for value in column.to_pylist()] if _is_text(kind) else []
-        odd = next((i for i, v in enumerate(texts) if v and not PLAIN_NUMBER.fullmatch(v)), None)
-        held = f"row {rows[odd]} holds {texts[odd]!r}" if odd is not None else f"it is {kind}"
-        raise ValueError(f"column '{name}' of {table.origin} needs to hold numbers; {held}") from error
-    bad = np.isinf(values) | (np.abs(values) > LARGEST)
-    if bad.any():
-        first = int(np.flatnonzero(bad)[0])
-        raise ValueError(
-            f"numbers need to lie within ±{LARGEST:.2g}, the range of float32; column '{name}', row {rows[first]} of "
-            f"{table.origin} holds {values[first]}"
-        )
-    return values
-
-
-def _dates(column: pa.ChunkedArray, name: str, table: Table) -> dict[str, np.ndarray]:
-    """A date as numbers: days since 1970, and where it lies in year, week and, if it has a time, day."""
-    if _is_text(column.type):
-        try:
-            column = column.cast(pa.timestamp("us"))
-        except pa.ArrowException as error:
-            raise ValueError(
-                f"column '{name}' of {table.origin} needs to hold dates such as 2024-12-31T23:59:59; {error}"
-            ) from error
-    if not (
-        pa.types.is_date(column.type) or pa.types.is_timestamp(column.type) or pa.types.is_null(column.type)
-    ):
-        raise ValueError(f"column '{name}' of {table.origin} needs to hold dates; it is {column.type}")
-    stamps = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).cast(pa.float64(), safe=False)
-    days = stamps.to_numpy().astype(np.float64) / 86_400e6
-    features = {f"{name} (day)": days}
-    for place, period in (("year", _YEAR), ("week", _WEEK), ("time", _DAY)):
-        angle = 2 * np.pi * days / period
-        features[f"{name} ({place}, sine)"] = np.sin(angle)
-        features[f"{name} ({place}, cosine)"] = np.cos(angle)
-    return features
+    return not holds_text(read.type) and [word_of(value) for value in read.to_pylist()] == words

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,7 +27,11 @@ from maxl.experiments.data._streamed import Samples, StreamedSamples
 from maxl.experiments.data._tokens import Tokens, require_texts, token_inputs
 from maxl.experiments.data._types import Features
 
+if TYPE_CHECKING:  # it takes a while to import
+    import pandas as pd
+
 _LOOKED_AT = 4096  # files whose headers are read together
+_PARTS = ("training", "test", "validation")
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,11 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Beside:
-    """Features of the columns beside the images of each part, and how they were made."""
+    """Features of the columns beside the images of each part, how they were made, and what is to be said of that."""
 
     features: Sequence[Tensor]
     columns: Columns
+    saw: str
 
 
 def make_inputs(parts: Sequence[Part], source: Source, name: str, options: Options) -> Inputs:
@@ -67,7 +73,8 @@ def make_inputs(parts: Sequence[Part], source: Source, name: str, options: Optio
         return made
     channels = max(x.shape[1] for x in made.inputs)  # grey parts follow coloured ones
     same = [_with_channels(x, channels) for x in made.inputs]
-    return Inputs(same, made.transform, beside=_beside(parts, source, name, options))
+    beside = _beside(parts, source, name, options)
+    return Inputs(same, made.transform, "" if beside is None else beside.saw, beside)
 
 
 def _beside(parts: Sequence[Part], source: Source, name: str, options: Options) -> Beside | None:
@@ -80,7 +87,25 @@ def _beside(parts: Sequence[Part], source: Source, name: str, options: Options) 
         before = _like(options.like, columns, source.feature_names or (), name)
         assert isinstance(before, Columns)  # as what it is like
         columns = before
-    return Beside([columns(frame) for frame in frames], columns)
+    saw = _empty(columns) if options.like is None else _unseen(columns, frames)
+    return Beside([columns(frame) for frame in frames], columns, saw)
+
+
+def _empty(columns: Columns) -> str:
+    """Which columns the training samples leave empty, in lines."""
+    return "\n".join(
+        f"column '{name}' is missing in all training samples, and carries nothing" for name in columns.empty()
+    )
+
+
+def _unseen(columns: Columns, frames: Iterable[pd.DataFrame]) -> str:
+    """What samples hold that those have not which features were first made of, in lines; the training part first."""
+    lines = [
+        f"features are made as before, for the {word} part too: {line}"
+        for word, frame in zip(_PARTS, frames, strict=False)
+        for line in columns.unseen(frame)
+    ]
+    return "\n".join(lines)
 
 
 def _with_channels(x: Samples, channels: int) -> Samples:
@@ -102,8 +127,12 @@ def _held(parts: Sequence[Part], source: Source, name: str, options: Options) ->
     transform = _as_is if source.fit is None else source.fit(raw)
     if options.like is not None and source.fit_frame is None:
         transform = _like(options.like, transform, source.feature_names or (), name)
-    rest = (transform(part.read(np.arange(len(part)))) for part in parts[1:])
-    return Inputs([transform(raw), *rest], transform)
+    rest = (part.read(np.arange(len(part))) for part in parts[1:])
+    if not isinstance(transform, Columns):
+        return Inputs([transform(raw), *map(transform, rest)], transform)
+    frames: list[Any] = [raw, *rest]
+    saw = _empty(transform) if options.like is None else _unseen(transform, frames)
+    return Inputs([transform(frame) for frame in frames], transform, saw)
 
 
 def _streamed(parts: Sequence[Part], source: Source, name: str, options: Options) -> Inputs:
@@ -163,6 +192,14 @@ def _like(like: Like, fitted: Transform, columns: Sequence[str], name: str) -> T
         assert isinstance(like, Columns)  # tokens are no features
         before, now = like.kinds, fitted.kinds if isinstance(fitted, Columns) else {}
         same, transform = isinstance(fitted, Columns), like
+        zones = fitted.zones if isinstance(fitted, Columns) else {}
+        if differing := [
+            column for column in zones if like.zones.get(column, zones[column]) != zones[column]
+        ]:
+            raise ValueError(
+                f"features can be made as before of dates that have a time zone if those had, and else of none; '{name}' "
+                f"differs in '{differing[0]}': write its dates as they were, or choose another start than --from"
+            )
     if not same or list(before.items()) != list(now.items()):
         odd = [column for column in (*before, *now) if before.get(column) != now.get(column)]
         raise ValueError(

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maxl.experiments.data._arrow import image_column, image_content, image_in, to_numpy
+from maxl.experiments.data._arrow import image_column, image_content, image_in
+from maxl.experiments.data._arrow_types import to_numpy
 from maxl.experiments.data._label_cells import encode_known, holds_cells
 from maxl.experiments.data._labels import check_column
 from maxl.experiments.data._source import Column, Part, some_of

@@ -46,6 +46,7 @@ def encode(parts: Sequence[Part], name: str) -> tuple[list[IntArray], tuple[str,
     """
     for part in parts:
         _check_values(name, part)
+        _check_spelled(name, part)
     columns = [part.columns[name] for part in parts]
     names = columns[0].names
     if names is not None:
@@ -108,6 +109,20 @@ def _check_values(name: str, part: Part) -> None:
         _reject(name, part, values >= len(column.names), f"is beyond the {len(column.names)} classes")
 
 
+def _check_spelled(name: str, part: Part) -> None:
+    """ValueError if numbers of classes are written in two ways, as codes are that look like numbers: they may be two classes."""
+    spelled = part.columns[name].spelled
+    if spelled is not None and (pair := spelled()) is not None:
+        raise ValueError(f"labels in column '{name}' of {part.origin}: {_one_class(*pair)}")
+
+
+def _one_class(one: str, other: str) -> str:
+    return (
+        f"{one!a} and {other!a} are one class in two spellings, as it seems: write them alike, or give them different "
+        "names"
+    )
+
+
 def _reject(name: str, part: Part, bad: np.ndarray, rule: str, instead: str = "") -> None:
     rows = np.flatnonzero(bad)
     if len(rows):
@@ -127,10 +142,7 @@ def check_alike(name: str, class_names: Sequence[str]) -> None:
         if _NUMBER.fullmatch(str(meant)):
             meant = Decimal(str(meant))
         if meant in seen:
-            raise ValueError(
-                f"labels in column '{name}': {seen[meant]!a} and {written!a} are one class in two spellings, "
-                "as it seems: write them alike, or give them different names"
-            )
+            raise ValueError(f"labels in column '{name}': {_one_class(seen[meant], written)}")
         seen[meant] = written
 
 

@@ -15,8 +15,8 @@ from maxl.experiments.data import _archives as archives
 from maxl.experiments.data import _folders as folders
 from maxl.experiments.data._cifar100 import with_levels
 from maxl.experiments.data._files import is_table
-from maxl.experiments.data._source import Source, Wanted
-from maxl.experiments.data._tables import table_files
+from maxl.experiments.data._source import Source, Wanted, some_of
+from maxl.experiments.data._tables import table_files, validation_files
 from maxl.experiments.data._text import clinc150
 from maxl.presets import did_you_mean
 
@@ -157,20 +157,36 @@ def _open_path(path: Path, wanted: Wanted) -> Source:
 
 
 def _open_tables(folder: Path, wanted: Wanted) -> Source | None:
-    """The tables train*, test* and, where there are any, validation* of a folder; else all parquet files in it as one table.
+    """The tables train*, test* and, where there are any, validation*, valid or val of a folder; else all parquet files in it
+    as one table.
 
     None where there are neither.
     """
     if train := table_files(folder, "train"):
-        parts = [train, *(table_files(folder, part) for part in ("test", "validation"))]
-        names = zip(parts, ("train", "test", "validation"), strict=True)
+        validation, called = validation_files(folder)
+        parts = [train, table_files(folder, "test"), validation]
+        names = zip(parts, ("train", "test", called), strict=True)
         origins = [f"'{folder / part}*{files[0].suffix if files else ''}'" for files, part in names]
-        return _open_parts(parts, origins, wanted, folder)
+        source = _open_parts(parts, origins, wanted, folder)
+        return replace(source, saw="\n".join(filter(None, (source.saw, _left_out(folder, parts)))))
     files = sorted(folder.glob("*.parquet"))
     classes = any(child.is_dir() and not child.name.startswith(".") for child in folder.iterdir())
     if not files or classes:  # beside classes of images they are something else
         return None
     return _open_parts([files], [f"'{folder}/*.parquet'"], wanted, folder)
+
+
+def _left_out(folder: Path, parts: Sequence[Sequence[Path]]) -> str:
+    """Which tables of a folder are none of its parts, in a line; "" where there are none."""
+    others = [file.name for file in sorted(folder.iterdir()) if file.is_file() and is_table(file)]
+    read = {file.name for files in parts for file in files}
+    others = [name for name in others if name not in read and not name.startswith(".")]
+    if not others:
+        return ""
+    return (
+        f"the parts of '{folder}' are its tables train*, test* and validation* (or valid, or val); others are none: "
+        f"{some_of(others)}"
+    )
 
 
 def _open_pattern(pattern: str, wanted: Wanted) -> Source:

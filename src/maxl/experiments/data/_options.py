@@ -63,6 +63,17 @@ class Options:
             raise ValueError(f"--primary needs different columns; got {', '.join(columns)}")
         file = None if human is None or not human.endswith(SUFFIX) else Path(human)
         finer, human = (None, human) if file is None else (read_finer(file), None)
-        known = like.kinds if isinstance(like, Columns) else {}  # a few texts may look like categories
-        wanted = Wanted(columns, human, image_size, tuple(drop), types or {}, probe, known, stream, trusted)
+        before = like if isinstance(like, Columns) else None
+        wanted = Wanted(
+            columns,
+            human,
+            image_size,
+            tuple(drop),
+            types or {},
+            probe,
+            {} if before is None else before.kinds,  # a few texts may look like categories
+            stream,
+            trusted,
+            () if before is None else tuple(before.written()),
+        )
         return cls(wanted, task, train_size, validation_size, seed, ignore_index, like, finer, workers)

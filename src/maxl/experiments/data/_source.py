@@ -31,11 +31,13 @@ class Column:
         values: The labels as stored, shape (N,): integers or strings; or masks, uint8 of shape (N, H, W).
         names: The class names that the integers index, or None where the values speak for themselves.
         files: Where the values stand, for messages; None where a row says it.
+        spelled: Finds two ways in which a file writes one of the numbers; None where numbers have but one.
     """
 
     values: npt.NDArray[Any]
     names: tuple[str, ...] | None = None
     files: tuple[str, ...] | None = None
+    spelled: Callable[[], tuple[str, str] | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Wanted:
         probe: A column of labels to measure structure by, or None; no input.
         trusted: A column of yes and no that says whose labels can be trusted, or None; no input.
         known: What columns held when their features were made, where those are to be made so again.
+        written: Those of them that were read as they are written.
         stream: Whether samples stay on disk until they are asked for.
         image_size: Side to which images are scaled, or None.
         drop: Columns of a table to leave out.
@@ -99,6 +102,7 @@ class Wanted:
     known: Mapping[str, str] = field(default_factory=dict)
     stream: bool = False
     trusted: str | None = None
+    written: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -24,20 +24,56 @@ PLAIN_NUMBER = re.compile(r"\s*[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+
 
 @dataclass(frozen=True)
 class Table:
-    """A table and how messages name it: "'file'" as a rule."""
+    """A table.
+
+    Attributes:
+        content: Its columns.
+        origin: How messages name it: "'file'" as a rule.
+        files: The CSV files that it was read from, in the order of its rows, whose columns have the kinds that they look like;
+            none where kinds were given.
+    """
 
     content: pa.Table
     origin: str
+    files: tuple[Path, ...] = ()
 
 
-def table_files(folder: Path, part: str) -> list[Path]:
+def validation_files(folder: Path) -> tuple[list[Path], str]:
+    """The files of the validation part of a folder, as ``table_files`` gives them, and what its name begins with.
+
+    It may be called `validation*`, or `valid` or `val`, alone or in numbered pieces.
+
+    Raises:
+        ValueError: if two of these are there; or as ``table_files``.
+    """
+    found = [(table_files(folder, "validation"), "validation")]
+    found += [(table_files(folder, part, exactly=True), part) for part in ("valid", "val")]
+    there = [(files, part) for files, part in found if files]
+    if len(there) > 1:
+        raise ValueError(
+            f"a folder has one validation part; '{there[0][0][0]}' and '{there[1][0][0]}' both look like it: keep one of them"
+        )
+    return there[0] if there else ([], "validation")
+
+
+def table_files(folder: Path, part: str, *, exactly: bool = False) -> list[Path]:
     """The files of one part of a folder, in the order of their rows: `<part>*.parquet`, or `<part>*.csv`; none where there are none.
+
+    Args:
+        folder: The folder.
+        part: What their names begin with.
+        exactly: Whether nothing else follows it in a name but the number of a piece.
 
     Raises:
         ValueError: if there are both, or several files that are not the numbered pieces of one table, or one of the pieces
             is missing.
     """
     by_kind = [sorted(folder.glob(f"{part}*{suffix}")) for suffix in (".parquet", ".csv")]
+    if exactly:
+        by_kind = [
+            [file for file in files if file.stem == part or _SHARD.fullmatch(file.stem.removeprefix(part))]
+            for files in by_kind
+        ]
     if all(by_kind):
         raise ValueError(f"'{folder}' has {part} as .parquet and as .csv: keep one of them")
     files = by_kind[0] or by_kind[1]
@@ -74,7 +110,8 @@ def read_tables(files: Sequence[Path], origin: str) -> Table:
         raise ValueError(
             f"pieces of one table need columns of the same kinds; those of {first.origin} differ: {error}"
         ) from error
-    return Table(whole, first.origin if len(files) == 1 else origin)
+    pieces = tuple(file for table in tables for file in table.files)
+    return Table(whole, first.origin if len(files) == 1 else origin, pieces)
 
 
 def _unpacked_bytes(file: Path) -> int:
@@ -125,15 +162,39 @@ def read_table(file: Path, text: Sequence[str] = ()) -> Table:
         ValueError: if the file cannot be read as what its suffix says, or two columns share a name.
     """
     require_regular(file)
+    is_csv = file.suffix.lower() == ".csv"
     try:
-        content = _read_csv(file, text) if file.suffix.lower() == ".csv" else _read_parquet(file)
+        content = _read_csv(file, text) if is_csv else _read_parquet(file)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"'{file}' cannot be read as a {file.suffix[1:]} file: {reason}") from error
     name, times = Counter(content.column_names).most_common(1)[0] if content.column_names else ("", 0)
     if times > 1:
         raise ValueError(f"columns need different names; '{file}' has {times} called '{name}'")
-    return Table(content, f"'{file}'")
+    return Table(content, f"'{file}'", (file,) if is_csv else ())
+
+
+def as_written(table: Table, names: Sequence[str]) -> Table:
+    """A table whose columns of these names are text, as its CSV files write it; it stays as it is where it is of other files.
+
+    Raises:
+        ValueError: if a file has changed since it was read.
+    """
+    schema = table.content.schema
+    names = [name for name in names if not pa.types.is_string(schema.field(name).type)]
+    if not names or not table.files:
+        return table
+    try:
+        texts = pa.concat_tables([_parse_csv(file.read_bytes(), names, names) for file in table.files])
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{table.origin} cannot be read again: {reason}") from error
+    if len(texts) != len(table.content):
+        raise ValueError(f"{table.origin} has changed since it was read: read it again")
+    content = table.content
+    for name in names:
+        content = content.set_column(schema.get_field_index(name), name, texts[name])
+    return Table(content, table.origin, table.files)
 
 
 def _read_parquet(file: Path) -> pa.Table:
@@ -146,17 +207,9 @@ def _read_parquet(file: Path) -> pa.Table:
 
 
 def _read_csv(file: Path, text: Sequence[str]) -> pa.Table:
-    from pyarrow import csv as arrow_csv
-
     content = file.read_bytes()
     _check_csv(file, content)
-    table = arrow_csv.read_csv(
-        pa.BufferReader(content),
-        # Arrow's threads outlive the reading, and a process that ends early, with a message, may be aborted by them.
-        read_options=arrow_csv.ReadOptions(use_threads=False),
-        parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
-        convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(text, pa.string())),
-    )
+    table = _parse_csv(content, text)
     if "" in table.column_names:
         raise ValueError(
             f"'{file}': column {table.column_names.index('') + 1} has no name (an index written along?): "
@@ -170,6 +223,21 @@ def _read_csv(file: Path, text: Sequence[str]) -> pa.Table:
             f"{', '.join(table.column_names[:3])}"
         )
     return table
+
+
+def _parse_csv(content: bytes, text: Sequence[str], only: Sequence[str] = ()) -> pa.Table:
+    """All columns, or only some, those in ``text`` as they are written."""
+    from pyarrow import csv as arrow_csv
+
+    return arrow_csv.read_csv(
+        pa.BufferReader(content),
+        # Arrow's threads outlive the reading, and a process that ends early, with a message, may be aborted by them.
+        read_options=arrow_csv.ReadOptions(use_threads=False),
+        parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
+        convert_options=arrow_csv.ConvertOptions(
+            column_types=dict.fromkeys(text, pa.string()), include_columns=[*only]
+        ),
+    )
 
 
 def _check_csv(file: Path, content: bytes) -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from maxl.experiments.data._arrow import to_numpy
+from maxl.experiments.data._arrow_types import to_numpy
 from maxl.experiments.data._select import TEST_SEED, order_to_set_aside
 from maxl.experiments.data._source import IntArray, Part
 from maxl.experiments.data._tables import Table

@@ -23,9 +23,8 @@ from maxl.experiments.data._arrow import (
     refuse_beside_streamed,
     said_of_images,
     table_source,
-    to_numpy,
 )
-from maxl.experiments.data._arrow_types import is_binary, is_string, may_label
+from maxl.experiments.data._arrow_types import is_binary, is_string, may_label, to_numpy
 from maxl.experiments.data._features import fit_standardise
 from maxl.experiments.data._files import require_regular
 from maxl.experiments.data._images import common_shape, decode

@@ -90,7 +90,10 @@ def _verified(folder: RunFolder, stored: Path, what: str) -> Path:
 
 
 def column_rows(columns: Columns, table: Table, source: Path) -> Tensor:
-    """All rows of a table as features; says which categories training has not seen."""
+    """All rows of a table as features; says what training has not seen. ValueError if dates have a time zone here alone, or
+    there alone.
+    """
+    columns.check_zones(table)
     frame = read_columns(table, columns.kinds, np.arange(len(table.content)))
     for line in columns.unseen(frame):
         warnings.warn(f"{source}: {line}", RunWarning, stacklevel=2)
