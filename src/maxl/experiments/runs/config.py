@@ -63,8 +63,8 @@ class RunConfig:
     types: tuple[str, ...] | None = option(
         None, "COLUMN=KIND: number, category, date or text; beside images: columns learned from", group="data"
     )
-    train_size: float | None = option(None, "training samples to use: 2 or more, or a fraction", group="data")
-    validation_size: float = option(0.0, "for validation: samples, 2 or more, or a fraction", group="data")
+    train_size: float | None = option(None, "training samples: 2 or more, or a fraction", group="data")
+    validation_size: float = option(0.0, "set aside for validation, likewise", group="data")
     image_size: int | None = option(None, "side in pixels to which images are resized", group="data")
     text_length: int | None = option(
         None, "tokens of a text for an encoder (default: 128, or the model's most)", group="data"
