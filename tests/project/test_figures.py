@@ -35,6 +35,7 @@ from maxl.experiments.studies.intervals import (
         *(("noise", "page", "evidence"), ("structure", "page", "evidence"), ("tasks", "summary", "evidence")),
         *(("regime", "tables", "evidence"), ("estimators", "scores", "integrations")),
         *(("estimators", "differences", "integrations"), ("by_heart", "page", "evidence")),
+        ("on_top", "page", "evidence"),
     ],
 )
 def test_the_tables_are_those_of_the_recorded_runs(

@@ -188,3 +188,26 @@ def test_the_page_of_evidence_says_what_the_study_of_structure_found() -> None:
         d = pair(f"structure-{name}", a, b, column)
         assert shown(abs(d.mean), 2, "-") in text, (name, column, a, b)
         assert between(d) in text, (name, column, a, b)
+
+
+def test_the_pages_say_what_corrections_on_top_of_agreement_gain(script: Callable[[str], ModuleType]) -> None:
+    study = script("on_top")
+    assert study.finished() == list(study.SETTINGS)
+    gains = {name: study.compared(name) for name in study.SETTINGS}
+    assert all(list(versus) == ["agreement"] and versus["agreement"].low > 0 for versus in gains.values())
+    digits, mnist = (versus["agreement"] for versus in gains.values())
+    p = [digits.p, min(1.0, 2 * mnist.p)]
+    assert (mnist.p < digits.p, f"p = {p[0]:.3f} and {p[1]:.3f} after Holm" in page("docs/evidence.md")) == (
+        True,
+        True,
+    )
+    words = (
+        "learned corrections add {:.1f} points to that filtering ({:.1f} to {:.1f}, digits, {} fresh seeds)"
+    )
+    assert words.format(digits.mean, digits.low, digits.high, digits.n) in page("README.md")
+    assert f"adds {digits.mean:.2f} (digits) and {mnist.mean:.2f} points (MNIST) to the filtering" in page(
+        "docs/guide.md"
+    )
+    assert f"and {mnist.mean:.1f} ({mnist.low:.1f} to {mnist.high:.1f}, MNIST, {mnist.n})" in page(
+        "README.md"
+    )
