@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evidence import HERE, Task, read, row, told, work
+from evidence import HERE, read, row, told, work
 from maxl.experiments.data import DataSet, Split
 from maxl.experiments.runs.agreement import agreeing
 from maxl.experiments.runs.config import RunConfig
@@ -34,7 +33,7 @@ from maxl.experiments.studies.intervals import (
     paired_difference,
     paired_differences,
 )
-from planned import command, outcomes, p_of_gains, print_holm
+from planned import as_chosen, at_each_rate, command, outcomes, p_of_gains, print_holm
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "digits-structured": {"data": "digits"},
@@ -150,12 +149,7 @@ def choice_of(setting: str) -> Path:
 
 def choose(options: argparse.Namespace) -> None:
     """The learning rate of each arm."""
-    tasks: list[Task] = [
-        (options.setting, arm, {"learning_rate": rate}, seed)
-        for seed in CHOOSING_SEEDS
-        for arm in ARMS
-        for rate in RATES
-    ]
+    tasks = at_each_rate(options.setting, ARMS, RATES, CHOOSING_SEEDS)
     work(tasks, choice_of(options.setting), options.data_dir, options.jobs, one)
     print({arm: best(options.setting, arm) for arm in ARMS})
 
@@ -178,10 +172,8 @@ def best_of(file: Path, arm: str) -> dict[str, float]:
 
 def run(options: argparse.Namespace) -> None:
     """Every arm at its rate."""
-    seeds: Sequence[int] = SEEDS[options.setting]
-    tasks: list[Task] = [
-        (options.setting, arm, best(options.setting, arm), seed) for seed in seeds for arm in ARMS
-    ]
+    chosen = {arm: best(options.setting, arm) for arm in ARMS}
+    tasks = as_chosen(options.setting, chosen, SEEDS[options.setting])
     work(tasks, table_of(options.setting), options.data_dir, options.jobs, one)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 import noise
-from evidence import HERE, Task, row, told, work
+from evidence import HERE, row, told, work
 from maxl.experiments.data import DataSet
 from maxl.experiments.runs.config import RunConfig
 from maxl.experiments.runs.folder import RunFolder
@@ -33,7 +33,7 @@ from maxl.experiments.studies.intervals import (
     mean_interval,
     paired_differences,
 )
-from planned import command, outcomes, p_of_gains, print_holm
+from planned import as_chosen, at_each_rate, command, outcomes, p_of_gains, print_holm
 
 STOPPED, UNTRUSTED = "early-stopped", "-untrusted"
 SETTINGS = (*noise.SETTINGS, f"digits-structured{UNTRUSTED}", f"digits-symmetric{UNTRUSTED}")
@@ -114,12 +114,7 @@ def choice_of(setting: str) -> Path:
 def choose(options: argparse.Namespace) -> None:
     """The learning rate of each arm."""
     setting = options.setting
-    tasks: list[Task] = [
-        (setting, arm, {"learning_rate": rate}, seed)
-        for seed in CHOOSING[setting]
-        for arm in arms_of(setting)
-        for rate in noise.RATES
-    ]
+    tasks = at_each_rate(setting, arms_of(setting), noise.RATES, CHOOSING[setting])
     work(tasks, choice_of(setting), options.data_dir, options.jobs, one)
     print({arm: noise.best_of(choice_of(setting), arm) for arm in arms_of(setting)})
 
@@ -128,9 +123,7 @@ def run(options: argparse.Namespace) -> None:
     """Every arm at its rate."""
     setting = options.setting
     rates = {arm: noise.best_of(choice_of(setting), arm) for arm in arms_of(setting)}
-    tasks: list[Task] = [
-        (setting, arm, rates[arm], seed) for seed in SEEDS[setting] for arm in arms_of(setting)
-    ]
+    tasks = as_chosen(setting, rates, SEEDS[setting])
     work(tasks, table_of(setting), options.data_dir, options.jobs, one)
 
 

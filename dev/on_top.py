@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import noise
-from evidence import HERE, Task, told, work
+from evidence import HERE, told, work
 from maxl.experiments.studies.intervals import (
     PairedDifference,
     interval_text,
@@ -23,7 +23,7 @@ from maxl.experiments.studies.intervals import (
     paired_difference,
     paired_differences,
 )
-from planned import command, outcomes, print_holm
+from planned import as_chosen, at_each_rate, command, outcomes, print_holm
 
 SETTINGS = ("digits-symmetric", "mnist-symmetric")
 SEEDS = {"digits-symmetric": range(40, 60), "mnist-symmetric": range(40, 50)}
@@ -47,21 +47,14 @@ def choice_of(setting: str) -> Path:
 
 def choose(options: argparse.Namespace) -> None:
     """The learning rate of each arm."""
-    tasks: list[Task] = [
-        (options.setting, arm, {"learning_rate": rate}, seed)
-        for seed in CHOOSING_SEEDS
-        for arm in ARMS
-        for rate in noise.RATES
-    ]
+    tasks = at_each_rate(options.setting, ARMS, noise.RATES, CHOOSING_SEEDS)
     work(tasks, choice_of(options.setting), options.data_dir, options.jobs, one)
 
 
 def run(options: argparse.Namespace) -> None:
     """Every arm at its rate."""
     rates = {arm: noise.best_of(choice_of(options.setting), arm) for arm in ARMS}
-    tasks: list[Task] = [
-        (options.setting, arm, rates[arm], seed) for seed in SEEDS[options.setting] for arm in ARMS
-    ]
+    tasks = as_chosen(options.setting, rates, SEEDS[options.setting])
     work(tasks, table_of(options.setting), options.data_dir, options.jobs, one)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from evidence import read
+from evidence import Task, read
 from maxl.experiments.studies.intervals import PairedDifference
 
 
@@ -16,6 +17,19 @@ def outcomes(table: Path, column: str) -> dict[str, dict[int, float]]:
         str(arm): {int(seed): 100 * float(v) for seed, v in zip(group.seed, group[column], strict=True)}
         for arm, group in read(table).groupby("method")
     }
+
+
+def at_each_rate(
+    setting: str, arms: Iterable[str], rates: Collection[float], seeds: Iterable[int]
+) -> list[Task]:
+    """The runs by which the learning rate of each arm is chosen."""
+    arms = tuple(arms)
+    return [(setting, arm, {"learning_rate": rate}, seed) for seed in seeds for arm in arms for rate in rates]
+
+
+def as_chosen(setting: str, chosen: Mapping[str, dict[str, Any]], seeds: Iterable[int]) -> list[Task]:
+    """The runs that report: every arm with what was chosen for it, on each seed."""
+    return [(setting, arm, changes, seed) for seed in seeds for arm, changes in chosen.items()]
 
 
 def p_of_gains(versus: Mapping[str, PairedDifference], dropped: Collection[str] = ()) -> float:

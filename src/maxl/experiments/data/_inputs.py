@@ -87,8 +87,12 @@ def _beside(parts: Sequence[Part], source: Source, name: str, options: Options) 
         before = _like(options.like, columns, source.feature_names or (), name)
         assert isinstance(before, Columns)  # as what it is like
         columns = before
-    saw = _empty(columns) if options.like is None else _unseen(columns, frames)
-    return Beside([columns(frame) for frame in frames], columns, saw)
+    return Beside([columns(frame) for frame in frames], columns, _said_of(columns, frames, options))
+
+
+def _said_of(columns: Columns, frames: Iterable[pd.DataFrame], options: Options) -> str:
+    """What a user should know of the samples of each part, in lines; the training part first."""
+    return _empty(columns) if options.like is None else _unseen(columns, frames)
 
 
 def _empty(columns: Columns) -> str:
@@ -131,8 +135,7 @@ def _held(parts: Sequence[Part], source: Source, name: str, options: Options) ->
     if not isinstance(transform, Columns):
         return Inputs([transform(raw), *map(transform, rest)], transform)
     frames: list[Any] = [raw, *rest]
-    saw = _empty(transform) if options.like is None else _unseen(transform, frames)
-    return Inputs([transform(frame) for frame in frames], transform, saw)
+    return Inputs([transform(frame) for frame in frames], transform, _said_of(transform, frames, options))
 
 
 def _streamed(parts: Sequence[Part], source: Source, name: str, options: Options) -> Inputs:
